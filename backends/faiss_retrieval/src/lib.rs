@@ -1,0 +1,1 @@
+//! faiss_retrieval
