@@ -1,0 +1,171 @@
+//! Where a pipeline's files lie: everything one pipeline produces is under `.saker/<name>/`.
+//!
+//! ```text
+//! .saker/<name>/
+//!   data/                        `saker prepare`: the source's rows, cleaned, ids and codes as numbers
+//!     users.parquet              one row per user: the user id, then every `[[user.columns]]`
+//!     items.parquet              one row per item: the item id, then every `[[item.columns]]` (text columns too)
+//!     interactions.parquet       user_id, item_id (Int32), timestamp (Int32, Unix seconds), rating (Float32; 1 where
+//!                                the source has none), every `[[context.columns]]`, split (Utf8: train | validation |
+//!                                test); sorted by user, then time
+//!     names.json                 {"<column>": ["<text of code 0>", "<text of code 1>", …]} for columns with `codes`
+//!     defaults.json              {"user": {"<column>": number}, "item": {…}}: what a cold start gets, means filled in
+//!   features/                    `saker prepare`: the same rows through the fitted workflows
+//!     user/ item/ context/       one fitted workflow each: workflow.json and categories/unique.<column>.parquet
+//!     users.parquet              row i is row i of data/users.parquet: one column per `[[user.features]]`
+//!     items.parquet              row i is row i of data/items.parquet: one column per `[[item.features]]`; an item
+//!                                without a training interaction is out-of-vocabulary (code 2)
+//!     interactions.parquet       row i is row i of data/interactions.parquet: user_row and item_row (Int32, rows of
+//!                                the two tables above), one column per `[[context.features]]`, rating (Float32),
+//!                                timestamp (Int32), split (Utf8)
+//!     schema.json                what training must know of every feature, see [`Schema`]
+//!     tables/<name>.npy          one per `[[item.embeddings]]`: f32 [cardinality of the item id, dim], row = encoded id
+//!   models/                      `saker train`
+//!     query_tower.onnx           user features -> output_1 f32 [rows, dim]
+//!     candidate_tower.onnx       item features (and embeddings) -> output_1 f32 [rows, dim]
+//!     dlrm_ranking.onnx          user, context and item features -> click/binary_classification_task f32 [rows, 1]
+//!     item_vectors.npy           the candidate tower's output for row i of features/items.parquet: f32 [items, dim]
+//!     metrics.json               what `saker evaluate` measured
+//!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
+//!   repository/                  `saker assemble`: Triton's model repository
+//!   valkey/  logs/  run/         `saker serve`: the store's files, logs, process ids and ports
+//!   stamps/<step>.json           what each step was last made from, so that an unchanged step is skipped
+//! ```
+//!
+//! Feature columns are Int32 (categorical codes) or Float32 (continuous), named as in the pipeline definition, which is
+//! also the name of the tensor when serving.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The folder of one pipeline's state, and every path in it.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of pipeline `name` in the state folder (`.saker` unless told otherwise).
+    pub fn new(state: &Path, name: &str) -> Self {
+        Self { root: state.join(name) }
+    }
+
+    /// `.saker/<name>`
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `data/<table>.parquet`; tables are `users`, `items` and `interactions`.
+    pub fn data(&self, table: &str) -> PathBuf {
+        self.root.join("data").join(format!("{table}.parquet"))
+    }
+
+    /// `data/names.json`: what the codes of text columns stand for.
+    pub fn names(&self) -> PathBuf {
+        self.root.join("data/names.json")
+    }
+
+    /// `data/defaults.json`: what a user or item that the store does not hold gets.
+    pub fn defaults(&self) -> PathBuf {
+        self.root.join("data/defaults.json")
+    }
+
+    /// `features/<group>`: the fitted workflow of `user`, `item` or `context`.
+    pub fn workflow(&self, group: &str) -> PathBuf {
+        self.root.join("features").join(group)
+    }
+
+    /// `features/<table>.parquet`: the encoded rows of `users`, `items` or `interactions`.
+    pub fn features(&self, table: &str) -> PathBuf {
+        self.root.join("features").join(format!("{table}.parquet"))
+    }
+
+    /// `features/schema.json`, see [`Schema`].
+    pub fn schema(&self) -> PathBuf {
+        self.root.join("features/schema.json")
+    }
+
+    /// `features/tables/<name>.npy`: an embedding table, rows = encoded item ids.
+    pub fn table(&self, name: &str) -> PathBuf {
+        self.root.join("features/tables").join(format!("{name}.npy"))
+    }
+
+    /// `models/<name>.onnx`
+    pub fn model(&self, name: &str) -> PathBuf {
+        self.root.join("models").join(format!("{name}.onnx"))
+    }
+
+    /// `models/item_vectors.npy`
+    pub fn item_vectors(&self) -> PathBuf {
+        self.root.join("models/item_vectors.npy")
+    }
+
+    /// `models/metrics.json`
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("models/metrics.json")
+    }
+
+    /// `index/index.faiss`
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index/index.faiss")
+    }
+
+    /// `repository`: Triton's model repository.
+    pub fn repository(&self) -> PathBuf {
+        self.root.join("repository")
+    }
+
+    /// `stamps/<step>.json`: what a step was last made from.
+    pub fn stamp(&self, step: &str) -> PathBuf {
+        self.root.join("stamps").join(format!("{step}.json"))
+    }
+
+    /// `logs/<process>.log`
+    pub fn log(&self, process: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{process}.log"))
+    }
+
+    /// `run/`: process ids and addresses of what `saker serve` started.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// `valkey/`: the store's own files.
+    pub fn valkey(&self) -> PathBuf {
+        self.root.join("valkey")
+    }
+}
+
+/// `features/schema.json`: the encoded features in the order of the definition, which is the order of the model's inputs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Name of the user id column and tensor.
+    pub user_id: String,
+    /// Name of the item id column and tensor.
+    pub item_id: String,
+    /// Features of the user, inputs of the query tower and the ranker.
+    pub user: Vec<FeatureSchema>,
+    /// Features of the request, inputs of the ranker.
+    pub context: Vec<FeatureSchema>,
+    /// Features of the item, inputs of the candidate tower and the ranker.
+    pub item: Vec<FeatureSchema>,
+    /// Embedding tables of the item: name -> width; inputs f32 [rows, width] of the candidate tower and the ranker.
+    pub embeddings: BTreeMap<String, usize>,
+}
+
+/// One encoded feature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureSchema {
+    /// Name of the column and of the tensor.
+    pub name: String,
+    /// Int32 codes of a category (`Some`: number of codes, padding, null and out-of-vocabulary included), or a Float32
+    /// number (`None`).
+    pub cardinality: Option<usize>,
+    /// Width of the feature's embedding in the towers and the ranker, where the definition gives one.
+    pub embedding_dim: Option<usize>,
+    /// What the workflow makes of the defaults that a user absent from the store gets (its id -1, its age the mean …):
+    /// a code or a number. Training sets a share of its rows to these, so that the towers know a cold start.
+    pub cold_start: f32,
+}
