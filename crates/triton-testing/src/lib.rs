@@ -1,1 +1,10 @@
-//! triton-testing
+//! Test doubles and harnesses for Triton backends: a fake of the C API for lifecycle tests, and
+//! the real Triton and Valkey, started for one test.
+
+pub mod fake;
+mod process;
+pub mod repository;
+pub mod runtime;
+pub mod server;
+pub mod tensor;
+pub mod valkey;
