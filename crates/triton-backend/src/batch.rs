@@ -1,0 +1,426 @@
+//! A batch of requests, each answered once and released once.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::ptr;
+
+use smallvec::SmallVec;
+use triton_rs_sys as sys;
+
+use crate::config::names;
+use crate::ffi::{check, guard, text, to_raw};
+use crate::{Code, Error, ModelContext, Response, Tensor, clock, log};
+
+/// The requests of one call of [`Instance::execute`](crate::Instance::execute).
+///
+/// One by one: [`respond_each`](Self::respond_each). Together: read from
+/// [`requests`](Self::requests), [`reject`](Self::reject) those that cannot be served, compute,
+/// [`respond`](Self::respond) to the rest. Whatever is unanswered when `execute` returns is
+/// answered with an error, and each request is released exactly once after that, so all inputs
+/// stay readable until `execute` returns.
+#[derive(Debug)]
+pub struct Batch<'b> {
+    requests: SmallVec<[Request<'b>; 8]>,
+    compute_start_ns: Cell<Option<u64>>,
+    compute_end_ns: Cell<Option<u64>>,
+}
+
+/// One request of a batch.
+#[derive(Debug)]
+pub struct Request<'b> {
+    raw: *mut sys::TRITONBACKEND_Request,
+    context: &'b ModelContext,
+    state: Cell<State>,
+}
+
+/// How far the answer to a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Pending,
+    /// A response exists, so an error must go through it.
+    Open(*mut sys::TRITONBACKEND_Response),
+    Answered {
+        success: bool,
+    },
+}
+
+impl<'b> Batch<'b> {
+    /// # Safety
+    /// The requests are owned by the caller, which calls [`finish`](Self::finish) before `'b` ends.
+    pub(crate) unsafe fn new(
+        requests: &'b [*mut sys::TRITONBACKEND_Request],
+        context: &'b ModelContext,
+    ) -> Self {
+        let requests = requests
+            .iter()
+            .map(|&raw| Request {
+                raw,
+                context,
+                state: Cell::new(State::Pending),
+            })
+            .collect();
+        Self {
+            requests,
+            compute_start_ns: Cell::new(None),
+            compute_end_ns: Cell::new(None),
+        }
+    }
+
+    /// How many requests.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether there is none. Triton sends no empty batch.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// All requests, answered or not.
+    pub fn requests(&self) -> &[Request<'b>] {
+        &self.requests
+    }
+
+    /// The requests not answered yet, with their index in the batch. Answers those that the
+    /// client has cancelled and leaves them out: look before expensive work.
+    pub fn pending(&self) -> impl Iterator<Item = (usize, &Request<'b>)> {
+        self.requests.iter().enumerate().filter(|(_, request)| {
+            let pending = request.state.get() == State::Pending;
+            if pending && request.is_cancelled() {
+                request.answer_error(&cancelled());
+                return false;
+            }
+            pending
+        })
+    }
+
+    /// Answers each pending request through `answer`; those cancelled by the client are
+    /// answered so without calling it. An error or a panic of `answer` is the answer to that
+    /// request alone.
+    pub fn respond_each(
+        &self,
+        mut answer: impl FnMut(&Request<'b>, &Response<'_>) -> Result<(), Error>,
+    ) {
+        for (index, _) in self.pending() {
+            self.respond(index, &mut answer);
+        }
+    }
+
+    /// Answers one request: `answer` writes the outputs, and its error or panic becomes an
+    /// error response. Returns whether the request was answered with success.
+    ///
+    /// A request that is answered already keeps its answer. An index beyond the batch is ignored.
+    pub fn respond(
+        &self,
+        index: usize,
+        answer: impl FnOnce(&Request<'b>, &Response<'_>) -> Result<(), Error>,
+    ) -> bool {
+        let Some(request) = self.requests.get(index) else {
+            return false;
+        };
+        if request.state.get() != State::Pending {
+            return false;
+        }
+        let raw = match request.open() {
+            Ok(raw) => raw,
+            Err(error) => {
+                request.lost(&error);
+                return false;
+            }
+        };
+        let result = guard(|| {
+            // SAFETY: just made for this request, and sent only below or in `finish`.
+            let response = unsafe { Response::new(raw, request, request.context) };
+            answer(request, &response)?;
+            response.complete()
+        });
+        match result {
+            Ok(()) => request.send(raw, None),
+            Err(error) => request.send(raw, Some(&error)),
+        }
+    }
+
+    /// Answers one request with an error, unless it is answered already.
+    pub fn reject(&self, index: usize, error: Error) {
+        if let Some(request) = self.requests.get(index) {
+            request.answer_error(&error);
+        }
+    }
+
+    /// Says that the inputs are gathered and the model's computation begins, for Triton's
+    /// `compute_input` and `compute_infer` statistics. Without it, it begins at once.
+    pub fn compute_starts(&self) {
+        self.compute_start_ns.set(Some(clock::now_ns()));
+    }
+
+    /// Says that the computation is done and outputs are being written, for Triton's
+    /// `compute_output` statistics. Without it, it ends with `execute`.
+    pub fn compute_ends(&self) {
+        self.compute_end_ns.set(Some(clock::now_ns()));
+    }
+
+    /// Answers what is unanswered with `result`'s error, reports the statistics, releases.
+    ///
+    /// # Safety
+    /// `instance` is alive. Nothing may use the requests afterwards.
+    pub(crate) unsafe fn finish(
+        self,
+        instance: *mut sys::TRITONBACKEND_ModelInstance,
+        exec_start_ns: u64,
+        result: Result<(), Error>,
+    ) {
+        let error = match result {
+            Err(error) => error,
+            Ok(()) => Error::internal("the backend left this request unanswered"),
+        };
+        for request in &self.requests {
+            request.answer_error(&error);
+        }
+        let exec_end_ns = clock::now_ns();
+        let compute_start_ns = self.compute_start_ns.get().unwrap_or(exec_start_ns);
+        let compute_end_ns = self
+            .compute_end_ns
+            .get()
+            .unwrap_or(exec_end_ns)
+            .max(compute_start_ns);
+        let mut batch_size = 0;
+        let mut successes = 0;
+        for request in &self.requests {
+            batch_size += request.batch_size();
+            let success = request.state.get() == State::Answered { success: true };
+            successes += usize::from(success);
+            // SAFETY: instance and request are alive.
+            let reported = unsafe {
+                check(sys::TRITONBACKEND_ModelInstanceReportStatistics(
+                    instance,
+                    request.raw,
+                    success,
+                    exec_start_ns,
+                    compute_start_ns,
+                    compute_end_ns,
+                    exec_end_ns,
+                ))
+            };
+            request.note("reporting statistics", reported);
+        }
+        if successes > 0 {
+            // SAFETY: the instance is alive.
+            let reported = unsafe {
+                check(sys::TRITONBACKEND_ModelInstanceReportBatchStatistics(
+                    instance,
+                    batch_size,
+                    exec_start_ns,
+                    compute_start_ns,
+                    compute_end_ns,
+                    exec_end_ns,
+                ))
+            };
+            if let Some(request) = self.requests.first() {
+                request.note("reporting batch statistics", reported);
+            }
+        }
+        for request in &self.requests {
+            let flags = sys::TRITONSERVER_REQUEST_RELEASE_ALL;
+            // SAFETY: owned by us, answered, and not used after this.
+            let released = unsafe { check(sys::TRITONBACKEND_RequestRelease(request.raw, flags)) };
+            request.note("releasing a request", released);
+        }
+    }
+}
+
+fn cancelled() -> Error {
+    Error::cancelled("the client cancelled the request")
+}
+
+impl<'b> Request<'b> {
+    /// The id that the client gave, or empty.
+    pub fn id(&self) -> &str {
+        let mut id = ptr::null();
+        // SAFETY: the request is alive and owns the string until it is released.
+        match unsafe { check(sys::TRITONBACKEND_RequestId(self.raw, &mut id)).map(|()| text(id)) } {
+            Ok(std::borrow::Cow::Borrowed(id)) => id,
+            _ => "",
+        }
+    }
+
+    /// The input of this name.
+    ///
+    /// # Errors
+    /// When the config declares no such input, the request leaves it out, or its bytes do not
+    /// match its shape.
+    pub fn input(&self, name: &str) -> Result<Tensor<'_>, Error> {
+        self.optional_input(name)?
+            .ok_or_else(|| Error::invalid_argument(format!("the request has no input '{name}'")))
+    }
+
+    /// The input of this name, `None` where the request leaves it out.
+    ///
+    /// # Errors
+    /// When the config declares no such input, or its bytes do not match its shape.
+    pub fn optional_input(&self, name: &str) -> Result<Option<Tensor<'_>>, Error> {
+        match self.context.config().input_index(name) {
+            Some(index) => self.input_at(index),
+            None => Err(Error::internal(format!(
+                "the backend asks for the input '{name}'; config.pbtxt declares: {}",
+                names(self.context.config().inputs())
+            ))),
+        }
+    }
+
+    /// The input at this position of [`ModelConfig::inputs`](crate::ModelConfig::inputs), `None` where the request
+    /// leaves it out. Saves a backend that iterates over its config the search by name.
+    ///
+    /// # Errors
+    /// When its bytes do not match its shape, or the config has no such position.
+    pub fn input_at(&self, index: usize) -> Result<Option<Tensor<'_>>, Error> {
+        let config = self
+            .context
+            .config()
+            .inputs()
+            .get(index)
+            .ok_or_else(|| Error::internal(format!("the model has no input number {index}")))?;
+        let mut input = ptr::null_mut();
+        // SAFETY: the request is alive, the name NUL-terminated. The only failure is that the
+        // request has no such input.
+        let found = unsafe {
+            check(sys::TRITONBACKEND_RequestInput(
+                self.raw,
+                config.c_name.as_ptr(),
+                &mut input,
+            ))
+        };
+        if found.is_err() || input.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: an input of this request, which is released only after the borrow of it ends.
+        unsafe { Tensor::new(input) }.map(Some)
+    }
+
+    /// The inputs that the request has, in the order of the request.
+    pub fn inputs(&self) -> impl Iterator<Item = Result<Tensor<'_>, Error>> {
+        let mut count = 0;
+        // SAFETY: the request is alive.
+        let counted = unsafe { check(sys::TRITONBACKEND_RequestInputCount(self.raw, &mut count)) };
+        let count = if counted.is_ok() { count } else { 0 };
+        (0..count).map(|index| {
+            let mut input = ptr::null_mut();
+            // SAFETY: the request is alive and the index below its count; see `input_at`.
+            unsafe {
+                check(sys::TRITONBACKEND_RequestInputByIndex(
+                    self.raw, index, &mut input,
+                ))?;
+                Tensor::new(input)
+            }
+        })
+    }
+
+    /// Whether the client asks for this output.
+    pub fn wants(&self, output: &str) -> bool {
+        self.requested()
+            .any(|name| name.to_bytes() == output.as_bytes())
+    }
+
+    /// The names of the outputs that the client asks for.
+    pub(crate) fn requested(&self) -> impl Iterator<Item = &CStr> {
+        let mut count = 0;
+        // SAFETY: the request is alive.
+        let counted = unsafe { check(sys::TRITONBACKEND_RequestOutputCount(self.raw, &mut count)) };
+        let count = if counted.is_ok() { count } else { 0 };
+        (0..count).filter_map(|index| {
+            let mut name = ptr::null();
+            // SAFETY: the request is alive, the index below its count, and the name lives as
+            // long as the request.
+            unsafe {
+                check(sys::TRITONBACKEND_RequestOutputName(
+                    self.raw, index, &mut name,
+                ))
+                .ok()?;
+                (!name.is_null()).then(|| CStr::from_ptr(name))
+            }
+        })
+    }
+
+    /// Whether the client has given up on it.
+    pub fn is_cancelled(&self) -> bool {
+        let mut cancelled = false;
+        // SAFETY: the request is alive.
+        let asked = unsafe {
+            check(sys::TRITONBACKEND_RequestIsCancelled(
+                self.raw,
+                &mut cancelled,
+            ))
+        };
+        asked.is_ok() && cancelled
+    }
+
+    /// Rows in the batch dimension: the first dimension of the first input, 1 for a model
+    /// without one.
+    fn batch_size(&self) -> u64 {
+        if self.context.config().max_batch_size() == 0 {
+            return 1;
+        }
+        let first = self.inputs().next();
+        first
+            .and_then(Result::ok)
+            .and_then(|t| t.shape().first().copied())
+            .map_or(1, |rows| rows.max(1) as u64)
+    }
+
+    fn open(&self) -> Result<*mut sys::TRITONBACKEND_Response, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the request is alive and has no response yet.
+        unsafe { check(sys::TRITONBACKEND_ResponseNew(&mut raw, self.raw))? };
+        self.state.set(State::Open(raw));
+        Ok(raw)
+    }
+
+    /// Answers with an error unless answered; through the open response where there is one.
+    fn answer_error(&self, error: &Error) {
+        let raw = match self.state.get() {
+            State::Answered { .. } => return,
+            State::Open(raw) => raw,
+            State::Pending => match self.open() {
+                Ok(raw) => raw,
+                Err(cause) => return self.lost(&cause),
+            },
+        };
+        self.send(raw, Some(error));
+    }
+
+    /// Sends the response; Triton owns it from here on, whatever it says.
+    fn send(&self, raw: *mut sys::TRITONBACKEND_Response, error: Option<&Error>) -> bool {
+        let success = error.is_none();
+        self.state.set(State::Answered { success });
+        let error = error.map_or(ptr::null_mut(), |error| {
+            to_raw(error, Some(self.context.name()))
+        });
+        let flags = sys::TRITONSERVER_RESPONSE_COMPLETE_FINAL;
+        // SAFETY: the response is open and sent once, since the state says so; Triton copies
+        // the error, which stays ours.
+        let sent = unsafe {
+            let sent = check(sys::TRITONBACKEND_ResponseSend(raw, flags, error));
+            if !error.is_null() {
+                sys::TRITONSERVER_ErrorDelete(error);
+            }
+            sent
+        };
+        self.note("sending a response", sent);
+        success
+    }
+
+    /// No response could be made, so nothing can be sent.
+    fn lost(&self, error: &Error) {
+        self.state.set(State::Answered { success: false });
+        log::error!(
+            "model '{}': a request gets no response: {error}",
+            self.context.name()
+        );
+    }
+
+    fn note(&self, what: &str, result: Result<(), Error>) {
+        if let Err(error) = result {
+            debug_assert_ne!(error.code(), Code::Cancelled);
+            log::error!("model '{}': {what} failed: {error}", self.context.name());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What config.pbtxt says, as Triton hands it to a backend.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+
+use serde_json::Value;
+
+use crate::{DataType, Error};
+
+/// One input or output of config.pbtxt.
+#[derive(Debug, Clone)]
+pub struct TensorConfig {
+    /// The tensor's name.
+    pub name: String,
+    /// Its element type.
+    pub data_type: DataType,
+    /// Its dimensions without the batch dimension; -1 is any size.
+    pub dims: Vec<i64>,
+    /// Whether a request may leave it out (inputs alone).
+    pub optional: bool,
+    /// The name as the C API wants it, so that no request has to convert it.
+    pub(crate) c_name: CString,
+}
+
+/// The parts of config.pbtxt that concern a backend.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    inputs: Vec<TensorConfig>,
+    outputs: Vec<TensorConfig>,
+    max_batch_size: usize,
+    parameters: BTreeMap<String, String>,
+    json: Value,
+}
+
+impl ModelConfig {
+    /// Reads the JSON form that Triton gives for a config.pbtxt.
+    ///
+    /// # Errors
+    /// When a tensor has no name, or a data type that no element type here holds.
+    pub fn from_json(json: &str) -> Result<Self, Error> {
+        let json: Value = serde_json::from_str(json)
+            .map_err(|e| Error::internal(format!("Triton's model config is not JSON: {e}")))?;
+        let parameters = json["parameters"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| {
+                let value = value["string_value"].as_str().unwrap_or_default();
+                (key.clone(), value.to_owned())
+            })
+            .collect();
+        Ok(Self {
+            inputs: tensors(&json["input"], "input")?,
+            outputs: tensors(&json["output"], "output")?,
+            max_batch_size: integer(&json["max_batch_size"])
+                .unwrap_or(0)
+                .try_into()
+                .unwrap_or(0),
+            parameters,
+            json,
+        })
+    }
+
+    /// The inputs in the order of the config.
+    pub fn inputs(&self) -> &[TensorConfig] {
+        &self.inputs
+    }
+
+    /// The outputs in the order of the config.
+    pub fn outputs(&self) -> &[TensorConfig] {
+        &self.outputs
+    }
+
+    /// The input of this name.
+    ///
+    /// # Errors
+    /// Names the inputs there are.
+    pub fn input(&self, name: &str) -> Result<&TensorConfig, Error> {
+        find(&self.inputs, "input", name)
+    }
+
+    /// The output of this name.
+    ///
+    /// # Errors
+    /// Names the outputs there are.
+    pub fn output(&self, name: &str) -> Result<&TensorConfig, Error> {
+        find(&self.outputs, "output", name)
+    }
+
+    /// The position of an input, or `None`.
+    pub fn input_index(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|t| t.name == name)
+    }
+
+    /// The position of an output, or `None`.
+    pub fn output_index(&self, name: &str) -> Option<usize> {
+        self.outputs.iter().position(|t| t.name == name)
+    }
+
+    /// The largest batch that Triton forms. 0: the tensors have no batch dimension.
+    pub fn max_batch_size(&self) -> usize {
+        self.max_batch_size
+    }
+
+    /// The `parameters` as they stand; [`Model::Parameters`](crate::Model::Parameters) is the typed form.
+    pub fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.parameters
+    }
+
+    /// The whole config, for what has no method here (such as `optimization`).
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+}
+
+fn find<'a>(
+    tensors: &'a [TensorConfig],
+    role: &str,
+    name: &str,
+) -> Result<&'a TensorConfig, Error> {
+    tensors.iter().find(|t| t.name == name).ok_or_else(|| {
+        Error::invalid_argument(format!(
+            "config.pbtxt has no {role} '{name}'; its {role}s: {}",
+            names(tensors)
+        ))
+    })
+}
+
+/// `'a', 'b'`, or `none`.
+pub(crate) fn names(tensors: &[TensorConfig]) -> String {
+    if tensors.is_empty() {
+        return "none".to_owned();
+    }
+    let quoted: Vec<String> = tensors.iter().map(|t| format!("'{}'", t.name)).collect();
+    quoted.join(", ")
+}
+
+/// The config's entry for a C string, without converting the string.
+pub(crate) fn index_of(tensors: &[TensorConfig], name: &CStr) -> Option<usize> {
+    tensors.iter().position(|t| t.c_name.as_c_str() == name)
+}
+
+fn tensors(list: &Value, role: &str) -> Result<Vec<TensorConfig>, Error> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .map(|tensor| tensor_config(tensor, role))
+        .collect()
+}
+
+fn tensor_config(tensor: &Value, role: &str) -> Result<TensorConfig, Error> {
+    let name = tensor["name"].as_str().unwrap_or_default().to_owned();
+    if name.is_empty() {
+        return Err(Error::invalid_argument(format!(
+            "config.pbtxt has an {role} without a name"
+        )));
+    }
+    let spelled = tensor["data_type"].as_str().unwrap_or_default();
+    let data_type = DataType::from_config(spelled).ok_or_else(|| {
+        Error::invalid_argument(format!(
+            "{role} '{name}' has the unknown data type '{spelled}'"
+        ))
+    })?;
+    let dims = tensor["dims"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(integer)
+        .collect();
+    let c_name = CString::new(name.as_str())
+        .map_err(|_| Error::invalid_argument(format!("the name of {role} {name:?} holds a NUL")))?;
+    Ok(TensorConfig {
+        optional: tensor["optional"].as_bool().unwrap_or(false),
+        name,
+        data_type,
+        dims,
+        c_name,
+    })
+}
+
+/// Protobuf writes 64-bit integers as strings in JSON; Triton mostly turns them back.
+fn integer(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
+}

@@ -1,0 +1,115 @@
+//! What a model knows about itself when it loads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::metrics::{self, Counter, Gauge};
+use crate::release::Release;
+use crate::{Error, ModelConfig};
+
+/// Name, version, folder and config of a model that is being loaded.
+///
+/// Shared: keep a clone of the `Arc` when the model needs it later.
+#[derive(Debug)]
+pub struct ModelContext {
+    name: String,
+    version: u64,
+    repository: PathBuf,
+    version_dir: PathBuf,
+    config: ModelConfig,
+    release: Option<Release>,
+}
+
+impl ModelContext {
+    /// Puts a context together and checks its release, see [`Release`]. Tests of a backend's
+    /// `load` use it; in the server the SDK does.
+    ///
+    /// # Errors
+    /// When the release file of the version folder is broken or of another release.
+    pub fn new(
+        name: impl Into<String>,
+        version: u64,
+        repository: impl Into<PathBuf>,
+        config: ModelConfig,
+    ) -> Result<Arc<Self>, Error> {
+        let repository = repository.into();
+        let version_dir = repository.join(version.to_string());
+        let release = Release::of(&repository, &version_dir, version)?;
+        Ok(Arc::new(Self {
+            name: name.into(),
+            version,
+            repository,
+            version_dir,
+            config,
+            release,
+        }))
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's version.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The model's folder in the repository.
+    pub fn repository(&self) -> &Path {
+        &self.repository
+    }
+
+    /// The version's folder, where the artefacts are.
+    pub fn version_dir(&self) -> &Path {
+        &self.version_dir
+    }
+
+    /// The config.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The release this version belongs to, where the version folder names one.
+    pub fn release(&self) -> Option<&Release> {
+        self.release.as_ref()
+    }
+
+    /// A counter on Triton's metrics page. The labels `model` and `version` are added.
+    ///
+    /// The family of this name is shared by all models of this library. Where the server has
+    /// metrics switched off, the counter counts nothing.
+    ///
+    /// # Errors
+    /// When the name is not valid for Prometheus or taken by a metric of another kind.
+    pub fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<Counter, Error> {
+        metrics::counter(name, help, &self.labels(labels))
+    }
+
+    /// A gauge on Triton's metrics page; otherwise as [`counter`](Self::counter).
+    ///
+    /// # Errors
+    /// When the name is not valid for Prometheus or taken by a metric of another kind.
+    pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge, Error> {
+        metrics::gauge(name, help, &self.labels(labels))
+    }
+
+    fn labels(&self, labels: &[(&str, &str)]) -> Vec<(String, String)> {
+        let own = [
+            ("model", self.name.clone()),
+            ("version", self.version.to_string()),
+        ];
+        let own = own.into_iter().map(|(k, v)| (k.to_owned(), v));
+        own.chain(
+            labels
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
+        .collect()
+    }
+}

@@ -1,0 +1,312 @@
+//! The functions Triton calls, for any [`Model`]. Each is guarded: an error or a panic becomes
+//! the returned error or the answer to the requests, never an unwinding into C++.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::{ptr, slice};
+
+use triton_rs_sys as sys;
+
+use crate::ffi::{check, entry, guard, text};
+use crate::{Batch, Error, Instance, Model, ModelConfig, ModelContext, clock, log, parameters};
+
+/// The lowest backend API that has all we call: Triton 23.10 brought cancellation.
+pub const LOWEST_API: (u32, u32) = (1, 16);
+
+/// The entry points of a model type, for tests that drive it without a server; a backend
+/// library exports them with [`export!`](crate::export).
+pub fn entry_points<M: Model>() -> sys::EntryPoints {
+    sys::EntryPoints {
+        initialize,
+        finalize,
+        backend_attribute,
+        model_initialize: model_initialize::<M>,
+        model_finalize: model_finalize::<M>,
+        instance_initialize: instance_initialize::<M>,
+        instance_finalize: instance_finalize::<M>,
+        execute: execute::<M>,
+    }
+}
+
+/// What hangs on a `TRITONBACKEND_Model`.
+struct ModelState<M> {
+    model: Arc<M>,
+    context: Arc<ModelContext>,
+}
+
+/// What hangs on a `TRITONBACKEND_ModelInstance`.
+struct InstanceState<M: Model> {
+    instance: M::Instance,
+    model: Arc<M>,
+    context: Arc<ModelContext>,
+}
+
+/// `TRITONBACKEND_Initialize`
+///
+/// # Safety
+/// Triton calls it.
+unsafe extern "C" fn initialize(
+    backend: *mut sys::TRITONBACKEND_Backend,
+) -> *mut sys::TRITONSERVER_Error {
+    entry(None, || {
+        let (mut major, mut minor) = (0, 0);
+        let mut name = ptr::null();
+        // SAFETY: the out-pointers are valid, and Triton owns the name.
+        let name = unsafe {
+            check(sys::TRITONBACKEND_ApiVersion(&mut major, &mut minor))?;
+            check(sys::TRITONBACKEND_BackendName(backend, &mut name))?;
+            text(name)
+        };
+        let (lowest_major, lowest_minor) = LOWEST_API;
+        if major != lowest_major || minor < lowest_minor {
+            return Err(Error::unsupported(format!(
+                "backend '{name}' needs Triton's backend API {lowest_major}.{lowest_minor} or a later \
+                 {lowest_major}.x (Triton 23.10 or newer); this server has {major}.{minor}"
+            )));
+        }
+        Ok(())
+    })
+}
+
+/// `TRITONBACKEND_Finalize`
+///
+/// # Safety
+/// Triton calls it.
+unsafe extern "C" fn finalize(_: *mut sys::TRITONBACKEND_Backend) -> *mut sys::TRITONSERVER_Error {
+    ptr::null_mut()
+}
+
+/// `TRITONBACKEND_GetBackendAttribute`
+///
+/// # Safety
+/// Triton calls it.
+unsafe extern "C" fn backend_attribute(
+    _: *mut sys::TRITONBACKEND_Backend,
+    attributes: *mut sys::TRITONBACKEND_BackendAttribute,
+) -> *mut sys::TRITONSERVER_Error {
+    // `Model: Sync` and `Model::instance(&self)` make it sound to create instances in parallel.
+    // SAFETY: Triton's object, alive during the call.
+    unsafe { sys::TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(attributes, true) }
+}
+
+unsafe extern "C" fn model_initialize<M: Model>(
+    raw: *mut sys::TRITONBACKEND_Model,
+) -> *mut sys::TRITONSERVER_Error {
+    // SAFETY: Triton's model, alive during the call.
+    let name = unsafe { model_name(raw) };
+    entry(Some(&name), || {
+        // SAFETY: as above.
+        let context = unsafe { context(raw, &name)? };
+        let parameters: M::Parameters = parameters::parse(context.config().parameters())?;
+        M::signature(&parameters).check(context.config())?;
+        let model = Arc::new(M::load(&context, parameters)?);
+        let state = Box::into_raw(Box::new(ModelState { model, context }));
+        // SAFETY: the state is ours until `model_finalize`, or right here when Triton does not take it.
+        unsafe {
+            check(sys::TRITONBACKEND_ModelSetState(raw, state.cast()))
+                .inspect_err(|_| drop(Box::from_raw(state)))
+        }
+    })
+}
+
+unsafe extern "C" fn model_finalize<M: Model>(
+    raw: *mut sys::TRITONBACKEND_Model,
+) -> *mut sys::TRITONSERVER_Error {
+    // SAFETY: Triton's model, alive during the call.
+    let name = unsafe { model_name(raw) };
+    entry(Some(&name), || {
+        let mut state = ptr::null_mut();
+        // SAFETY: the state is what `model_initialize::<M>` set, NULL when it failed; Triton has
+        // finalized the instances before, and calls this once.
+        unsafe {
+            check(sys::TRITONBACKEND_ModelState(raw, &mut state))?;
+            if !state.is_null() {
+                sys_clear_model(raw)?;
+                drop(Box::from_raw(state.cast::<ModelState<M>>()));
+            }
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn instance_initialize<M: Model>(
+    raw: *mut sys::TRITONBACKEND_ModelInstance,
+) -> *mut sys::TRITONSERVER_Error {
+    // SAFETY: Triton's instance and its model, alive during the call.
+    let name = unsafe { instance_model(raw).map(|model| model_name(model)) }.unwrap_or_default();
+    entry(Some(&name), || {
+        // SAFETY: as above; a model whose `model_initialize::<M>` succeeded has our state.
+        let state = unsafe {
+            let mut state = ptr::null_mut();
+            check(sys::TRITONBACKEND_ModelState(
+                instance_model(raw)?,
+                &mut state,
+            ))?;
+            state
+                .cast::<ModelState<M>>()
+                .as_ref()
+                .ok_or_else(|| Error::internal("the model of this instance is not loaded"))?
+        };
+        let (model, context) = (state.model.clone(), state.context.clone());
+        let instance = model.instance()?;
+        let state = Box::into_raw(Box::new(InstanceState {
+            instance,
+            model,
+            context,
+        }));
+        // SAFETY: the state is ours until `instance_finalize`, or right here when Triton does not take it.
+        unsafe {
+            check(sys::TRITONBACKEND_ModelInstanceSetState(raw, state.cast()))
+                .inspect_err(|_| drop(Box::from_raw(state)))
+        }
+    })
+}
+
+unsafe extern "C" fn instance_finalize<M: Model>(
+    raw: *mut sys::TRITONBACKEND_ModelInstance,
+) -> *mut sys::TRITONSERVER_Error {
+    entry(None, || {
+        let mut state = ptr::null_mut();
+        // SAFETY: the state is what `instance_initialize::<M>` set, NULL when it failed; Triton
+        // calls this once, after the last execution.
+        unsafe {
+            check(sys::TRITONBACKEND_ModelInstanceState(raw, &mut state))?;
+            if !state.is_null() {
+                check(sys::TRITONBACKEND_ModelInstanceSetState(
+                    raw,
+                    ptr::null_mut(),
+                ))?;
+                drop(Box::from_raw(state.cast::<InstanceState<M>>()));
+            }
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn execute<M: Model>(
+    raw: *mut sys::TRITONBACKEND_ModelInstance,
+    requests: *mut *mut sys::TRITONBACKEND_Request,
+    request_count: u32,
+) -> *mut sys::TRITONSERVER_Error {
+    let exec_start_ns = clock::now_ns();
+    let mut state = ptr::null_mut();
+    // SAFETY: Triton's instance, whose state `instance_initialize::<M>` set; Triton executes an
+    // instance on one thread at a time, so the reference is exclusive.
+    let state = unsafe {
+        let got = check(sys::TRITONBACKEND_ModelInstanceState(raw, &mut state));
+        match (got, state.cast::<InstanceState<M>>().as_mut()) {
+            (Ok(()), Some(state)) => state,
+            // Not ours yet: an error returned here leaves the requests to Triton, which answers them.
+            (Err(error), _) => return entry(None, || Err(error)),
+            (Ok(()), None) => {
+                return entry(None, || {
+                    Err(Error::internal("this instance is not initialized"))
+                });
+            }
+        }
+    };
+    let InstanceState {
+        instance,
+        model,
+        context,
+    } = state;
+    // From here on the requests are ours: whatever happens, they are answered and released
+    // below, and NULL is returned.
+    let finished = guard(|| {
+        // SAFETY: Triton gives `request_count` requests and lets go of them.
+        unsafe {
+            let requests = slice::from_raw_parts(requests, request_count as usize);
+            let batch = Batch::new(requests, context);
+            let result = guard(|| instance.execute(model, &batch));
+            batch.finish(raw, exec_start_ns, result);
+        }
+        Ok(())
+    });
+    if let Err(error) = finished {
+        let _ = guard(|| {
+            log::error!(
+                "model '{}': answering a batch failed: {error}",
+                context.name()
+            );
+            Ok(())
+        });
+    }
+    ptr::null_mut()
+}
+
+/// # Safety
+/// `raw` is a live model.
+unsafe fn sys_clear_model(raw: *mut sys::TRITONBACKEND_Model) -> Result<(), Error> {
+    // SAFETY: per the contract.
+    unsafe { check(sys::TRITONBACKEND_ModelSetState(raw, ptr::null_mut())) }
+}
+
+/// # Safety
+/// `raw` is a live instance.
+unsafe fn instance_model(
+    raw: *mut sys::TRITONBACKEND_ModelInstance,
+) -> Result<*mut sys::TRITONBACKEND_Model, Error> {
+    let mut model = ptr::null_mut();
+    // SAFETY: per the contract.
+    unsafe { check(sys::TRITONBACKEND_ModelInstanceModel(raw, &mut model))? };
+    Ok(model)
+}
+
+/// # Safety
+/// `raw` is a live model.
+unsafe fn model_name(raw: *mut sys::TRITONBACKEND_Model) -> String {
+    let mut name = ptr::null();
+    // SAFETY: per the contract; Triton owns the string, which is copied at once.
+    let named = unsafe { check(sys::TRITONBACKEND_ModelName(raw, &mut name)).map(|()| text(name)) };
+    named.unwrap_or_default().into_owned()
+}
+
+/// # Safety
+/// `raw` is a live model.
+unsafe fn context(
+    raw: *mut sys::TRITONBACKEND_Model,
+    name: &str,
+) -> Result<Arc<ModelContext>, Error> {
+    let mut version = 0;
+    let mut artifact_type = sys::TRITONBACKEND_ARTIFACT_FILESYSTEM;
+    let mut location = ptr::null();
+    let mut message = ptr::null_mut();
+    // SAFETY: per the contract; the out-pointers are valid, and Triton owns the location.
+    let location = unsafe {
+        check(sys::TRITONBACKEND_ModelVersion(raw, &mut version))?;
+        check(sys::TRITONBACKEND_ModelRepository(
+            raw,
+            &mut artifact_type,
+            &mut location,
+        ))?;
+        if artifact_type != sys::TRITONBACKEND_ARTIFACT_FILESYSTEM || location.is_null() {
+            return Err(Error::unsupported(
+                "the model repository is not a folder of the file system",
+            ));
+        }
+        CStr::from_ptr(location)
+    };
+    let repository = std::path::PathBuf::from(
+        <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(location.to_bytes()),
+    );
+    // SAFETY: the message is ours and deleted once, after its text is read; the text is
+    // `size` bytes that the message owns.
+    let config = unsafe {
+        check(sys::TRITONBACKEND_ModelConfig(raw, 1, &mut message))?;
+        let (mut base, mut size) = (ptr::null(), 0);
+        let read = check(sys::TRITONSERVER_MessageSerializeToJson(
+            message, &mut base, &mut size,
+        ))
+        .map(|()| {
+            let bytes: &[u8] = if base.is_null() {
+                &[]
+            } else {
+                slice::from_raw_parts(base.cast(), size)
+            };
+            String::from_utf8_lossy(bytes).into_owned()
+        });
+        check(sys::TRITONSERVER_MessageDelete(message))?;
+        read?
+    };
+    ModelContext::new(name, version, repository, ModelConfig::from_json(&config)?)
+}

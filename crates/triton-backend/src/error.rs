@@ -1,0 +1,125 @@
+//! The one error type of the SDK.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use triton_rs_sys as sys;
+
+/// What kind of failure an [`Error`] is; Triton maps it to an HTTP status or gRPC code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// No better code fits.
+    Unknown,
+    /// A defect in the backend or the server.
+    Internal,
+    /// Something named in the request or the config does not exist.
+    NotFound,
+    /// The request or the config is wrong; sending it again will not help.
+    InvalidArgument,
+    /// Not possible now, may work later.
+    Unavailable,
+    /// Not supported by this backend or server.
+    Unsupported,
+    /// Something with this name exists already.
+    AlreadyExists,
+    /// The client gave up on the request.
+    Cancelled,
+}
+
+impl Code {
+    pub(crate) fn to_raw(self) -> sys::TRITONSERVER_Error_Code {
+        match self {
+            Code::Unknown => sys::TRITONSERVER_ERROR_UNKNOWN,
+            Code::Internal => sys::TRITONSERVER_ERROR_INTERNAL,
+            Code::NotFound => sys::TRITONSERVER_ERROR_NOT_FOUND,
+            Code::InvalidArgument => sys::TRITONSERVER_ERROR_INVALID_ARG,
+            Code::Unavailable => sys::TRITONSERVER_ERROR_UNAVAILABLE,
+            Code::Unsupported => sys::TRITONSERVER_ERROR_UNSUPPORTED,
+            Code::AlreadyExists => sys::TRITONSERVER_ERROR_ALREADY_EXISTS,
+            Code::Cancelled => sys::TRITONSERVER_ERROR_CANCELLED,
+        }
+    }
+
+    pub(crate) fn from_raw(raw: sys::TRITONSERVER_Error_Code) -> Self {
+        match raw {
+            sys::TRITONSERVER_ERROR_INTERNAL => Code::Internal,
+            sys::TRITONSERVER_ERROR_NOT_FOUND => Code::NotFound,
+            sys::TRITONSERVER_ERROR_INVALID_ARG => Code::InvalidArgument,
+            sys::TRITONSERVER_ERROR_UNAVAILABLE => Code::Unavailable,
+            sys::TRITONSERVER_ERROR_UNSUPPORTED => Code::Unsupported,
+            sys::TRITONSERVER_ERROR_ALREADY_EXISTS => Code::AlreadyExists,
+            sys::TRITONSERVER_ERROR_CANCELLED => Code::Cancelled,
+            _ => Code::Unknown,
+        }
+    }
+}
+
+/// A failure with a [`Code`] and a message for whoever sent the request or wrote the config.
+///
+/// Say what was wrong, with which value, in which tensor or file, and what is accepted.
+/// The SDK puts `model 'NAME': ` in front before the message leaves the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    message: Cow<'static, str>,
+}
+
+macro_rules! shorthands {
+    ($($(#[$doc:meta])* $name:ident => $code:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
+            Self::new(Code::$code, message)
+        }
+    )*};
+}
+
+impl Error {
+    /// An error with this code and message.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    shorthands! {
+        /// [`Code::Internal`]
+        internal => Internal;
+        /// [`Code::NotFound`]
+        not_found => NotFound;
+        /// [`Code::InvalidArgument`]
+        invalid_argument => InvalidArgument;
+        /// [`Code::Unavailable`]
+        unavailable => Unavailable;
+        /// [`Code::Unsupported`]
+        unsupported => Unsupported;
+        /// [`Code::Cancelled`]
+        cancelled => Cancelled;
+    }
+
+    /// The kind of failure.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The message, without the model's name.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The same error with `context: ` in front of its message.
+    pub fn context(self, context: impl fmt::Display) -> Self {
+        Self {
+            code: self.code,
+            message: format!("{context}: {}", self.message).into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,75 @@
+//! Copies between GPU and host memory. CUDA is loaded when the first such tensor comes, so
+//! nothing here is needed to build or to run without a GPU.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use cudarc::driver::{CudaContext, result, sys};
+
+use crate::Error;
+
+/// The primary context of each GPU, shared with the server.
+static CONTEXTS: LazyLock<Mutex<HashMap<i64, Arc<CudaContext>>>> = LazyLock::new(Mutex::default);
+
+/// Copies `byte_size` bytes from GPU `device` to the host and waits for it.
+///
+/// # Safety
+/// `from` holds `byte_size` bytes on that GPU, and `to` has room for them.
+pub(crate) unsafe fn copy_to_host(
+    to: *mut u8,
+    from: *const u8,
+    byte_size: usize,
+    device: i64,
+) -> Result<(), Error> {
+    bind(device)?;
+    // SAFETY: per the contract; the context is current on this thread.
+    let copied = unsafe { sys::cuMemcpyDtoH_v2(to.cast(), from.addr() as u64, byte_size) };
+    copied
+        .result()
+        .map_err(|e| failed("copying from", device, e))
+}
+
+/// Copies `byte_size` bytes from the host to GPU `device` and waits for it.
+///
+/// # Safety
+/// `from` holds `byte_size` bytes, and `to` has room for them on that GPU.
+pub(crate) unsafe fn copy_from_host(
+    to: *mut u8,
+    from: *const u8,
+    byte_size: usize,
+    device: i64,
+) -> Result<(), Error> {
+    bind(device)?;
+    // SAFETY: per the contract; the context is current on this thread.
+    let copied = unsafe { sys::cuMemcpyHtoD_v2(to.addr() as u64, from.cast(), byte_size) };
+    copied.result().map_err(|e| failed("copying to", device, e))
+}
+
+/// Makes the GPU's context the current one of this thread.
+fn bind(device: i64) -> Result<(), Error> {
+    // SAFETY: looks for the library and loads it; CUDA's driver library has no load-time effects
+    // that matter here.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::unavailable(format!(
+            "lies in the memory of GPU {device}, and CUDA's driver library (libcuda.so) cannot be loaded here"
+        )));
+    }
+    let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let context = match contexts.get(&device) {
+        Some(context) => context.clone(),
+        None => {
+            let ordinal = usize::try_from(device)
+                .map_err(|_| Error::invalid_argument(format!("there is no GPU {device}")))?;
+            let context = CudaContext::new(ordinal).map_err(|e| failed("opening", device, e))?;
+            contexts.insert(device, context.clone());
+            context
+        }
+    };
+    context
+        .bind_to_thread()
+        .map_err(|e| failed("binding", device, e))
+}
+
+fn failed(what: &str, device: i64, error: result::DriverError) -> Error {
+    Error::unavailable(format!("{what} GPU {device} failed: {error:?}"))
+}

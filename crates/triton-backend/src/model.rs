@@ -1,0 +1,55 @@
+//! What a backend implements.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::{Batch, Error, ModelContext, Signature};
+
+/// One loaded version of a model: everything its instances share.
+///
+/// Loaded once per model version, dropped when Triton unloads it. Threads that it starts
+/// must be joined in `Drop`: the library may be unmapped right after.
+pub trait Model: Sized + Send + Sync + 'static {
+    /// The typed `parameters` of config.pbtxt: derive `serde::Deserialize`, usually with
+    /// `#[serde(rename_all = "SCREAMING_SNAKE_CASE")]`, and use `()` for none.
+    ///
+    /// Every value is a string in config.pbtxt and is parsed into the field's type. An
+    /// unknown key, a missing one without a default, and a value that does not parse fail the
+    /// load with a message that names the key, the value and what is accepted.
+    type Parameters: DeserializeOwned;
+
+    /// What each instance owns for itself.
+    type Instance: Instance<Self>;
+
+    /// The tensors this backend understands; config.pbtxt is checked against it before
+    /// [`load`](Self::load).
+    fn signature(parameters: &Self::Parameters) -> Signature {
+        let _ = parameters;
+        Signature::any()
+    }
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// The load of the model fails with this error.
+    fn load(context: &Arc<ModelContext>, parameters: Self::Parameters) -> Result<Self, Error>;
+
+    /// Makes one instance, of the count that `instance_group` asks for.
+    ///
+    /// # Errors
+    /// The load of the model fails with this error.
+    fn instance(self: &Arc<Self>) -> Result<Self::Instance, Error>;
+}
+
+/// One instance of a model. Triton gives it one batch at a time.
+pub trait Instance<M: Model>: Send + 'static {
+    /// Answers the requests of a batch, see [`Batch`].
+    ///
+    /// After an error or a panic the instance is used again: leave nothing in it that the
+    /// next batch would trip over.
+    ///
+    /// # Errors
+    /// Every request not answered yet is answered with this error.
+    fn execute(&mut self, model: &M, batch: &Batch<'_>) -> Result<(), Error>;
+}

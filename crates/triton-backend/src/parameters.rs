@@ -1,0 +1,354 @@
+//! The typed `parameters` of config.pbtxt, through serde.
+//!
+//! Every value is a string there. This deserializer parses it into the type of the field and
+//! says, when that fails, which key had which value and what is accepted.
+
+use std::collections::{BTreeMap, btree_map};
+use std::fmt::{self, Display};
+
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor, value};
+use serde::forward_to_deserialize_any;
+
+use crate::Error;
+
+/// Keys that Triton acts on itself for every backend; not given to the model.
+const TRITON_KEYS: &[&str] = &["FORCE_CPU_ONLY_INPUT_TENSORS"];
+
+/// Parses the parameters.
+///
+/// # Errors
+/// For a key that is unknown or missing, or a value that does not parse.
+pub(crate) fn parse<T: DeserializeOwned>(
+    parameters: &BTreeMap<String, String>,
+) -> Result<T, Error> {
+    T::deserialize(Parameters(parameters))
+        .map_err(|Fault(message)| Error::invalid_argument(message))
+}
+
+#[derive(Debug)]
+struct Fault(String);
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl de::Error for Fault {
+    fn custom<T: Display>(message: T) -> Self {
+        Self(message.to_string())
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self(format!(
+            "config.pbtxt lacks the parameter '{field}', which has no default"
+        ))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self(unknown(field, expected))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let _ = variant;
+        Self(format!("accepted: {}", expected.join(", ")))
+    }
+
+    fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self(format!("accepted: {expected}"))
+    }
+
+    fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self(format!("accepted: {expected}"))
+    }
+}
+
+fn unknown(key: &str, accepted: &[&str]) -> String {
+    let accepted = if accepted.is_empty() {
+        "none".to_owned()
+    } else {
+        accepted.join(", ")
+    };
+    format!("unknown parameter '{key}'; accepted: {accepted}")
+}
+
+struct Parameters<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Parameters<'a> {
+    fn entries(&self) -> impl Iterator<Item = (&'a String, &'a String)> {
+        self.0
+            .iter()
+            .filter(|(key, _)| !TRITON_KEYS.contains(&key.as_str()))
+    }
+
+    /// Unknown keys are refused here, so that no backend can forget `deny_unknown_fields`.
+    fn refuse_unknown(&self, accepted: &'static [&'static str]) -> Result<(), Fault> {
+        match self
+            .entries()
+            .find(|(key, _)| !accepted.contains(&key.as_str()))
+        {
+            Some((key, _)) => Err(Fault(unknown(key, accepted))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'de> de::Deserializer<'de> for Parameters<'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_map(Entries {
+            entries: self.0.iter(),
+            current: None,
+        })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.refuse_unknown(fields)?;
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.refuse_unknown(&[])?;
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        option seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+struct Entries<'a> {
+    entries: btree_map::Iter<'a, String, String>,
+    current: Option<(&'a str, &'a str)>,
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
+        let Some((key, value)) = self
+            .entries
+            .find(|(key, _)| !TRITON_KEYS.contains(&key.as_str()))
+        else {
+            return Ok(None);
+        };
+        self.current = Some((key, value));
+        let key: value::StrDeserializer<'_, Fault> = key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let (key, value) = self.current.take().unwrap_or_default();
+        seed.deserialize(Text(value))
+            .map_err(|Fault(what)| Fault(format!("parameter '{key}' is '{value}'; {what}")))
+    }
+}
+
+/// One value, parsed into whatever type is asked for.
+struct Text<'a>(&'a str);
+
+impl Text<'_> {
+    fn parse<T: std::str::FromStr>(&self, accepted: impl Display) -> Result<T, Fault> {
+        self.0
+            .trim()
+            .parse()
+            .map_err(|_| Fault(format!("accepted: {accepted}")))
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident $visit:ident $type:ty),*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            visitor.$visit(self.parse::<$type>(format_args!("a whole number from {} to {}", <$type>::MIN, <$type>::MAX))?)
+        }
+    )*};
+}
+
+impl<'de> de::Deserializer<'de> for Text<'de> {
+    type Error = Fault;
+
+    integers! {
+        deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32,
+        deserialize_i64 visit_i64 i64, deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16,
+        deserialize_u32 visit_u32 u32, deserialize_u64 visit_u64 u64
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_f32(self.parse("a number")?)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_f64(self.parse("a number")?)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.0.trim() {
+            // The reference's Python models compare with 'true' after lower-casing.
+            text if text.eq_ignore_ascii_case("true") => visitor.visit_bool(true),
+            text if text.eq_ignore_ascii_case("false") => visitor.visit_bool(false),
+            _ => Err(Fault("accepted: true, false".to_owned())),
+        }
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_str(self.0)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_enum(self.0.trim().into_deserializer())
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::parse;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        Auto,
+        Plain,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    struct Sample {
+        factor: f32,
+        #[serde(default = "three")]
+        ranking_topk: u16,
+        #[serde(default)]
+        diversity_mode: bool,
+        seed: Option<u64>,
+        #[serde(default = "auto")]
+        mode: Mode,
+        #[serde(default)]
+        url: String,
+    }
+
+    fn three() -> u16 {
+        3
+    }
+
+    fn auto() -> Mode {
+        Mode::Auto
+    }
+
+    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn error(entries: &[(&str, &str)]) -> String {
+        parse::<Sample>(&map(entries)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn values_are_parsed_into_the_fields_types() {
+        let entries = [
+            ("FACTOR", "2.5"),
+            ("DIVERSITY_MODE", "True"),
+            ("SEED", "7"),
+            ("MODE", "plain"),
+            ("URL", "redis://x"),
+            ("FORCE_CPU_ONLY_INPUT_TENSORS", "no"),
+        ];
+        let sample: Sample = parse(&map(&entries)).unwrap();
+        let url = "redis://x".to_owned();
+        let want = Sample {
+            factor: 2.5,
+            ranking_topk: 3,
+            diversity_mode: true,
+            seed: Some(7),
+            mode: Mode::Plain,
+            url,
+        };
+        assert_eq!(sample, want);
+        parse::<()>(&map(&[("FORCE_CPU_ONLY_INPUT_TENSORS", "no")])).unwrap();
+    }
+
+    #[test]
+    fn errors_name_key_value_and_what_is_accepted() {
+        assert_eq!(
+            error(&[("FACTOR", "1"), ("TOPK", "3")]),
+            "unknown parameter 'TOPK'; accepted: FACTOR, RANKING_TOPK, DIVERSITY_MODE, SEED, MODE, URL"
+        );
+        assert_eq!(
+            error(&[("FACTOR", "1"), ("RANKING_TOPK", "70000")]),
+            "parameter 'RANKING_TOPK' is '70000'; accepted: a whole number from 0 to 65535"
+        );
+        assert_eq!(
+            error(&[("FACTOR", "x")]),
+            "parameter 'FACTOR' is 'x'; accepted: a number"
+        );
+        assert_eq!(
+            error(&[("FACTOR", "1"), ("DIVERSITY_MODE", "yes")]),
+            "parameter 'DIVERSITY_MODE' is 'yes'; accepted: true, false"
+        );
+        assert_eq!(
+            error(&[("FACTOR", "1"), ("MODE", "no")]),
+            "parameter 'MODE' is 'no'; accepted: auto, plain"
+        );
+        assert_eq!(
+            error(&[]),
+            "config.pbtxt lacks the parameter 'FACTOR', which has no default"
+        );
+        let none = parse::<()>(&map(&[("X", "1")])).unwrap_err();
+        assert_eq!(none.to_string(), "unknown parameter 'X'; accepted: none");
+    }
+}

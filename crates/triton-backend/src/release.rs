@@ -1,0 +1,91 @@
+//! The release check: artefacts of two training runs must not serve together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+const FORMAT: u32 = 1;
+
+/// What `<model>/<version>/release.json` says of the artefacts beside it.
+///
+/// `{"format": 1, "release": "<id>", "files": {"<file>": "<sha256>"}}`. At load the SDK
+/// compares the id with `<repository>/releases.json`,
+/// `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference fails the load. Where
+/// either file is absent, nothing is compared.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Release {
+    format: u32,
+    /// The id of the training run.
+    #[serde(rename = "release")]
+    pub id: String,
+    /// SHA-256 of each artefact, lower-case hexadecimal, by file name. Not compared at load.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Releases {
+    format: u32,
+    releases: BTreeMap<String, String>,
+}
+
+impl Release {
+    /// Reads and checks; the model's folder, its version folder, the version.
+    pub(crate) fn of(
+        model_dir: &Path,
+        version_dir: &Path,
+        version: u64,
+    ) -> Result<Option<Self>, Error> {
+        let Some(release) = read::<Self>(&version_dir.join("release.json"))? else {
+            return Ok(None);
+        };
+        check_format(&version_dir.join("release.json"), release.format)?;
+        let Some(root) = model_dir.parent().map(|root| root.join("releases.json")) else {
+            return Ok(Some(release));
+        };
+        let Some(served) = read::<Releases>(&root)? else {
+            return Ok(Some(release));
+        };
+        check_format(&root, served.format)?;
+        match served.releases.get(&version.to_string()) {
+            Some(id) if *id != release.id => Err(Error::invalid_argument(format!(
+                "version {version} holds release {}, but the repository serves release {id} as version \
+                 {version}; assemble the repository from one training run",
+                release.id
+            ))),
+            _ => Ok(Some(release)),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => {
+            return Err(Error::unavailable(format!(
+                "{} cannot be read: {e}",
+                path.display()
+            )));
+        }
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|e| {
+        Error::invalid_argument(format!("{} is not a release file: {e}", path.display()))
+    })
+}
+
+fn check_format(path: &Path, format: u32) -> Result<(), Error> {
+    if format == FORMAT {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{} has format {format}; this version reads format {FORMAT}",
+        path.display()
+    )))
+}

@@ -1,0 +1,356 @@
+//! The answer to one request.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::{mem, ptr, slice};
+
+use smallvec::SmallVec;
+use triton_rs_sys as sys;
+
+use crate::buffer::HostBuffer;
+use crate::config::{index_of, names};
+use crate::ffi::{c_string, check};
+use crate::{DataType, Element, Error, ModelContext, Request, gpu};
+
+/// The answer to one request while its outputs are being written.
+///
+/// Outputs are Triton's own buffers, written in place. An output that the client did not ask
+/// for is `None`: skip its work.
+#[derive(Debug)]
+pub struct Response<'r> {
+    raw: *mut sys::TRITONBACKEND_Response,
+    context: &'r ModelContext,
+    /// Per output of the config.
+    outputs: RefCell<SmallVec<[Progress; 32]>>,
+    staged: RefCell<Vec<Staged>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    NotRequested,
+    Requested,
+    Written,
+}
+
+/// An output whose buffer cannot be written in place: it lies on a GPU, or not aligned.
+#[derive(Debug)]
+struct Staged {
+    host: HostBuffer,
+    to: *mut u8,
+    memory_type: sys::TRITONSERVER_MemoryType,
+    memory_type_id: i64,
+}
+
+impl<'r> Response<'r> {
+    /// # Safety
+    /// `raw` is an open response of `request`, which stays open during `'r`.
+    pub(crate) unsafe fn new(
+        raw: *mut sys::TRITONBACKEND_Response,
+        request: &Request<'_>,
+        context: &'r ModelContext,
+    ) -> Self {
+        let outputs = context.config().outputs();
+        let mut progress: SmallVec<[Progress; 32]> =
+            SmallVec::from_elem(Progress::NotRequested, outputs.len());
+        for name in request.requested() {
+            if let Some(index) = index_of(outputs, name) {
+                progress[index] = Progress::Requested;
+            }
+        }
+        Self {
+            raw,
+            context,
+            outputs: RefCell::new(progress),
+            staged: RefCell::default(),
+        }
+    }
+
+    /// The output buffer of this name, to be written in place; `None` when the client did not
+    /// ask for it.
+    ///
+    /// `shape` is in elements, the batch dimension included where the model has one. The
+    /// elements start as zero.
+    ///
+    /// # Errors
+    /// When the config declares no such output or another type, the shape is negative or
+    /// overflows, the output was taken before, or Triton has no memory.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "each output is handed out once, see `Progress`"
+    )]
+    pub fn output<T: Element>(&self, name: &str, shape: &[i64]) -> Result<Option<&mut [T]>, Error> {
+        self.output_at(self.index(name)?, shape)
+    }
+
+    /// The output at this position of [`ModelConfig::outputs`](crate::ModelConfig::outputs);
+    /// otherwise as [`output`](Self::output).
+    ///
+    /// # Errors
+    /// As [`output`](Self::output).
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "each output is handed out once, see `Progress`"
+    )]
+    pub fn output_at<T: Element>(
+        &self,
+        index: usize,
+        shape: &[i64],
+    ) -> Result<Option<&mut [T]>, Error> {
+        let Some((data, len)) = self.elements::<T>(index, shape)? else {
+            return Ok(None);
+        };
+        // SAFETY: `elements` gives aligned memory for `len` elements, which nobody else has
+        // and which lives until the response is sent, after the borrow of `self`. Zero is a
+        // value of every element type.
+        unsafe {
+            ptr::write_bytes(data, 0, len);
+            Ok(Some(slice::from_raw_parts_mut(data, len)))
+        }
+    }
+
+    /// Copies `elements` into the output of this name; nothing when the client did not ask.
+    ///
+    /// # Errors
+    /// As [`output`](Self::output), and when `elements` are not as many as `shape` says.
+    pub fn write<T: Element>(
+        &self,
+        name: &str,
+        shape: &[i64],
+        elements: &[T],
+    ) -> Result<(), Error> {
+        self.write_at(self.index(name)?, shape, elements)
+    }
+
+    /// Copies `elements` into the output at this position; otherwise as [`write`](Self::write).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_at<T: Element>(
+        &self,
+        index: usize,
+        shape: &[i64],
+        elements: &[T],
+    ) -> Result<(), Error> {
+        let Some((data, len)) = self.elements::<T>(index, shape)? else {
+            return Ok(());
+        };
+        if elements.len() != len {
+            return Err(Error::internal(format!(
+                "output '{}' got {} elements for shape {shape:?}",
+                self.context.config().outputs()[index].name,
+                elements.len()
+            )));
+        }
+        // SAFETY: as in `output_at`; the source is a slice of the same length, apart from it.
+        unsafe { ptr::copy_nonoverlapping(elements.as_ptr(), data, len) };
+        Ok(())
+    }
+
+    /// Writes a BYTES output; nothing when the client did not ask.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and when an element is longer than 4 GiB.
+    pub fn write_strings<S: AsRef<[u8]>>(
+        &self,
+        name: &str,
+        shape: &[i64],
+        elements: &[S],
+    ) -> Result<(), Error> {
+        let index = self.index(name)?;
+        let Some(len) = self.take(index, DataType::Bytes, shape)? else {
+            return Ok(());
+        };
+        if elements.len() != len {
+            return Err(Error::internal(format!(
+                "output '{name}' got {} elements for shape {shape:?}",
+                elements.len()
+            )));
+        }
+        let byte_size = elements
+            .iter()
+            .map(|e| mem::size_of::<u32>() + e.as_ref().len())
+            .sum();
+        let data = self.buffer(index, DataType::Bytes, shape, byte_size, 1)?;
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            // SAFETY: the pieces add up to byte_size, which `data` has room for.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), data.add(at), bytes.len()) };
+            at += bytes.len();
+        };
+        for element in elements {
+            let element = element.as_ref();
+            let length = u32::try_from(element.len()).map_err(|_| {
+                Error::internal(format!(
+                    "an element of output '{name}' is longer than 4 GiB"
+                ))
+            })?;
+            put(&length.to_le_bytes());
+            put(element);
+        }
+        Ok(())
+    }
+
+    /// Whether the client asks for this output.
+    pub fn wants(&self, name: &str) -> bool {
+        let index = self.context.config().output_index(name);
+        index.is_some_and(|index| self.outputs.borrow()[index] != Progress::NotRequested)
+    }
+
+    /// Adds a parameter to the response, which clients find beside the outputs.
+    ///
+    /// # Errors
+    /// When Triton refuses it.
+    pub fn parameter(&self, key: &str, value: &str) -> Result<(), Error> {
+        let (key, value) = (c_string(key), c_string(value));
+        // SAFETY: the response is open; Triton copies both strings.
+        unsafe {
+            check(sys::TRITONBACKEND_ResponseSetStringParameter(
+                self.raw,
+                key.as_ptr(),
+                value.as_ptr(),
+            ))
+        }
+    }
+
+    /// Copies what was staged to where Triton wants it.
+    pub(crate) fn complete(&self) -> Result<(), Error> {
+        for staged in self.staged.take() {
+            let (from, byte_size) = (staged.host.as_ptr(), staged.host.byte_size());
+            // SAFETY: `to` is Triton's buffer for this output, of `byte_size` bytes.
+            unsafe {
+                if staged.memory_type == sys::TRITONSERVER_MEMORY_GPU {
+                    gpu::copy_from_host(staged.to, from, byte_size, staged.memory_type_id)?;
+                } else {
+                    ptr::copy_nonoverlapping(from, staged.to, byte_size);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn index(&self, name: &str) -> Result<usize, Error> {
+        let config = self.context.config();
+        config.output_index(name).ok_or_else(|| {
+            Error::internal(format!(
+                "the backend writes the output '{name}'; config.pbtxt declares: {}",
+                names(config.outputs())
+            ))
+        })
+    }
+
+    /// Marks an output as taken; its element count, or `None` when it is not requested.
+    fn take(
+        &self,
+        index: usize,
+        data_type: DataType,
+        shape: &[i64],
+    ) -> Result<Option<usize>, Error> {
+        let config =
+            self.context.config().outputs().get(index).ok_or_else(|| {
+                Error::internal(format!("the model has no output number {index}"))
+            })?;
+        if config.data_type != data_type {
+            return Err(Error::internal(format!(
+                "the backend writes {data_type} into output '{}', which config.pbtxt declares as {}",
+                config.name, config.data_type
+            )));
+        }
+        let mut outputs = self.outputs.borrow_mut();
+        match outputs[index] {
+            Progress::NotRequested => return Ok(None),
+            Progress::Written => {
+                return Err(Error::internal(format!(
+                    "the backend writes output '{}' twice",
+                    config.name
+                )));
+            }
+            Progress::Requested => outputs[index] = Progress::Written,
+        }
+        let len = shape.iter().try_fold(1usize, |len, &dim| {
+            len.checked_mul(usize::try_from(dim).ok()?)
+        });
+        len.map(Some).ok_or_else(|| {
+            Error::internal(format!(
+                "the backend gives output '{}' the impossible shape {shape:?}",
+                config.name
+            ))
+        })
+    }
+
+    /// Aligned memory for the elements of an output, uninitialised.
+    fn elements<T: Element>(
+        &self,
+        index: usize,
+        shape: &[i64],
+    ) -> Result<Option<(*mut T, usize)>, Error> {
+        let Some(len) = self.take(index, T::DATA_TYPE, shape)? else {
+            return Ok(None);
+        };
+        let byte_size = len
+            .checked_mul(mem::size_of::<T>())
+            .filter(|&b| b <= isize::MAX as usize);
+        let byte_size = byte_size.ok_or_else(|| {
+            let name = &self.context.config().outputs()[index].name;
+            Error::internal(format!("output '{name}' of shape {shape:?} is too large"))
+        })?;
+        let data = self.buffer(index, T::DATA_TYPE, shape, byte_size, mem::align_of::<T>())?;
+        Ok(Some((data.cast(), len)))
+    }
+
+    /// Host memory of this size and alignment: Triton's own where it is so, staged otherwise.
+    fn buffer(
+        &self,
+        index: usize,
+        data_type: DataType,
+        shape: &[i64],
+        byte_size: usize,
+        align: usize,
+    ) -> Result<*mut u8, Error> {
+        let name = &self.context.config().outputs()[index].c_name;
+        let mut output = ptr::null_mut();
+        let mut buffer: *mut c_void = ptr::null_mut();
+        // We ask for host memory; Triton says what it gives.
+        let (mut memory_type, mut memory_type_id) = (sys::TRITONSERVER_MEMORY_CPU, 0);
+        // SAFETY: the response is open; the name is NUL-terminated, the shape has as many
+        // dimensions as said, and every out-pointer is valid.
+        unsafe {
+            check(sys::TRITONBACKEND_ResponseOutput(
+                self.raw,
+                &mut output,
+                name.as_ptr(),
+                data_type.to_raw(),
+                shape.as_ptr(),
+                shape.len() as u32,
+            ))?;
+            check(sys::TRITONBACKEND_OutputBuffer(
+                output,
+                &mut buffer,
+                byte_size as u64,
+                &mut memory_type,
+                &mut memory_type_id,
+            ))?;
+        }
+        if byte_size == 0 {
+            return Ok(ptr::without_provenance_mut(align));
+        }
+        let data = buffer.cast::<u8>();
+        if data.is_null() {
+            return Err(Error::unavailable(format!(
+                "Triton gave no memory for the {byte_size} bytes of output '{}'",
+                self.context.config().outputs()[index].name
+            )));
+        }
+        if memory_type != sys::TRITONSERVER_MEMORY_GPU && data.addr() % align == 0 {
+            return Ok(data);
+        }
+        let host = HostBuffer::zeroed(byte_size)?;
+        let staged = host.as_ptr();
+        self.staged.borrow_mut().push(Staged {
+            host,
+            to: data,
+            memory_type,
+            memory_type_id,
+        });
+        Ok(staged)
+    }
+}

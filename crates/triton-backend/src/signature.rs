@@ -1,0 +1,171 @@
+//! The tensors a backend understands, checked against config.pbtxt at load.
+
+use crate::config::{ModelConfig, TensorConfig, names};
+use crate::{DataType, Error};
+
+/// The inputs and outputs a backend expects of a config.
+///
+/// ```
+/// use triton_backend::{DataType, Signature};
+///
+/// // One FP32 vector in, one out, and a user id that the config may leave out.
+/// Signature::new()
+///     .input("x", &[DataType::Fp32])
+///     .optional_input("user_id", &[DataType::Int32, DataType::Int64])
+///     .output("y", &[DataType::Fp32]);
+/// ```
+///
+/// Tensors beyond those named fail the load, unless [`other_inputs`](Self::other_inputs) or
+/// [`other_outputs`](Self::other_outputs) allow them.
+#[derive(Debug, Clone, Default)]
+pub struct Signature {
+    inputs: Vec<Rule>,
+    outputs: Vec<Rule>,
+    other_inputs: Vec<DataType>,
+    other_outputs: Vec<DataType>,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    name: String,
+    data_types: Vec<DataType>,
+    required: bool,
+}
+
+/// Every data type.
+pub const ANY_TYPE: &[DataType] = &[
+    DataType::Bool,
+    DataType::Uint8,
+    DataType::Uint16,
+    DataType::Uint32,
+    DataType::Uint64,
+    DataType::Int8,
+    DataType::Int16,
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Fp16,
+    DataType::Fp32,
+    DataType::Fp64,
+    DataType::Bytes,
+    DataType::Bf16,
+];
+
+impl Signature {
+    /// No tensors.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Any tensors of any type.
+    pub fn any() -> Self {
+        Self::new().other_inputs(ANY_TYPE).other_outputs(ANY_TYPE)
+    }
+
+    /// The config must declare this input with one of these types.
+    pub fn input(mut self, name: &str, data_types: &[DataType]) -> Self {
+        self.inputs.push(Rule::new(name, data_types, true));
+        self
+    }
+
+    /// The config may declare this input; then with one of these types.
+    pub fn optional_input(mut self, name: &str, data_types: &[DataType]) -> Self {
+        self.inputs.push(Rule::new(name, data_types, false));
+        self
+    }
+
+    /// The config must declare this output with one of these types.
+    pub fn output(mut self, name: &str, data_types: &[DataType]) -> Self {
+        self.outputs.push(Rule::new(name, data_types, true));
+        self
+    }
+
+    /// The config may declare this output; then with one of these types.
+    pub fn optional_output(mut self, name: &str, data_types: &[DataType]) -> Self {
+        self.outputs.push(Rule::new(name, data_types, false));
+        self
+    }
+
+    /// The config may declare any further inputs of these types.
+    pub fn other_inputs(mut self, data_types: &[DataType]) -> Self {
+        self.other_inputs = data_types.to_vec();
+        self
+    }
+
+    /// The config may declare any further outputs of these types.
+    pub fn other_outputs(mut self, data_types: &[DataType]) -> Self {
+        self.other_outputs = data_types.to_vec();
+        self
+    }
+
+    /// Compares with a config.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing, of another type, or not expected.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), Error> {
+        check("input", &self.inputs, &self.other_inputs, config.inputs())?;
+        check(
+            "output",
+            &self.outputs,
+            &self.other_outputs,
+            config.outputs(),
+        )
+    }
+}
+
+impl Rule {
+    fn new(name: &str, data_types: &[DataType], required: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            data_types: data_types.to_vec(),
+            required,
+        }
+    }
+}
+
+fn check(
+    role: &str,
+    rules: &[Rule],
+    others: &[DataType],
+    tensors: &[TensorConfig],
+) -> Result<(), Error> {
+    for rule in rules.iter().filter(|rule| rule.required) {
+        if !tensors.iter().any(|t| t.name == rule.name) {
+            return Err(Error::invalid_argument(format!(
+                "config.pbtxt must declare the {role} '{}' ({}); it declares: {}",
+                rule.name,
+                list(&rule.data_types),
+                names(tensors)
+            )));
+        }
+    }
+    for tensor in tensors {
+        let rule = rules.iter().find(|rule| rule.name == tensor.name);
+        let accepted = rule.map_or(others, |rule| &rule.data_types);
+        if accepted.is_empty() {
+            let known: Vec<String> = rules.iter().map(|r| format!("'{}'", r.name)).collect();
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            };
+            return Err(Error::invalid_argument(format!(
+                "config.pbtxt declares the {role} '{}', which this backend does not know; accepted: {known}",
+                tensor.name
+            )));
+        }
+        if !accepted.contains(&tensor.data_type) {
+            return Err(Error::invalid_argument(format!(
+                "config.pbtxt declares the {role} '{}' as {}; accepted: {}",
+                tensor.name,
+                tensor.data_type,
+                list(accepted)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn list(data_types: &[DataType]) -> String {
+    let names: Vec<&str> = data_types.iter().map(|t| t.name()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,438 @@
+//! Input tensors: borrowed where they lie in one aligned host buffer, gathered otherwise.
+
+use std::borrow::Cow;
+use std::ffi::c_void;
+use std::ops::Range;
+use std::{mem, ptr, slice};
+
+use ndarray::{ArrayView, ArrayViewD, CowArray, Ix1, Ix2, IxDyn};
+use triton_rs_sys as sys;
+
+use crate::ffi::{check, text};
+use crate::{DataType, Element, Error, gpu};
+
+/// One input of one request.
+///
+/// Borrows from the request: neither it nor its elements can outlive the batch. Making one
+/// checks that the shape has no negative dimension, that its size does not overflow, and that
+/// the request's bytes are as many as shape and type say.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'r> {
+    raw: *mut sys::TRITONBACKEND_Input,
+    name: &'r str,
+    data_type: DataType,
+    shape: &'r [i64],
+    len: usize,
+    byte_size: usize,
+    buffer_count: u32,
+}
+
+/// A tensor of one buffer in host memory, as Triton gives it.
+struct Buffer {
+    data: *const u8,
+    byte_size: usize,
+    memory_type: sys::TRITONSERVER_MemoryType,
+    memory_type_id: i64,
+}
+
+impl<'r> Tensor<'r> {
+    /// # Safety
+    /// `raw` is an input of a request that is not released during `'r`.
+    pub(crate) unsafe fn new(raw: *mut sys::TRITONBACKEND_Input) -> Result<Self, Error> {
+        let (mut name, mut data_type, mut shape) = (ptr::null(), 0, ptr::null());
+        let (mut dims_count, mut byte_size, mut buffer_count) = (0, 0, 0);
+        // SAFETY: `raw` is alive; every out-pointer is valid. The request owns name and shape
+        // and keeps them until it is released, after 'r.
+        let (name, shape) = unsafe {
+            check(sys::TRITONBACKEND_InputProperties(
+                raw,
+                &mut name,
+                &mut data_type,
+                &mut shape,
+                &mut dims_count,
+                &mut byte_size,
+                &mut buffer_count,
+            ))?;
+            let name = match text(name) {
+                Cow::Borrowed(name) => name,
+                Cow::Owned(_) => {
+                    return Err(Error::invalid_argument("a tensor's name is not UTF-8"));
+                }
+            };
+            let shape = match dims_count {
+                0 => &[][..],
+                n => slice::from_raw_parts(shape, n as usize),
+            };
+            (name, shape)
+        };
+        let data_type = DataType::from_raw(data_type).ok_or_else(|| {
+            Error::unsupported(format!(
+                "tensor '{name}' has Triton's data type {data_type}, unknown here"
+            ))
+        })?;
+        let len = element_count(name, shape)?;
+        let byte_size = usize::try_from(byte_size)
+            .map_err(|_| Error::invalid_argument(format!("tensor '{name}' is too large")))?;
+        if let Some(size) = data_type.size()
+            && len.checked_mul(size) != Some(byte_size)
+        {
+            return Err(Error::invalid_argument(format!(
+                "tensor '{name}' holds {byte_size} bytes; {data_type} of shape {shape:?} takes {} bytes",
+                len.saturating_mul(size)
+            )));
+        }
+        Ok(Self {
+            raw,
+            name,
+            data_type,
+            shape,
+            len,
+            byte_size,
+            buffer_count,
+        })
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'r str {
+        self.name
+    }
+
+    /// The element type.
+    pub fn data_type(&self) -> DataType {
+        self.data_type
+    }
+
+    /// The dimensions, the batch dimension included where the model has one.
+    pub fn shape(&self) -> &'r [i64] {
+        self.shape
+    }
+
+    /// How many elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements in row-major order; borrowed where one aligned host buffer holds them.
+    ///
+    /// # Errors
+    /// When `T` is not the tensor's type, or a BOOL is neither 0 nor 1.
+    pub fn as_slice<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
+        if T::DATA_TYPE != self.data_type {
+            return Err(self.wrong(format_args!(
+                "is {}; accepted: {}",
+                self.data_type,
+                T::DATA_TYPE
+            )));
+        }
+        if self.len == 0 {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        let only = self.only_buffer()?;
+        if !T::ANY_BITS {
+            return self.checked_bools(only);
+        }
+        if let Some(buffer) = &only
+            && buffer.data.cast::<T>().is_aligned()
+        {
+            // SAFETY: a host buffer of exactly len * size_of::<T>() bytes (checked in `new` and
+            // `only_buffer`), aligned, any bits valid, not written to before the request is
+            // released, which is after 'r.
+            return Ok(Cow::Borrowed(unsafe {
+                slice::from_raw_parts(buffer.data.cast(), self.len)
+            }));
+        }
+        let mut gathered: Vec<T> = Vec::with_capacity(self.len);
+        // SAFETY: room for byte_size = len * size_of::<T>() bytes, all written by a gather that
+        // succeeds; any bits are a T.
+        unsafe {
+            self.gather(gathered.as_mut_ptr().cast())?;
+            gathered.set_len(self.len);
+        }
+        Ok(Cow::Owned(gathered))
+    }
+
+    /// The elements of a tensor of rank 1, `[len]`.
+    ///
+    /// # Errors
+    /// As [`as_slice`](Self::as_slice), or when the rank is not 1.
+    pub fn vector<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
+        self.expect_rank(1)?;
+        self.as_slice()
+    }
+
+    /// The elements as an array of the tensor's shape.
+    ///
+    /// # Errors
+    /// As [`as_slice`](Self::as_slice).
+    pub fn view<T: Element>(&self) -> Result<CowArray<'r, T, IxDyn>, Error> {
+        let shape: Vec<usize> = self.shape.iter().map(|&d| d as usize).collect();
+        Ok(match self.as_slice::<T>()? {
+            Cow::Borrowed(elements) => ArrayViewD::from_shape(shape, elements).map(CowArray::from),
+            Cow::Owned(elements) => {
+                ndarray::ArrayD::from_shape_vec(shape, elements).map(CowArray::from)
+            }
+        }
+        .map_err(|e| self.wrong(format_args!("does not fit its shape: {e}")))?)
+    }
+
+    /// The elements of a tensor of rank 2, `[rows, columns]`.
+    ///
+    /// # Errors
+    /// As [`as_slice`](Self::as_slice), or when the rank is not 2.
+    pub fn rows<T: Element>(&self) -> Result<CowArray<'r, T, Ix2>, Error> {
+        self.expect_rank(2)?;
+        let shape = (self.shape[0] as usize, self.shape[1] as usize);
+        Ok(match self.as_slice::<T>()? {
+            Cow::Borrowed(elements) => ArrayView::from_shape(shape, elements).map(CowArray::from),
+            Cow::Owned(elements) => {
+                ndarray::Array2::from_shape_vec(shape, elements).map(CowArray::from)
+            }
+        }
+        .map_err(|e| self.wrong(format_args!("does not fit its shape: {e}")))?)
+    }
+
+    /// The elements of a tensor of rank 1 as an array.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn array<T: Element>(&self) -> Result<CowArray<'r, T, Ix1>, Error> {
+        Ok(match self.vector::<T>()? {
+            Cow::Borrowed(elements) => CowArray::from(ndarray::ArrayView1::from(elements)),
+            Cow::Owned(elements) => CowArray::from(ndarray::Array1::from(elements)),
+        })
+    }
+
+    /// The elements of a BYTES tensor.
+    ///
+    /// # Errors
+    /// When the type is not BYTES, a length reaches beyond the tensor's bytes, or there are
+    /// more or fewer elements than the shape says.
+    pub fn strings(&self) -> Result<Strings<'r>, Error> {
+        if self.data_type != DataType::Bytes {
+            return Err(self.wrong(format_args!("is {}; accepted: BYTES", self.data_type)));
+        }
+        let data = self.raw()?;
+        // The shape is the client's word; the bytes are what there is to hold elements.
+        let mut ranges = Vec::with_capacity(self.len.min(data.len() / mem::size_of::<u32>()));
+        let mut at = 0;
+        while at < data.len() {
+            let element = ranges.len();
+            let length = data[at..]
+                .first_chunk()
+                .map(|b| u32::from_le_bytes(*b) as usize);
+            let start = at + mem::size_of::<u32>();
+            let end = length.and_then(|length| start.checked_add(length));
+            let Some(end) = end.filter(|&end| end <= data.len()) else {
+                return Err(self.wrong(format_args!(
+                    "element {element} reaches beyond the tensor's {} bytes",
+                    data.len()
+                )));
+            };
+            ranges.push(start..end);
+            at = end;
+        }
+        if ranges.len() != self.len {
+            return Err(self.wrong(format_args!(
+                "holds {} BYTES elements; shape {:?} takes {}",
+                ranges.len(),
+                self.shape,
+                self.len
+            )));
+        }
+        Ok(Strings { data, ranges })
+    }
+
+    /// The bytes as they came; borrowed where one host buffer holds them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn raw(&self) -> Result<Cow<'r, [u8]>, Error> {
+        if self.byte_size == 0 {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        if let Some(buffer) = self.only_buffer()? {
+            // SAFETY: as in `as_slice`; bytes have no alignment.
+            return Ok(Cow::Borrowed(unsafe {
+                slice::from_raw_parts(buffer.data, self.byte_size)
+            }));
+        }
+        let mut gathered = Vec::with_capacity(self.byte_size);
+        // SAFETY: room for byte_size bytes, all written by a gather that succeeds.
+        unsafe {
+            self.gather(gathered.as_mut_ptr())?;
+            gathered.set_len(self.byte_size);
+        }
+        Ok(Cow::Owned(gathered))
+    }
+
+    fn expect_rank(&self, rank: usize) -> Result<(), Error> {
+        if self.shape.len() == rank {
+            return Ok(());
+        }
+        Err(self.wrong(format_args!(
+            "has shape {:?}; accepted: {rank} dimension(s)",
+            self.shape
+        )))
+    }
+
+    fn wrong(&self, what: std::fmt::Arguments<'_>) -> Error {
+        Error::invalid_argument(format!("tensor '{}' {what}", self.name))
+    }
+
+    fn checked_bools<T: Element>(&self, only: Option<Buffer>) -> Result<Cow<'r, [T]>, Error> {
+        debug_assert_eq!(mem::size_of::<T>(), 1);
+        let bytes = self.raw()?;
+        if let Some(at) = bytes.iter().position(|&b| b > 1) {
+            return Err(self.wrong(format_args!(
+                "holds {} at element {at}; accepted: 0 or 1",
+                bytes[at]
+            )));
+        }
+        let _ = only;
+        Ok(match bytes {
+            // SAFETY: as many bytes as elements, each 0 or 1, and bool has no alignment.
+            Cow::Borrowed(bytes) => {
+                Cow::Borrowed(unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
+            }
+            Cow::Owned(bytes) => {
+                // SAFETY: as above.
+                let bools =
+                    unsafe { slice::from_raw_parts(bytes.as_ptr().cast::<T>(), bytes.len()) };
+                Cow::Owned(bools.to_vec())
+            }
+        })
+    }
+
+    /// The one host buffer that holds everything, if there is one.
+    fn only_buffer(&self) -> Result<Option<Buffer>, Error> {
+        if self.buffer_count != 1 {
+            return Ok(None);
+        }
+        let buffer = self.buffer(0)?;
+        let host = buffer.memory_type != sys::TRITONSERVER_MEMORY_GPU;
+        Ok(
+            (host && !buffer.data.is_null() && buffer.byte_size == self.byte_size)
+                .then_some(buffer),
+        )
+    }
+
+    fn buffer(&self, index: u32) -> Result<Buffer, Error> {
+        let mut data: *const c_void = ptr::null();
+        // We would rather have host memory; Triton says what it is.
+        let (mut byte_size, mut memory_type, mut memory_type_id) =
+            (0, sys::TRITONSERVER_MEMORY_CPU, 0);
+        // SAFETY: the input is alive and every out-pointer is valid.
+        unsafe {
+            check(sys::TRITONBACKEND_InputBuffer(
+                self.raw,
+                index,
+                &mut data,
+                &mut byte_size,
+                &mut memory_type,
+                &mut memory_type_id,
+            ))?;
+        }
+        let byte_size =
+            usize::try_from(byte_size).map_err(|_| self.wrong(format_args!("is too large")))?;
+        Ok(Buffer {
+            data: data.cast(),
+            byte_size,
+            memory_type,
+            memory_type_id,
+        })
+    }
+
+    /// Copies all buffers, one after the other.
+    ///
+    /// # Safety
+    /// `to` has room for `byte_size` bytes.
+    unsafe fn gather(&self, to: *mut u8) -> Result<(), Error> {
+        let mut at = 0;
+        for index in 0..self.buffer_count {
+            let buffer = self.buffer(index)?;
+            if buffer.byte_size == 0 {
+                continue;
+            }
+            if buffer.byte_size > self.byte_size - at || buffer.data.is_null() {
+                return Err(self.size_mismatch());
+            }
+            // SAFETY: the source holds byte_size bytes; the target has room for them behind
+            // `at`, checked above; both are apart, since the target is our own allocation.
+            unsafe {
+                if buffer.memory_type == sys::TRITONSERVER_MEMORY_GPU {
+                    gpu::copy_to_host(
+                        to.add(at),
+                        buffer.data,
+                        buffer.byte_size,
+                        buffer.memory_type_id,
+                    )
+                    .map_err(|e| e.context(format_args!("tensor '{}'", self.name)))?;
+                } else {
+                    ptr::copy_nonoverlapping(buffer.data, to.add(at), buffer.byte_size);
+                }
+            }
+            at += buffer.byte_size;
+        }
+        if at == self.byte_size {
+            Ok(())
+        } else {
+            Err(self.size_mismatch())
+        }
+    }
+
+    fn size_mismatch(&self) -> Error {
+        self.wrong(format_args!(
+            "comes in buffers that do not add up to its {} bytes",
+            self.byte_size
+        ))
+    }
+}
+
+fn element_count(name: &str, shape: &[i64]) -> Result<usize, Error> {
+    let mut count = 1usize;
+    for &dim in shape {
+        let dim = usize::try_from(dim).ok();
+        count = dim.and_then(|dim| count.checked_mul(dim)).ok_or_else(|| {
+            Error::invalid_argument(format!(
+                "tensor '{name}' has the impossible shape {shape:?}"
+            ))
+        })?;
+    }
+    Ok(count)
+}
+
+/// The elements of a BYTES tensor.
+#[derive(Debug, Clone)]
+pub struct Strings<'r> {
+    data: Cow<'r, [u8]>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Strings<'_> {
+    /// How many elements.
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// One element.
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        self.ranges
+            .get(index)
+            .map(|range| &self.data[range.clone()])
+    }
+
+    /// All elements in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.ranges.iter().map(|range| &self.data[range.clone()])
+    }
+}

@@ -1,0 +1,1 @@
+//! A fake of the C API of Triton (in progress).
