@@ -1,1 +1,186 @@
-//! saker-pipeline
+//! The pipeline definition: one TOML file that preparing, training, assembling and serving all read.
+//!
+//! [`Pipeline::load`] reads a file, refuses what it does not know and checks what it knows; an error names the key, the
+//! value and what is accepted. Every key is documented on the field that holds it and in `docs/pipeline.md`.
+
+mod data;
+mod error;
+mod features;
+mod serving;
+pub mod training;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use saker_workflow::Definition;
+use serde::{Deserialize, Serialize};
+
+pub use data::{Data, Format, Interactions, Split, Table};
+pub use error::Error;
+pub use features::{
+    Codes, Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity,
+    Feature, FeatureKind, Names,
+};
+pub use serving::{Bloom, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
+pub use validate::MODELS;
+
+/// A whole pipeline: where its data is, what its features are, how it is trained and how it serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// `[pipeline]`: what it is called.
+    pub pipeline: About,
+    /// `[data]`: where users, items and interactions come from. A definition without it can be assembled and served, not
+    /// prepared.
+    pub data: Option<Data>,
+    /// `[split]`: how interactions are divided into training, validation and test rows.
+    #[serde(default)]
+    pub split: Split,
+    /// `[user]`: the user's id, stored columns and features.
+    pub user: Entity,
+    /// `[context]`: what a request brings beside the user id, and the features made of it.
+    pub context: Context,
+    /// `[item]`: the item's id, stored columns, features and embeddings.
+    pub item: Entity,
+    /// `[towers]`: the two-tower retrieval model.
+    #[serde(default)]
+    pub towers: training::Towers,
+    /// `[ranker]`: the DLRM ranking model.
+    #[serde(default)]
+    pub ranker: training::Ranker,
+    /// `[training]`: how both are trained.
+    #[serde(default)]
+    pub training: training::Training,
+    /// `[retrieval]`: how many candidates, and the index that finds them.
+    #[serde(default)]
+    pub retrieval: Retrieval,
+    /// `[ranking]`: how many items are answered, and whether they are drawn for diversity.
+    #[serde(default)]
+    pub ranking: Ranking,
+    /// `[store]`: Valkey or Redis: Feast's project and views, seen items, popularity.
+    #[serde(default)]
+    pub store: Store,
+    /// `[serving]`: instances and threads of the models.
+    #[serde(default)]
+    pub serving: Serving,
+    /// The folder the file was read from; paths in it are relative to this.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// Whose features: each group has a workflow of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// `[[user.features]]`
+    User,
+    /// `[[context.features]]`
+    Context,
+    /// `[[item.features]]`
+    Item,
+}
+
+impl Group {
+    /// All of them, in the order of the models' inputs.
+    pub const ALL: [Self; 3] = [Self::User, Self::Context, Self::Item];
+
+    /// `user`, `context` or `item`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Context => "context",
+            Self::Item => "item",
+        }
+    }
+}
+
+/// `[pipeline]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// Name of the pipeline: its state lies in `.saker/<name>`. Letters, digits, `-` and `_`.
+    pub name: String,
+    /// One line for people.
+    #[serde(default)]
+    pub description: String,
+}
+
+impl Pipeline {
+    /// Reads and checks a definition.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no TOML, holds an unknown key or a value that is not accepted.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut pipeline = Self::parse(&text).map_err(|error| error.in_file(path))?;
+        pipeline.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(pipeline)
+    }
+
+    /// Parses and checks a definition from text; relative paths in it then mean the working directory.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let pipeline: Self =
+            toml::from_str(text).map_err(|error| Error::Toml(error.to_string()))?;
+        pipeline.validate()?;
+        Ok(pipeline)
+    }
+
+    /// What the workflow of the user, context or item features does.
+    pub fn workflow(&self, group: Group) -> Definition {
+        Definition::new(self.features(group).iter().map(Feature::chain).collect())
+    }
+
+    /// The features of a group.
+    pub fn features(&self, group: Group) -> &[Feature] {
+        match group {
+            Group::User => &self.user.features,
+            Group::Context => &self.context.features,
+            Group::Item => &self.item.features,
+        }
+    }
+
+    /// A path of the definition as one to open: `${NAME}` is replaced from the environment (`${SAKER_CACHE}` falls back
+    /// to `~/.cache/saker`), and what is relative starts at the definition's folder.
+    ///
+    /// # Errors
+    /// A variable that is not set.
+    pub fn resolve(&self, path: &str) -> Result<PathBuf, Error> {
+        let mut expanded = String::new();
+        let mut rest = path;
+        while let Some(start) = rest.find("${") {
+            let Some(length) = rest[start..].find('}') else {
+                break;
+            };
+            let name = &rest[start + 2..start + length];
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            let value = match (name, value) {
+                (_, Some(value)) => value,
+                ("SAKER_CACHE", None) => {
+                    format!(
+                        "{}/.cache/saker",
+                        std::env::var("HOME").unwrap_or_else(|_| ".".to_owned())
+                    )
+                }
+                _ => {
+                    return Err(Error::invalid(
+                        "path",
+                        path,
+                        format!(
+                            "a path whose variables are set; {name} is not set in the environment"
+                        ),
+                    ));
+                }
+            };
+            expanded.push_str(&rest[..start]);
+            expanded.push_str(&value);
+            rest = &rest[start + length + 1..];
+        }
+        expanded.push_str(rest);
+        Ok(self.folder.join(expanded))
+    }
+}

@@ -1,0 +1,56 @@
+use std::path::{Path, PathBuf};
+
+/// What is wrong with a pipeline definition.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the pipeline definition {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is no TOML, or holds a key or a kind of value that is not accepted; the text shows the line.
+    #[error("{0}")]
+    Toml(String),
+    /// A value that parses but cannot work.
+    #[error("{key} = {value}: accepted is {accepted}")]
+    Invalid {
+        /// The key with its table, such as `retrieval.topk`.
+        key: String,
+        /// The value found.
+        value: String,
+        /// What would be right.
+        accepted: String,
+    },
+    /// Any of the above, in a file.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        error: Box<Error>,
+    },
+}
+
+impl Error {
+    pub(crate) fn invalid(
+        key: impl Into<String>,
+        value: impl ToString,
+        accepted: impl Into<String>,
+    ) -> Self {
+        Self::Invalid {
+            key: key.into(),
+            value: value.to_string(),
+            accepted: accepted.into(),
+        }
+    }
+
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Self::InFile {
+            path: path.to_owned(),
+            error: Box::new(self),
+        }
+    }
+}

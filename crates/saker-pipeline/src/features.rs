@@ -1,0 +1,251 @@
+//! `[user]`, `[context]` and `[item]`: columns, and the features that the workflows make of them.
+
+use std::collections::BTreeMap;
+
+use saker_workflow::{Chain, Function, Operator};
+use serde::{Deserialize, Serialize};
+
+/// `[user]` or `[item]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entity {
+    /// Name of the id: the column in the source, Feast's join key, and the INT32 tensor.
+    pub id: String,
+    /// Text column that people read as the entity's name, such as a title. `saker recommend` prints it.
+    pub title: Option<String>,
+    /// `[[user.columns]]`: what the store holds of the entity, the id left out; the lookup answers them in this order.
+    #[serde(default)]
+    pub columns: Vec<Column>,
+    /// `[[user.features]]`: what the workflow makes of the id and the columns; the models take them in this order.
+    pub features: Vec<Feature>,
+    /// `[[item.embeddings]]`: pretrained vectors, looked up by encoded id. Items only.
+    #[serde(default)]
+    pub embeddings: Vec<Embedding>,
+}
+
+impl Entity {
+    /// The columns that the store holds and requests carry: all but texts.
+    pub fn stored(&self) -> impl Iterator<Item = &Column> {
+        self.columns
+            .iter()
+            .filter(|column| column.kind != ColumnType::Text)
+    }
+
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// `[context]`: what a request brings beside the user id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// `[[context.columns]]`: the request's optional inputs. One that no feature reads is accepted and ignored.
+    pub columns: Vec<Column>,
+    /// `[[context.features]]`: what the workflow makes of them.
+    pub features: Vec<Feature>,
+}
+
+/// One column of raw values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Name of the column, of the feature in Feast's view, and of the tensor.
+    pub name: String,
+    /// `int32`, `float32`, or `text` for what is only shown to people and made into embeddings. Default `int32`.
+    #[serde(rename = "type", default)]
+    pub kind: ColumnType,
+    /// The source's column, when it is called differently.
+    pub source: Option<String>,
+    /// Numbers the texts of the source, in the order of the alphabet from 0.
+    pub codes: Option<Codes>,
+    /// Computes the column from the training interactions instead of reading it.
+    pub derive: Option<Derive>,
+    /// What an absent entity, or an empty value, gets: a number, `"mean"` (of the training rows; truncated in an int32
+    /// column), or `"now"` (server time; `[[context.columns]]` only). Default -1.
+    #[serde(default)]
+    pub default: Default,
+}
+
+impl Column {
+    /// The source's column.
+    pub fn source(&self) -> &str {
+        self.source.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// Type of a column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    /// 32-bit integers: ids, codes, counts, seconds.
+    #[default]
+    Int32,
+    /// 32-bit floats.
+    Float32,
+    /// Text, never served.
+    Text,
+}
+
+/// How texts become codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codes {
+    /// Every distinct text is a code.
+    Value,
+    /// The first word of a list of words is the code: a film's main genre.
+    First,
+    /// Every distinct set of words is a code, whatever their order: a film's combination of genres.
+    Set,
+}
+
+/// A column computed from the training interactions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Derive {
+    /// The number of the entity's training interactions.
+    InteractionCount,
+    /// Users only: the most frequent value of an item column among the user's latest training interactions; on a tie, the
+    /// tied value seen most recently.
+    TopOfRecent {
+        /// The item column.
+        column: String,
+        /// How many of the latest interactions count.
+        last: usize,
+    },
+}
+
+/// The value for what is absent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Default {
+    /// This number.
+    Number(f64),
+    /// `mean` or `now`.
+    Word(String),
+}
+
+impl std::default::Default for Default {
+    fn default() -> Self {
+        Self::Number(-1.0)
+    }
+}
+
+/// One feature: a column through operators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feature {
+    /// Name of the feature and of its tensor.
+    pub name: String,
+    /// The columns it is made of. Default: the one of the same name.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// The operators, first one first; see `docs/operators.md`.
+    #[serde(default)]
+    pub operators: Vec<Operator>,
+    /// Width of a categorical feature's embedding in the models. Default: `[towers] embedding_dim`.
+    pub embedding_dim: Option<usize>,
+}
+
+impl Feature {
+    /// The columns it is made of.
+    pub fn columns(&self) -> Vec<&str> {
+        if self.columns.is_empty() {
+            vec![&self.name]
+        } else {
+            self.columns.iter().map(String::as_str).collect()
+        }
+    }
+
+    /// Whether the operators end in codes or in numbers.
+    pub fn kind(&self) -> FeatureKind {
+        let kind = self
+            .operators
+            .iter()
+            .rev()
+            .find_map(|operator| match operator {
+                Operator::Categorify { .. }
+                | Operator::HashBucket { .. }
+                | Operator::HashedCross { .. }
+                | Operator::Bucketize { .. }
+                | Operator::LambdaOp(Function::Hour | Function::Weekday) => {
+                    Some(FeatureKind::Categorical)
+                }
+                Operator::LogOp
+                | Operator::Normalize { .. }
+                | Operator::NormalizeMinMax { .. }
+                | Operator::DifferenceLag { .. }
+                | Operator::JoinGroupby { .. }
+                | Operator::TargetEncoding { .. }
+                | Operator::LambdaOp(Function::Sine { .. } | Function::Cosine { .. }) => {
+                    Some(FeatureKind::Continuous)
+                }
+                _ => None,
+            });
+        kind.unwrap_or(FeatureKind::Categorical)
+    }
+
+    /// The workflow's chain: the columns through the operators, called as the feature.
+    pub fn chain(&self) -> Chain {
+        let columns = self.columns();
+        let rename = Operator::Rename {
+            name: Some(self.name.clone()),
+            postfix: None,
+        };
+        let mut chain = match columns.as_slice() {
+            // Renamed first, so that fitted numbers and vocabularies carry the feature's name.
+            [column] => Chain::feature(&self.name, column, self.operators.clone()),
+            several => Chain::new(several.iter().copied(), self.operators.clone()),
+        };
+        if chain
+            .output_names()
+            .is_ok_and(|names| names.len() == 1 && names[0] != self.name)
+        {
+            chain.operators.push(rename);
+        }
+        chain
+    }
+}
+
+/// What a feature's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeatureKind {
+    /// Int32 codes, embedded by the models.
+    Categorical,
+    /// Float32 numbers.
+    Continuous,
+}
+
+/// `[[item.embeddings]]`: a table of pretrained vectors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedding {
+    /// Name of the tensor, f32 [items, dim].
+    pub name: String,
+    /// Width.
+    pub dim: usize,
+    /// Where the vectors come from.
+    pub source: EmbeddingSource,
+}
+
+/// Where an embedding table comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EmbeddingSource {
+    /// Latent semantic analysis of text columns: TF-IDF, then truncated singular values.
+    Text {
+        /// The text columns, joined with a space.
+        columns: Vec<String>,
+    },
+    /// Items that the same users interacted with: positive pointwise mutual information, then truncated singular values.
+    Cooccurrence,
+    /// A `.npy` file, f32 [items, dim], row i for row i of `[data.items]`.
+    File {
+        /// The file.
+        path: String,
+    },
+}
+
+/// Names of the numbers of a column with `codes`: index = code.
+pub type Names = BTreeMap<String, Vec<String>>;

@@ -1,0 +1,175 @@
+//! `[retrieval]`, `[ranking]`, `[store]` and `[serving]`: what the request path is made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `[retrieval]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retrieval {
+    /// Candidates per user. Default 300.
+    pub topk: usize,
+    /// FAISS index factory string, such as `Flat`, `IVF64,Flat` or `HNSW32`. Default `Flat`.
+    pub index: String,
+    /// What makes a candidate near. Default `inner_product`.
+    pub metric: Metric,
+    /// FAISS parameters of a search, such as `nprobe=8` or `efSearch=64`. Default none.
+    pub search_parameters: String,
+    /// Threads of one search. Default 1.
+    pub threads: usize,
+}
+
+impl Default for Retrieval {
+    fn default() -> Self {
+        Self {
+            topk: 300,
+            index: "Flat".to_owned(),
+            metric: Metric::InnerProduct,
+            search_parameters: String::new(),
+            threads: 1,
+        }
+    }
+}
+
+/// Distance of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Largest inner product first: cosine similarity where the towers normalise.
+    InnerProduct,
+    /// Smallest squared Euclidean distance first.
+    L2,
+}
+
+/// `[ranking]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ranking {
+    /// Items answered per user. Default 10.
+    pub topk: usize,
+    /// Draws the items with probability proportional to exp(20 · score) instead of taking the best. Default false.
+    pub diversity: bool,
+}
+
+impl Default for Ranking {
+    fn default() -> Self {
+        Self {
+            topk: 10,
+            diversity: false,
+        }
+    }
+}
+
+/// `[store]`: Valkey or Redis. The address of Triton's models is `redis_url` unless a deployment's assembly replaces it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `redis://` or `rediss://` address without a database. Default `redis://127.0.0.1:6379`.
+    pub redis_url: String,
+    /// Feast project, part of every key of the online store. Default `my_feast_repo`.
+    pub feast_project: String,
+    /// Feast's entity key serialization version, 2 or 3. Default 3.
+    pub entity_key_serialization: u8,
+    /// Feature view of the users. Default `user_features`.
+    pub user_view: String,
+    /// Feature view of the items. Default `item_features`.
+    pub item_view: String,
+    /// How users are looked up. Default `online`.
+    pub user_lookup: LookupMode,
+    /// How items are looked up. Default `cached`.
+    pub item_lookup: LookupMode,
+    /// Longest wait for the store in one step, in milliseconds; then the defaults serve. Default 20.
+    pub deadline_ms: u64,
+    /// Seconds between two reads of a cached view; 0 reads once. Default 300.
+    pub refresh_seconds: u64,
+    /// `[store.bloom]`: seen items.
+    pub bloom: Bloom,
+    /// User column that holds the category whose popular items fill a short answer first; none: the global ones.
+    pub popularity_category: Option<String>,
+    /// Item columns counted in `trending:cat_l1:*` and `trending:cat_l2:*`, at most two, in that order. Default none.
+    pub trending_categories: Vec<String>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            redis_url: "redis://127.0.0.1:6379".to_owned(),
+            feast_project: "my_feast_repo".to_owned(),
+            entity_key_serialization: 3,
+            user_view: "user_features".to_owned(),
+            item_view: "item_features".to_owned(),
+            user_lookup: LookupMode::Online,
+            item_lookup: LookupMode::Cached,
+            deadline_ms: 20,
+            refresh_seconds: 300,
+            bloom: Bloom::default(),
+            popularity_category: None,
+            trending_categories: Vec::new(),
+        }
+    }
+}
+
+/// How `feature_lookup` reads a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LookupMode {
+    /// One round trip per batch.
+    Online,
+    /// The whole view in memory, refreshed in the background.
+    Cached,
+}
+
+impl LookupMode {
+    /// The value of the backend's parameter `MODE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Cached => "cached",
+        }
+    }
+}
+
+/// `[store.bloom]`: the Bloom filters of seen items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bloom {
+    /// `auto` asks the server whether it has the Bloom module, `server` relies on it, `plain` does without. Default `auto`.
+    pub mode: String,
+    /// Items a user's filter is sized for. Default 1000.
+    pub capacity: u64,
+    /// Share of unseen items that the filter takes for seen, at that size. Default 0.001.
+    pub error_rate: f64,
+}
+
+impl Default for Bloom {
+    fn default() -> Self {
+        Self {
+            mode: "auto".to_owned(),
+            capacity: 1000,
+            error_rate: 0.001,
+        }
+    }
+}
+
+/// `[serving]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serving {
+    /// Instances of every model that `[serving.instances]` does not name. Default 1.
+    pub instance_count: usize,
+    /// `[serving.instances]`: instances by model name, such as `dlrm_ranking = 2`.
+    pub instances: BTreeMap<String, usize>,
+    /// Threads of one ONNX Runtime session. Default 1.
+    pub onnxruntime_threads: usize,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            instance_count: 1,
+            instances: BTreeMap::new(),
+            onnxruntime_threads: 1,
+        }
+    }
+}

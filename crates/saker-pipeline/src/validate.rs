@@ -1,0 +1,543 @@
+//! What a definition must satisfy beyond its syntax, so that a mistake shows here and not in a later step.
+
+use saker_workflow::Operator;
+
+use crate::{
+    Column, ColumnType, Default as Fallback, Derive, EmbeddingSource, Entity, Error, Feature,
+    Group, Pipeline,
+};
+
+/// Models that `[serving.instances]` may name.
+pub const MODELS: [&str; 14] = [
+    "context_preprocessor",
+    "feast_user_lookup",
+    "nvt_user_transform",
+    "nvt_context_transform",
+    "query_tower",
+    "faiss_retrieval",
+    "filter_seen_items",
+    "feast_item_lookup",
+    "nvt_item_transform",
+    "multimodal_embedding_lookup",
+    "unroll_features",
+    "dlrm_ranking",
+    "softmax_sampling",
+    "item_id_decoder",
+];
+
+/// A column that popularity sets or the filter counts on, checked by name.
+const CATEGORY: &str = "the name of an int32 column";
+
+impl Pipeline {
+    /// Checks every value; [`Pipeline::parse`] and [`Pipeline::load`] have done so already.
+    ///
+    /// # Errors
+    /// The first value that is not accepted, with its key and what is accepted.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.validate_name()?;
+        self.validate_split()?;
+        entity("user", &self.user)?;
+        entity("item", &self.item)?;
+        self.validate_context()?;
+        self.validate_derived()?;
+        self.validate_features()?;
+        self.validate_embeddings()?;
+        let training = self
+            .towers
+            .validate()
+            .and_then(|()| self.ranker.validate())
+            .and_then(|()| self.training.validate());
+        training.map_err(|error| Error::invalid(error.key, error.value, error.expected))?;
+        self.validate_top_k()?;
+        self.validate_store()?;
+        self.validate_serving()
+    }
+
+    fn validate_name(&self) -> Result<(), Error> {
+        let name = &self.pipeline.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        check(
+            !name.is_empty() && name.chars().all(plain),
+            "pipeline.name",
+            name,
+            "letters, digits, - and _",
+        )
+    }
+
+    fn validate_split(&self) -> Result<(), Error> {
+        const SHARE: &str = "a share of at least 0, both together below 1";
+        let split = self.split;
+        for (key, share) in [
+            ("split.test", split.test),
+            ("split.validation", split.validation),
+        ] {
+            check(
+                share >= 0.0 && split.test + split.validation < 1.0,
+                key,
+                share,
+                SHARE,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn validate_context(&self) -> Result<(), Error> {
+        unique("context", &self.context.columns, &self.user.id)?;
+        for column in &self.context.columns {
+            let key = format!("context.columns.{}", column.name);
+            check(
+                column.kind != ColumnType::Text,
+                format!("{key}.type"),
+                "text",
+                "int32 or float32",
+            )?;
+            check(
+                column.derive.is_none(),
+                format!("{key}.derive"),
+                "a table",
+                "nothing: a request brings the value",
+            )?;
+            check(
+                column.codes.is_none(),
+                format!("{key}.codes"),
+                "set",
+                "nothing: a request brings numbers, so the data must hold numbers too",
+            )?;
+            if let Fallback::Word(word) = &column.default {
+                check(
+                    word == "now",
+                    format!("{key}.default"),
+                    quoted(word),
+                    "a number or \"now\"",
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Columns that are computed from other columns.
+    fn validate_derived(&self) -> Result<(), Error> {
+        for (group, of) in [("user", &self.user), ("item", &self.item)] {
+            for column in &of.columns {
+                let Some(Derive::TopOfRecent {
+                    column: source,
+                    last,
+                }) = &column.derive
+                else {
+                    continue;
+                };
+                let key = format!("{group}.columns.{}.derive", column.name);
+                check(
+                    group == "user",
+                    format!("{key}.from"),
+                    "top_of_recent",
+                    "interaction_count for an item",
+                )?;
+                check(
+                    int32(&self.item, source),
+                    format!("{key}.column"),
+                    quoted(source),
+                    "an int32 column of [item]",
+                )?;
+                check(*last > 0, format!("{key}.last"), last, "1 or more")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_features(&self) -> Result<(), Error> {
+        let mut names: Vec<&str> = Vec::new();
+        for group in Group::ALL {
+            let columns: Vec<&str> = match group {
+                Group::User => ids_and_columns(&self.user),
+                Group::Item => ids_and_columns(&self.item),
+                Group::Context => self
+                    .context
+                    .columns
+                    .iter()
+                    .map(|column| column.name.as_str())
+                    .collect(),
+            };
+            let features = self.features(group);
+            check(
+                !features.is_empty(),
+                format!("{}.features", group.as_str()),
+                "empty",
+                "at least one feature",
+            )?;
+            for feature in features {
+                let key = format!("{}.features.{}", group.as_str(), feature.name);
+                self::feature(&key, feature, &columns)?;
+                check(
+                    !names.contains(&feature.name.as_str()),
+                    key,
+                    "given twice",
+                    UNIQUE,
+                )?;
+                names.push(&feature.name);
+            }
+        }
+        self.validate_item_id()
+    }
+
+    /// The item id's codes are what the ranker's answer is decoded from, and 0 is what pads short rows.
+    fn validate_item_id(&self) -> Result<(), Error> {
+        const ACCEPTED: &str = "one feature of the item id's name whose only operator is \
+            { op = \"Categorify\", padding = -1 }";
+        let feature = self
+            .item
+            .features
+            .iter()
+            .find(|feature| feature.name == self.item.id);
+        let key = format!("item.features.{}", self.item.id);
+        let Some(feature) = feature else {
+            return Err(Error::invalid(key, "absent", ACCEPTED));
+        };
+        let decodable = matches!(
+            feature.operators.as_slice(),
+            [Operator::Categorify {
+                num_buckets: 1,
+                padding: Some(-1),
+                ..
+            }]
+        );
+        check(
+            decodable && feature.columns() == [self.item.id.as_str()],
+            key,
+            operators(feature),
+            ACCEPTED,
+        )
+    }
+
+    fn validate_embeddings(&self) -> Result<(), Error> {
+        check(
+            self.user.embeddings.is_empty(),
+            "user.embeddings",
+            "given",
+            "embeddings of [item] only",
+        )?;
+        for embedding in &self.item.embeddings {
+            let key = format!("item.embeddings.{}", embedding.name);
+            check(
+                embedding.dim > 0,
+                format!("{key}.dim"),
+                embedding.dim,
+                "1 or more",
+            )?;
+            let taken = Group::ALL.iter().any(|group| {
+                self.features(*group)
+                    .iter()
+                    .any(|f| f.name == embedding.name)
+            });
+            let twice = self
+                .item
+                .embeddings
+                .iter()
+                .filter(|other| other.name == embedding.name)
+                .count()
+                > 1;
+            check(
+                !taken && !twice,
+                format!("{key}.name"),
+                quoted(&embedding.name),
+                UNIQUE,
+            )?;
+            if let EmbeddingSource::Text { columns } = &embedding.source {
+                check(
+                    !columns.is_empty(),
+                    format!("{key}.source.columns"),
+                    "[]",
+                    "one or more text columns of [item]",
+                )?;
+                for name in columns {
+                    let text = self
+                        .item
+                        .column(name)
+                        .is_some_and(|column| column.kind == ColumnType::Text);
+                    check(
+                        text,
+                        format!("{key}.source.columns"),
+                        quoted(name),
+                        "names of text columns of [item]",
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_top_k(&self) -> Result<(), Error> {
+        let (retrieval, ranking) = (&self.retrieval, &self.ranking);
+        check(
+            retrieval.topk > 0,
+            "retrieval.topk",
+            retrieval.topk,
+            "1 or more",
+        )?;
+        check(
+            retrieval.threads > 0,
+            "retrieval.threads",
+            retrieval.threads,
+            "1 or more",
+        )?;
+        check(
+            !retrieval.index.is_empty(),
+            "retrieval.index",
+            "\"\"",
+            "a FAISS factory string, such as Flat or HNSW32",
+        )?;
+        check(
+            (1..=retrieval.topk).contains(&ranking.topk),
+            "ranking.topk",
+            ranking.topk,
+            format!("1 to retrieval.topk, which is {}", retrieval.topk),
+        )
+    }
+
+    fn validate_store(&self) -> Result<(), Error> {
+        let store = &self.store;
+        let address = store
+            .redis_url
+            .strip_prefix("redis://")
+            .or_else(|| store.redis_url.strip_prefix("rediss://"));
+        check(
+            address
+                .is_some_and(|rest| !rest.is_empty() && !rest.trim_end_matches('/').contains('/')),
+            "store.redis_url",
+            // It may hold a password, which no message shows.
+            "not shown",
+            "redis://[user:password@]host[:port] or rediss://…, without a database number",
+        )?;
+        check(
+            matches!(store.entity_key_serialization, 2 | 3),
+            "store.entity_key_serialization",
+            store.entity_key_serialization,
+            "2 or 3",
+        )?;
+        check(
+            store.deadline_ms > 0,
+            "store.deadline_ms",
+            store.deadline_ms,
+            "1 or more milliseconds",
+        )?;
+        let bloom = &store.bloom;
+        check(
+            ["auto", "server", "plain"].contains(&bloom.mode.as_str()),
+            "store.bloom.mode",
+            quoted(&bloom.mode),
+            "\"auto\", \"server\" or \"plain\"",
+        )?;
+        check(
+            bloom.capacity > 0,
+            "store.bloom.capacity",
+            bloom.capacity,
+            "1 or more",
+        )?;
+        check(
+            bloom.error_rate > 0.0 && bloom.error_rate < 1.0,
+            "store.bloom.error_rate",
+            bloom.error_rate,
+            "a number between 0 and 1",
+        )?;
+        if let Some(name) = &store.popularity_category {
+            check(
+                int32(&self.user, name),
+                "store.popularity_category",
+                quoted(name),
+                format!("{CATEGORY} of [user]"),
+            )?;
+        }
+        let categories = &store.trending_categories;
+        check(
+            categories.len() <= 2,
+            "store.trending_categories",
+            format!("{categories:?}"),
+            "at most two columns",
+        )?;
+        for name in categories {
+            check(
+                int32(&self.item, name),
+                "store.trending_categories",
+                quoted(name),
+                format!("{CATEGORY} of [item]"),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn validate_serving(&self) -> Result<(), Error> {
+        let serving = &self.serving;
+        check(
+            serving.instance_count > 0,
+            "serving.instance_count",
+            serving.instance_count,
+            "1 or more",
+        )?;
+        check(
+            serving.onnxruntime_threads > 0,
+            "serving.onnxruntime_threads",
+            serving.onnxruntime_threads,
+            "1 or more",
+        )?;
+        for (model, count) in &serving.instances {
+            let key = format!("serving.instances.{model}");
+            check(
+                MODELS.contains(&model.as_str()),
+                &*key,
+                count,
+                format!("one of the models {}", MODELS.join(", ")),
+            )?;
+            check(*count > 0, &*key, count, "1 or more")?;
+        }
+        Ok(())
+    }
+}
+
+const UNIQUE: &str = "a name that no other feature or embedding has: it is the name of a tensor";
+
+fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
+    check(
+        !entity.id.is_empty(),
+        format!("{group}.id"),
+        "\"\"",
+        "the name of the id column",
+    )?;
+    unique(group, &entity.columns, &entity.id)?;
+    if let Some(title) = &entity.title {
+        let text = entity
+            .column(title)
+            .is_some_and(|column| column.kind == ColumnType::Text);
+        check(
+            text,
+            format!("{group}.title"),
+            quoted(title),
+            format!("the name of a text column of [{group}]"),
+        )?;
+    }
+    for column in &entity.columns {
+        let key = format!("{group}.columns.{}", column.name);
+        if column.codes.is_some() {
+            check(
+                column.kind == ColumnType::Int32,
+                format!("{key}.codes"),
+                "set",
+                "int32 columns only",
+            )?;
+        }
+        if column.derive.is_some() {
+            check(
+                column.kind != ColumnType::Text,
+                format!("{key}.type"),
+                "text",
+                "int32 or float32 with derive",
+            )?;
+            let alone = column.codes.is_none() && column.source.is_none();
+            check(
+                alone,
+                format!("{key}.derive"),
+                "a table",
+                "either derive, or source and codes",
+            )?;
+        }
+        if let Fallback::Word(word) = &column.default {
+            let accepted = "a number or \"mean\"";
+            check(
+                word == "mean",
+                format!("{key}.default"),
+                quoted(word),
+                accepted,
+            )?;
+            check(
+                column.codes.is_none(),
+                format!("{key}.default"),
+                quoted(word),
+                "a number: codes have no mean",
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn feature(key: &str, feature: &Feature, columns: &[&str]) -> Result<(), Error> {
+    for name in feature.columns() {
+        check(
+            columns.contains(&name),
+            format!("{key}.columns"),
+            quoted(name),
+            format!("columns of the same table: {}", columns.join(", ")),
+        )?;
+    }
+    let outputs = feature.chain().output_names().map_err(|error| {
+        Error::invalid(
+            format!("{key}.operators"),
+            operators(feature),
+            error.to_string(),
+        )
+    })?;
+    check(
+        outputs == [feature.name.as_str()],
+        format!("{key}.operators"),
+        operators(feature),
+        format!(
+            "operators that give one column; these give {}",
+            outputs.join(", ")
+        ),
+    )?;
+    check(
+        feature.embedding_dim != Some(0),
+        format!("{key}.embedding_dim"),
+        0,
+        "1 or more",
+    )
+}
+
+fn unique(group: &str, columns: &[Column], id: &str) -> Result<(), Error> {
+    for (index, column) in columns.iter().enumerate() {
+        let twice = column.name == id
+            || columns[..index]
+                .iter()
+                .any(|earlier| earlier.name == column.name);
+        let key = format!("{group}.columns.{}", column.name);
+        check(
+            !column.name.is_empty() && !twice,
+            key,
+            "given twice",
+            "names that differ from each other and from the id",
+        )?;
+    }
+    Ok(())
+}
+
+fn ids_and_columns(entity: &Entity) -> Vec<&str> {
+    std::iter::once(entity.id.as_str())
+        .chain(entity.stored().map(|column| column.name.as_str()))
+        .collect()
+}
+
+fn int32(entity: &Entity, name: &str) -> bool {
+    entity
+        .column(name)
+        .is_some_and(|column| column.kind == ColumnType::Int32)
+}
+
+fn operators(feature: &Feature) -> String {
+    let names: Vec<&str> = feature.operators.iter().map(Operator::name).collect();
+    format!("[{}]", names.join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
+}
+
+fn check(
+    valid: bool,
+    key: impl Into<String>,
+    value: impl ToString,
+    accepted: impl Into<String>,
+) -> Result<(), Error> {
+    if valid {
+        Ok(())
+    } else {
+        Err(Error::invalid(key, value, accepted))
+    }
+}
