@@ -1,1 +1,32 @@
-//! saker-store
+//! Valkey and Redis as Saker uses them. This crate knows nothing of Triton.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`settings`] | store URLs (TLS, ACL users, databases, clusters), never printed with their credentials |
+//! | [`pipeline`] | commands packed for one round trip |
+//! | [`connection`] | one blocking connection whose calls end by a deadline, whatever the server does |
+//! | [`link`] | connections made and kept in the background; the request path never connects |
+//! | [`feast`] | Feast's online store layout, read and written byte for byte |
+//! | [`seen`] | which items a user has seen: `BF.*` or our own bitmap |
+//! | [`recent`] | a user's recent items and the `top_category` that follows from them |
+//! | [`popularity`] | the `trending:*` sets |
+
+pub mod connection;
+pub mod error;
+pub mod feast;
+pub mod link;
+pub mod pipeline;
+pub mod popularity;
+pub mod recent;
+pub mod seen;
+pub mod settings;
+
+mod cluster;
+mod stream;
+
+pub use connection::Connection;
+pub use error::StoreError;
+pub use link::{Client, Link};
+pub use pipeline::Pipeline;
+pub use redis::Value as Reply;
+pub use settings::{RedactedUrl, Settings};

@@ -1,0 +1,360 @@
+//! The masters of a cluster, each with one connection, and which hash slots they hold.
+//!
+//! Everything is connected before a request comes. What has moved since is followed when we know the node it moved to;
+//! in any case the connection then counts as incomplete, and the background thread makes a new one from the new
+//! topology.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use crate::connection::{CommandResult, Node};
+use crate::pipeline::{SLOTS, Unit};
+use crate::settings::Address;
+use crate::{Pipeline, Settings, StoreError};
+
+/// How long the replies of a node may take when another node has used up the time: they have been on their way.
+const GRACE: Duration = Duration::from_millis(1);
+
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+    /// Slot → position in `members`; `u16::MAX`: nobody serves it.
+    owner: Box<[u16]>,
+    complete: bool,
+}
+
+struct Member {
+    address: Address,
+    /// `None` when it could not be reached, or failed since.
+    node: Option<Node>,
+    /// The units sent to it in the call under way.
+    sent: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Cluster {
+    pub(crate) fn open(settings: &Settings, deadline: Instant) -> Result<Self, StoreError> {
+        let mut last = StoreError::Settings("no host".into());
+        for seed in &settings.addresses {
+            match Self::open_from(settings, seed, deadline) {
+                Ok(cluster) => return Ok(cluster),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn open_from(
+        settings: &Settings,
+        seed: &Address,
+        deadline: Instant,
+    ) -> Result<Self, StoreError> {
+        let mut node = Node::open(settings, seed, deadline)?;
+        let mut cmd = redis::cmd("CLUSTER");
+        cmd.arg("SLOTS");
+        let ranges = read_slots(&node.call(&cmd, deadline)?, seed)?;
+
+        let mut members: Vec<Member> = Vec::new();
+        let mut owner = vec![u16::MAX; usize::from(SLOTS)].into_boxed_slice();
+        for (start, end, address) in ranges {
+            let known = members.iter().position(|member| member.address == address);
+            let index = known.unwrap_or_else(|| {
+                let node = Node::open(settings, &address, deadline).ok();
+                members.push(Member {
+                    address,
+                    node,
+                    sent: Vec::new(),
+                    bytes: Vec::new(),
+                });
+                members.len() - 1
+            });
+            owner[usize::from(start)..=usize::from(end)].fill(index as u16);
+        }
+        if members.iter().all(|member| member.node.is_none()) {
+            return Err(StoreError::Io(
+                "no master of the cluster can be reached".into(),
+            ));
+        }
+        let complete =
+            members.iter().all(|member| member.node.is_some()) && !owner.contains(&u16::MAX);
+        Ok(Self {
+            members,
+            owner,
+            complete,
+        })
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn node(&mut self, index: usize) -> Result<&mut Node, StoreError> {
+        let member = &mut self.members[index];
+        member
+            .node
+            .as_mut()
+            .ok_or_else(|| unreachable_member(&member.address))
+    }
+
+    pub(crate) fn ping(&mut self, deadline: Instant) -> Result<(), StoreError> {
+        for index in 0..self.members.len() {
+            self.node(index)?.ping(deadline)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn run(
+        &mut self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+        replies: &mut Vec<CommandResult>,
+    ) -> Result<(), StoreError> {
+        replies.resize_with(pipeline.len(), || {
+            Err(StoreError::Io("no node serves this key's slot".into()))
+        });
+        let any = self.members.iter().position(|member| member.node.is_some());
+        for (position, unit) in pipeline.units().iter().enumerate() {
+            let index = match unit.slot {
+                Some(slot) => Some(usize::from(self.owner[usize::from(slot)])),
+                None => any,
+            };
+            if let Some(member) = index.and_then(|index| self.members.get_mut(index)) {
+                member.sent.push(position);
+                member.bytes.extend_from_slice(pipeline.unit_bytes(unit));
+            } else {
+                self.complete = false;
+            }
+        }
+        self.exchange(pipeline, deadline, replies);
+        self.follow(pipeline, deadline, replies);
+        if self.members.iter().all(|member| member.node.is_none()) {
+            return Err(StoreError::Io("every master of the cluster is lost".into()));
+        }
+        Ok(())
+    }
+
+    /// Sends what waits in each member and reads the replies.
+    fn exchange(&mut self, pipeline: &Pipeline, deadline: Instant, replies: &mut [CommandResult]) {
+        for member in &mut self.members {
+            if member.sent.is_empty() {
+                continue;
+            }
+            let lost = match &mut member.node {
+                Some(node) => node.send(&member.bytes, deadline).err(),
+                None => Some(unreachable_member(&member.address)),
+            };
+            member.bytes.clear();
+            if let Some(error) = lost {
+                member.lose(error, replies);
+                self.complete = false;
+            }
+        }
+        for member in &mut self.members {
+            if let Some(node) = &mut member.node {
+                node.extend(deadline.max(Instant::now() + GRACE));
+            }
+            if let Err(error) = member.receive(pipeline.units(), replies) {
+                member.lose(error, replies);
+                self.complete = false;
+            }
+            member.sent.clear();
+        }
+    }
+
+    /// Sends commands once more whose slot has moved or is moving.
+    fn follow(&mut self, pipeline: &Pipeline, deadline: Instant, replies: &mut [CommandResult]) {
+        let mut moved = false;
+        for (position, unit) in pipeline.units().iter().enumerate() {
+            let Err(StoreError::Server(text)) = &replies[position] else {
+                continue;
+            };
+            let Some((asking, slot, address)) = read_redirection(text) else {
+                continue;
+            };
+            let Some(index) = self
+                .members
+                .iter()
+                .position(|member| member.address == address)
+            else {
+                self.complete = false;
+                continue;
+            };
+            // ASK is for this one command; MOVED for good.
+            if !asking {
+                if let Some(owner) = self.owner.get_mut(usize::from(slot)) {
+                    *owner = index as u16;
+                }
+                self.complete = false;
+            }
+            let member = &mut self.members[index];
+            if asking {
+                // A transaction cannot be asked for as a whole: it stays an error of that command.
+                if unit.replies > 1 {
+                    continue;
+                }
+                member.bytes.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
+                member.sent.push(usize::MAX);
+            }
+            member.sent.push(position);
+            member.bytes.extend_from_slice(pipeline.unit_bytes(unit));
+            moved = true;
+        }
+        if moved {
+            self.exchange(pipeline, deadline, replies);
+        }
+    }
+}
+
+impl Member {
+    fn receive(&mut self, units: &[Unit], replies: &mut [CommandResult]) -> Result<(), StoreError> {
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        for &position in &self.sent {
+            if position == usize::MAX {
+                let _asking = node.receive_unit(1)?;
+            } else {
+                replies[position] = node.receive_unit(units[position].replies)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the connection: what it has not answered must not be read as an answer to what comes next.
+    fn lose(&mut self, error: StoreError, replies: &mut [CommandResult]) {
+        self.node = None;
+        for &position in self.sent.iter().filter(|&&position| position != usize::MAX) {
+            replies[position] = Err(error.clone());
+        }
+        self.sent.clear();
+    }
+}
+
+fn unreachable_member(address: &Address) -> StoreError {
+    StoreError::Io(match address {
+        Address::Tcp { host, port } => format!("cluster node {host}:{port} cannot be reached"),
+        Address::Unix(path) => format!("cluster node {} cannot be reached", path.display()),
+    })
+}
+
+/// `(first slot, last slot, master)` of each range that CLUSTER SLOTS tells.
+fn read_slots(reply: &Value, seed: &Address) -> Result<Vec<(u16, u16, Address)>, StoreError> {
+    let refuse = || StoreError::Protocol("CLUSTER SLOTS: not a list of slot ranges".into());
+    let Value::Array(ranges) = reply else {
+        return Err(refuse());
+    };
+    ranges
+        .iter()
+        .map(|range| {
+            let Value::Array(range) = range else {
+                return Err(refuse());
+            };
+            let [Value::Int(start), Value::Int(end), Value::Array(master), ..] = range.as_slice()
+            else {
+                return Err(refuse());
+            };
+            let [host, Value::Int(port), ..] = master.as_slice() else {
+                return Err(refuse());
+            };
+            let host = match host {
+                Value::BulkString(host) => String::from_utf8_lossy(host).into_owned(),
+                _ => String::new(),
+            };
+            // A node that does not know its own name leaves it out: it is the one we asked.
+            let host = match (host.as_str(), seed) {
+                ("" | "?", Address::Tcp { host, .. }) => host.clone(),
+                _ => host,
+            };
+            let slots = (
+                u16::try_from(*start),
+                u16::try_from(*end),
+                u16::try_from(*port),
+            );
+            let (Ok(start), Ok(end), Ok(port)) = slots else {
+                return Err(refuse());
+            };
+            if start > end || end >= SLOTS {
+                return Err(refuse());
+            }
+            Ok((start, end, Address::Tcp { host, port }))
+        })
+        .collect()
+}
+
+/// `MOVED 3999 host:port` and `ASK 3999 host:port` as (is it ASK, slot, address).
+fn read_redirection(text: &str) -> Option<(bool, u16, Address)> {
+    let mut words = text.split(' ');
+    let asking = match words.next()? {
+        "MOVED" => false,
+        "ASK" => true,
+        _ => return None,
+    };
+    let slot = words.next()?.parse().ok()?;
+    let (host, port) = words.next()?.rsplit_once(':')?;
+    Some((
+        asking,
+        slot,
+        Address::Tcp {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirections_are_read() {
+        let address = Address::Tcp {
+            host: "10.0.0.7".into(),
+            port: 6381,
+        };
+        assert_eq!(
+            read_redirection("MOVED 3999 10.0.0.7:6381"),
+            Some((false, 3999, address.clone()))
+        );
+        assert_eq!(
+            read_redirection("ASK 3999 10.0.0.7:6381"),
+            Some((true, 3999, address))
+        );
+        assert_eq!(read_redirection("WRONGTYPE Operation against a key"), None);
+        assert_eq!(read_redirection("MOVED"), None);
+    }
+
+    #[test]
+    fn slot_ranges_out_of_bounds_are_refused() {
+        let seed = Address::Tcp {
+            host: "seed".into(),
+            port: 1,
+        };
+        let range = |start, end| {
+            let master = Value::Array(vec![Value::Nil, Value::Int(7000)]);
+            Value::Array(vec![Value::Array(vec![
+                Value::Int(start),
+                Value::Int(end),
+                master,
+            ])])
+        };
+        let read = read_slots(&range(0, 16_383), &seed).unwrap();
+        assert_eq!(
+            read,
+            [(
+                0,
+                16_383,
+                Address::Tcp {
+                    host: "seed".into(),
+                    port: 7000
+                }
+            )]
+        );
+        assert!(read_slots(&range(0, 16_384), &seed).is_err());
+        assert!(read_slots(&range(-1, 3), &seed).is_err());
+        assert!(read_slots(&Value::Okay, &seed).is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! Feast's online store as its Redis provider lays it out, read and written byte for byte.
+//!
+//! One hash per entity: the key is the serialized entity key followed by the project's name; a field is the murmur3-32
+//! of `{view}:{feature}` in little-endian bytes and holds a `ValueProto`; the field `_ts:{view}` holds the event time.
+//! The layout was read off stores that Feast 0.67 wrote (tests/data/feast).
+
+mod key;
+mod load;
+mod value;
+mod view;
+mod write;
+
+pub use key::{EntityId, EntityKeyVersion, entity_key, feature_field, timestamp_field};
+pub use load::load;
+pub use value::{Timestamp, Value, list};
+pub use view::{FeatureView, Row};
+pub use write::Writer;

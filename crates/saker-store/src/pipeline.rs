@@ -1,0 +1,183 @@
+//! Commands packed for one round trip.
+
+use redis::Cmd;
+
+/// How many hash slots a cluster has.
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// Commands that travel together. The buffers are reused after [`Pipeline::clear`], so that a steady request path
+/// allocates nothing here.
+#[derive(Default)]
+pub struct Pipeline {
+    scratch: Cmd,
+    bytes: Vec<u8>,
+    units: Vec<Unit>,
+}
+
+/// One command, or one MULTI…EXEC, that goes to one node.
+pub(crate) struct Unit {
+    start: usize,
+    end: usize,
+    /// Replies that come back; the last one is the unit's.
+    pub(crate) replies: usize,
+    /// `None`: any node will do.
+    pub(crate) slot: Option<u16>,
+}
+
+impl Pipeline {
+    /// An empty pipeline.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many replies [`Connection::run`](crate::Connection::run) will give: one per command or transaction.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Forgets the commands and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.units.clear();
+    }
+
+    /// Adds one command on `key`. `build` adds the name and all arguments, the key included.
+    ///
+    /// ```
+    /// # use saker_store::Pipeline;
+    /// let mut pipeline = Pipeline::new();
+    /// pipeline.command(b"greeting", |cmd| {
+    ///     cmd.arg("GET").arg("greeting");
+    /// });
+    /// assert_eq!(pipeline.len(), 1);
+    /// ```
+    pub fn command(&mut self, key: &[u8], build: impl FnOnce(&mut Cmd)) {
+        let slot = Some(slot(key));
+        self.unit(slot, |pipeline| {
+            pipeline.pack(build);
+            1
+        });
+    }
+
+    /// Adds one command without a key, such as PING; in a cluster any node may answer it.
+    pub fn keyless(&mut self, build: impl FnOnce(&mut Cmd)) {
+        self.unit(None, |pipeline| {
+            pipeline.pack(build);
+            1
+        });
+    }
+
+    /// Adds commands on `key` that are carried out together or not at all (MULTI…EXEC). Their reply is the array
+    /// that EXEC gives.
+    pub fn atomic(&mut self, key: &[u8], build: impl FnOnce(&mut Transaction<'_>)) {
+        let slot = Some(slot(key));
+        self.unit(slot, |pipeline| {
+            pipeline.pack(|cmd| {
+                cmd.arg("MULTI");
+            });
+            let mut transaction = Transaction {
+                pipeline,
+                commands: 0,
+            };
+            build(&mut transaction);
+            let commands = transaction.commands;
+            pipeline.pack(|cmd| {
+                cmd.arg("EXEC");
+            });
+            commands + 2
+        });
+    }
+
+    fn unit(&mut self, slot: Option<u16>, fill: impl FnOnce(&mut Self) -> usize) {
+        let start = self.bytes.len();
+        let replies = fill(self);
+        self.units.push(Unit {
+            start,
+            end: self.bytes.len(),
+            replies,
+            slot,
+        });
+    }
+
+    fn pack(&mut self, build: impl FnOnce(&mut Cmd)) {
+        self.scratch.clear();
+        build(&mut self.scratch);
+        self.scratch.write_packed_command(&mut self.bytes);
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    pub(crate) fn unit_bytes(&self, unit: &Unit) -> &[u8] {
+        &self.bytes[unit.start..unit.end]
+    }
+}
+
+/// The commands between MULTI and EXEC.
+pub struct Transaction<'p> {
+    pipeline: &'p mut Pipeline,
+    commands: usize,
+}
+
+impl Transaction<'_> {
+    /// Adds one command; see [`Pipeline::command`].
+    pub fn command(&mut self, build: impl FnOnce(&mut Cmd)) {
+        self.pipeline.pack(build);
+        self.commands += 1;
+    }
+}
+
+/// The cluster slot of a key: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}`.
+pub(crate) fn slot(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|&b| b == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|&b| b == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    crc16::State::<crc16::XMODEM>::calculate(tag.unwrap_or(key)) % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_the_cluster_specification() {
+        assert_eq!(slot(b"123456789"), 0x31c3);
+        assert_eq!(slot(b"{user1000}.following"), slot(b"{user1000}.followers"));
+        assert_ne!(slot(b"foo{}{bar}"), slot(b"bar"));
+        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+    }
+
+    #[test]
+    fn a_transaction_is_one_unit() {
+        let mut pipeline = Pipeline::new();
+        pipeline.atomic(b"k", |transaction| {
+            transaction.command(|cmd| {
+                cmd.arg("SET").arg("k").arg(1);
+            });
+        });
+        assert_eq!(pipeline.len(), 1);
+        assert_eq!(pipeline.units()[0].replies, 3);
+        assert!(
+            pipeline
+                .bytes()
+                .starts_with(b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET")
+        );
+        pipeline.clear();
+        assert!(pipeline.is_empty());
+    }
+}

@@ -1,0 +1,124 @@
+//! The `trending:*` sorted sets: member = item id, score = number of interactions.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use redis::Value as Reply;
+
+use crate::{Connection, Pipeline, StoreError};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How many members one ZADD of a writer carries.
+const CHUNK: usize = 1000;
+
+/// Which items a set ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Set {
+    /// All.
+    Global,
+    /// Those of one first-level category.
+    CategoryL1(i64),
+    /// Those of one second-level category.
+    CategoryL2(i64),
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Global => f.write_str("trending:global"),
+            Self::CategoryL1(category) => write!(f, "trending:cat_l1:{category}"),
+            Self::CategoryL2(category) => write!(f, "trending:cat_l2:{category}"),
+        }
+    }
+}
+
+/// The most popular items, best first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Popular {
+    /// Of all categories.
+    pub global: Vec<i64>,
+    /// By first-level category.
+    pub by_category_l1: HashMap<i64, Vec<i64>>,
+}
+
+impl Popular {
+    /// The items of the category, if it is known, then the global ones. An item may come twice.
+    pub fn of_category(&self, category: Option<i64>) -> impl Iterator<Item = i64> {
+        let first = category.and_then(|category| self.by_category_l1.get(&category));
+        first.into_iter().flatten().chain(&self.global).copied()
+    }
+}
+
+/// Reads the `most` first items of the global set and of every first-level category. Members that are no item ids are left out.
+///
+/// # Errors
+/// Those of the store.
+pub fn read(connection: &mut Connection, most: usize) -> Result<Popular, StoreError> {
+    let mut sets = vec![Set::Global];
+    connection.scan(b"trending:cat_l1:*", TIMEOUT, &mut |_, keys| {
+        for key in keys {
+            let category = std::str::from_utf8(&key[b"trending:cat_l1:".len()..])
+                .ok()
+                .and_then(|c| c.parse().ok());
+            sets.extend(category.map(Set::CategoryL1));
+        }
+        Ok(())
+    })?;
+    let mut pipeline = Pipeline::new();
+    for set in &sets {
+        let key = set.to_string();
+        pipeline.command(key.as_bytes(), |cmd| {
+            cmd.arg("ZREVRANGE")
+                .arg(&key)
+                .arg(0)
+                .arg(most.saturating_sub(1));
+        });
+    }
+    let mut popular = Popular::default();
+    for (set, reply) in sets.iter().zip(connection.run(&pipeline, TIMEOUT)?) {
+        let Reply::Array(members) = reply else {
+            return Err(StoreError::Protocol(format!(
+                "ZREVRANGE {set}: not an array"
+            )));
+        };
+        let items = members.iter().filter_map(|member| match member {
+            Reply::BulkString(member) => std::str::from_utf8(member).ok()?.parse().ok(),
+            _ => None,
+        });
+        match set {
+            Set::CategoryL1(category) => {
+                popular.by_category_l1.insert(*category, items.collect());
+            }
+            _ => popular.global = items.collect(),
+        }
+    }
+    Ok(popular)
+}
+
+/// Replaces one set as a whole; readers see the old one or the new one.
+///
+/// # Errors
+/// Those of the store.
+pub fn write(
+    connection: &mut Connection,
+    set: Set,
+    counts: &[(i64, u64)],
+) -> Result<(), StoreError> {
+    let key = set.to_string();
+    let mut pipeline = Pipeline::new();
+    pipeline.atomic(key.as_bytes(), |transaction| {
+        transaction.command(|cmd| {
+            cmd.arg("DEL").arg(&key);
+        });
+        for chunk in counts.chunks(CHUNK) {
+            transaction.command(|cmd| {
+                cmd.arg("ZADD").arg(&key);
+                for (item, count) in chunk {
+                    cmd.arg(*count).arg(*item);
+                }
+            });
+        }
+    });
+    connection.run(&pipeline, TIMEOUT).map(|_| ())
+}

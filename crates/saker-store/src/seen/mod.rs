@@ -1,0 +1,112 @@
+//! Which items a user has seen.
+//!
+//! Two ways to keep them, each under a key prefix of its own:
+//!
+//! - *server*: a Bloom filter of the server's, `bf:seen:{user}`, item ids as decimal strings (BF.MADD, BF.MEXISTS)
+//! - *plain*: our own [`bitmap`] in a string, `saker:seen:1:{user}`, for servers without the Bloom module
+//!
+//! Both are forgotten [`EXPIRY`] after the last write, and both can take an unseen item for a seen one, never the
+//! other way round.
+
+pub mod bitmap;
+mod read;
+mod write;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::StoreError;
+
+pub use read::{Reader, Seen};
+pub use write::SeenWriter;
+
+/// How long a user's seen items are kept after the last write.
+pub const EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Which way is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// What the server offers: [`Method::Server`] if it knows `BF.*`, else [`Method::Plain`].
+    #[default]
+    Auto,
+    /// Always the server's filter.
+    Server,
+    /// Always the bitmap.
+    Plain,
+}
+
+/// Which way is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// The server's Bloom filter.
+    Server,
+    /// Our bitmap.
+    Plain,
+}
+
+impl Mode {
+    /// What the mode means on a server that knows the `BF.*` commands or not. `None`: only the server can tell, and
+    /// it has not been asked; see [`Settings::with_bloom_probe`](crate::Settings::with_bloom_probe).
+    #[must_use]
+    pub fn method(self, has_bloom: Option<bool>) -> Option<Method> {
+        match (self, has_bloom) {
+            (Self::Server, _) | (Self::Auto, Some(true)) => Some(Method::Server),
+            (Self::Plain, _) | (Self::Auto, Some(false)) => Some(Method::Plain),
+            (Self::Auto, None) => None,
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "server" => Ok(Self::Server),
+            "plain" => Ok(Self::Plain),
+            _ => Err(StoreError::Settings(format!(
+                "mode '{text}' is unknown; accepted: auto, server, plain"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+/// The key prefixes.
+#[derive(Clone, Debug)]
+pub struct Prefixes {
+    /// Before the user id of a server's filter.
+    pub server: String,
+    /// Before the user id of a bitmap.
+    pub plain: String,
+}
+
+impl Default for Prefixes {
+    fn default() -> Self {
+        Self {
+            server: "bf:seen:".into(),
+            plain: "saker:seen:1:".into(),
+        }
+    }
+}
+
+impl Prefixes {
+    /// The key of a user.
+    #[must_use]
+    pub fn key(&self, method: Method, user: i64) -> String {
+        match method {
+            Method::Server => format!("{}{user}", self.server),
+            Method::Plain => format!("{}{user}", self.plain),
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Where a store is and how to talk to it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use crate::StoreError;
+
+/// How long a request may wait for the store when nothing else is said.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_millis(20);
+
+const ACCEPTED: &str = "redis://[user:password@]host[:port][/db], rediss://… (TLS), redis+unix:///path?db=N, \
+     redis+cluster://host[:port][,host…] or rediss+cluster://…";
+
+/// A store's URL without its credentials: safe to print and to log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedactedUrl(String);
+
+impl RedactedUrl {
+    /// Drops user, password and query of `url`. What does not look like a URL is not shown at all.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Self("(a store URL that cannot be read)".into());
+        };
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        // A password may hold an unescaped '/', so the credentials end at the last '@'.
+        let place = rest.rsplit('@').next().unwrap_or_default();
+        let hidden = if place.len() == rest.len() {
+            ""
+        } else {
+            "***@"
+        };
+        Self(format!("{scheme}://{hidden}{place}"))
+    }
+}
+
+impl fmt::Display for RedactedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RedactedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One address that can be connected to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// Where a store is, who we are there, and how long we wait for it.
+#[derive(Clone)]
+pub struct Settings {
+    pub(crate) url: RedactedUrl,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) cluster: bool,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) database: i64,
+    pub(crate) deadline: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) probe_bloom: bool,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("url", &self.url)
+            .field("database", &self.database)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// Reads a URL.
+    ///
+    /// - `redis://[user:password@]host[:6379][/db]`; `rediss://` is the same over TLS
+    /// - `redis+unix:///path/to.sock?db=1&user=u&pass=p`: a Unix socket, some 10 µs a round trip faster than loopback
+    /// - `redis+cluster://[user:password@]host[:port][,host[:port]…]`, `rediss+cluster://`: the hosts are where the
+    ///   topology is asked for; a cluster has database 0 alone
+    ///
+    /// User and password are percent-decoded. TLS checks the server against the system's certificate authorities,
+    /// or against `certificate_authority`, a PEM file.
+    ///
+    /// # Errors
+    /// [`StoreError::Settings`] with what is accepted; the message never holds the credentials.
+    pub fn parse(url: &str, certificate_authority: Option<&Path>) -> Result<Self, StoreError> {
+        let redacted = RedactedUrl::new(url);
+        let refuse = |why: &str| {
+            StoreError::Settings(format!("store URL {redacted}: {why}; accepted: {ACCEPTED}"))
+        };
+
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| refuse("no scheme"))?;
+        if rest.ends_with("#insecure") {
+            return Err(refuse(
+                "#insecure is not supported: name the certificate authority instead",
+            ));
+        }
+        let (cluster, scheme) = match scheme.strip_suffix("+cluster") {
+            Some(single) => (true, single),
+            None => (false, scheme),
+        };
+        if !matches!(
+            scheme,
+            "redis" | "rediss" | "valkey" | "valkeys" | "unix" | "redis+unix" | "valkey+unix"
+        ) {
+            return Err(refuse("unknown scheme"));
+        }
+
+        let mut addresses = Vec::new();
+        let mut first: Option<ConnectionInfo> = None;
+        for single in split_hosts(rest) {
+            // The library's own message can quote the URL, so it is not passed on.
+            let info = format!("{scheme}://{single}")
+                .into_connection_info()
+                .map_err(|_| refuse("it cannot be read"))?;
+            addresses.push(match info.addr() {
+                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                    Address::Tcp {
+                        host: host.clone(),
+                        port: *port,
+                    }
+                }
+                ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
+                _ => return Err(refuse("unknown kind of address")),
+            });
+            first.get_or_insert(info);
+        }
+        let info = first.ok_or_else(|| refuse("no host"))?;
+        let secure = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let login = info.redis_settings();
+        if addresses.len() > 1 && !cluster {
+            return Err(refuse("several hosts need the scheme redis+cluster"));
+        }
+        if cluster && login.db() != 0 {
+            return Err(refuse("a cluster has database 0 alone"));
+        }
+        if cluster
+            && addresses
+                .iter()
+                .any(|address| matches!(address, Address::Unix(_)))
+        {
+            return Err(refuse("a cluster is reached over TCP"));
+        }
+        if certificate_authority.is_some() && !secure {
+            return Err(refuse("a certificate authority needs the scheme rediss"));
+        }
+        Ok(Self {
+            url: redacted.clone(),
+            addresses,
+            cluster,
+            tls: if secure {
+                Some(tls_config(certificate_authority)?)
+            } else {
+                None
+            },
+            username: login.username().map(str::to_owned),
+            password: login.password().map(str::to_owned),
+            database: login.db(),
+            deadline: DEFAULT_DEADLINE,
+            connect_timeout: Duration::from_secs(1),
+            probe_bloom: false,
+        })
+    }
+
+    /// The URL without credentials.
+    #[must_use]
+    pub fn url(&self) -> &RedactedUrl {
+        &self.url
+    }
+
+    /// How long a call on the request path may take in all. 20 ms when not set.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Sets how long a call on the request path may take in all.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets how long making one connection may take in all, greeting included. 1 s when not set.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The same server and login, another database.
+    ///
+    /// # Errors
+    /// [`StoreError::Settings`] for anything but 0 in a cluster, and for negative numbers.
+    pub fn with_database(mut self, database: i64) -> Result<Self, StoreError> {
+        if database < 0 || (self.cluster && database != 0) {
+            return Err(StoreError::Settings(format!(
+                "store URL {}: database {database} does not exist; accepted: 0 and up, in a cluster 0 alone",
+                self.url
+            )));
+        }
+        self.database = database;
+        Ok(self)
+    }
+
+    /// Asks each new connection whether its server knows the `BF.*` commands; see
+    /// [`Connection::has_bloom`](crate::Connection::has_bloom).
+    #[must_use]
+    pub fn with_bloom_probe(mut self) -> Self {
+        self.probe_bloom = true;
+        self
+    }
+}
+
+/// `user:password@a:1,b:2/0?q` as one `user:password@host…/0?q` per host.
+fn split_hosts(rest: &str) -> Vec<String> {
+    let (login, place) = match rest.rsplit_once('@') {
+        Some((login, place)) => (format!("{login}@"), place),
+        None => (String::new(), rest),
+    };
+    let end = place.find(['/', '?', '#']).unwrap_or(place.len());
+    let (hosts, tail) = place.split_at(end);
+    hosts
+        .split(',')
+        .map(|host| format!("{login}{host}{tail}"))
+        .collect()
+}
+
+fn tls_config(
+    certificate_authority: Option<&Path>,
+) -> Result<Arc<rustls::ClientConfig>, StoreError> {
+    let mut roots = rustls::RootCertStore::empty();
+    match certificate_authority {
+        Some(path) => {
+            let refuse = |why: String| {
+                StoreError::Settings(format!(
+                    "certificate authority {}: {why}; accepted: a PEM file of one or more certificates",
+                    path.display()
+                ))
+            };
+            let certificates =
+                CertificateDer::pem_file_iter(path).map_err(|error| refuse(error.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| refuse(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(refuse("it holds no certificate".into()));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(StoreError::Settings(
+                    "TLS: this system has no certificate authorities; install them (Debian: ca-certificates) or name \
+                     a PEM file"
+                        .into(),
+                ));
+            }
+        }
+    }
+    // The provider is named, not taken from the process: several backends share one process.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::Settings(format!("TLS: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        let settings = Settings::parse("redis://reader:s%40crt@store:6380/3", None).unwrap();
+        assert_eq!(
+            settings.addresses,
+            [Address::Tcp {
+                host: "store".into(),
+                port: 6380
+            }]
+        );
+        assert_eq!(settings.username.as_deref(), Some("reader"));
+        assert_eq!(settings.password.as_deref(), Some("s@crt"));
+        assert_eq!(settings.database, 3);
+        assert_eq!(settings.deadline(), Duration::from_millis(20));
+
+        let settings = Settings::parse("redis+cluster://:pw@a:1,b:2", None).unwrap();
+        assert!(settings.cluster);
+        assert_eq!(settings.addresses.len(), 2);
+        assert_eq!(settings.password.as_deref(), Some("pw"));
+
+        let settings = Settings::parse("redis+unix:///tmp/v.sock?db=2", None).unwrap();
+        assert_eq!(settings.addresses, [Address::Unix("/tmp/v.sock".into())]);
+        assert_eq!(settings.database, 2);
+    }
+
+    #[test]
+    fn bad_urls_say_what_is_accepted_and_hide_the_password() {
+        for url in [
+            "redis:/user:hunter2@host",
+            "http://user:hunter2@host",
+            "redis://user:hunter2@host:99999999/0",
+            "redis://user:hunter2@a,b/0",
+            "redis+cluster://user:hunter2@a,b/3",
+            "redis://user:hunter2@host/zero",
+            "rediss://user:hunter2@host/#insecure",
+            "hunter2",
+        ] {
+            let message = Settings::parse(url, None).unwrap_err().to_string();
+            assert!(message.contains("accepted"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_never_printed() {
+        let settings = Settings::parse("redis://user:hunt/er2@host:1/0?pass=hunter2", None);
+        // An unescaped '/' in a password makes the URL unreadable; what matters here is that it is not shown.
+        assert!(!format!("{settings:?}").contains("er2"));
+        let settings = Settings::parse("redis://user:hunter2@host:1/0", None).unwrap();
+        assert_eq!(settings.url().to_string(), "redis://***@host:1/0");
+        assert!(!format!("{settings:?} {:?}", settings.url()).contains("hunter2"));
+        assert_eq!(RedactedUrl::new("redis://host").to_string(), "redis://host");
+    }
+}
