@@ -1,0 +1,367 @@
+//! The tables `[towers]`, `[ranker]` and `[training]`: how large the models are and how they learn.
+//!
+//! Every key has a default, so a definition may leave the tables out. The defaults are the sizes of
+//! the contract; learning rates and the like are good starting points for a small catalogue.
+
+use serde::{Deserialize, Serialize};
+
+/// `[towers]`: the query tower and the candidate tower of the retrieval stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Towers {
+    /// Width of each layer of both towers; the last one is the width of the vectors in the index.
+    pub layers: Vec<usize>,
+    /// Width to which the continuous features of a tower are projected together.
+    pub continuous_projection: usize,
+    /// Width to which each pretrained item vector is projected in the candidate tower.
+    pub pretrained_projection: usize,
+    /// Embedding width of a categorical feature that names none itself.
+    pub embedding_dim: usize,
+    /// Whether both towers scale their output to unit length, so that the inner product is a cosine.
+    pub normalize: bool,
+    /// The logits of the softmax are divided by this number while training.
+    pub temperature: f32,
+}
+
+impl Default for Towers {
+    fn default() -> Self {
+        Self {
+            layers: vec![128, 64],
+            continuous_projection: 8,
+            pretrained_projection: 64,
+            embedding_dim: 8,
+            normalize: false,
+            temperature: 1.0,
+        }
+    }
+}
+
+/// `[ranker]`: the DLRM (Naumov et al. 2019) that scores the candidates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ranker {
+    /// Width of every embedding; the dot products need one width for all.
+    pub embedding_dim: usize,
+    /// Layers over the continuous features; the last one must be `embedding_dim` wide.
+    pub bottom_layers: Vec<usize>,
+    /// Layers over the dot products, before the single logit.
+    pub top_layers: Vec<usize>,
+}
+
+impl Default for Ranker {
+    fn default() -> Self {
+        Self {
+            embedding_dim: 64,
+            bottom_layers: vec![128, 64],
+            top_layers: vec![128, 64, 32],
+        }
+    }
+}
+
+/// `[training]`: what both models share, with `[training.towers]` and `[training.ranker]` below it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Training {
+    /// Seed of every random choice: the same seed and data give the same model.
+    pub seed: u64,
+    /// Weight of a positive by its place in its user's history: `exp(-(1 - place) / recency)`,
+    /// where place runs from 0 (oldest) to 1 (newest). Absent: all weigh the same.
+    pub recency: Option<f32>,
+    /// Added to the weight above, so that old interactions are not forgotten entirely.
+    pub recency_floor: f32,
+    /// Features hidden in a share of the training rows, so that the models learn what to do
+    /// without them (cold start). Empty: the default of the contract, see [`Mask`].
+    pub mask: Vec<Mask>,
+    /// How the towers learn.
+    pub towers: Schedule,
+    /// How the ranker learns.
+    pub ranker: RankerSchedule,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            recency: None,
+            recency_floor: 0.05,
+            mask: Vec::new(),
+            towers: Schedule::default(),
+            ranker: RankerSchedule::default(),
+        }
+    }
+}
+
+/// `[[training.mask]]`: features that are replaced together by out-of-vocabulary (code 2).
+///
+/// Without any such table, 5 % of the rows lose every categorical user feature that cannot be known
+/// of a newcomer (all of them but binned ages), and, drawn apart, 5 % lose `device_type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mask {
+    /// Names of categorical user or context features.
+    pub features: Vec<String>,
+    /// Share of the training rows, 0 to 1.
+    #[serde(default = "Mask::default_rate")]
+    pub rate: f32,
+}
+
+impl Mask {
+    fn default_rate() -> f32 {
+        0.05
+    }
+}
+
+/// How one model learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// Most passes over the training interactions.
+    pub epochs: usize,
+    /// Interactions per step; for the towers also the number of in-batch negatives plus one.
+    pub batch_size: usize,
+    /// Step size of Adam for the layers.
+    pub learning_rate: f32,
+    /// Step size of Adam for the embeddings.
+    pub embedding_learning_rate: f32,
+    /// Decoupled weight decay of the embedding rows that a batch touches.
+    pub weight_decay: f32,
+    /// Steps over which the step size grows from zero.
+    pub warmup_steps: usize,
+    /// Epochs without a better validation metric after which training stops. 0: never.
+    pub patience: usize,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            epochs: 20,
+            batch_size: 1024,
+            learning_rate: 1e-3,
+            embedding_learning_rate: 1e-2,
+            weight_decay: 1e-2,
+            warmup_steps: 50,
+            patience: 3,
+        }
+    }
+}
+
+/// `[training.ranker]`: how the ranker learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RankerSchedule {
+    /// Most passes over the training interactions.
+    pub epochs: usize,
+    /// Interactions per step; each brings its negatives along.
+    pub batch_size: usize,
+    /// Step size of Adam for the layers.
+    pub learning_rate: f32,
+    /// Step size of Adam for the embeddings.
+    pub embedding_learning_rate: f32,
+    /// Decoupled weight decay of the embedding rows that a batch touches.
+    pub weight_decay: f32,
+    /// Steps over which the step size grows from zero.
+    pub warmup_steps: usize,
+    /// Epochs without a better validation metric after which training stops. 0: never.
+    pub patience: usize,
+    /// Negatives sampled per positive, for data that holds positives only.
+    pub negatives: usize,
+    /// Share of those negatives drawn from what retrieval returns for the user; the rest is
+    /// uniform over the catalogue.
+    pub hard_negatives: f32,
+}
+
+impl Default for RankerSchedule {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 512,
+            learning_rate: 1e-3,
+            embedding_learning_rate: 3e-3,
+            weight_decay: 1e-2,
+            warmup_steps: 50,
+            patience: 2,
+            negatives: 5,
+            hard_negatives: 0.5,
+        }
+    }
+}
+
+/// A value in one of these tables that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}; {expected}")]
+pub struct InvalidValue {
+    /// Dotted path of the key, such as `training.towers.epochs`.
+    pub key: String,
+    /// What the definition holds.
+    pub value: String,
+    /// What is accepted.
+    pub expected: &'static str,
+}
+
+fn check(
+    valid: bool,
+    key: &str,
+    value: impl std::fmt::Debug,
+    expected: &'static str,
+) -> Result<(), InvalidValue> {
+    if valid {
+        return Ok(());
+    }
+    Err(InvalidValue {
+        key: key.into(),
+        value: format!("{value:?}"),
+        expected,
+    })
+}
+
+fn sizes(key: &str, layers: &[usize]) -> Result<(), InvalidValue> {
+    check(
+        !layers.is_empty() && layers.iter().all(|&width| width > 0),
+        key,
+        layers,
+        "accepted: one or more positive widths, such as [128, 64]",
+    )
+}
+
+impl Towers {
+    /// Checks every value. Errors name the key, its value and what is accepted.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        const WIDTH: &str = "accepted: a positive width";
+        sizes("towers.layers", &self.layers)?;
+        for (key, width) in [
+            ("towers.continuous_projection", self.continuous_projection),
+            ("towers.pretrained_projection", self.pretrained_projection),
+            ("towers.embedding_dim", self.embedding_dim),
+        ] {
+            check(width > 0, key, width, WIDTH)?;
+        }
+        check(
+            self.temperature.is_finite() && self.temperature > 0.0,
+            "towers.temperature",
+            self.temperature,
+            "accepted: a number above 0",
+        )
+    }
+}
+
+impl Ranker {
+    /// Checks every value. Errors name the key, its value and what is accepted.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        check(
+            self.embedding_dim > 0,
+            "ranker.embedding_dim",
+            self.embedding_dim,
+            "accepted: a positive width",
+        )?;
+        sizes("ranker.bottom_layers", &self.bottom_layers)?;
+        sizes("ranker.top_layers", &self.top_layers)?;
+        check(
+            self.bottom_layers.last() == Some(&self.embedding_dim),
+            "ranker.bottom_layers",
+            &self.bottom_layers,
+            "the last width must equal ranker.embedding_dim",
+        )
+    }
+}
+
+impl Training {
+    /// Checks every value. Errors name the key, its value and what is accepted.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        const SHARE: &str = "accepted: 0 to 1";
+        const RATE: &str = "accepted: a number of 0 or more";
+        if let Some(recency) = self.recency {
+            check(
+                recency.is_finite() && recency > 0.0,
+                "training.recency",
+                recency,
+                "accepted: a number above 0",
+            )?;
+        }
+        let positive = |rate: f32| rate.is_finite() && rate >= 0.0;
+        check(
+            positive(self.recency_floor),
+            "training.recency_floor",
+            self.recency_floor,
+            RATE,
+        )?;
+        for mask in &self.mask {
+            check(
+                (0.0..=1.0).contains(&mask.rate),
+                "training.mask.rate",
+                mask.rate,
+                SHARE,
+            )?;
+            check(
+                !mask.features.is_empty(),
+                "training.mask.features",
+                &mask.features,
+                "accepted: one or more names of categorical user or context features",
+            )?;
+        }
+        let ranker = &self.ranker;
+        for (key, batch) in [
+            ("training.towers.batch_size", self.towers.batch_size),
+            ("training.ranker.batch_size", ranker.batch_size),
+        ] {
+            check(batch >= 2, key, batch, "accepted: 2 or more")?;
+        }
+        for (key, rate) in [
+            ("training.towers.learning_rate", self.towers.learning_rate),
+            (
+                "training.towers.embedding_learning_rate",
+                self.towers.embedding_learning_rate,
+            ),
+            ("training.towers.weight_decay", self.towers.weight_decay),
+            ("training.ranker.learning_rate", ranker.learning_rate),
+            (
+                "training.ranker.embedding_learning_rate",
+                ranker.embedding_learning_rate,
+            ),
+            ("training.ranker.weight_decay", ranker.weight_decay),
+        ] {
+            check(positive(rate), key, rate, RATE)?;
+        }
+        check(
+            (0.0..=1.0).contains(&ranker.hard_negatives),
+            "training.ranker.hard_negatives",
+            ranker.hard_negatives,
+            SHARE,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        Towers::default().validate().unwrap();
+        Ranker::default().validate().unwrap();
+        Training::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_bad_value_names_its_key() {
+        let ranker = Ranker {
+            embedding_dim: 32,
+            ..Ranker::default()
+        };
+        let message = ranker.validate().unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "ranker.bottom_layers is [128, 64]; the last width must equal ranker.embedding_dim"
+        );
+    }
+
+    #[test]
+    fn tables_parse_from_toml() {
+        let training: Training = toml::from_str(
+            "recency = 0.1\n[[mask]]\nfeatures = [\"user_id\"]\n[towers]\nepochs = 3\n",
+        )
+        .unwrap();
+        assert_eq!(training.towers.epochs, 3);
+        assert_eq!(training.mask[0].rate, 0.05);
+        assert!(toml::from_str::<Training>("epoch = 3").is_err());
+    }
+}
