@@ -1,0 +1,538 @@
+//! The 14 steps and the ensemble, made of a pipeline definition.
+//!
+//! Names of models and of the tensors between retrieval, ranking and answer are the contract's (docs/contract.md); names
+//! of features come from the definition.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use saker_pipeline::{
+    Column, ColumnType, Default as Fallback, Entity, Feature, FeatureKind, LookupMode, Pipeline,
+};
+use serde::{Deserialize, Serialize};
+
+use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
+
+/// The model a client asks.
+pub const ENSEMBLE: &str = "ensemble_model";
+/// The query tower's output, a vector per user.
+pub const QUERY_VECTOR: &str = "output_1";
+/// The ranker's output, the click probability of each candidate.
+pub const SCORE: &str = "click/binary_classification_task";
+/// The ensemble's first output: raw item ids, best first.
+pub const ORDERED_IDS: &str = "ordered_ids";
+/// The ensemble's second output: the score of each.
+pub const ORDERED_SCORES: &str = "ordered_scores";
+
+/// What an entity that the store does not hold gets, by column, with every mean filled in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Defaults {
+    /// User columns.
+    pub user: BTreeMap<String, f64>,
+    /// Item columns.
+    pub item: BTreeMap<String, f64>,
+}
+
+impl Defaults {
+    /// The defaults that the definition gives as numbers.
+    ///
+    /// # Errors
+    /// One is the mean of training rows, which only `saker prepare` knows.
+    pub fn of(pipeline: &Pipeline) -> Result<Self> {
+        let numbers = |group: &str, entity: &Entity| -> Result<BTreeMap<String, f64>> {
+            let number = |column: &Column| match &column.default {
+                Fallback::Number(number) => Ok((column.name.clone(), *number)),
+                Fallback::Word(word) => bail!(
+                    "the default of [{group}] column {} is \"{word}\" and not known before `saker prepare`; run it, \
+                     or give a number",
+                    column.name
+                ),
+            };
+            entity.stored().map(number).collect()
+        };
+        Ok(Self {
+            user: numbers("user", &pipeline.user)?,
+            item: numbers("item", &pipeline.item)?,
+        })
+    }
+}
+
+/// Every model's configuration, in the order of the steps, the ensemble last.
+///
+/// # Errors
+/// A default that is missing from `defaults`.
+pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<Vec<ModelConfig>> {
+    let mut steps = Steps {
+        pipeline,
+        version,
+        models: Vec::new(),
+        steps: Vec::new(),
+    };
+    let user_id = pipeline.user.id.as_str();
+    let item_id = pipeline.item.id.as_str();
+    let vector = *pipeline
+        .towers
+        .layers
+        .last()
+        .context("towers.layers is empty")?;
+
+    // 0: what the request left out
+    let request: Vec<Tensor> = pipeline
+        .context
+        .columns
+        .iter()
+        .map(|column| Tensor::column(&column.name, data_type(column)))
+        .collect();
+    steps.add(
+        "context_preprocessor",
+        "request_defaults",
+        wire(request.iter().cloned().map(Tensor::optional), |name| {
+            name.to_owned()
+        }),
+        request,
+        BTreeMap::from([(
+            "DEFAULTS".to_owned(),
+            request_defaults(&pipeline.context.columns),
+        )]),
+    );
+
+    // 1: the user and the moment
+    let user_columns: Vec<&Column> = pipeline.user.stored().collect();
+    steps.add(
+        "feast_user_lookup",
+        "feature_lookup",
+        vec![(Tensor::column(user_id, DataType::Int32), user_id.to_owned())],
+        looked_up(user_id, &user_columns),
+        lookup_parameters(pipeline, &pipeline.user, &defaults.user)?,
+    );
+    let read = read_columns(&pipeline.user.features);
+    steps.add(
+        "nvt_user_transform",
+        "feature_transform",
+        wire(
+            looked_up(user_id, &user_columns)
+                .into_iter()
+                .filter(|tensor| read.contains(&tensor.name.as_str())),
+            from("feast_user_lookup"),
+        ),
+        features(&pipeline.user.features)?,
+        BTreeMap::new(),
+    );
+    let read = read_columns(&pipeline.context.features);
+    let context_columns = pipeline
+        .context
+        .columns
+        .iter()
+        .filter(|column| read.contains(&column.name.as_str()));
+    steps.add(
+        "nvt_context_transform",
+        "feature_transform",
+        wire(
+            context_columns.map(|column| Tensor::column(&column.name, data_type(column))),
+            from("context_preprocessor"),
+        ),
+        features(&pipeline.context.features)?,
+        BTreeMap::new(),
+    );
+
+    // 2: the user as a vector
+    steps.add(
+        "query_tower",
+        "onnxruntime",
+        wire(
+            features(&pipeline.user.features)?,
+            from("nvt_user_transform"),
+        ),
+        vec![Tensor::rows(QUERY_VECTOR, vector)],
+        onnxruntime_parameters(pipeline),
+    );
+
+    // 3 and 4: candidates, and which of them are new to the user
+    steps.add(
+        "faiss_retrieval",
+        "faiss_retrieval",
+        wire([Tensor::rows(QUERY_VECTOR, vector)], from("query_tower")),
+        vec![Tensor::column("candidate_ids", DataType::Int32)],
+        retrieval_parameters(pipeline),
+    );
+    let mut filter_inputs = vec![
+        (Tensor::column(user_id, DataType::Int32), user_id.to_owned()),
+        (
+            Tensor::column("candidate_ids", DataType::Int32),
+            "faiss_retrieval/candidate_ids".to_owned(),
+        ),
+    ];
+    if let Some(category) = &pipeline.store.popularity_category {
+        filter_inputs.push((
+            Tensor::column(category, DataType::Int32).optional(),
+            format!("feast_user_lookup/{category}"),
+        ));
+    }
+    steps.add(
+        "filter_seen_items",
+        "bloom_filter",
+        filter_inputs,
+        vec![Tensor::column("filtered_ids", DataType::Int32)],
+        filter_parameters(pipeline),
+    );
+
+    // 5: the candidates' features
+    let item_columns: Vec<&Column> = pipeline.item.stored().collect();
+    steps.add(
+        "feast_item_lookup",
+        "feature_lookup",
+        vec![(
+            Tensor::column("filtered_ids", DataType::Int32),
+            "filter_seen_items/filtered_ids".to_owned(),
+        )],
+        looked_up(item_id, &item_columns),
+        lookup_parameters(pipeline, &pipeline.item, &defaults.item)?,
+    );
+    let read = read_columns(&pipeline.item.features);
+    steps.add(
+        "nvt_item_transform",
+        "feature_transform",
+        wire(
+            looked_up(item_id, &item_columns)
+                .into_iter()
+                .filter(|tensor| read.contains(&tensor.name.as_str())),
+            from("feast_item_lookup"),
+        ),
+        features(&pipeline.item.features)?,
+        BTreeMap::new(),
+    );
+    let embeddings: Vec<Tensor> = pipeline
+        .item
+        .embeddings
+        .iter()
+        .map(|table| Tensor::rows(&table.name, table.dim))
+        .collect();
+    if !embeddings.is_empty() {
+        steps.add(
+            "multimodal_embedding_lookup",
+            "embedding_lookup",
+            wire(
+                [Tensor::column(item_id, DataType::Int32)],
+                from("nvt_item_transform"),
+            ),
+            embeddings.clone(),
+            BTreeMap::new(),
+        );
+    }
+
+    // 6: one row per candidate, its score, the best of them
+    let mut sources = Vec::new();
+    sources.extend(wire(
+        features(&pipeline.user.features)?,
+        from("nvt_user_transform"),
+    ));
+    sources.extend(wire(
+        features(&pipeline.context.features)?,
+        from("nvt_context_transform"),
+    ));
+    sources.extend(wire(
+        features(&pipeline.item.features)?,
+        from("nvt_item_transform"),
+    ));
+    sources.extend(wire(embeddings, from("multimodal_embedding_lookup")));
+    let rows: Vec<Tensor> = sources.iter().map(|(tensor, _)| tensor.clone()).collect();
+    steps.add(
+        "unroll_features",
+        "unroll",
+        sources,
+        rows.clone(),
+        BTreeMap::from([("ROWS_OF".to_owned(), item_id.to_owned())]),
+    );
+    steps.add(
+        "dlrm_ranking",
+        "onnxruntime",
+        wire(rows, from("unroll_features")),
+        vec![Tensor::rows(SCORE, 1)],
+        onnxruntime_parameters(pipeline),
+    );
+    steps.add(
+        "softmax_sampling",
+        "softmax_sampling",
+        vec![
+            (
+                Tensor::column(item_id, DataType::Int32),
+                format!("unroll_features/{item_id}"),
+            ),
+            (Tensor::rows(SCORE, 1), format!("dlrm_ranking/{SCORE}")),
+            (
+                Tensor::column(user_id, DataType::Int32).optional(),
+                user_id.to_owned(),
+            ),
+        ],
+        answer(),
+        BTreeMap::from([
+            ("RANKING_TOPK".to_owned(), pipeline.ranking.topk.to_string()),
+            (
+                "DIVERSITY_MODE".to_owned(),
+                pipeline.ranking.diversity.to_string(),
+            ),
+        ]),
+    );
+
+    // 7: encoded ids back to the shop's own
+    steps.add(
+        "item_id_decoder",
+        "id_decode",
+        wire(answer(), from("softmax_sampling")),
+        answer(),
+        BTreeMap::from([("VOCABULARY".to_owned(), format!("unique.{item_id}.parquet"))]),
+    );
+
+    Ok(steps.finish())
+}
+
+struct Steps<'p> {
+    pipeline: &'p Pipeline,
+    version: u64,
+    models: Vec<ModelConfig>,
+    steps: Vec<Step>,
+}
+
+impl Steps<'_> {
+    /// Adds a model whose inputs are these tensors of the ensemble. Its outputs are called `<model>/<tensor>` there, so
+    /// that no two steps' tensors share a name.
+    fn add(
+        &mut self,
+        name: &str,
+        backend: &str,
+        inputs: Vec<(Tensor, String)>,
+        outputs: Vec<Tensor>,
+        parameters: BTreeMap<String, String>,
+    ) {
+        let serving = &self.pipeline.serving;
+        self.steps.push(Step {
+            model: name.to_owned(),
+            version: self.version,
+            inputs: inputs
+                .iter()
+                .map(|(tensor, source)| (tensor.name.clone(), source.clone()))
+                .collect(),
+            outputs: outputs
+                .iter()
+                .map(|tensor| (tensor.name.clone(), from(name)(&tensor.name)))
+                .collect(),
+        });
+        self.models.push(ModelConfig {
+            name: name.to_owned(),
+            backend: backend.to_owned(),
+            inputs: inputs.into_iter().map(|(tensor, _)| tensor).collect(),
+            outputs,
+            parameters,
+            instances: serving
+                .instances
+                .get(name)
+                .copied()
+                .unwrap_or(serving.instance_count),
+            steps: Vec::new(),
+        });
+    }
+
+    /// The models, and the ensemble that a client asks.
+    fn finish(mut self) -> Vec<ModelConfig> {
+        if let Some(last) = self.steps.last_mut() {
+            for (tensor, target) in &mut last.outputs {
+                target.clone_from(tensor);
+            }
+        }
+        let mut inputs = vec![Tensor::column(&self.pipeline.user.id, DataType::Int32)];
+        inputs.extend(
+            self.pipeline
+                .context
+                .columns
+                .iter()
+                .map(|column| Tensor::column(&column.name, data_type(column)).optional()),
+        );
+        self.models.push(ModelConfig {
+            name: ENSEMBLE.to_owned(),
+            inputs,
+            outputs: answer(),
+            steps: self.steps,
+            ..ModelConfig::default()
+        });
+        self.models
+    }
+}
+
+/// The ensemble's name of a step's output.
+fn from(model: &str) -> impl Fn(&str) -> String {
+    move |tensor| format!("{model}/{tensor}")
+}
+
+fn wire(
+    tensors: impl IntoIterator<Item = Tensor>,
+    source: impl Fn(&str) -> String,
+) -> Vec<(Tensor, String)> {
+    tensors
+        .into_iter()
+        .map(|tensor| {
+            let source = source(&tensor.name);
+            (tensor, source)
+        })
+        .collect()
+}
+
+fn answer() -> Vec<Tensor> {
+    vec![
+        Tensor::column(ORDERED_IDS, DataType::Int32),
+        Tensor::column(ORDERED_SCORES, DataType::Fp32),
+    ]
+}
+
+fn data_type(column: &Column) -> DataType {
+    match column.kind {
+        ColumnType::Float32 => DataType::Fp32,
+        ColumnType::Int32 | ColumnType::Text => DataType::Int32,
+    }
+}
+
+fn looked_up(id: &str, columns: &[&Column]) -> Vec<Tensor> {
+    let mut tensors = vec![Tensor::column(id, DataType::Int32)];
+    tensors.extend(
+        columns
+            .iter()
+            .map(|column| Tensor::column(&column.name, data_type(column))),
+    );
+    tensors
+}
+
+fn read_columns(features: &[Feature]) -> Vec<&str> {
+    features.iter().flat_map(Feature::columns).collect()
+}
+
+fn features(features: &[Feature]) -> Result<Vec<Tensor>> {
+    features
+        .iter()
+        .map(|feature| {
+            let data_type = match feature.kind() {
+                FeatureKind::Categorical => DataType::Int32,
+                FeatureKind::Continuous => DataType::Fp32,
+            };
+            Ok(Tensor::column(&feature.name, data_type))
+        })
+        .collect()
+}
+
+/// The parameter `DEFAULTS` of `request_defaults`.
+fn request_defaults(columns: &[Column]) -> String {
+    let values = columns.iter().map(|column| {
+        let value = match &column.default {
+            Fallback::Number(value) => number(*value),
+            Fallback::Word(word) => word.as_str().into(),
+        };
+        (column.name.clone(), value)
+    });
+    serde_json::Value::Object(values.collect()).to_string()
+}
+
+fn number(value: f64) -> serde_json::Value {
+    if value.fract() == 0.0 && value.abs() < i64::MAX as f64 {
+        (value as i64).into()
+    } else {
+        value.into()
+    }
+}
+
+fn lookup_parameters(
+    pipeline: &Pipeline,
+    entity: &Entity,
+    defaults: &BTreeMap<String, f64>,
+) -> Result<BTreeMap<String, String>> {
+    let store = &pipeline.store;
+    let of_users = entity.id == pipeline.user.id;
+    let (view, mode) = if of_users {
+        (&store.user_view, store.user_lookup)
+    } else {
+        (&store.item_view, store.item_lookup)
+    };
+    let mut parameters = BTreeMap::from([
+        ("REDIS_URL".to_owned(), database(pipeline, 0)),
+        ("MODE".to_owned(), mode.as_str().to_owned()),
+        ("FEAST_PROJECT".to_owned(), store.feast_project.clone()),
+        ("FEATURE_VIEW".to_owned(), view.clone()),
+        ("ENTITY".to_owned(), entity.id.clone()),
+        (
+            "ENTITY_KEY_SERIALIZATION".to_owned(),
+            store.entity_key_serialization.to_string(),
+        ),
+        ("DEADLINE_MS".to_owned(), store.deadline_ms.to_string()),
+    ]);
+    if mode == LookupMode::Cached {
+        parameters.insert(
+            "REFRESH_SECONDS".to_owned(),
+            store.refresh_seconds.to_string(),
+        );
+    }
+    let mut others = serde_json::Map::new();
+    for column in entity.stored() {
+        let value = defaults.get(&column.name).with_context(|| {
+            format!(
+                "no default value of column {}; run `saker prepare`",
+                column.name
+            )
+        })?;
+        // The reference's own name of this one setting.
+        if of_users && column.name == "age" {
+            parameters.insert("DEFAULT_USER_AGE".to_owned(), number(*value).to_string());
+        } else {
+            others.insert(column.name.clone(), number(*value));
+        }
+    }
+    if !others.is_empty() {
+        parameters.insert(
+            "DEFAULTS".to_owned(),
+            serde_json::Value::Object(others).to_string(),
+        );
+    }
+    Ok(parameters)
+}
+
+fn retrieval_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+    let retrieval = &pipeline.retrieval;
+    let mut parameters = BTreeMap::from([
+        ("RETRIEVAL_TOPK".to_owned(), retrieval.topk.to_string()),
+        ("THREADS".to_owned(), retrieval.threads.to_string()),
+    ]);
+    if !retrieval.search_parameters.is_empty() {
+        parameters.insert(
+            "SEARCH_PARAMETERS".to_owned(),
+            retrieval.search_parameters.clone(),
+        );
+    }
+    parameters
+}
+
+fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+    let store = &pipeline.store;
+    BTreeMap::from([
+        ("REDIS_URL".to_owned(), database(pipeline, 1)),
+        ("MODE".to_owned(), store.bloom.mode.clone()),
+        ("CAPACITY".to_owned(), store.bloom.capacity.to_string()),
+        ("ERROR_RATE".to_owned(), store.bloom.error_rate.to_string()),
+        ("DEADLINE_MS".to_owned(), store.deadline_ms.to_string()),
+        ("RANKING_TOPK".to_owned(), pipeline.ranking.topk.to_string()),
+        ("POPULARITY_URL".to_owned(), database(pipeline, 3)),
+    ])
+}
+
+/// Parameters of the onnxruntime backend, NVIDIA's as well as ours.
+fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (
+            "intra_op_thread_count".to_owned(),
+            pipeline.serving.onnxruntime_threads.to_string(),
+        ),
+        ("inter_op_thread_count".to_owned(), "1".to_owned()),
+    ])
+}
+
+fn database(pipeline: &Pipeline, number: u8) -> String {
+    format!(
+        "{}/{number}",
+        pipeline.store.redis_url.trim_end_matches('/')
+    )
+}
