@@ -1,6 +1,7 @@
 //! Test doubles and harnesses for Triton backends: a fake of the C API for lifecycle tests, and
 //! the real Triton and Valkey, started for one test.
 
+pub mod bloom_server;
 pub mod fake;
 mod process;
 pub mod repository;

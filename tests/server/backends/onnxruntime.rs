@@ -1,0 +1,147 @@
+//! `onnxruntime`: our stand-in for the backend of NVIDIA's container.
+
+use std::path::PathBuf;
+
+use triton_testing::tensor::Tensor;
+
+use crate::support::{
+    checks::{SIZES, bad_parameters_are_refused, is_clients_fault, wrong_tensors_are_refused},
+    config::Config,
+    golden::answers,
+    stage::{Stage, data},
+};
+
+const MODEL: &str = "query_tower";
+
+fn config() -> Config {
+    let mut config = Config::new("onnxruntime").input("age_norm", "FP32", &[-1]);
+    for name in ["user_id", "age_binned", "gender", "top_category"] {
+        config = config.input(name, "INT32", &[-1]);
+    }
+    config
+        .output("output_1", "FP32", &[-1, 64])
+        .parameter("intra_op_thread_count", "1")
+}
+
+fn tower() -> PathBuf {
+    data("reference/query_tower.onnx")
+}
+
+fn stage(config: &Config) -> Stage {
+    Stage::with(MODEL, config, &[("model.onnx", &tower())])
+}
+
+/// The features of the golden users, over and over.
+fn request(rows: usize) -> Vec<Tensor> {
+    let column = |name: &str| -> Vec<f64> {
+        (0..rows)
+            .map(|row| answers()[row % answers().len()].user_features[name])
+            .collect()
+    };
+    let ages: Vec<f32> = column("age_norm").iter().map(|&age| age as f32).collect();
+    let mut inputs = vec![Tensor::f32("age_norm", &ages)];
+    for name in ["user_id", "age_binned", "gender", "top_category"] {
+        let codes: Vec<i32> = column(name).iter().map(|&code| code as i32).collect();
+        inputs.push(Tensor::i32(name, &codes));
+    }
+    inputs
+}
+
+#[test]
+fn any_number_of_rows() {
+    let stage = stage(&config());
+    for rows in SIZES {
+        let outputs = stage.answer(MODEL, &request(rows));
+        assert_eq!(outputs.shape("output_1"), [rows as i64, 64]);
+        for (row, vector) in outputs.f32("output_1").chunks(64).enumerate() {
+            let expected = &answers()[row % answers().len()].query_embedding_head;
+            for (got, expected) in vector.iter().zip(expected) {
+                assert!((f64::from(*got) - expected).abs() < 1e-5, "row {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_of_the_real_backend_are_taken() {
+    let reference = stage(&config()).answer(MODEL, &request(3));
+    for (key, value) in [
+        ("intra_op_thread_count", "2"),
+        ("inter_op_thread_count", "2"),
+        ("execution_mode", "1"),
+    ] {
+        let stage = stage(&config().parameter(key, value));
+        let outputs = stage.answer(MODEL, &request(3));
+        for (left, right) in outputs
+            .f32("output_1")
+            .iter()
+            .zip(reference.f32("output_1"))
+        {
+            assert!((left - right).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn nan_stays_in_its_row() {
+    let stage = stage(&config());
+    let mut inputs = request(3);
+    let good = stage.answer(MODEL, &inputs).f32("output_1");
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        inputs[0].data[4..8].copy_from_slice(&value.to_le_bytes());
+        let got = stage.answer(MODEL, &inputs).f32("output_1");
+        for row in [0, 2] {
+            for place in 64 * row..64 * (row + 1) {
+                assert!((got[place] - good[place]).abs() < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_requests() {
+    let stage = stage(&config());
+    wrong_tensors_are_refused(&stage, MODEL, &request(2), &[]);
+    // Codes that no embedding has: the graph refuses or clamps, and the server goes on.
+    for code in [i32::MIN, i32::MAX] {
+        let mut inputs = request(2);
+        inputs[1] = Tensor::i32("user_id", &[code, 3]);
+        if let Err(error) = stage.infer(MODEL, &inputs) {
+            assert!(error.message.contains(MODEL), "{error}");
+        }
+        stage.answer(MODEL, &request(2));
+    }
+    let mut inputs = request(2);
+    inputs[1] = Tensor::i32("user_id", &[3]);
+    if let Err(error) = stage.infer(MODEL, &inputs) {
+        is_clients_fault(&error);
+    }
+    stage.answer(MODEL, &request(2));
+}
+
+#[test]
+fn wrong_configurations() {
+    let tower = tower();
+    let files: &[(&str, &std::path::Path)] = &[("model.onnx", &tower)];
+    bad_parameters_are_refused(
+        MODEL,
+        &config(),
+        files,
+        "intra_op_thread_count",
+        &[
+            ("intra_op_thread_count", "several"),
+            ("execution_mode", "fast"),
+        ],
+    );
+    let stage = Stage::new();
+    let reason = stage.refusal("no_graph", &config(), &[]);
+    assert!(reason.contains("model.onnx"), "{reason}");
+    let reason = stage.refusal("broken", &config(), &[("model.onnx", &data("reference/answers.json"))]);
+    assert!(reason.contains("model.onnx"), "{reason}");
+    let other = config().input("shoe_size", "FP32", &[-1]);
+    let reason = stage.refusal("other_input", &other, files);
+    assert!(reason.contains("shoe_size"), "{reason}");
+    let other = config().output("output_2", "FP32", &[-1]);
+    let reason = stage.refusal("other_output", &other, files);
+    assert!(reason.contains("output_2"), "{reason}");
+}

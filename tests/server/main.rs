@@ -1,0 +1,11 @@
+//! What is promised to a client, on a real Triton and a real Valkey: each backend by itself, the 14-step
+//! ensemble against the golden answers, broken stores, stock clients.
+//!
+//! `scripts/test` runs this after `scripts/build` has put the backends into place.
+
+mod backends;
+mod clients;
+mod perf_analyzer;
+mod reference;
+mod resilience;
+mod support;
