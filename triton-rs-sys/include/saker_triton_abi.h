@@ -178,8 +178,6 @@ TRITONSERVER_Error* TRITONBACKEND_ModelSetState(
 
 // Model instance -------------------------------------------------------------
 
-TRITONSERVER_Error* TRITONBACKEND_ModelInstanceName(
-    TRITONBACKEND_ModelInstance* instance, const char** name);
 TRITONSERVER_Error* TRITONBACKEND_ModelInstanceModel(
     TRITONBACKEND_ModelInstance* instance, TRITONBACKEND_Model** model);
 TRITONSERVER_Error* TRITONBACKEND_ModelInstanceState(
@@ -233,8 +231,6 @@ TRITONSERVER_Error* TRITONBACKEND_InputBuffer(
 
 TRITONSERVER_Error* TRITONBACKEND_ResponseNew(
     TRITONBACKEND_Response** response, TRITONBACKEND_Request* request);
-TRITONSERVER_Error* TRITONBACKEND_ResponseDelete(
-    TRITONBACKEND_Response* response);
 TRITONSERVER_Error* TRITONBACKEND_ResponseSetStringParameter(
     TRITONBACKEND_Response* response, const char* name, const char* value);
 TRITONSERVER_Error* TRITONBACKEND_ResponseOutput(

@@ -140,9 +140,11 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// Answers one request with an error, unless it is answered already.
+    /// Answers one request with an error, unless it is answered or being answered already.
     pub fn reject(&self, index: usize, error: Error) {
-        if let Some(request) = self.requests.get(index) {
+        if let Some(request) = self.requests.get(index)
+            && request.state.get() == State::Pending
+        {
             request.answer_error(&error);
         }
     }

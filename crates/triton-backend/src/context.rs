@@ -88,7 +88,7 @@ impl ModelContext {
         help: &str,
         labels: &[(&str, &str)],
     ) -> Result<Counter, Error> {
-        metrics::counter(name, help, &self.labels(labels))
+        metrics::counter(name, help, self.labels(labels))
     }
 
     /// A gauge on Triton's metrics page; otherwise as [`counter`](Self::counter).
@@ -96,7 +96,7 @@ impl ModelContext {
     /// # Errors
     /// When the name is not valid for Prometheus or taken by a metric of another kind.
     pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge, Error> {
-        metrics::gauge(name, help, &self.labels(labels))
+        metrics::gauge(name, help, self.labels(labels))
     }
 
     fn labels(&self, labels: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -1,9 +1,10 @@
 //! Counters and gauges on Triton's metrics page.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use triton_rs_sys as sys;
 
@@ -24,7 +25,12 @@ impl Counter {
     pub fn increment(&self, amount: u64) {
         if let Some(metric) = &self.0 {
             // SAFETY: the metric lives as long as the `Arc`; Triton's metrics are thread-safe.
-            let _ = unsafe { check(sys::TRITONSERVER_MetricIncrement(metric.raw, amount as f64)) };
+            let _ = unsafe {
+                check(sys::TRITONSERVER_MetricIncrement(
+                    metric.raw.0,
+                    amount as f64,
+                ))
+            };
         }
     }
 }
@@ -43,64 +49,69 @@ impl Gauge {
     pub fn set(&self, value: f64) {
         if let Some(metric) = &self.0 {
             // SAFETY: as in `Counter::increment`.
-            let _ = unsafe { check(sys::TRITONSERVER_MetricSet(metric.raw, value)) };
+            let _ = unsafe { check(sys::TRITONSERVER_MetricSet(metric.raw.0, value)) };
         }
     }
 }
 
+/// One use of an entry of the registry.
 #[derive(Debug)]
 struct Metric {
-    raw: *mut sys::TRITONSERVER_Metric,
-    // Dropped after `raw` is deleted: a family must outlive its metrics.
-    _family: Arc<Family>,
+    key: MetricKey,
+    raw: Raw<sys::TRITONSERVER_Metric>,
 }
-
-// SAFETY: Triton's metric functions are thread-safe, and the pointer is only passed to them.
-unsafe impl Send for Metric {}
-// SAFETY: as above.
-unsafe impl Sync for Metric {}
 
 impl Drop for Metric {
     fn drop(&mut self) {
-        // SAFETY: made by MetricNew, deleted once; its family is still alive.
-        let _ = unsafe { check(sys::TRITONSERVER_MetricDelete(self.raw)) };
+        registry().release(&self.key);
     }
 }
 
 #[derive(Debug)]
-struct Family {
-    raw: *mut sys::TRITONSERVER_MetricFamily,
-}
+struct Raw<T>(*mut T);
 
-// SAFETY: as for `Metric`.
-unsafe impl Send for Family {}
-// SAFETY: as for `Metric`.
-unsafe impl Sync for Family {}
-
-impl Drop for Family {
-    fn drop(&mut self) {
-        // SAFETY: made by MetricFamilyNew, deleted once, after its metrics.
-        let _ = unsafe { check(sys::TRITONSERVER_MetricFamilyDelete(self.raw)) };
+impl<T> Clone for Raw<T> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
+impl<T> Copy for Raw<T> {}
+
+// SAFETY: the pointer is only passed to Triton's metric functions, which are thread-safe.
+unsafe impl<T> Send for Raw<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Raw<T> {}
 
 type Labels = Vec<(String, String)>;
+type FamilyKey = (sys::TRITONSERVER_MetricKind, String);
+type MetricKey = (FamilyKey, Labels);
 
-/// What exists now, so that models of this library share families, and a model that is
-/// reloaded while its predecessor still serves shares the metric.
-#[derive(Default)]
-struct Registry {
-    families: HashMap<(sys::TRITONSERVER_MetricKind, String), Weak<Family>>,
-    metrics: HashMap<(String, Labels), Weak<Metric>>,
+/// An object of Triton and how many use it.
+#[derive(Debug)]
+struct Shared<T> {
+    raw: Raw<T>,
+    users: usize,
 }
 
-static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+/// What exists now, so that the models of this library share families, and a model that is
+/// reloaded while its predecessor still serves shares the metric: Triton gives two users of
+/// one name the same object, which the first to go would delete.
+#[derive(Debug, Default)]
+struct Registry {
+    families: HashMap<FamilyKey, Shared<sys::TRITONSERVER_MetricFamily>>,
+    metrics: HashMap<MetricKey, Shared<sys::TRITONSERVER_Metric>>,
+}
 
-pub(crate) fn counter(name: &str, help: &str, labels: &Labels) -> Result<Counter, Error> {
+fn registry() -> MutexGuard<'static, Registry> {
+    static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn counter(name: &str, help: &str, labels: Labels) -> Result<Counter, Error> {
     metric(sys::TRITONSERVER_METRIC_KIND_COUNTER, name, help, labels).map(Counter)
 }
 
-pub(crate) fn gauge(name: &str, help: &str, labels: &Labels) -> Result<Gauge, Error> {
+pub(crate) fn gauge(name: &str, help: &str, labels: Labels) -> Result<Gauge, Error> {
     metric(sys::TRITONSERVER_METRIC_KIND_GAUGE, name, help, labels).map(Gauge)
 }
 
@@ -108,81 +119,122 @@ fn metric(
     kind: sys::TRITONSERVER_MetricKind,
     name: &str,
     help: &str,
-    labels: &Labels,
+    labels: Labels,
 ) -> Result<Option<Arc<Metric>>, Error> {
-    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-    let family_key = (kind, name.to_owned());
-    let family = match registry.families.get(&family_key).and_then(Weak::upgrade) {
-        Some(family) => family,
-        None => match new_family(kind, name, help) {
-            Ok(family) => Arc::new(family),
-            // The server runs without metrics: that must not keep a model from serving.
-            Err(e) if matches!(e.code(), Code::Unsupported | Code::Unavailable) => return Ok(None),
-            Err(e) => return Err(e.context(format_args!("metric '{name}'"))),
-        },
-    };
-    registry
-        .families
-        .insert(family_key, Arc::downgrade(&family));
-    let metric_key = (name.to_owned(), labels.clone());
-    if let Some(metric) = registry.metrics.get(&metric_key).and_then(Weak::upgrade) {
-        return Ok(Some(metric));
+    let key = ((kind, name.to_owned()), labels);
+    let acquired = registry().acquire(&key, help);
+    match acquired {
+        Ok(raw) => Ok(Some(Arc::new(Metric { key, raw }))),
+        // The server runs without metrics: that must not keep a model from serving.
+        Err(e) if matches!(e.code(), Code::Unsupported | Code::Unavailable) => Ok(None),
+        Err(e) => Err(e.context(format_args!("metric '{name}'"))),
     }
-    let metric =
-        new_metric(family, labels).map_err(|e| e.context(format_args!("metric '{name}'")))?;
-    let metric = Arc::new(metric);
-    registry
-        .metrics
-        .retain(|_, metric| metric.strong_count() > 0);
-    registry.metrics.insert(metric_key, Arc::downgrade(&metric));
-    Ok(Some(metric))
 }
 
-fn new_family(kind: sys::TRITONSERVER_MetricKind, name: &str, help: &str) -> Result<Family, Error> {
+impl Registry {
+    fn acquire(
+        &mut self,
+        key: &MetricKey,
+        help: &str,
+    ) -> Result<Raw<sys::TRITONSERVER_Metric>, Error> {
+        if let Some(metric) = self.metrics.get_mut(key) {
+            metric.users += 1;
+            return Ok(metric.raw);
+        }
+        let (family_key, labels) = key;
+        let family = match self.families.entry(family_key.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Shared {
+                raw: new_family(family_key, help)?,
+                users: 0,
+            }),
+        };
+        family.users += 1;
+        match new_metric(family.raw, labels) {
+            Ok(raw) => {
+                self.metrics.insert(key.clone(), Shared { raw, users: 1 });
+                Ok(raw)
+            }
+            Err(error) => {
+                self.release_family(family_key);
+                Err(error)
+            }
+        }
+    }
+
+    fn release(&mut self, key: &MetricKey) {
+        let Some(metric) = self.metrics.get_mut(key) else {
+            return;
+        };
+        metric.users -= 1;
+        if metric.users == 0 {
+            // SAFETY: made by MetricNew, deleted once, before its family.
+            let _ = unsafe { check(sys::TRITONSERVER_MetricDelete(metric.raw.0)) };
+            self.metrics.remove(key);
+            self.release_family(&key.0);
+        }
+    }
+
+    fn release_family(&mut self, key: &FamilyKey) {
+        let Some(family) = self.families.get_mut(key) else {
+            return;
+        };
+        family.users -= 1;
+        if family.users == 0 {
+            // SAFETY: made by MetricFamilyNew, deleted once, after its last metric.
+            let _ = unsafe { check(sys::TRITONSERVER_MetricFamilyDelete(family.raw.0)) };
+            self.families.remove(key);
+        }
+    }
+}
+
+fn new_family(
+    (kind, name): &FamilyKey,
+    help: &str,
+) -> Result<Raw<sys::TRITONSERVER_MetricFamily>, Error> {
     let (name, help) = (c_string(name), c_string(help));
     let mut raw = ptr::null_mut();
     // SAFETY: the strings are NUL-terminated and copied by Triton; `raw` is written on success.
     unsafe {
         check(sys::TRITONSERVER_MetricFamilyNew(
             &mut raw,
-            kind,
+            *kind,
             name.as_ptr(),
             help.as_ptr(),
-        ))?
-    };
-    Ok(Family { raw })
+        ))?;
+    }
+    Ok(Raw(raw))
 }
 
-fn new_metric(family: Arc<Family>, labels: &Labels) -> Result<Metric, Error> {
+fn new_metric(
+    family: Raw<sys::TRITONSERVER_MetricFamily>,
+    labels: &Labels,
+) -> Result<Raw<sys::TRITONSERVER_Metric>, Error> {
     let mut parameters: Vec<*const sys::TRITONSERVER_Parameter> = labels
         .iter()
         .map(|(key, value)| {
             let (key, value) = (c_string(key), c_string(value));
-            let kind = sys::TRITONSERVER_PARAMETER_STRING;
             // SAFETY: both strings are NUL-terminated and copied by Triton.
-            unsafe {
-                sys::TRITONSERVER_ParameterNew(key.as_ptr(), kind, value.as_ptr().cast::<c_void>())
-            }
-            .cast_const()
+            let parameter = unsafe {
+                sys::TRITONSERVER_ParameterNew(
+                    key.as_ptr(),
+                    sys::TRITONSERVER_PARAMETER_STRING,
+                    value.as_ptr().cast::<c_void>(),
+                )
+            };
+            parameter.cast_const()
         })
         .collect();
     let mut raw = ptr::null_mut();
     // SAFETY: the family is alive, `parameters` holds as many labels as said; they are
     // deleted once, right after, which the API allows.
-    let made = unsafe {
-        let error = sys::TRITONSERVER_MetricNew(
-            &mut raw,
-            family.raw,
-            parameters.as_mut_ptr(),
-            parameters.len() as u64,
-        );
+    unsafe {
+        let count = parameters.len() as u64;
+        let error = sys::TRITONSERVER_MetricNew(&mut raw, family.0, parameters.as_mut_ptr(), count);
         for parameter in parameters {
             sys::TRITONSERVER_ParameterDelete(parameter.cast_mut());
         }
-        check(error)
-    };
-    made.map(|()| Metric {
-        raw,
-        _family: family,
-    })
+        check(error)?;
+    }
+    Ok(Raw(raw))
 }

@@ -1,1 +1,43 @@
-//! A fake of the C API of Triton (in progress).
+//! A fake of Triton's C API, for tests of a backend's lifecycle without a server.
+//!
+//! It defines the `TRITONSERVER_*` and `TRITONBACKEND_*` functions that the real server
+//! provides, so the code under test is the very code that runs there. Tests build requests
+//! (inputs in several buffers, unaligned, tagged as GPU memory, of wrong size), let a backend
+//! execute them, and look at what it did: responses, errors, releases, statistics. Whatever a
+//! server would not survive (a response sent twice, a request used after its release) is
+//! recorded as a violation; input and output buffers are freed when the backend gives them up,
+//! so that AddressSanitizer sees a late access.
+//!
+//! ```no_run
+//! use triton_testing::fake::{Config, Input, Request, Server};
+//! # fn entry_points() -> triton_testing::fake::EntryPoints { unimplemented!() }
+//!
+//! // let entry_points = triton_backend::entry_points::<Scale>();
+//! let server = Server::start("scale", entry_points()).unwrap();
+//! let config = Config::new()
+//!     .input("x", "TYPE_FP32", &[-1])
+//!     .output("y", "TYPE_FP32", &[-1])
+//!     .parameter("FACTOR", "2");
+//! let model = server.load("scale", config).unwrap();
+//! let request = Request::new().input(Input::new("x", &[2], &[1.0f32, 3.0])).output("y");
+//! let report = model.execute([request]);
+//! assert_eq!(report.success(0).output::<f32>("y"), ([2.0, 6.0].to_vec(), vec![2]));
+//! ```
+
+#![allow(
+    unsafe_code,
+    reason = "it stands in for a C library, behind the same raw pointers"
+)]
+
+mod api;
+mod element;
+mod objects;
+mod process;
+mod request;
+mod server;
+
+pub use element::Element;
+pub use process::{Line, log_lines, metric, set_api_version, set_metrics_enabled};
+pub use request::{Config, Input, Memory, Request};
+pub use server::{Failure, LoadedModel, Output, Report, Response, Server, Statistic};
+pub use triton_rs_sys::EntryPoints;

@@ -1,0 +1,214 @@
+//! Loading: version, parameters, tensors, release, errors and panics on the way.
+
+use std::fs;
+
+use triton_backend::{DataType, Error, LOWEST_API, Signature, entry_points};
+use triton_rs_sys as sys;
+use triton_testing::fake::{Config, Server, set_api_version};
+
+use super::scripted::{
+    Scripted, config, dropped, load_error, on_instance, on_load, server, signature,
+};
+
+#[test]
+fn an_old_server_is_refused_with_both_versions() {
+    let start = |major, minor| {
+        set_api_version(major, minor);
+        Server::start("scripted", entry_points::<Scripted>()).map(drop)
+    };
+    let (major, minor) = LOWEST_API;
+    start(major, minor).unwrap();
+    start(major, minor + 9).unwrap();
+    let failure = start(major, minor - 1).unwrap_err();
+    assert_eq!(failure.code, sys::TRITONSERVER_ERROR_UNSUPPORTED);
+    assert!(
+        failure
+            .message
+            .contains(&format!("backend API {major}.{minor}"))
+            && failure
+                .message
+                .contains(&format!("this server has {major}.{}", minor - 1)),
+        "{}",
+        failure.message
+    );
+    start(major + 1, minor).unwrap_err();
+}
+
+#[test]
+fn instance_and_model_are_dropped_in_this_order() {
+    dropped();
+    drop(server().load("m", config()).unwrap());
+    assert_eq!(dropped(), ["instance", "model"]);
+}
+
+#[test]
+fn parameters_are_checked() {
+    let failure = load_error(config().parameter("TOPP", "1"));
+    assert_eq!(failure.code, sys::TRITONSERVER_ERROR_INVALID_ARG);
+    assert_eq!(
+        failure.message,
+        "model 'm': unknown parameter 'TOPP'; accepted: TOPK"
+    );
+    let failure = load_error(config().parameter("TOPK", "-1"));
+    assert_eq!(
+        failure.message,
+        "model 'm': parameter 'TOPK' is '-1'; accepted: a whole number from 0 to 65535"
+    );
+    server().load("m", config().parameter("TOPK", "7")).unwrap();
+}
+
+#[test]
+fn declared_tensors_are_checked() {
+    let message = |expected: Signature| {
+        signature(expected);
+        load_error(config()).message
+    };
+    let float = &[DataType::Fp32];
+    assert_eq!(
+        message(
+            Signature::new()
+                .input("x", float)
+                .input("id", &[DataType::Int32, DataType::Int64])
+        ),
+        "model 'm': config.pbtxt must declare the input 'id' (INT32, INT64); it declares: 'x'"
+    );
+    assert_eq!(
+        message(
+            Signature::new()
+                .input("x", float)
+                .output("y", &[DataType::Bool])
+        ),
+        "model 'm': config.pbtxt declares the output 'y' as FP32; accepted: BOOL"
+    );
+    assert_eq!(
+        message(
+            Signature::new()
+                .input("x", float)
+                .optional_output("z", float)
+        ),
+        "model 'm': config.pbtxt declares the output 'y', which this backend does not know; accepted: 'z'"
+    );
+    assert_eq!(
+        message(
+            Signature::new()
+                .optional_input("x", &[DataType::Bytes])
+                .other_outputs(float)
+        ),
+        "model 'm': config.pbtxt declares the input 'x' as FP32; accepted: BYTES"
+    );
+    signature(
+        Signature::new()
+            .input("x", float)
+            .optional_input("id", float)
+            .other_outputs(float),
+    );
+    server().load("m", config()).unwrap();
+}
+
+#[test]
+fn an_unknown_data_type_is_named() {
+    let failure = load_error(Config::new().input("x", "TYPE_FP4", &[-1]));
+    assert_eq!(
+        failure.message,
+        "model 'm': input 'x' has the unknown data type 'TYPE_FP4'"
+    );
+}
+
+#[test]
+fn errors_and_panics_fail_the_load() {
+    dropped();
+    on_load(|_| Err(Error::not_found("no model.bin")));
+    let failure = load_error(config());
+    assert_eq!(failure.code, sys::TRITONSERVER_ERROR_NOT_FOUND);
+    assert_eq!(failure.message, "model 'm': no model.bin");
+    assert_eq!(
+        load_error(config().parameter("TOPK", "1000")).message,
+        "model 'm': the backend panicked: topk 1000 panics"
+    );
+    assert!(dropped().is_empty(), "nothing was loaded");
+
+    on_instance(Err(Error::unavailable("no memory")));
+    assert_eq!(load_error(config()).message, "model 'm': no memory");
+    assert_eq!(dropped(), ["model"]);
+    on_instance(Err(Error::internal("panic")));
+    assert_eq!(
+        load_error(config()).message,
+        "model 'm': the backend panicked: no instance today"
+    );
+    assert_eq!(dropped(), ["model"]);
+    server().load("m", config()).unwrap();
+}
+
+#[test]
+fn the_context_says_where_the_model_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    let expected = folder.clone();
+    on_load(move |context| {
+        assert_eq!((context.name(), context.version()), ("m", 4));
+        assert_eq!(context.repository(), expected);
+        assert_eq!(context.version_dir(), expected.join("4"));
+        assert_eq!(context.release(), None);
+        let config = context.config();
+        assert_eq!(config.max_batch_size(), 0);
+        let x = config.input("x")?;
+        assert_eq!(
+            (x.data_type, x.dims.as_slice(), x.optional),
+            (DataType::Fp32, &[-1][..], false)
+        );
+        assert_eq!(config.output_index("y"), Some(0));
+        assert_eq!(
+            config.output("x").unwrap_err().message(),
+            "config.pbtxt has no output 'x'; its outputs: 'y'"
+        );
+        Ok(())
+    });
+    server().load_from("m", 4, &folder, config()).unwrap();
+}
+
+#[test]
+fn a_mix_of_releases_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    fs::create_dir_all(folder.join("1")).unwrap();
+    let release = |text: &str| fs::write(folder.join("1/release.json"), text).unwrap();
+    let releases = |text: &str| fs::write(root.path().join("releases.json"), text).unwrap();
+    let load = || server().load_from("m", 1, &folder, config()).map(drop);
+
+    release(r#"{"format": 1, "release": "A", "files": {"x.bin": "00"}}"#);
+    on_load(|context| {
+        let release = context.release().expect("a release");
+        assert_eq!(
+            (release.id.as_str(), release.files["x.bin"].as_str()),
+            ("A", "00")
+        );
+        Ok(())
+    });
+    load().unwrap();
+    releases(r#"{"format": 1, "releases": {"1": "A", "2": "B"}}"#);
+    load().unwrap();
+    releases(r#"{"format": 1, "releases": {"2": "B"}}"#);
+    load().unwrap();
+    releases(r#"{"format": 1, "releases": {"1": "B"}}"#);
+    let message = load().unwrap_err().message;
+    assert!(
+        message.starts_with(
+            "model 'm': version 1 holds release A, but the repository serves release B as version 1"
+        ),
+        "{message}"
+    );
+    releases(r#"{"format": 2, "releases": {}}"#);
+    assert!(
+        load()
+            .unwrap_err()
+            .message
+            .contains("has format 2; this version reads format 1")
+    );
+    release("{");
+    assert!(
+        load()
+            .unwrap_err()
+            .message
+            .contains("release.json is not a release file")
+    );
+}

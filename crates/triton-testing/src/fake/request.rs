@@ -1,0 +1,231 @@
+//! What a test describes: a model's config, and requests.
+
+use serde_json::{Value, json};
+use triton_rs_sys as sys;
+
+use super::Element;
+
+/// A model's config, in the JSON form that Triton gives to a backend.
+#[derive(Debug, Clone)]
+pub struct Config(pub(super) Value);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// No tensors, no parameters, no batch dimension.
+    pub fn new() -> Self {
+        Self(json!({"max_batch_size": 0, "input": [], "output": [], "parameters": {}}))
+    }
+
+    /// Adds an input; `data_type` as in config.pbtxt, `dims` without the batch dimension.
+    pub fn input(self, name: &str, data_type: &str, dims: &[i64]) -> Self {
+        self.tensor(
+            "input",
+            json!({"name": name, "data_type": data_type, "dims": dims}),
+        )
+    }
+
+    /// Adds an input that a request may leave out.
+    pub fn optional_input(self, name: &str, data_type: &str, dims: &[i64]) -> Self {
+        self.tensor(
+            "input",
+            json!({"name": name, "data_type": data_type, "dims": dims, "optional": true}),
+        )
+    }
+
+    /// Adds an output.
+    pub fn output(self, name: &str, data_type: &str, dims: &[i64]) -> Self {
+        self.tensor(
+            "output",
+            json!({"name": name, "data_type": data_type, "dims": dims}),
+        )
+    }
+
+    /// Adds a parameter.
+    pub fn parameter(mut self, key: &str, value: &str) -> Self {
+        self.0["parameters"][key] = json!({"string_value": value});
+        self
+    }
+
+    /// Gives the tensors a batch dimension.
+    pub fn max_batch_size(mut self, size: usize) -> Self {
+        self.0["max_batch_size"] = size.into();
+        self
+    }
+
+    fn tensor(mut self, role: &str, tensor: Value) -> Self {
+        if let Some(list) = self.0[role].as_array_mut() {
+            list.push(tensor);
+        }
+        self
+    }
+}
+
+/// Where a buffer says it lies. A GPU buffer is host memory with that tag: copying it through
+/// CUDA fails on a machine without a GPU, as it must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Host memory.
+    Host,
+    /// Page-locked host memory.
+    Pinned,
+    /// The memory of GPU 0.
+    Gpu,
+}
+
+impl Memory {
+    pub(super) fn raw(self) -> sys::TRITONSERVER_MemoryType {
+        match self {
+            Memory::Host => sys::TRITONSERVER_MEMORY_CPU,
+            Memory::Pinned => sys::TRITONSERVER_MEMORY_CPU_PINNED,
+            Memory::Gpu => sys::TRITONSERVER_MEMORY_GPU,
+        }
+    }
+}
+
+/// An input of a request.
+#[derive(Debug, Clone)]
+pub struct Input {
+    pub(super) name: String,
+    pub(super) data_type: sys::TRITONSERVER_DataType,
+    pub(super) shape: Vec<i64>,
+    pub(super) bytes: Vec<u8>,
+    /// Where one buffer ends and the next begins.
+    pub(super) cuts: Vec<usize>,
+    pub(super) aligned: bool,
+    pub(super) memory: Memory,
+}
+
+impl Input {
+    /// A tensor in one aligned host buffer.
+    pub fn new<T: Element>(name: &str, shape: &[i64], elements: &[T]) -> Self {
+        let mut bytes = Vec::new();
+        elements.iter().for_each(|e| e.put(&mut bytes));
+        Self::raw(name, T::DATA_TYPE, shape, bytes)
+    }
+
+    /// A BYTES tensor of these strings.
+    pub fn strings(name: &str, shape: &[i64], elements: &[&str]) -> Self {
+        let mut bytes = Vec::new();
+        for element in elements {
+            (element.len() as u32).put(&mut bytes);
+            bytes.extend(element.as_bytes());
+        }
+        Self::raw(name, sys::TRITONSERVER_TYPE_BYTES, shape, bytes)
+    }
+
+    /// Any bytes, whether they fit the type and shape or not.
+    pub fn raw(
+        name: &str,
+        data_type: sys::TRITONSERVER_DataType,
+        shape: &[i64],
+        bytes: Vec<u8>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            data_type,
+            shape: shape.to_vec(),
+            bytes,
+            cuts: Vec::new(),
+            aligned: true,
+            memory: Memory::Host,
+        }
+    }
+
+    /// Splits the bytes into several buffers at these offsets, in ascending order.
+    pub fn split(mut self, cuts: &[usize]) -> Self {
+        self.cuts = cuts.to_vec();
+        self
+    }
+
+    /// Puts every buffer at an odd address.
+    pub fn unaligned(mut self) -> Self {
+        self.aligned = false;
+        self
+    }
+
+    /// Tags the buffers.
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub(super) id: String,
+    pub(super) inputs: Vec<Input>,
+    pub(super) outputs: Vec<String>,
+    pub(super) cancelled: bool,
+    pub(super) output_aligned: bool,
+    pub(super) output_memory: Memory,
+    pub(super) fail_response: bool,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Request {
+    /// No inputs, and no output asked for.
+    pub fn new() -> Self {
+        Self {
+            id: String::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            cancelled: false,
+            output_aligned: true,
+            output_memory: Memory::Host,
+            fail_response: false,
+        }
+    }
+
+    /// The client's id.
+    pub fn id(mut self, id: &str) -> Self {
+        self.id = id.to_owned();
+        self
+    }
+
+    /// Adds an input.
+    pub fn input(mut self, input: Input) -> Self {
+        self.inputs.push(input);
+        self
+    }
+
+    /// Asks for an output.
+    pub fn output(mut self, name: &str) -> Self {
+        self.outputs.push(name.to_owned());
+        self
+    }
+
+    /// The client gives up on it before it is executed.
+    pub fn cancelled(mut self) -> Self {
+        self.cancelled = true;
+        self
+    }
+
+    /// Gives output buffers at odd addresses.
+    pub fn unaligned_outputs(mut self) -> Self {
+        self.output_aligned = false;
+        self
+    }
+
+    /// Gives output buffers with this tag.
+    pub fn output_memory(mut self, memory: Memory) -> Self {
+        self.output_memory = memory;
+        self
+    }
+
+    /// The server cannot make a response to it.
+    pub fn without_response(mut self) -> Self {
+        self.fail_response = true;
+        self
+    }
+}
