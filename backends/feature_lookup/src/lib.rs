@@ -1,1 +1,297 @@
-//! feature_lookup
+//! `feature_lookup`: the features of users or items from Feast's online store. README.md has the tensors, the parameters
+//! and what happens at the edges.
+
+mod cached;
+mod column;
+mod online;
+mod parameters;
+
+use std::sync::Arc;
+
+use saker_store::feast::FeatureView;
+use triton_backend::log::{self, EveryMinute};
+use triton_backend::{
+    Batch, Counter, DataType, Error, Instance, Model, ModelContext, Request, Response, Signature,
+};
+
+use crate::cached::Cache;
+use crate::column::Feature;
+use crate::online::Online;
+use crate::parameters::{Mode, Parameters};
+
+const FEATURE_TYPES: &[DataType] = &[
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Fp32,
+    DataType::Fp64,
+    DataType::Bool,
+];
+const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
+
+/// Stands for no entity: never looked up.
+const PADDING: i64 = -1;
+
+/// One loaded `feature_lookup` model.
+pub struct FeatureLookup {
+    tensors: Tensors,
+    store: Store,
+    meters: Arc<Meters>,
+}
+
+/// Where the answers come from.
+enum Store {
+    Online(saker_store::Link, FeatureView),
+    Cached(Cache),
+}
+
+/// What the config declares.
+struct Tensors {
+    id_type: DataType,
+    /// Position of the output that echoes the id.
+    echo: Option<usize>,
+    features: Arc<[Feature]>,
+}
+
+/// What is counted and said.
+struct Meters {
+    degraded: Counter,
+    absent: Counter,
+    unreadable: Counter,
+    degraded_line: EveryMinute,
+    unreadable_line: EveryMinute,
+    model: String,
+}
+
+impl Model for FeatureLookup {
+    type Parameters = Parameters;
+    type Instance = Lookup;
+
+    fn signature(_: &Parameters) -> Signature {
+        Signature::new()
+            .other_inputs(ID_TYPES)
+            .other_outputs(FEATURE_TYPES)
+    }
+
+    fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
+        let tensors = Tensors::read(context, &parameters)?;
+        let view = parameters.view(tensors.features.iter().map(|feature| feature.name.clone()))?;
+        let settings = parameters.settings()?;
+        let meters = Arc::new(Meters::new(context)?);
+        let store = match parameters.mode {
+            Mode::Online => {
+                let link = saker_store::Link::open(settings)
+                    .map_err(|error| Error::internal(error.to_string()))?;
+                Store::Online(link, view)
+            }
+            Mode::Cached => Store::Cached(Cache::load(
+                context,
+                settings,
+                view,
+                Arc::clone(&tensors.features),
+                &parameters,
+                Arc::clone(&meters),
+            )?),
+        };
+        Ok(Self {
+            tensors,
+            store,
+            meters,
+        })
+    }
+
+    fn instance(self: &Arc<Self>) -> Result<Lookup, Error> {
+        Ok(match &self.store {
+            Store::Online(link, view) => Lookup::Online(Online::new(
+                link,
+                view,
+                Arc::clone(&self.tensors.features),
+                self.tensors.id_type,
+            )),
+            Store::Cached(_) => Lookup::Cached {
+                ids: Vec::new(),
+                rows: Vec::new(),
+            },
+        })
+    }
+}
+
+impl Tensors {
+    fn read(context: &ModelContext, parameters: &Parameters) -> Result<Self, Error> {
+        let config = context.config();
+        let [id] = config.inputs() else {
+            return Err(Error::invalid_argument(format!(
+                "config.pbtxt declares {} inputs; accepted: one, the entity's ids (INT32 or INT64)",
+                config.inputs().len()
+            )));
+        };
+        let mut defaults = parameters.defaults()?;
+        let mut echo = None;
+        let mut features = Vec::new();
+        for (position, output) in config.outputs().iter().enumerate() {
+            if output.name == parameters.entity {
+                if output.data_type != id.data_type {
+                    return Err(Error::invalid_argument(format!(
+                        "output '{}' echoes the ids of input '{}' and is {}; accepted: {}",
+                        output.name, id.name, output.data_type, id.data_type
+                    )));
+                }
+                echo = Some(position);
+            } else {
+                let default = defaults.remove(&output.name);
+                features.push(Feature::new(position, output, default)?);
+            }
+        }
+        if let Some(name) = defaults.keys().next() {
+            let known: Vec<&str> = features
+                .iter()
+                .map(|feature| feature.name.as_str())
+                .collect();
+            return Err(Error::invalid_argument(format!(
+                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which stands for 'age') names '{name}', which is no \
+                 feature output; accepted: {}",
+                known.join(", ")
+            )));
+        }
+        Ok(Self {
+            id_type: id.data_type,
+            echo,
+            features: features.into(),
+        })
+    }
+
+    /// The ids of a request, appended as i64. Returns how many.
+    fn read_ids(&self, request: &Request<'_>, ids: &mut Vec<i64>) -> Result<usize, Error> {
+        let tensor = request.input_at(0)?.ok_or_else(|| {
+            Error::invalid_argument("the request has no ids: its only input is missing")
+        })?;
+        match self.id_type {
+            DataType::Int64 => ids.extend_from_slice(&tensor.as_slice::<i64>()?),
+            _ => ids.extend(tensor.as_slice::<i32>()?.iter().map(|&id| i64::from(id))),
+        }
+        Ok(tensor.len())
+    }
+
+    /// Writes the echo: the id where it was found, else -1.
+    fn write_echo(
+        &self,
+        response: &Response<'_>,
+        shape: &[i64],
+        ids: impl Iterator<Item = i64>,
+    ) -> Result<(), Error> {
+        let Some(echo) = self.echo else { return Ok(()) };
+        match self.id_type {
+            DataType::Int64 => {
+                if let Some(out) = response.output_at::<i64>(echo, shape)? {
+                    out.iter_mut().zip(ids).for_each(|(out, id)| *out = id);
+                }
+            }
+            _ => {
+                if let Some(out) = response.output_at::<i32>(echo, shape)? {
+                    // Each id is one that came in as i32, or -1.
+                    out.iter_mut()
+                        .zip(ids)
+                        .for_each(|(out, id)| *out = id as i32);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Meters {
+    fn new(context: &ModelContext) -> Result<Self, Error> {
+        let counter = |name: &str, help: &str| context.counter(name, help, &[]);
+        Ok(Self {
+            degraded: counter(
+                "saker_feature_lookup_degraded_total",
+                "Requests answered with defaults because the store was down or late",
+            )?,
+            absent: counter(
+                "saker_feature_lookup_absent_total",
+                "Entities that the store does not have",
+            )?,
+            unreadable: counter(
+                "saker_feature_lookup_unreadable_total",
+                "Stored values answered with the default because they do not fit the output",
+            )?,
+            degraded_line: EveryMinute::new(),
+            unreadable_line: EveryMinute::new(),
+            model: context.name().to_owned(),
+        })
+    }
+
+    fn degraded(&self, requests: usize, why: &dyn std::fmt::Display) {
+        self.degraded.increment(requests as u64);
+        if let Some(more) = self.degraded_line.due() {
+            log::warn!(
+                "model '{}': the store gives no features, answering with defaults: {why} ({more} more such calls \
+                 since the last line)",
+                self.model
+            );
+        }
+    }
+
+    fn unreadable(&self, why: &dyn std::fmt::Display) {
+        self.unreadable.increment(1);
+        if let Some(more) = self.unreadable_line.due() {
+            log::warn!(
+                "model '{}': {why}; answering with the default ({more} more such values since the last line)",
+                self.model
+            );
+        }
+    }
+}
+
+/// One instance.
+pub enum Lookup {
+    /// Asks the store.
+    Online(Online),
+    /// Reads the shared table; the buffers are reused.
+    Cached {
+        /// The ids of a request.
+        ids: Vec<i64>,
+        /// The row of each id.
+        rows: Vec<Option<u32>>,
+    },
+}
+
+impl Instance<FeatureLookup> for Lookup {
+    fn execute(&mut self, model: &FeatureLookup, batch: &Batch<'_>) -> Result<(), Error> {
+        match (self, &model.store) {
+            (Self::Online(online), _) => online.execute(&model.tensors, &model.meters, batch),
+            (Self::Cached { ids, rows }, Store::Cached(cache)) => {
+                let table = cache.table();
+                batch.respond_each(|request, response| {
+                    ids.clear();
+                    model.tensors.read_ids(request, ids)?;
+                    rows.clear();
+                    rows.extend(ids.iter().map(|&id| table.row(id)));
+                    let absent = ids
+                        .iter()
+                        .zip(rows.iter())
+                        .filter(|(id, row)| row.is_none() && **id != PADDING);
+                    match absent.count() {
+                        0 => {}
+                        absent => model.meters.absent.increment(absent as u64),
+                    }
+                    let input = request.input_at(0)?;
+                    let shape = input.as_ref().map_or(&[][..], |tensor| tensor.shape());
+                    let found = ids
+                        .iter()
+                        .zip(rows.iter())
+                        .map(|(&id, row)| row.map_or(PADDING, |_| id));
+                    model.tensors.write_echo(response, shape, found)?;
+                    table
+                        .columns()
+                        .gather(&model.tensors.features, rows, response, shape)
+                });
+                Ok(())
+            }
+            (Self::Cached { .. }, Store::Online(..)) => Err(Error::internal(
+                "an instance of another mode than its model",
+            )),
+        }
+    }
+}
+
+triton_backend::export!(FeatureLookup);

@@ -181,6 +181,12 @@ impl Settings {
         &self.url
     }
 
+    /// Whether the URL is that of a cluster, which has database 0 alone.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.cluster
+    }
+
     /// How long a call on the request path may take in all. 20 ms when not set.
     #[must_use]
     pub fn deadline(&self) -> Duration {

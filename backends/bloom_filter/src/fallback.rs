@@ -1,0 +1,187 @@
+//! Popular items for users with too few candidates: read in the background, held in memory.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use saker_store::feast::FeatureView;
+use saker_store::popularity::{self, Popular};
+use saker_store::{Connection, Link, Settings, StoreError};
+use triton_backend::log::{self, EveryMinute};
+use triton_backend::{Error, ModelContext};
+
+use crate::parameters::Parameters;
+
+/// The popular items, and where a user's top category is asked for.
+pub(crate) struct Fallback {
+    /// How many ids a row must have.
+    pub(crate) wanted: usize,
+    /// How many popular items are tried for one row.
+    pub(crate) most: usize,
+    popular: Arc<ArcSwap<Popular>>,
+    pub(crate) category: Option<(Link, FeatureView)>,
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// What the thread reads.
+struct Source {
+    settings: Settings,
+    most: usize,
+    catalogue: Option<HashSet<i64>>,
+    line: EveryMinute,
+    model: String,
+}
+
+impl Fallback {
+    /// `None` when topping up is switched off. A store that is down is no error: the items come when it is there.
+    pub(crate) fn load(
+        context: &ModelContext,
+        parameters: &Parameters,
+        seen: &Settings,
+    ) -> Result<Option<Self>, Error> {
+        let category = parameters.category()?;
+        let Some(settings) = parameters.popularity(seen)? else {
+            return Ok(None);
+        };
+        let every = parameters.popularity_every()?;
+        let catalogue = match &parameters.catalogue {
+            None => None,
+            Some(file) => Some(read_catalogue(&context.version_dir().join(file))?),
+        };
+        let internal = |error: StoreError| Error::internal(error.to_string());
+        let category = match category {
+            Some((settings, view)) => Some((Link::open(settings).map_err(internal)?, view)),
+            None => None,
+        };
+        let source = Source {
+            settings,
+            most: parameters.popularity_topk,
+            catalogue,
+            line: EveryMinute::new(),
+            model: context.name().to_owned(),
+        };
+        let popular = Arc::new(ArcSwap::from_pointee(source.read().unwrap_or_default()));
+        let stop = Arc::new(Stop::default());
+        let thread = {
+            let (popular, stop) = (Arc::clone(&popular), Arc::clone(&stop));
+            std::thread::Builder::new()
+                .name("saker-popular".into())
+                .spawn(move || source.keep_fresh(&popular, every, &stop))
+                .map_err(|error| {
+                    Error::internal(format!("no thread to read popular items: {error}"))
+                })?
+        };
+        Ok(Some(Self {
+            wanted: parameters.ranking_topk,
+            most: parameters.popularity_topk,
+            popular,
+            category,
+            stop,
+            thread: Some(thread),
+        }))
+    }
+
+    /// The popular items as they are now.
+    pub(crate) fn popular(&self) -> Guard<Arc<Popular>> {
+        self.popular.load()
+    }
+}
+
+impl Drop for Fallback {
+    fn drop(&mut self) {
+        *self
+            .stop
+            .stopped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // If it panicked, the last items have served on; there is nothing left to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Source {
+    fn keep_fresh(&self, popular: &ArcSwap<Popular>, every: Duration, stop: &Stop) {
+        loop {
+            // Soon again while there is nothing: the store may be starting.
+            let wait = if popular.load().global.is_empty() {
+                every.min(Duration::from_secs(1))
+            } else {
+                every
+            };
+            let stopped = stop.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            let woken = stop
+                .wake
+                .wait_timeout_while(stopped, wait, |stopped| !*stopped);
+            if *woken.unwrap_or_else(PoisonError::into_inner).0 {
+                return;
+            }
+            if let Some(fresh) = self.read() {
+                popular.store(Arc::new(fresh));
+            }
+        }
+    }
+
+    /// `None`, and a log line once a minute, when the store is down: the items at hand serve on.
+    fn read(&self) -> Option<Popular> {
+        let read = Connection::open(&self.settings)
+            .and_then(|mut connection| popularity::read(&mut connection, self.most));
+        match read {
+            Ok(mut popular) => {
+                if let Some(catalogue) = &self.catalogue {
+                    let known =
+                        |items: &mut Vec<i64>| items.retain(|item| catalogue.contains(item));
+                    known(&mut popular.global);
+                    popular.by_category_l1.values_mut().for_each(known);
+                }
+                Some(popular)
+            }
+            Err(error) => {
+                if let Some(more) = self.line.due() {
+                    log::warn!(
+                        "model '{}': popular items cannot be read from {}: {error} ({more} more since the last line)",
+                        self.model,
+                        self.settings.url()
+                    );
+                }
+                None
+            }
+        }
+    }
+}
+
+/// One item id a line.
+fn read_catalogue(path: &Path) -> Result<HashSet<i64>, Error> {
+    let refuse = |why: String| {
+        Error::invalid_argument(format!(
+            "parameter 'CATALOGUE': {}: {why}; accepted: a text file with one item id a line",
+            path.display()
+        ))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let mut items = HashSet::new();
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let item = line
+            .trim()
+            .parse()
+            .map_err(|_| refuse(format!("line {} is '{line}'", number + 1)))?;
+        items.insert(item);
+    }
+    Ok(items)
+}

@@ -1,0 +1,205 @@
+//! The parameters of config.pbtxt; README.md describes each.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use saker_store::Settings;
+use saker_store::feast::{EntityKeyVersion, FeatureView};
+use saker_store::seen::bitmap::Geometry;
+use saker_store::seen::{Mode, Prefixes, Reader};
+use serde::Deserialize;
+use triton_backend::Error;
+
+/// See README.md.
+#[derive(Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub struct Parameters {
+    redis_url: String,
+    #[serde(default)]
+    mode: Option<String>,
+    #[serde(default)]
+    key_prefix: Option<String>,
+    #[serde(default)]
+    plain_key_prefix: Option<String>,
+    #[serde(default = "capacity")]
+    capacity: u32,
+    #[serde(default = "error_rate")]
+    error_rate: f64,
+    #[serde(default = "deadline_ms")]
+    deadline_ms: u32,
+    #[serde(default)]
+    tls_ca: Option<PathBuf>,
+    #[serde(default = "ranking_topk")]
+    pub(crate) ranking_topk: usize,
+    #[serde(default)]
+    popularity_url: Option<String>,
+    #[serde(default = "popularity_refresh_seconds")]
+    popularity_refresh_seconds: u32,
+    #[serde(default = "popularity_topk")]
+    pub(crate) popularity_topk: usize,
+    #[serde(default)]
+    pub(crate) catalogue: Option<PathBuf>,
+    #[serde(default)]
+    category_url: Option<String>,
+    #[serde(default = "category_feature")]
+    category_feature: String,
+    #[serde(default = "feast_project")]
+    feast_project: String,
+    #[serde(default = "feature_view")]
+    feature_view: String,
+    #[serde(default = "entity")]
+    entity: String,
+    #[serde(default = "entity_key_serialization")]
+    entity_key_serialization: String,
+}
+
+fn capacity() -> u32 {
+    1000
+}
+
+fn error_rate() -> f64 {
+    0.01
+}
+
+fn deadline_ms() -> u32 {
+    20
+}
+
+fn ranking_topk() -> usize {
+    10
+}
+
+fn popularity_refresh_seconds() -> u32 {
+    60
+}
+
+fn popularity_topk() -> usize {
+    200
+}
+
+fn category_feature() -> String {
+    "top_category".into()
+}
+
+fn feast_project() -> String {
+    "my_feast_repo".into()
+}
+
+fn feature_view() -> String {
+    "user_features".into()
+}
+
+fn entity() -> String {
+    "user_id".into()
+}
+
+fn entity_key_serialization() -> String {
+    "3".into()
+}
+
+/// The database of the `trending:*` sets.
+const POPULARITY_DATABASE: i64 = 3;
+
+impl Parameters {
+    fn parse(&self, name: &str, url: &str) -> Result<Settings, Error> {
+        let settings = Settings::parse(
+            url,
+            self.tls_ca.as_deref().filter(|_| url.starts_with("rediss")),
+        )
+        .map_err(|error| Error::invalid_argument(format!("parameter '{name}': {error}")))?;
+        Ok(settings.with_deadline(self.deadline()))
+    }
+
+    /// How long a batch may wait for the stores in all.
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(u64::from(self.deadline_ms))
+    }
+
+    /// The store of the seen items.
+    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+        if self.deadline_ms == 0 {
+            return Err(Error::invalid_argument(
+                "parameter 'DEADLINE_MS' is 0; accepted: 1 and up",
+            ));
+        }
+        self.parse("REDIS_URL", &self.redis_url)
+    }
+
+    /// The sizes are the writers': a reader finds them in each bitmap. They are checked here, so that what the writers
+    /// take from this config is sound.
+    pub(crate) fn check_sizes(&self) -> Result<(), Error> {
+        Geometry::new(self.capacity, self.error_rate)
+            .map(|_| ())
+            .map_err(|error| {
+                Error::invalid_argument(format!("parameters 'CAPACITY' and 'ERROR_RATE': {error}"))
+            })
+    }
+
+    pub(crate) fn mode(&self) -> Result<Mode, Error> {
+        match &self.mode {
+            None => Ok(Mode::Auto),
+            Some(mode) => mode
+                .parse()
+                .map_err(|error| Error::invalid_argument(format!("parameter 'MODE': {error}"))),
+        }
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        let mut prefixes = Prefixes::default();
+        if let Some(prefix) = &self.key_prefix {
+            prefixes.server.clone_from(prefix);
+        }
+        if let Some(prefix) = &self.plain_key_prefix {
+            prefixes.plain.clone_from(prefix);
+        }
+        Reader { prefixes }
+    }
+
+    /// The store of the popularity sets: database 3 of the seen items' server (in a cluster, the cluster) when
+    /// nothing else is said; `None`: no topping up.
+    pub(crate) fn popularity(&self, seen: &Settings) -> Result<Option<Settings>, Error> {
+        if self.ranking_topk == 0 || self.popularity_topk == 0 {
+            return Ok(None);
+        }
+        match self.popularity_url.as_deref() {
+            Some("") => Ok(None),
+            Some(url) => self.parse("POPULARITY_URL", url).map(Some),
+            None if seen.is_cluster() => Ok(Some(seen.clone())),
+            None => seen
+                .clone()
+                .with_database(POPULARITY_DATABASE)
+                .map(Some)
+                .map_err(|error| {
+                    Error::invalid_argument(format!("parameter 'REDIS_URL': {error}"))
+                }),
+        }
+    }
+
+    pub(crate) fn popularity_every(&self) -> Result<Duration, Error> {
+        match self.popularity_refresh_seconds {
+            0 => Err(Error::invalid_argument(
+                "parameter 'POPULARITY_REFRESH_SECONDS' is 0; accepted: 1 and up",
+            )),
+            seconds => Ok(Duration::from_secs(u64::from(seconds))),
+        }
+    }
+
+    /// The online store that knows the users' top category, if one is named.
+    pub(crate) fn category(&self) -> Result<Option<(Settings, FeatureView)>, Error> {
+        let Some(url) = &self.category_url else {
+            return Ok(None);
+        };
+        let version: EntityKeyVersion = self.entity_key_serialization.parse().map_err(|error| {
+            Error::invalid_argument(format!("parameter 'ENTITY_KEY_SERIALIZATION': {error}"))
+        })?;
+        let features = [self.category_feature.as_str()];
+        let view = FeatureView::new(
+            &self.feast_project,
+            &self.feature_view,
+            &self.entity,
+            version,
+            features,
+        );
+        Ok(Some((self.parse("CATEGORY_URL", url)?, view)))
+    }
+}

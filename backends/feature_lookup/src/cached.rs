@@ -1,0 +1,275 @@
+//! Cached mode: a copy of a whole feature view, renewed in the background.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use hashbrown::HashMap;
+use saker_store::feast::{EntityId, FeatureView, load};
+use saker_store::{Connection, Pipeline, Reply, Settings, StoreError};
+use triton_backend::{Counter, Error, Gauge, ModelContext, log};
+
+use crate::column::{Columns, Feature};
+use crate::parameters::Parameters;
+use crate::{Meters, PADDING};
+
+/// How long each round trip of a load may take.
+const ROUND_TRIP: Duration = Duration::from_secs(10);
+/// Between two tries while a load waits for the store.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A view at one moment.
+pub(crate) struct Table {
+    rows: HashMap<i64, u32>,
+    columns: Columns,
+    /// The value of the version key when it was read.
+    version: Option<Vec<u8>>,
+}
+
+impl Table {
+    /// The row of an id. Ids need not be dense.
+    pub(crate) fn row(&self, id: i64) -> Option<u32> {
+        if id == PADDING {
+            None
+        } else {
+            self.rows.get(&id).copied()
+        }
+    }
+
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
+    }
+}
+
+/// The current table and the thread that renews it; dropping it joins the thread.
+pub(crate) struct Cache {
+    table: Arc<ArcSwap<Table>>,
+    refresher: Option<(Arc<Stop>, JoinHandle<()>)>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    /// Sleeps unless stopped; says whether it is.
+    fn sleep(&self, time: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = self
+            .wake
+            .wait_timeout_while(stopped, time, |stopped| !*stopped);
+        *woken.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// What a load needs.
+struct Source {
+    settings: Settings,
+    view: FeatureView,
+    features: Arc<[Feature]>,
+    version_key: Option<String>,
+    meters: Arc<Meters>,
+    stop: Arc<Stop>,
+}
+
+impl Cache {
+    /// Reads the view, waiting for the store if need be, and starts the thread.
+    pub(crate) fn load(
+        context: &ModelContext,
+        settings: Settings,
+        view: FeatureView,
+        features: Arc<[Feature]>,
+        parameters: &Parameters,
+        meters: Arc<Meters>,
+    ) -> Result<Self, Error> {
+        let url = settings.url().clone();
+        let stop = Arc::new(Stop::default());
+        let version_key = parameters.refresh_key.clone();
+        let source = Source {
+            settings,
+            view,
+            features,
+            version_key,
+            meters,
+            stop: Arc::clone(&stop),
+        };
+        let failures = context.counter(
+            "saker_feature_lookup_refresh_failures_total",
+            "Renewals of the cached view that failed; the old copy serves on",
+            &[],
+        )?;
+        let rows = context.gauge(
+            "saker_feature_lookup_rows",
+            "Entities in the cached view",
+            &[],
+        )?;
+
+        let begin = Instant::now();
+        let table = loop {
+            match source.read() {
+                Ok(table) => break table,
+                Err(_) if begin.elapsed() < parameters.load_timeout() => std::thread::sleep(RETRY),
+                Err(error) => {
+                    return Err(Error::unavailable(format!(
+                        "the cached view cannot be read from {url} within {} s (LOAD_TIMEOUT_SECONDS): {error}",
+                        parameters.load_timeout().as_secs()
+                    )));
+                }
+            }
+        };
+        log::info!(
+            "model '{}': {} entities of view '{}' read in {} ms",
+            context.name(),
+            table.rows.len(),
+            source.view.name(),
+            begin.elapsed().as_millis()
+        );
+        rows.set(table.rows.len() as f64);
+        let table = Arc::new(ArcSwap::from_pointee(table));
+        let refresher = match parameters.refresh_every() {
+            None => None,
+            Some(every) => {
+                let shared = Arc::clone(&table);
+                let thread = std::thread::Builder::new()
+                    .name("saker-refresh".into())
+                    .spawn(move || source.keep_fresh(&shared, every, &failures, &rows))
+                    .map_err(|error| {
+                        Error::internal(format!("no thread to renew the cached view: {error}"))
+                    })?;
+                Some((stop, thread))
+            }
+        };
+        Ok(Self { table, refresher })
+    }
+
+    /// The table as it is now; a renewal meanwhile does not change it.
+    pub(crate) fn table(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.refresher.take() {
+            stop.set();
+            // If it panicked, the last table has served on; there is nothing left to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Source {
+    fn keep_fresh(
+        &self,
+        table: &ArcSwap<Table>,
+        every: Duration,
+        failures: &Counter,
+        rows: &Gauge,
+    ) {
+        while !self.stop.sleep(every) {
+            match self.renew(table) {
+                Ok(Some(count)) => rows.set(count as f64),
+                Ok(None) => {}
+                Err(_) if self.stop.is_set() => return,
+                Err(error) => {
+                    failures.increment(1);
+                    if let Some(more) = self.meters.degraded_line.due() {
+                        log::warn!(
+                            "model '{}': view '{}' cannot be renewed, the copy at hand serves on: {error} ({more} more \
+                             since the last line)",
+                            self.meters.model,
+                            self.view.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the view anew, unless there is a version key and it has not changed. Gives the number of entities.
+    fn renew(&self, table: &ArcSwap<Table>) -> Result<Option<usize>, StoreError> {
+        if self.version_key.is_some() {
+            let mut connection = Connection::open(&self.settings)?;
+            if self.version(&mut connection)? == table.load().version {
+                return Ok(None);
+            }
+        }
+        let fresh = self.read()?;
+        let count = fresh.rows.len();
+        table.store(Arc::new(fresh));
+        Ok(Some(count))
+    }
+
+    fn read(&self) -> Result<Table, StoreError> {
+        let mut connection = Connection::open(&self.settings)?;
+        // Before the rows: if it changes meanwhile, they are read once more.
+        let version = self.version(&mut connection)?;
+        let mut rows = HashMap::new();
+        let mut columns = Columns::new(&self.features);
+        load(&mut connection, &self.view, ROUND_TRIP, &mut |id, row| {
+            if self.stop.is_set() {
+                return Err(StoreError::Data("the model is being unloaded".into()));
+            }
+            let id = match id {
+                EntityId::Int32(id) => i64::from(id),
+                EntityId::Int64(id) => id,
+                EntityId::String(_) | EntityId::Bytes(_) => return Ok(()),
+            };
+            columns.push_row(
+                &self.features,
+                |position| row.value(position),
+                |why| self.meters.unreadable(&why),
+            );
+            match rows.get(&id) {
+                // SCAN may give a key twice.
+                Some(&row) => columns.replace_with_last(&self.features, row as usize),
+                None => {
+                    let row = u32::try_from(rows.len())
+                        .map_err(|_| StoreError::Data("more than 4,294,967,295 entities".into()))?;
+                    rows.insert(id, row);
+                }
+            }
+            Ok(())
+        })?;
+        if rows.is_empty() {
+            return Err(StoreError::Data(format!(
+                "no entity with join key '{}' has view '{}': are project, view, database and entity key serialization \
+                 those that wrote it?",
+                self.view.join_key(),
+                self.view.name()
+            )));
+        }
+        Ok(Table {
+            rows,
+            columns,
+            version,
+        })
+    }
+
+    fn version(&self, connection: &mut Connection) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(key) = &self.version_key else {
+            return Ok(None);
+        };
+        let mut pipeline = Pipeline::new();
+        pipeline.command(key.as_bytes(), |cmd| {
+            cmd.arg("GET").arg(key);
+        });
+        match connection.run(&pipeline, ROUND_TRIP)?.pop() {
+            Some(Reply::BulkString(version)) => Ok(Some(version)),
+            Some(Reply::Nil) => Ok(None),
+            _ => Err(StoreError::Protocol(format!("GET {key}: not a string"))),
+        }
+    }
+}

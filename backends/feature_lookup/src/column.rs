@@ -1,0 +1,370 @@
+//! Features as columns of the types that the outputs declare.
+
+use saker_store::feast::Value;
+use triton_backend::{DataType, Error, Response, TensorConfig};
+
+/// One feature output.
+#[derive(Clone, Debug)]
+pub(crate) struct Feature {
+    /// Name of the feature and of the output.
+    pub(crate) name: String,
+    /// Position among the config's outputs.
+    output: usize,
+    data_type: DataType,
+    /// Elements per entity: 1, or the length of a list feature.
+    width: usize,
+    default: Vec<Number>,
+}
+
+/// A stored or default value before it takes the output's type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Number {
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+}
+
+impl Feature {
+    /// Reads the output's type and width, and its default, which is -1 for integers, 0 for floats and false for
+    /// booleans when `default` is none.
+    pub(crate) fn new(
+        output: usize,
+        config: &TensorConfig,
+        default: Option<serde_json::Value>,
+    ) -> Result<Self, Error> {
+        // The first dimension is the ids'; what follows must be known.
+        let width = config.dims.iter().skip(1).try_fold(1_usize, |width, &dim| {
+            usize::try_from(dim)
+                .ok()
+                .filter(|&dim| dim > 0)
+                .and_then(|dim| width.checked_mul(dim))
+        });
+        let width = width.ok_or_else(|| {
+            Error::invalid_argument(format!(
+                "output '{}' has dims {:?}; accepted: [-1], or [-1, n] for a list of n values",
+                config.name, config.dims
+            ))
+        })?;
+        let refuse = |value: &serde_json::Value| {
+            Error::invalid_argument(format!(
+                "parameter 'DEFAULTS' gives '{}' the value {value}; accepted: one {} or a list of {width}",
+                config.name, config.data_type
+            ))
+        };
+        let defaults = match &default {
+            None => vec![
+                match config.data_type {
+                    DataType::Fp32 | DataType::Fp64 => Number::Float(0.0),
+                    DataType::Bool => Number::Bool(false),
+                    _ => Number::Int(-1),
+                };
+                width
+            ],
+            Some(serde_json::Value::Array(values)) if values.len() == width => values
+                .iter()
+                .map(|value| json_number(value).ok_or_else(|| refuse(value)))
+                .collect::<Result<_, _>>()?,
+            Some(value) => vec![json_number(value).ok_or_else(|| refuse(value))?; width],
+        };
+        let feature = Self {
+            name: config.name.clone(),
+            output,
+            data_type: config.data_type,
+            width,
+            default: defaults,
+        };
+        let mut probe = Column::new(feature.data_type);
+        match (probe.push(&feature.default), default) {
+            (false, Some(value)) => Err(refuse(&value)),
+            _ => Ok(feature),
+        }
+    }
+
+    fn mismatch(&self, value: &Value) -> String {
+        format!(
+            "the store holds a {} for feature '{}', which does not fit the output's {} [-1, {}]",
+            value.type_name(),
+            self.name,
+            self.data_type,
+            self.width
+        )
+    }
+}
+
+fn json_number(value: &serde_json::Value) -> Option<Number> {
+    match value {
+        serde_json::Value::Bool(value) => Some(Number::Bool(*value)),
+        serde_json::Value::Number(number) => number
+            .as_i64()
+            .map(Number::Int)
+            .or_else(|| number.as_f64().map(Number::Float)),
+        _ => None,
+    }
+}
+
+/// The numbers of a value, in `out`; `false` for strings and bytes.
+fn numbers(value: &Value, out: &mut Vec<Number>) -> bool {
+    out.clear();
+    match value {
+        Value::Int32(value) => out.push(Number::Int(i64::from(*value))),
+        Value::Int64(value) | Value::UnixTimestamp(value) => out.push(Number::Int(*value)),
+        Value::Double(value) => out.push(Number::Float(*value)),
+        Value::Float(value) => out.push(Number::Float(f64::from(*value))),
+        Value::Bool(value) => out.push(Number::Bool(*value)),
+        Value::Int32List(list) => {
+            out.extend(list.val.iter().map(|&value| Number::Int(i64::from(value))))
+        }
+        Value::Int64List(list) | Value::UnixTimestampList(list) => {
+            out.extend(list.val.iter().map(|&value| Number::Int(value)));
+        }
+        Value::DoubleList(list) => out.extend(list.val.iter().map(|&value| Number::Float(value))),
+        Value::FloatList(list) => out.extend(
+            list.val
+                .iter()
+                .map(|&value| Number::Float(f64::from(value))),
+        ),
+        Value::BoolList(list) => out.extend(list.val.iter().map(|&value| Number::Bool(value))),
+        Value::Bytes(_) | Value::String(_) | Value::BytesList(_) | Value::StringList(_) => {
+            return false;
+        }
+    }
+    true
+}
+
+/// The values of one feature, row after row.
+#[derive(Clone, Debug)]
+enum Column {
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    Fp32(Vec<f32>),
+    Fp64(Vec<f64>),
+    Bool(Vec<bool>),
+}
+
+/// Calls `$body` with `$data` bound to the column's vector.
+macro_rules! each_type {
+    ($column:expr, $data:ident => $body:expr) => {
+        match $column {
+            Column::Int32($data) => $body,
+            Column::Int64($data) => $body,
+            Column::Fp32($data) => $body,
+            Column::Fp64($data) => $body,
+            Column::Bool($data) => $body,
+        }
+    };
+}
+
+impl Column {
+    fn new(data_type: DataType) -> Self {
+        match data_type {
+            DataType::Int64 => Self::Int64(Vec::new()),
+            DataType::Fp32 => Self::Fp32(Vec::new()),
+            DataType::Fp64 => Self::Fp64(Vec::new()),
+            DataType::Bool => Self::Bool(Vec::new()),
+            // The signature lets no other type through.
+            _ => Self::Int32(Vec::new()),
+        }
+    }
+
+    /// Appends the numbers if all of them fit the type; else appends nothing and says so.
+    fn push(&mut self, numbers: &[Number]) -> bool {
+        each_type!(self, data => {
+            let before = data.len();
+            for number in numbers {
+                match Fit::fit(*number) {
+                    Some(value) => data.push(value),
+                    None => {
+                        data.truncate(before);
+                        return false;
+                    }
+                }
+            }
+            true
+        })
+    }
+}
+
+/// What a number is in the output's type; `None` when it is none.
+trait Fit: Sized {
+    fn fit(number: Number) -> Option<Self>;
+}
+
+impl Fit for i32 {
+    fn fit(number: Number) -> Option<Self> {
+        i64::fit(number)?.try_into().ok()
+    }
+}
+
+impl Fit for i64 {
+    fn fit(number: Number) -> Option<Self> {
+        match number {
+            Number::Int(value) => Some(value),
+            Number::Bool(value) => Some(i64::from(value)),
+            Number::Float(_) => None,
+        }
+    }
+}
+
+impl Fit for f32 {
+    fn fit(number: Number) -> Option<Self> {
+        f64::fit(number).map(|value| value as f32)
+    }
+}
+
+impl Fit for f64 {
+    fn fit(number: Number) -> Option<Self> {
+        Some(match number {
+            Number::Int(value) => value as f64,
+            Number::Bool(value) => f64::from(u8::from(value)),
+            Number::Float(value) => value,
+        })
+    }
+}
+
+impl Fit for bool {
+    fn fit(number: Number) -> Option<Self> {
+        match number {
+            Number::Bool(value) => Some(value),
+            Number::Int(0) => Some(false),
+            Number::Int(1) => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// All features of some entities, row after row, in the order of the features.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    columns: Vec<Column>,
+    scratch: Vec<Number>,
+}
+
+impl Columns {
+    pub(crate) fn new(features: &[Feature]) -> Self {
+        Self {
+            columns: features
+                .iter()
+                .map(|feature| Column::new(feature.data_type))
+                .collect(),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        for column in &mut self.columns {
+            each_type!(column, data => data.clear());
+        }
+    }
+
+    /// Appends a row of defaults.
+    pub(crate) fn push_defaults(&mut self, features: &[Feature]) {
+        for (column, feature) in self.columns.iter_mut().zip(features) {
+            column.push(&feature.default);
+        }
+    }
+
+    /// Appends a row; `value` gives each feature by position. What is missing, or does not fit and is told to
+    /// `unreadable`, becomes that feature's default.
+    pub(crate) fn push_row(
+        &mut self,
+        features: &[Feature],
+        mut value: impl FnMut(usize) -> Result<Option<Value>, saker_store::StoreError>,
+        mut unreadable: impl FnMut(String),
+    ) {
+        for (position, (column, feature)) in self.columns.iter_mut().zip(features).enumerate() {
+            let fits = match value(position) {
+                Ok(None) => false,
+                Ok(Some(value)) => {
+                    let fits = numbers(&value, &mut self.scratch)
+                        && self.scratch.len() == feature.width
+                        && column.push(&self.scratch);
+                    if !fits {
+                        unreadable(feature.mismatch(&value));
+                    }
+                    fits
+                }
+                Err(error) => {
+                    unreadable(format!("feature '{}': {error}", feature.name));
+                    false
+                }
+            };
+            if !fits {
+                column.push(&feature.default);
+            }
+        }
+    }
+
+    /// Moves the last row to `row` and shortens by one: an entity that came twice.
+    pub(crate) fn replace_with_last(&mut self, features: &[Feature], row: usize) {
+        for (column, feature) in self.columns.iter_mut().zip(features) {
+            let width = feature.width;
+            each_type!(column, data => {
+                let last = data.len().saturating_sub(width);
+                data.copy_within(last.., row * width);
+                data.truncate(last);
+            });
+        }
+    }
+
+    /// Writes `count` rows from `start` to the outputs.
+    pub(crate) fn copy(
+        &self,
+        features: &[Feature],
+        start: usize,
+        count: usize,
+        response: &Response<'_>,
+        shape: &[i64],
+    ) -> Result<(), Error> {
+        for (column, feature) in self.columns.iter().zip(features) {
+            let shape = feature.shape(shape);
+            let range = start * feature.width..(start + count) * feature.width;
+            each_type!(column, data => response.write_at(feature.output, &shape, &data[range])?);
+        }
+        Ok(())
+    }
+
+    /// Writes the given rows to the outputs; `None` is a row of defaults.
+    pub(crate) fn gather(
+        &self,
+        features: &[Feature],
+        rows: &[Option<u32>],
+        response: &Response<'_>,
+        shape: &[i64],
+    ) -> Result<(), Error> {
+        for (column, feature) in self.columns.iter().zip(features) {
+            let width = feature.width;
+            let mut default = Column::new(feature.data_type);
+            default.push(&feature.default);
+            macro_rules! gather {
+                ($($kind:ident),*) => {
+                    match (column, &default) {
+                        $((Column::$kind(data), Column::$kind(default)) => {
+                            if let Some(out) = response.output_at(feature.output, &feature.shape(shape))? {
+                                for (out, row) in out.chunks_exact_mut(width).zip(rows) {
+                                    let row = row.and_then(|row| {
+                                        data.get(row as usize * width..(row as usize + 1) * width)
+                                    });
+                                    out.copy_from_slice(row.unwrap_or(default));
+                                }
+                            }
+                        })*
+                        _ => return Err(Error::internal("a column of another type than its output")),
+                    }
+                };
+            }
+            gather!(Int32, Int64, Fp32, Fp64, Bool);
+        }
+        Ok(())
+    }
+}
+
+impl Feature {
+    /// The output's shape for ids of this shape.
+    fn shape(&self, ids: &[i64]) -> Vec<i64> {
+        let mut shape = ids.to_vec();
+        if self.width > 1 {
+            shape.push(self.width as i64);
+        }
+        shape
+    }
+}

@@ -1,0 +1,141 @@
+//! The parameters of config.pbtxt; README.md describes each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use saker_store::Settings;
+use saker_store::feast::{EntityKeyVersion, FeatureView};
+use serde::Deserialize;
+use triton_backend::Error;
+
+/// See README.md.
+#[derive(Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub struct Parameters {
+    redis_url: String,
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    #[serde(default = "feast_project")]
+    feast_project: String,
+    #[serde(default = "feature_view")]
+    feature_view: String,
+    #[serde(default = "entity")]
+    pub(crate) entity: String,
+    #[serde(default = "entity_key_serialization")]
+    entity_key_serialization: String,
+    #[serde(default)]
+    defaults: Option<String>,
+    #[serde(default)]
+    default_user_age: Option<i64>,
+    #[serde(default = "deadline_ms")]
+    deadline_ms: u32,
+    #[serde(default)]
+    tls_ca: Option<PathBuf>,
+    #[serde(default = "refresh_seconds")]
+    refresh_seconds: u32,
+    #[serde(default)]
+    pub(crate) refresh_key: Option<String>,
+    #[serde(default = "load_timeout_seconds")]
+    load_timeout_seconds: u32,
+}
+
+/// Where the features are read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// From the store, for each batch.
+    #[default]
+    Online,
+    /// From a copy of the whole view.
+    Cached,
+}
+
+fn feast_project() -> String {
+    "my_feast_repo".into()
+}
+
+fn feature_view() -> String {
+    "user_features".into()
+}
+
+fn entity() -> String {
+    "user_id".into()
+}
+
+fn entity_key_serialization() -> String {
+    "3".into()
+}
+
+fn deadline_ms() -> u32 {
+    20
+}
+
+fn refresh_seconds() -> u32 {
+    300
+}
+
+fn load_timeout_seconds() -> u32 {
+    10
+}
+
+impl Parameters {
+    /// The store, without a connection.
+    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+        if self.deadline_ms == 0 {
+            return Err(Error::invalid_argument(
+                "parameter 'DEADLINE_MS' is 0; accepted: 1 and up",
+            ));
+        }
+        let settings = Settings::parse(&self.redis_url, self.tls_ca.as_deref())
+            .map_err(|error| Error::invalid_argument(format!("parameter 'REDIS_URL': {error}")))?;
+        Ok(settings.with_deadline(Duration::from_millis(u64::from(self.deadline_ms))))
+    }
+
+    /// The view with these features.
+    pub(crate) fn view(
+        &self,
+        features: impl Iterator<Item = String>,
+    ) -> Result<FeatureView, Error> {
+        let version: EntityKeyVersion = self.entity_key_serialization.parse().map_err(|error| {
+            Error::invalid_argument(format!("parameter 'ENTITY_KEY_SERIALIZATION': {error}"))
+        })?;
+        Ok(FeatureView::new(
+            &self.feast_project,
+            &self.feature_view,
+            &self.entity,
+            version,
+            features,
+        ))
+    }
+
+    /// The default of each feature that has one of its own.
+    pub(crate) fn defaults(&self) -> Result<BTreeMap<String, serde_json::Value>, Error> {
+        let mut defaults: BTreeMap<String, serde_json::Value> = match &self.defaults {
+            None => BTreeMap::new(),
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                Error::invalid_argument(format!(
+                    "parameter 'DEFAULTS' is '{text}': {error}; accepted: a JSON object such as {{\"gender\": -1}}"
+                ))
+            })?,
+        };
+        if let Some(age) = self.default_user_age
+            && defaults.insert("age".into(), age.into()).is_some()
+        {
+            return Err(Error::invalid_argument(
+                "parameters 'DEFAULT_USER_AGE' and 'DEFAULTS' both give 'age'; accepted: one of them",
+            ));
+        }
+        Ok(defaults)
+    }
+
+    /// How often the copy is renewed; `None`: never.
+    pub(crate) fn refresh_every(&self) -> Option<Duration> {
+        (self.refresh_seconds > 0).then(|| Duration::from_secs(u64::from(self.refresh_seconds)))
+    }
+
+    /// How long the load of a cached model waits for the store.
+    pub(crate) fn load_timeout(&self) -> Duration {
+        Duration::from_secs(u64::from(self.load_timeout_seconds))
+    }
+}
