@@ -96,7 +96,7 @@ pub enum IntType {
 pub enum Statistic {
     /// Rows of the group; int32. The same whatever the value column, so it is given once.
     Count,
-    /// Sum of the group's values, in the value column's type.
+    /// Sum of the group's values; float32 for a float32 column, otherwise float64.
     Sum,
     /// Mean; float32.
     Mean,
@@ -104,9 +104,9 @@ pub enum Statistic {
     Std,
     /// Variance with one delta degree of freedom; float32; NaN in a group of one row.
     Var,
-    /// Least value, in the value column's type.
+    /// Least value; type as the sum's.
     Min,
-    /// Greatest value, in the value column's type.
+    /// Greatest value; type as the sum's.
     Max,
 }
 
@@ -281,10 +281,6 @@ pub enum Operator {
         /// Weight of the overall mean, in rows.
         #[serde(default = "twenty")]
         p_smooth: f64,
-        /// Folds; more than 1 encodes a training row from the other folds' rows only, so that its own target does not leak
-        /// (`Workflow::apply_training`). Serving always uses all rows.
-        #[serde(default = "one")]
-        kfold: usize,
         /// Keys: each column by itself, or the combination of all.
         #[serde(default)]
         group: Grouping,
@@ -591,14 +587,9 @@ impl Operator {
                     return fail("columns must name what to aggregate");
                 }
             }
-            Self::TargetEncoding {
-                p_smooth, kfold, ..
-            } => {
+            Self::TargetEncoding { p_smooth, .. } => {
                 if !(p_smooth.is_finite() && *p_smooth >= 0.0) {
                     return fail("p_smooth must be a number, at least 0");
-                }
-                if *kfold == 0 {
-                    return fail("kfold must be at least 1");
                 }
             }
             Self::Rename { name, postfix } => match (name, postfix) {

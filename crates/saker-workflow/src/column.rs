@@ -1,0 +1,143 @@
+//! Typed columns as borrowed slices: what kernels read and write.
+
+use std::fmt;
+
+/// Element type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// 32-bit integers.
+    Int32,
+    /// 64-bit integers.
+    Int64,
+    /// 32-bit floats; NaN is a missing value.
+    Float32,
+    /// 64-bit floats; NaN is a missing value.
+    Float64,
+    /// Truth values.
+    Bool,
+    /// UTF-8 strings.
+    String,
+}
+
+impl DType {
+    pub(crate) fn is_integer(self) -> bool {
+        matches!(self, Self::Int32 | Self::Int64)
+    }
+
+    pub(crate) fn is_numeric(self) -> bool {
+        !matches!(self, Self::Bool | Self::String)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Float32 => "float32",
+            Self::Float64 => "float64",
+            Self::Bool => "bool",
+            Self::String => "string",
+        })
+    }
+}
+
+/// A column's values, `[rows]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Slice<'a> {
+    /// 32-bit integers.
+    Int32(&'a [i32]),
+    /// 64-bit integers.
+    Int64(&'a [i64]),
+    /// 32-bit floats.
+    Float32(&'a [f32]),
+    /// 64-bit floats.
+    Float64(&'a [f64]),
+    /// Truth values.
+    Bool(&'a [bool]),
+    /// UTF-8 strings.
+    String(&'a [&'a [u8]]),
+}
+
+impl Slice<'_> {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Int32(_) => DType::Int32,
+            Self::Int64(_) => DType::Int64,
+            Self::Float32(_) => DType::Float32,
+            Self::Float64(_) => DType::Float64,
+            Self::Bool(_) => DType::Bool,
+            Self::String(_) => DType::String,
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Int32(v) => v.len(),
+            Self::Int64(v) => v.len(),
+            Self::Float32(v) => v.len(),
+            Self::Float64(v) => v.len(),
+            Self::Bool(v) => v.len(),
+            Self::String(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where a column is written, `[rows]`.
+#[derive(Debug)]
+pub enum SliceMut<'a> {
+    /// 32-bit integers.
+    Int32(&'a mut [i32]),
+    /// 64-bit integers.
+    Int64(&'a mut [i64]),
+    /// 32-bit floats.
+    Float32(&'a mut [f32]),
+    /// 64-bit floats.
+    Float64(&'a mut [f64]),
+    /// Truth values.
+    Bool(&'a mut [bool]),
+}
+
+impl SliceMut<'_> {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Int32(_) => DType::Int32,
+            Self::Int64(_) => DType::Int64,
+            Self::Float32(_) => DType::Float32,
+            Self::Float64(_) => DType::Float64,
+            Self::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Int32(v) => v.len(),
+            Self::Int64(v) => v.len(),
+            Self::Float32(v) => v.len(),
+            Self::Float64(v) => v.len(),
+            Self::Bool(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Values and, where a column can be null and its type has no NaN, which rows hold one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column<'a> {
+    pub(crate) values: Slice<'a>,
+    pub(crate) valid: Option<&'a [bool]>,
+}

@@ -1,0 +1,509 @@
+//! From operators and their fitted state to programs, with every type checked.
+
+use std::sync::Arc;
+
+use crate::column::DType;
+use crate::definition::{
+    Chain, FloatType, Function, Grouping, IntType, Operator, joined_statistics,
+};
+use crate::error::Error;
+use crate::fitted::Fitted;
+use crate::program::{Encoder, Expression, Kernel, Node};
+use crate::vocabulary::{GroupTable, Vocabulary};
+
+/// A column between operators.
+#[derive(Debug, Clone)]
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    pub(crate) dtype: DType,
+    /// Whether the column holds lists of `dtype`.
+    pub(crate) list: bool,
+    pub(crate) expression: Expression,
+    /// Number of codes, for categorical columns.
+    pub(crate) cardinality: Option<usize>,
+    pub(crate) vocabulary: Option<Arc<Vocabulary>>,
+}
+
+impl Variable {
+    pub(crate) fn input(name: &str, dtype: DType, list: bool, index: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            dtype,
+            list,
+            expression: Expression::Input(index),
+            cardinality: None,
+            vocabulary: None,
+        }
+    }
+
+    fn apply(&self, dtype: DType, kernel: Kernel) -> Self {
+        apply(
+            self.name.clone(),
+            dtype,
+            self.list,
+            kernel,
+            vec![self.expression.clone()],
+        )
+    }
+
+    fn require(&self, accepted: bool, types: &str) -> Result<(), Error> {
+        if accepted {
+            Ok(())
+        } else {
+            Err(Error::types(&self.name, self.type_name(), types))
+        }
+    }
+
+    fn numeric(&self) -> Result<(), Error> {
+        self.require(self.dtype.is_numeric(), "int32, int64, float32 or float64")
+    }
+
+    fn scalar(&self) -> Result<(), Error> {
+        self.require(!self.list, "one value a row, not lists")
+    }
+
+    fn type_name(&self) -> String {
+        if self.list {
+            format!("list of {}", self.dtype)
+        } else {
+            self.dtype.to_string()
+        }
+    }
+}
+
+fn apply(
+    name: String,
+    dtype: DType,
+    list: bool,
+    kernel: Kernel,
+    arguments: Vec<Expression>,
+) -> Variable {
+    Variable {
+        name,
+        dtype,
+        list,
+        expression: Expression::Apply(Arc::new(Node {
+            kernel,
+            arguments,
+            dtype,
+        })),
+        cardinality: None,
+        vocabulary: None,
+    }
+}
+
+/// Compiles a chain up to the operator before `until`.
+pub(crate) fn chain(
+    chain: &Chain,
+    fitted: &[Fitted],
+    until: usize,
+    input: &dyn Fn(&str) -> Result<Variable, Error>,
+) -> Result<Vec<Variable>, Error> {
+    let mut columns = chain
+        .columns
+        .iter()
+        .map(|name| input(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (operator, fitted) in chain.operators.iter().zip(fitted).take(until) {
+        columns = compile(operator, fitted, &columns, input)?;
+    }
+    Ok(columns)
+}
+
+/// Compiles one operator over its columns. `input` finds the workflow's input columns, for operators that read some besides theirs.
+pub(crate) fn compile(
+    operator: &Operator,
+    fitted: &Fitted,
+    columns: &[Variable],
+    input: &dyn Fn(&str) -> Result<Variable, Error>,
+) -> Result<Vec<Variable>, Error> {
+    let each = |f: &dyn Fn(&Variable) -> Result<Variable, Error>| {
+        columns.iter().map(f).collect::<Result<Vec<_>, _>>()
+    };
+    match operator {
+        Operator::Categorify {
+            num_buckets,
+            encode_type,
+            padding,
+            dtype,
+            hash,
+            ..
+        } => {
+            let Fitted::Vocabularies(vocabularies) = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            let dtype = match dtype {
+                IntType::Int32 => DType::Int32,
+                IntType::Int64 => DType::Int64,
+            };
+            let encode = |name: String, vocabulary: &Arc<Vocabulary>, keys: &[Variable]| {
+                for (key, lookup) in keys.iter().zip(&vocabulary.index().columns) {
+                    check_key(key, lookup.is_string())?;
+                }
+                let encoder = Encoder {
+                    vocabulary: Arc::clone(vocabulary),
+                    num_buckets: *num_buckets as u64,
+                    padding: *padding,
+                    hash: *hash,
+                };
+                let arguments = keys.iter().map(|key| key.expression.clone()).collect();
+                let list = keys.iter().any(|key| key.list);
+                let mut column = apply(name, dtype, list, Kernel::Encode(encoder), arguments);
+                column.cardinality = Some(vocabulary.cardinality());
+                column.vocabulary = Some(Arc::clone(vocabulary));
+                Ok(column)
+            };
+            let vocabulary = |position: usize| {
+                vocabularies
+                    .get(position)
+                    .ok_or_else(|| not_fitted(operator, columns))
+            };
+            match encode_type {
+                Grouping::Separate => columns
+                    .iter()
+                    .enumerate()
+                    .map(|(position, column)| {
+                        encode(
+                            column.name.clone(),
+                            vocabulary(position)?,
+                            std::slice::from_ref(column),
+                        )
+                    })
+                    .collect(),
+                Grouping::Joint => each(&|column| {
+                    encode(
+                        column.name.clone(),
+                        vocabulary(0)?,
+                        std::slice::from_ref(column),
+                    )
+                }),
+                Grouping::Combo => {
+                    if columns.len() > 1 {
+                        columns.iter().try_for_each(Variable::scalar)?;
+                    }
+                    Ok(vec![encode(joined(columns, "_"), vocabulary(0)?, columns)?])
+                }
+            }
+        }
+        Operator::HashBucket { num_buckets, hash } => each(&|column| {
+            let mut hashed = column.apply(
+                DType::Int32,
+                Kernel::Hash {
+                    num_buckets: u64::from(*num_buckets),
+                    key: *hash,
+                },
+            );
+            hashed.cardinality = Some(*num_buckets as usize);
+            Ok(hashed)
+        }),
+        Operator::HashedCross { num_buckets, hash } => {
+            columns.iter().try_for_each(Variable::scalar)?;
+            let mut crossed = apply(
+                joined(columns, "_X_"),
+                DType::Int32,
+                false,
+                Kernel::Hash {
+                    num_buckets: u64::from(*num_buckets),
+                    key: *hash,
+                },
+                columns.iter().map(|c| c.expression.clone()).collect(),
+            );
+            crossed.cardinality = Some(*num_buckets as usize);
+            Ok(vec![crossed])
+        }
+        Operator::Bucketize { boundaries } => each(&|column| {
+            column.numeric()?;
+            let mut buckets = column.apply(DType::Int32, Kernel::Bucketize(boundaries.clone()));
+            buckets.cardinality = Some(boundaries.len() + 1);
+            Ok(buckets)
+        }),
+        Operator::LogOp => each(&|column| {
+            column.numeric()?;
+            Ok(column.apply(DType::Float32, Kernel::Log))
+        }),
+        Operator::Normalize { dtype } => {
+            let Fitted::Moments { means, stds } = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            each(&|column| {
+                column.numeric()?;
+                let find = |numbers: &std::collections::BTreeMap<String, f64>| {
+                    numbers
+                        .get(&column.name)
+                        .copied()
+                        .ok_or_else(|| not_fitted(operator, std::slice::from_ref(column)))
+                };
+                let (mean, std) = (find(means)?, find(stds)?);
+                Ok(column.apply(float(*dtype), Kernel::Normalize { mean, std }))
+            })
+        }
+        Operator::NormalizeMinMax { dtype } => {
+            let Fitted::Extremes { mins, maxs } = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            each(&|column| {
+                column.numeric()?;
+                let (Some(&min), Some(&max)) = (mins.get(&column.name), maxs.get(&column.name))
+                else {
+                    return Err(not_fitted(operator, std::slice::from_ref(column)));
+                };
+                Ok(column.apply(float(*dtype), Kernel::NormalizeMinMax { min, max }))
+            })
+        }
+        Operator::Clip { min, max } => each(&|column| {
+            column.numeric()?;
+            for bound in [min, max].into_iter().flatten() {
+                check_whole(column, *bound)?;
+            }
+            Ok(column.apply(
+                column.dtype,
+                Kernel::Clip {
+                    min: *min,
+                    max: *max,
+                },
+            ))
+        }),
+        Operator::FillMissing {
+            value,
+            add_binary_cols,
+        } => {
+            let mut filled = Vec::new();
+            for column in columns {
+                column.numeric()?;
+                check_whole(column, *value)?;
+                filled.push(column.apply(column.dtype, Kernel::Fill(*value)));
+                if *add_binary_cols {
+                    filled.push(flag(column));
+                }
+            }
+            Ok(filled)
+        }
+        Operator::FillMedian { add_binary_cols } => {
+            let Fitted::Medians { medians } = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            let mut filled = Vec::new();
+            for column in columns {
+                column.numeric()?;
+                let median = *medians
+                    .get(&column.name)
+                    .ok_or_else(|| not_fitted(operator, std::slice::from_ref(column)))?;
+                filled.push(column.apply(column.dtype, Kernel::Fill(median)));
+                if *add_binary_cols {
+                    filled.push(flag(column));
+                }
+            }
+            Ok(filled)
+        }
+        // The rows of lists are cut by the bulk side; their type stays.
+        Operator::ListSlice { .. } | Operator::ValueCount => each(&|column| {
+            column.require(column.list, "lists")?;
+            Ok(column.clone())
+        }),
+        Operator::DifferenceLag { partition, shift } => {
+            let partition = partition
+                .iter()
+                .map(|name| input(name))
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut differences = Vec::new();
+            for column in columns {
+                column.numeric()?;
+                column.scalar()?;
+                for &shift in shift {
+                    let arguments = std::iter::once(column)
+                        .chain(&partition)
+                        .map(|c| c.expression.clone())
+                        .collect();
+                    differences.push(apply(
+                        format!("{}_difference_lag_{shift}", column.name),
+                        DType::Float32,
+                        false,
+                        Kernel::DifferenceLag(shift),
+                        arguments,
+                    ));
+                }
+            }
+            Ok(differences)
+        }
+        Operator::JoinGroupby {
+            columns: aggregated,
+            stats,
+            group,
+        } => {
+            let Fitted::Groups(tables) = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            let mut outputs = Vec::new();
+            for ((key, members), table) in key_groups(*group, columns).into_iter().zip(tables) {
+                let row = find_row(members, table)?;
+                for (name, (value, _)) in joined_statistics(&key, aggregated, stats) {
+                    let (single, values) = table
+                        .column(&name)
+                        .ok_or_else(|| not_fitted(operator, members))?;
+                    let mean_like = ["_mean", "_std", "_var"]
+                        .iter()
+                        .any(|suffix| name.ends_with(suffix));
+                    let (dtype, absent) = match value {
+                        None => (DType::Int32, 0.0),
+                        Some(_) if single || mean_like => (DType::Float32, f64::NAN),
+                        Some(_) => (DType::Float64, f64::NAN),
+                    };
+                    let kernel = Kernel::Gather {
+                        values: values.to_vec(),
+                        absent,
+                    };
+                    outputs.push(apply(name, dtype, false, kernel, vec![row.clone()]));
+                }
+            }
+            Ok(outputs)
+        }
+        Operator::TargetEncoding {
+            target,
+            p_smooth,
+            group,
+        } => {
+            let Fitted::Target { tables, mean } = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            let mut outputs = Vec::new();
+            for ((key, members), table) in key_groups(*group, columns).into_iter().zip(tables) {
+                let column = |name: String| {
+                    table
+                        .column(&name)
+                        .map(|(_, values)| values)
+                        .ok_or_else(|| not_fitted(operator, members))
+                };
+                let counts = column(format!("{key}_count"))?;
+                let sums = column(format!("{key}_{target}_sum"))?;
+                let values = sums
+                    .iter()
+                    .zip(counts)
+                    .map(|(sum, count)| (sum + p_smooth * mean) / (count + p_smooth))
+                    .collect();
+                let kernel = Kernel::Gather {
+                    values,
+                    absent: *mean,
+                };
+                outputs.push(apply(
+                    format!("TE_{key}_{target}"),
+                    DType::Float32,
+                    false,
+                    kernel,
+                    vec![find_row(members, table)?],
+                ));
+            }
+            Ok(outputs)
+        }
+        Operator::Rename { .. } => {
+            let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+            Ok(operator
+                .output_names(&names)
+                .into_iter()
+                .zip(columns)
+                .map(|(name, column)| Variable {
+                    name,
+                    ..column.clone()
+                })
+                .collect())
+        }
+        Operator::LambdaOp(function) => each(&|column| match function {
+            Function::Hour | Function::Weekday => {
+                column.require(column.dtype.is_integer(), "int32 or int64, Unix seconds")?;
+                let (kernel, values) = match function {
+                    Function::Hour => (Kernel::Hour, 24),
+                    _ => (Kernel::Weekday, 7),
+                };
+                let mut column = column.apply(DType::Int32, kernel);
+                column.cardinality = Some(values);
+                Ok(column)
+            }
+            Function::Sine { period } => {
+                column.numeric()?;
+                Ok(column.apply(DType::Float32, Kernel::Sine(*period)))
+            }
+            Function::Cosine { period } => {
+                column.numeric()?;
+                Ok(column.apply(DType::Float32, Kernel::Cosine(*period)))
+            }
+        }),
+    }
+}
+
+fn flag(column: &Variable) -> Variable {
+    let mut flag = column.apply(DType::Bool, Kernel::IsMissing);
+    flag.name = format!("{}_filled", column.name);
+    flag
+}
+
+fn float(dtype: FloatType) -> DType {
+    match dtype {
+        FloatType::Float32 => DType::Float32,
+        FloatType::Float64 => DType::Float64,
+    }
+}
+
+fn joined(columns: &[Variable], separator: &str) -> String {
+    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+    names.join(separator)
+}
+
+/// The keys of a grouping with the columns that form each.
+pub(crate) fn key_groups(group: Grouping, columns: &[Variable]) -> Vec<(String, &[Variable])> {
+    match group {
+        Grouping::Separate => columns
+            .iter()
+            .map(|c| (c.name.clone(), std::slice::from_ref(c)))
+            .collect(),
+        Grouping::Joint | Grouping::Combo => vec![(joined(columns, "_"), columns)],
+    }
+}
+
+fn find_row(keys: &[Variable], table: &GroupTable) -> Result<Expression, Error> {
+    for (key, lookup) in keys.iter().zip(&table.index.columns) {
+        key.scalar()?;
+        check_key(key, lookup.is_string())?;
+    }
+    let row = apply(
+        String::new(),
+        DType::Int64,
+        false,
+        Kernel::FindRow(Arc::clone(&table.index)),
+        keys.iter().map(|key| key.expression.clone()).collect(),
+    );
+    Ok(row.expression)
+}
+
+fn check_key(key: &Variable, string: bool) -> Result<(), Error> {
+    key.require(
+        string == (key.dtype == DType::String),
+        if string {
+            "string, as the fitted keys"
+        } else {
+            "int32, int64, float32, float64 or bool, as the fitted keys are integers"
+        },
+    )
+}
+
+fn check_whole(column: &Variable, value: f64) -> Result<(), Error> {
+    let (low, high) = match column.dtype {
+        DType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+        DType::Int64 => (i64::MIN as f64, i64::MAX as f64),
+        _ => return Ok(()),
+    };
+    if value.fract() == 0.0 && (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Value {
+        column: column.name.clone(),
+        value: value.to_string(),
+        accepted: format!("a whole number in the range of {}", column.dtype),
+    })
+}
+
+fn not_fitted(operator: &Operator, columns: &[Variable]) -> Error {
+    Error::Fit {
+        column: joined(columns, ", "),
+        operator: operator.name(),
+        reason: "the workflow holds no fitted state for it; fit the workflow again".to_owned(),
+    }
+}

@@ -1,0 +1,177 @@
+//! Pure functions over slices: the arithmetic of every operator, without allocation.
+//!
+//! Input and output have the same length; where they differ, the shorter decides. Missing values are NaN in floats; integers have
+//! none here, the caller replaces the output of a null row.
+
+use std::f64::consts::PI;
+
+/// A number a kernel can read.
+pub trait Number: Copy + PartialOrd {
+    /// The value in float64.
+    fn to_f64(self) -> f64;
+    /// The value in float32.
+    fn to_f32(self) -> f32;
+    /// Its bits as an unsigned integer, not sign-extended.
+    fn bits(self) -> u64;
+    /// Whether it is NaN.
+    fn is_missing(self) -> bool;
+    /// (x - offset) / scale; float32 in its own arithmetic, everything else in float64.
+    fn scaled(self, offset: f64, scale: f64) -> f64;
+    /// x - y; float32 in its own arithmetic, everything else in float64.
+    fn difference(self, other: Self) -> f64;
+    /// The nearest value of this type to a float64, without its fraction for integers.
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! number {
+    ($type:ty, $bits:expr, $missing:expr, $wide:ty) => {
+        impl Number for $type {
+            #[inline]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline]
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
+            #[inline]
+            fn bits(self) -> u64 {
+                $bits(self)
+            }
+            #[inline]
+            fn is_missing(self) -> bool {
+                $missing(self)
+            }
+            #[inline]
+            fn scaled(self, offset: f64, scale: f64) -> f64 {
+                ((self as $wide - offset as $wide) / scale as $wide) as f64
+            }
+            #[inline]
+            fn difference(self, other: Self) -> f64 {
+                (self as $wide - other as $wide) as f64
+            }
+            #[inline]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+        }
+    };
+}
+
+number!(i32, |x: i32| u64::from(x as u32), |_| false, f64);
+number!(i64, |x: i64| x as u64, |_| false, f64);
+number!(f32, |x: f32| u64::from(x.to_bits()), f32::is_nan, f32);
+number!(f64, f64::to_bits, f64::is_nan, f64);
+
+/// Writes `f` of every element.
+#[inline]
+pub fn map<T: Copy, U>(input: &[T], output: &mut [U], f: impl Fn(T) -> U) {
+    for (out, &x) in output.iter_mut().zip(input) {
+        *out = f(x);
+    }
+}
+
+/// (x - mean) / std, or x - mean where std is not positive.
+pub fn normalize<T: Number, U: Number>(input: &[T], mean: f64, std: f64, output: &mut [U]) {
+    let scale = if std > 0.0 { std } else { 1.0 };
+    map(input, output, |x| U::from_f64(x.scaled(mean, scale)));
+}
+
+/// (x - min) / (max - min); 0.5 where min = max; NaN stays.
+pub fn normalize_min_max<T: Number, U: Number>(input: &[T], min: f64, max: f64, output: &mut [U]) {
+    let range = max - min;
+    if range > 0.0 {
+        map(input, output, |x| U::from_f64(x.scaled(min, range)));
+    } else {
+        map(input, output, |x| {
+            U::from_f64(if x.is_missing() { f64::NAN } else { 0.5 })
+        });
+    }
+}
+
+/// ln(x + 1) in float32.
+pub fn log<T: Number>(input: &[T], output: &mut [f32]) {
+    map(input, output, |x| (x.to_f32() + 1.0).ln());
+}
+
+/// The number of ascending boundaries ≤ x; NaN counts as greater than all.
+pub fn bucketize<T: Number>(input: &[T], boundaries: &[f64], output: &mut [i32]) {
+    map(input, output, |x| {
+        let x = x.to_f64();
+        // Not `boundary <= x`: NaN must count every boundary.
+        #[allow(clippy::neg_cmp_op_on_partial_ord)]
+        let count = if boundaries.len() <= 16 {
+            boundaries.iter().filter(|&&b| !(x < b)).count()
+        } else {
+            boundaries.partition_point(|&b| !(x < b))
+        };
+        count as i32
+    });
+}
+
+/// Limits x to [min, max]; NaN stays.
+pub fn clip<T: Number>(input: &[T], min: Option<T>, max: Option<T>, output: &mut [T]) {
+    map(input, output, |mut x| {
+        if let Some(min) = min
+            && x < min
+        {
+            x = min;
+        }
+        if let Some(max) = max
+            && x > max
+        {
+            x = max;
+        }
+        x
+    });
+}
+
+/// Replaces NaN.
+pub fn fill<T: Number>(input: &[T], value: T, output: &mut [T]) {
+    map(input, output, |x| if x.is_missing() { value } else { x });
+}
+
+/// Hour of the day, 0 to 23, of Unix seconds in UTC.
+pub fn hour<T: Into<i64> + Copy>(input: &[T], output: &mut [i32]) {
+    map(input, output, |t| {
+        t.into().div_euclid(3_600).rem_euclid(24) as i32
+    });
+}
+
+/// Day of the week, Monday = 0, of Unix seconds in UTC (1 January 1970 was a Thursday).
+pub fn weekday<T: Into<i64> + Copy>(input: &[T], output: &mut [i32]) {
+    map(input, output, |t| {
+        (t.into().div_euclid(86_400) + 3).rem_euclid(7) as i32
+    });
+}
+
+/// sin(2π x / period), computed in float64.
+pub fn sine<T: Number>(input: &[T], period: f64, output: &mut [f32]) {
+    map(input, output, |x| {
+        (2.0 * PI * x.to_f64() / period).sin() as f32
+    });
+}
+
+/// cos(2π x / period), computed in float64.
+pub fn cosine<T: Number>(input: &[T], period: f64, output: &mut [f32]) {
+    map(input, output, |x| {
+        (2.0 * PI * x.to_f64() / period).cos() as f32
+    });
+}
+
+/// The row `shift` before `row`, if there is one.
+#[inline]
+pub fn lagged(row: usize, shift: i64, rows: usize) -> Option<usize> {
+    let other = (row as i64).checked_sub(shift)?;
+    usize::try_from(other).ok().filter(|&other| other < rows)
+}
+
+/// x - (x of the row `shift` before); NaN where there is none.
+pub fn difference_lag<T: Number>(input: &[T], shift: i64, output: &mut [f32]) {
+    for (row, out) in output.iter_mut().enumerate().take(input.len()) {
+        *out = match lagged(row, shift, input.len()) {
+            Some(other) => input[row].difference(input[other]) as f32,
+            None => f32::NAN,
+        };
+    }
+}

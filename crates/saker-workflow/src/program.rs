@@ -1,0 +1,590 @@
+//! Compiled operators: a tree of kernels per output column, and its evaluation over slices.
+//!
+//! The same programs transform training data in bulk and requests when serving.
+
+use std::sync::Arc;
+
+use crate::column::{Column, DType, Slice, SliceMut};
+use crate::definition::HashKey;
+use crate::hash;
+use crate::kernels::{self, Number};
+use crate::lookup::{ABSENT, KeyIndex};
+
+/// A column as a tree: an input, or a kernel over columns.
+#[derive(Debug, Clone)]
+pub(crate) enum Expression {
+    Input(usize),
+    Apply(Arc<Node>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) kernel: Kernel,
+    pub(crate) arguments: Vec<Expression>,
+    pub(crate) dtype: DType,
+}
+
+/// What a node computes. Types were checked when it was compiled.
+#[derive(Debug)]
+pub(crate) enum Kernel {
+    IsMissing,
+    Encode(Encoder),
+    /// Row of the key in a table, -1 when absent; int64.
+    FindRow(Arc<KeyIndex>),
+    /// A table's value by row; `absent` for row -1. int32, float32 or float64.
+    Gather {
+        values: Vec<f64>,
+        absent: f64,
+    },
+    Hash {
+        num_buckets: u64,
+        key: HashKey,
+    },
+    Bucketize(Vec<f64>),
+    Log,
+    Normalize {
+        mean: f64,
+        std: f64,
+    },
+    NormalizeMinMax {
+        min: f64,
+        max: f64,
+    },
+    Clip {
+        min: Option<f64>,
+        max: Option<f64>,
+    },
+    Fill(f64),
+    /// First argument minus its lagged self; NaN where any other argument differs.
+    DifferenceLag(i64),
+    Hour,
+    Weekday,
+    Sine(f64),
+    Cosine(f64),
+}
+
+/// Categorify: from keys to codes.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    pub(crate) vocabulary: Arc<crate::vocabulary::Vocabulary>,
+    pub(crate) num_buckets: u64,
+    pub(crate) padding: Option<i64>,
+    pub(crate) hash: HashKey,
+}
+
+/// Intermediate columns, kept between runs so that a run allocates nothing once they have grown.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    slots: Vec<Slot>,
+    keys: Vec<u128>,
+    hashes: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    int32: Vec<i32>,
+    int64: Vec<i64>,
+    float32: Vec<f32>,
+    float64: Vec<f64>,
+    boolean: Vec<bool>,
+}
+
+impl Slot {
+    fn slice(&self, dtype: DType) -> Slice<'_> {
+        match dtype {
+            DType::Int32 => Slice::Int32(&self.int32),
+            DType::Int64 => Slice::Int64(&self.int64),
+            DType::Float32 => Slice::Float32(&self.float32),
+            DType::Float64 => Slice::Float64(&self.float64),
+            // No kernel gives strings.
+            DType::Bool | DType::String => Slice::Bool(&self.boolean),
+        }
+    }
+
+    fn slice_mut(&mut self, dtype: DType, rows: usize) -> SliceMut<'_> {
+        match dtype {
+            DType::Int32 => {
+                self.int32.resize(rows, 0);
+                SliceMut::Int32(&mut self.int32)
+            }
+            DType::Int64 => {
+                self.int64.resize(rows, 0);
+                SliceMut::Int64(&mut self.int64)
+            }
+            DType::Float32 => {
+                self.float32.resize(rows, 0.0);
+                SliceMut::Float32(&mut self.float32)
+            }
+            DType::Float64 => {
+                self.float64.resize(rows, 0.0);
+                SliceMut::Float64(&mut self.float64)
+            }
+            DType::Bool | DType::String => {
+                self.boolean.resize(rows, false);
+                SliceMut::Bool(&mut self.boolean)
+            }
+        }
+    }
+}
+
+/// The columns a kernel reads.
+struct Arguments<'a> {
+    node: &'a Node,
+    inputs: &'a [Column<'a>],
+    slots: &'a [Slot],
+    depth: usize,
+}
+
+impl<'a> Arguments<'a> {
+    fn get(&self, position: usize) -> Column<'a> {
+        match &self.node.arguments[position] {
+            Expression::Input(index) => self.inputs[*index],
+            Expression::Apply(node) => Column {
+                values: self.slots[self.depth + position].slice(node.dtype),
+                valid: mask(&self.node.arguments[position])
+                    .and_then(|index| self.inputs[index].valid),
+            },
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Column<'a>> + '_ {
+        (0..self.node.arguments.len()).map(|position| self.get(position))
+    }
+}
+
+/// The input whose nulls a column keeps: only kernels that give integers for integers hand nulls on; floats hold NaN.
+pub(crate) fn mask(expression: &Expression) -> Option<usize> {
+    match expression {
+        Expression::Input(index) => Some(*index),
+        Expression::Apply(node) => match node.kernel {
+            Kernel::Clip { .. } | Kernel::Hour | Kernel::Weekday => mask(&node.arguments[0]),
+            _ => None,
+        },
+    }
+}
+
+/// Evaluates `expression` into `output`, whose length is the number of rows.
+pub(crate) fn evaluate(
+    expression: &Expression,
+    inputs: &[Column<'_>],
+    output: &mut SliceMut<'_>,
+    scratch: &mut Scratch,
+) {
+    match expression {
+        Expression::Input(index) => copy(inputs[*index].values, output),
+        Expression::Apply(node) => evaluate_node(node, inputs, output, scratch, 0),
+    }
+}
+
+/// Slots from `depth` on are free for this node's arguments and theirs.
+fn evaluate_node(
+    node: &Node,
+    inputs: &[Column<'_>],
+    output: &mut SliceMut<'_>,
+    scratch: &mut Scratch,
+    depth: usize,
+) {
+    let rows = output.len();
+    let below = depth + node.arguments.len();
+    for (position, argument) in node.arguments.iter().enumerate() {
+        if let Expression::Apply(child) = argument {
+            if scratch.slots.len() < below {
+                scratch.slots.resize_with(below, Slot::default);
+            }
+            let mut slot = std::mem::take(&mut scratch.slots[depth + position]);
+            evaluate_node(
+                child,
+                inputs,
+                &mut slot.slice_mut(child.dtype, rows),
+                scratch,
+                below,
+            );
+            scratch.slots[depth + position] = slot;
+        }
+    }
+    let Scratch {
+        slots,
+        keys,
+        hashes,
+    } = scratch;
+    let arguments = Arguments {
+        node,
+        inputs,
+        slots,
+        depth,
+    };
+    apply(&node.kernel, &arguments, output, keys, hashes);
+}
+
+/// Runs `$body` with `$x` bound to the slice of a numeric column.
+macro_rules! numeric {
+    ($slice:expr, |$x:ident| $body:expr) => {
+        match $slice {
+            Slice::Int32($x) => $body,
+            Slice::Int64($x) => $body,
+            Slice::Float32($x) => $body,
+            Slice::Float64($x) => $body,
+            Slice::Bool(_) | Slice::String(_) => {}
+        }
+    };
+}
+
+/// As `numeric`, with the output slice of the same type.
+macro_rules! same_type {
+    ($slice:expr, $output:expr, |$x:ident, $y:ident| $body:expr) => {
+        match ($slice, $output) {
+            (Slice::Int32($x), SliceMut::Int32($y)) => $body,
+            (Slice::Int64($x), SliceMut::Int64($y)) => $body,
+            (Slice::Float32($x), SliceMut::Float32($y)) => $body,
+            (Slice::Float64($x), SliceMut::Float64($y)) => $body,
+            _ => {}
+        }
+    };
+}
+
+fn apply(
+    kernel: &Kernel,
+    arguments: &Arguments<'_>,
+    output: &mut SliceMut<'_>,
+    keys: &mut Vec<u128>,
+    hashes: &mut Vec<u64>,
+) {
+    let column = arguments.get(0);
+    match (kernel, output) {
+        (Kernel::IsMissing, SliceMut::Bool(out)) => {
+            out.fill(false);
+            numeric!(column.values, |x| kernels::map(x, out, Number::is_missing));
+            patch(column.valid, out, true);
+        }
+        (Kernel::Encode(encoder), SliceMut::Int32(out)) => {
+            encode(encoder, arguments, out, keys, hashes, |code| code as i32);
+        }
+        (Kernel::Encode(encoder), SliceMut::Int64(out)) => {
+            encode(encoder, arguments, out, keys, hashes, |code| code as i64);
+        }
+        (Kernel::FindRow(index), SliceMut::Int64(out)) => {
+            find(index, arguments, out, keys, |row| {
+                if row == ABSENT { -1 } else { i64::from(row) }
+            });
+        }
+        (Kernel::Gather { values, absent }, output) => {
+            if let Slice::Int64(rows) = column.values {
+                let value = |row: i64| {
+                    usize::try_from(row)
+                        .ok()
+                        .and_then(|row| values.get(row))
+                        .copied()
+                        .unwrap_or(*absent)
+                };
+                match output {
+                    SliceMut::Int32(out) => kernels::map(rows, out, |row| value(row) as i32),
+                    SliceMut::Float32(out) => kernels::map(rows, out, |row| value(row) as f32),
+                    SliceMut::Float64(out) => kernels::map(rows, out, value),
+                    _ => {}
+                }
+            }
+        }
+        (Kernel::Hash { num_buckets, key }, SliceMut::Int32(out)) => {
+            combined_hashes(arguments, *key, hashes, out.len());
+            kernels::map(hashes, out, |hash| (hash % num_buckets) as i32);
+        }
+        (Kernel::Bucketize(boundaries), SliceMut::Int32(out)) => {
+            numeric!(column.values, |x| kernels::bucketize(x, boundaries, out));
+            patch(column.valid, out, boundaries.len() as i32);
+        }
+        (Kernel::Log, SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::log(x, out));
+            patch(column.valid, out, f32::NAN);
+        }
+        (Kernel::Normalize { mean, std }, SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::normalize(x, *mean, *std, out));
+            patch(column.valid, out, f32::NAN);
+        }
+        (Kernel::Normalize { mean, std }, SliceMut::Float64(out)) => {
+            numeric!(column.values, |x| kernels::normalize(x, *mean, *std, out));
+            patch(column.valid, out, f64::NAN);
+        }
+        (Kernel::NormalizeMinMax { min, max }, SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::normalize_min_max(
+                x, *min, *max, out
+            ));
+            patch(column.valid, out, f32::NAN);
+        }
+        (Kernel::NormalizeMinMax { min, max }, SliceMut::Float64(out)) => {
+            numeric!(column.values, |x| kernels::normalize_min_max(
+                x, *min, *max, out
+            ));
+            patch(column.valid, out, f64::NAN);
+        }
+        (Kernel::Clip { min, max }, output) => {
+            same_type!(column.values, output, |x, out| kernels::clip(
+                x,
+                min.map(Number::from_f64),
+                max.map(Number::from_f64),
+                out
+            ));
+        }
+        (Kernel::Fill(value), output) => {
+            same_type!(column.values, output, |x, out| {
+                kernels::fill(x, Number::from_f64(*value), out);
+                patch(column.valid, out, Number::from_f64(*value));
+            });
+        }
+        (Kernel::DifferenceLag(shift), SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::difference_lag(x, *shift, out));
+            for partition in arguments.all().skip(1) {
+                mark_boundaries(partition, *shift, out);
+            }
+            // A null in the column itself has no difference, on either side.
+            if let Some(valid) = column.valid {
+                let rows = out.len();
+                for (row, out) in out.iter_mut().enumerate() {
+                    let other = kernels::lagged(row, *shift, rows);
+                    if !valid[row] || other.is_some_and(|other| !valid[other]) {
+                        *out = f32::NAN;
+                    }
+                }
+            }
+        }
+        (Kernel::Hour, SliceMut::Int32(out)) => match column.values {
+            Slice::Int32(x) => kernels::hour(x, out),
+            Slice::Int64(x) => kernels::hour(x, out),
+            _ => {}
+        },
+        (Kernel::Weekday, SliceMut::Int32(out)) => match column.values {
+            Slice::Int32(x) => kernels::weekday(x, out),
+            Slice::Int64(x) => kernels::weekday(x, out),
+            _ => {}
+        },
+        (Kernel::Sine(period), SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::sine(x, *period, out));
+            patch(column.valid, out, f32::NAN);
+        }
+        (Kernel::Cosine(period), SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::cosine(x, *period, out));
+            patch(column.valid, out, f32::NAN);
+        }
+        // The compiler of programs gives every kernel an output of its type.
+        _ => debug_assert!(false, "kernel and output type do not match"),
+    }
+}
+
+fn copy(values: Slice<'_>, output: &mut SliceMut<'_>) {
+    match (values, output) {
+        (Slice::Bool(x), SliceMut::Bool(out)) => out.copy_from_slice(x),
+        (values, output) => same_type!(values, output, |x, out| out.copy_from_slice(x)),
+    }
+}
+
+/// Writes `value` where a row is null.
+fn patch<T: Copy>(valid: Option<&[bool]>, output: &mut [T], value: T) {
+    if let Some(valid) = valid {
+        for (out, &valid) in output.iter_mut().zip(valid) {
+            if !valid {
+                *out = value;
+            }
+        }
+    }
+}
+
+/// NaN where a partition column differs from the row `shift` before; a missing value differs from everything.
+fn mark_boundaries(partition: Column<'_>, shift: i64, output: &mut [f32]) {
+    let rows = output.len();
+    for (row, out) in output.iter_mut().enumerate() {
+        let same = kernels::lagged(row, shift, rows).is_some_and(|other| {
+            !is_null(partition, row)
+                && !is_null(partition, other)
+                && match partition.values {
+                    Slice::Int32(x) => x[row] == x[other],
+                    Slice::Int64(x) => x[row] == x[other],
+                    Slice::Float32(x) => x[row] == x[other],
+                    Slice::Float64(x) => x[row] == x[other],
+                    Slice::Bool(x) => x[row] == x[other],
+                    Slice::String(x) => x[row] == x[other],
+                }
+        });
+        if !same {
+            *out = f32::NAN;
+        }
+    }
+}
+
+fn combined_hashes(arguments: &Arguments<'_>, key: HashKey, hashes: &mut Vec<u64>, rows: usize) {
+    hashes.clear();
+    hashes.resize(rows, 0);
+    for column in arguments.all() {
+        let place = |row: usize, hash: u64| {
+            let hash = match column.valid {
+                Some(valid) if !valid[row] => hash::NULL,
+                _ => hash,
+            };
+            match key {
+                HashKey::Value => hash,
+                HashKey::ValueAndRow => hash::hash_with_row(hash, row as u64),
+            }
+        };
+        let combined = hashes.iter_mut().enumerate();
+        match column.values {
+            Slice::String(values) => {
+                for ((row, combined), value) in combined.zip(values) {
+                    *combined ^= place(row, hash::hash_bytes(value));
+                }
+            }
+            Slice::Bool(values) => {
+                for ((row, combined), &value) in combined.zip(values) {
+                    *combined ^= place(row, hash::hash_bits(u64::from(value)));
+                }
+            }
+            values => numeric!(values, |x| {
+                for ((row, combined), &value) in combined.zip(x) {
+                    *combined ^= place(row, hash::hash_bits(value.bits()));
+                }
+            }),
+        }
+    }
+}
+
+/// Calls `emit` with each row's place in one column's lookup.
+#[inline]
+fn look_up<T>(
+    lookup: &crate::lookup::Lookup,
+    column: Column<'_>,
+    output: &mut [T],
+    emit: impl Fn(u32) -> T,
+) where
+    T: Copy,
+{
+    match column.values {
+        Slice::Int32(x) => kernels::map(x, output, |v| emit(lookup.int(i64::from(v)))),
+        Slice::Int64(x) => kernels::map(x, output, |v| emit(lookup.int(v))),
+        Slice::Float32(x) => kernels::map(x, output, |v| emit(lookup.float(f64::from(v)))),
+        Slice::Float64(x) => kernels::map(x, output, |v| emit(lookup.float(v))),
+        Slice::Bool(x) => kernels::map(x, output, |v| emit(lookup.int(i64::from(v)))),
+        Slice::String(x) => kernels::map(x, output, |v| emit(lookup.bytes(v))),
+    }
+    patch(column.valid, output, emit(lookup.null()));
+}
+
+/// Calls `emit` with each row's place in the table.
+fn find<T: Copy>(
+    index: &KeyIndex,
+    arguments: &Arguments<'_>,
+    output: &mut [T],
+    keys: &mut Vec<u128>,
+    emit: impl Fn(u32) -> T,
+) {
+    let Some(combinations) = &index.combinations else {
+        look_up(&index.columns[0], arguments.get(0), output, emit);
+        return;
+    };
+    const NONE: u128 = u128::MAX;
+    keys.clear();
+    keys.resize(output.len(), 0);
+    for ((lookup, &radix), column) in index
+        .columns
+        .iter()
+        .zip(&combinations.radix)
+        .zip(arguments.all())
+    {
+        let digit = |key: &mut u128, number: u32| {
+            *key = if number == ABSENT || *key == NONE {
+                NONE
+            } else {
+                key.wrapping_mul(radix).wrapping_add(u128::from(number))
+            };
+        };
+        for (row, key) in keys.iter_mut().enumerate() {
+            let valid = column.valid.is_none_or(|valid| valid[row]);
+            digit(
+                key,
+                if !valid {
+                    lookup.null()
+                } else {
+                    match column.values {
+                        Slice::Int32(x) => lookup.int(i64::from(x[row])),
+                        Slice::Int64(x) => lookup.int(x[row]),
+                        Slice::Float32(x) => lookup.float(f64::from(x[row])),
+                        Slice::Float64(x) => lookup.float(x[row]),
+                        Slice::Bool(x) => lookup.int(i64::from(x[row])),
+                        Slice::String(x) => lookup.bytes(x[row]),
+                    }
+                },
+            );
+        }
+    }
+    kernels::map(keys, output, |key| {
+        emit(match key {
+            NONE => ABSENT,
+            key => combinations.rows.get(&key).copied().unwrap_or(ABSENT),
+        })
+    });
+}
+
+fn encode<T: Copy + PartialEq>(
+    encoder: &Encoder,
+    arguments: &Arguments<'_>,
+    output: &mut [T],
+    keys: &mut Vec<u128>,
+    hashes: &mut Vec<u64>,
+    code: impl Fn(usize) -> T,
+) {
+    use crate::vocabulary::{NULL_CODE, OOV_CODE, PADDING_CODE};
+    let start = encoder.vocabulary.start();
+    let oov = code(OOV_CODE);
+    find(encoder.vocabulary.index(), arguments, output, keys, |row| {
+        if row == ABSENT {
+            oov
+        } else {
+            code(start + row as usize)
+        }
+    });
+    if encoder.num_buckets > 1 {
+        combined_hashes(arguments, encoder.hash, hashes, output.len());
+        for (out, hash) in output.iter_mut().zip(hashes) {
+            if *out == oov {
+                *out = code(OOV_CODE + (*hash % encoder.num_buckets) as usize);
+            }
+        }
+    }
+    // A combination is null only when all its parts are.
+    if arguments.all().all(may_be_null) {
+        for (row, out) in output.iter_mut().enumerate() {
+            if arguments.all().all(|column| is_null(column, row)) {
+                *out = code(NULL_CODE);
+            }
+        }
+    }
+    if let (Some(padding), 1) = (encoder.padding, arguments.node.arguments.len()) {
+        match arguments.get(0).values {
+            Slice::Int32(x) => {
+                for (out, &x) in output.iter_mut().zip(x) {
+                    if i64::from(x) == padding {
+                        *out = code(PADDING_CODE);
+                    }
+                }
+            }
+            Slice::Int64(x) => {
+                for (out, &x) in output.iter_mut().zip(x) {
+                    if x == padding {
+                        *out = code(PADDING_CODE);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn may_be_null(column: Column<'_>) -> bool {
+    column.valid.is_some() || matches!(column.values, Slice::Float32(_) | Slice::Float64(_))
+}
+
+#[inline]
+fn is_null(column: Column<'_>, row: usize) -> bool {
+    match (column.valid, column.values) {
+        (Some(valid), _) if !valid[row] => true,
+        (_, Slice::Float32(x)) => x[row].is_nan(),
+        (_, Slice::Float64(x)) => x[row].is_nan(),
+        _ => false,
+    }
+}
