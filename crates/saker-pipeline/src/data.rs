@@ -51,6 +51,9 @@ pub struct Interactions {
     pub timestamp: String,
     /// The source column of a rating or weight; without it every event counts 1.
     pub rating: Option<String>,
+    /// Events rated below this are negatives, seen and not liked. Default: every event is positive, and training draws
+    /// the negatives.
+    pub positive_from: Option<f32>,
 }
 
 fn timestamp() -> String {

@@ -60,6 +60,9 @@ pub struct Column {
     pub source: Option<String>,
     /// Numbers the texts of the source, in the order of the alphabet from 0.
     pub codes: Option<Codes>,
+    /// Texts of the source that stand for no value, beside the empty one.
+    #[serde(default)]
+    pub empty: Vec<String>,
     /// Computes the column from the training interactions instead of reading it.
     pub derive: Option<Derive>,
     /// What an absent entity, or an empty value, gets: a number, `"mean"` (of the training rows; truncated in an int32

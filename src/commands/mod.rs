@@ -1,0 +1,110 @@
+//! The commands. Each file holds the arguments of one command and what it does; the work itself is in the modules of the
+//! library.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use saker_pipeline::Pipeline;
+
+use crate::layout::Layout;
+
+mod assemble;
+mod evaluate;
+mod index;
+mod materialize;
+mod prepare;
+mod recommend;
+mod serve;
+mod status;
+mod stop;
+mod train;
+
+/// Which pipeline a command works on.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// Dataset, which is the definition examples/<DATASET>/pipeline.toml
+    #[arg(value_name = "DATASET", default_value = "movielens")]
+    pub dataset: String,
+    /// Pipeline definition, in place of a dataset's
+    #[arg(long, value_name = "FILE", env = "SAKER_PIPELINE")]
+    pub pipeline: Option<PathBuf>,
+    /// Folder for all that the commands make
+    #[arg(long, value_name = "FOLDER", env = "SAKER_STATE", default_value = ".saker")]
+    pub state: PathBuf,
+    /// Address of Valkey or Redis, in place of the definition's
+    #[arg(long, value_name = "URL", env = "SAKER_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+}
+
+impl Target {
+    /// Reads the definition and says where its files lie.
+    ///
+    /// # Errors
+    /// There is no such definition, or it is not accepted.
+    pub fn open(&self) -> Result<(Pipeline, Layout)> {
+        let path = match &self.pipeline {
+            Some(path) => path.clone(),
+            None => PathBuf::from("examples").join(&self.dataset).join("pipeline.toml"),
+        };
+        if !path.is_file() {
+            bail!(
+                "there is no pipeline definition {}; give a dataset of examples/, or a file with --pipeline",
+                path.display()
+            );
+        }
+        let mut pipeline = Pipeline::load(&path)?;
+        if let Some(url) = &self.redis_url {
+            pipeline.store.redis_url.clone_from(url);
+            pipeline.validate().context("--redis-url")?;
+        }
+        let layout = Layout::new(&self.state, &pipeline.pipeline.name);
+        Ok((pipeline, layout))
+    }
+}
+
+/// All commands, in the order in which a new pipeline needs them.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Clean and split the data, fit the feature workflows, encode everything
+    Prepare(prepare::Args),
+    /// Train the two towers and the ranker, and export them to ONNX
+    Train(train::Args),
+    /// Measure retrieval and ranking on the test part, beside two baselines
+    Evaluate(evaluate::Args),
+    /// Build the FAISS index of the items' vectors
+    Index(index::Args),
+    /// Write users, items and popularity to Valkey
+    Materialize(materialize::Args),
+    /// Write Triton's model repository
+    Assemble(assemble::Args),
+    /// Start Valkey and Triton
+    Serve(serve::Args),
+    /// Stop what `saker serve --detach` started
+    Stop(stop::Args),
+    /// Ask the running Triton for a user's recommendations
+    Recommend(recommend::Args),
+    /// Show what is made and what runs
+    Status(status::Args),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What went wrong, and what to do about it.
+    pub fn run(&self) -> Result<()> {
+        match self {
+            Self::Prepare(args) => prepare::run(args),
+            Self::Train(args) => train::run(args),
+            Self::Evaluate(args) => evaluate::run(args),
+            Self::Index(args) => index::run(args),
+            Self::Materialize(args) => materialize::run(args),
+            Self::Assemble(args) => assemble::run(args),
+            Self::Serve(args) => serve::run(args),
+            Self::Stop(args) => stop::run(args),
+            Self::Recommend(args) => recommend::run(args),
+            Self::Status(args) => status::run(args),
+        }
+    }
+}

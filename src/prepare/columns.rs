@@ -1,0 +1,168 @@
+//! Users and items: ids and columns out of the source, cleaned and numbered.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{ArrayRef, RecordBatch};
+use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
+
+use super::source::{Source, Values};
+use crate::table;
+
+/// The values of a column, before defaults fill what is empty.
+pub(super) enum Cleaned {
+    Int32(Vec<Option<i32>>),
+    Float32(Vec<Option<f32>>),
+    Text(Vec<String>),
+}
+
+impl Cleaned {
+    pub(super) fn number(&self, row: usize) -> Option<f64> {
+        match self {
+            Self::Int32(values) => values[row].map(f64::from),
+            Self::Float32(values) => values[row].map(f64::from),
+            Self::Text(_) => None,
+        }
+    }
+}
+
+/// The users or the items, sorted by id.
+pub(super) struct Entities {
+    pub(super) ids: Vec<i32>,
+    /// In the order of the definition; derived ones join when they are known.
+    pub(super) columns: BTreeMap<String, Cleaned>,
+    row_of: HashMap<i32, usize>,
+}
+
+impl Entities {
+    /// Reads an entity's rows. What the numbers of `codes` columns stand for is added to `names`.
+    pub(super) fn read(entity: &Entity, id_column: &str, source: &Source, names: &mut Names) -> Result<Self> {
+        let ids = source.ids(id_column)?;
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|&row| ids[row]);
+        if let Some(pair) = order.windows(2).find(|pair| ids[pair[0]] == ids[pair[1]]) {
+            bail!(
+                "{} {} stands in rows {} and {}; each id must stand once",
+                entity.id,
+                ids[pair[0]],
+                pair[0] + 1,
+                pair[1] + 1
+            );
+        }
+        let mut columns = BTreeMap::new();
+        for column in entity.columns.iter().filter(|column| column.derive.is_none()) {
+            let cleaned = clean(column, source.column(column.source())?, &order, names)
+                .with_context(|| format!("column {}", column.name))?;
+            columns.insert(column.name.clone(), cleaned);
+        }
+        let ids: Vec<i32> = order.iter().map(|&row| ids[row]).collect();
+        let row_of = ids.iter().enumerate().map(|(row, &id)| (id, row)).collect();
+        Ok(Self { ids, columns, row_of })
+    }
+
+    pub(super) fn row(&self, id: i32) -> Option<usize> {
+        self.row_of.get(&id).copied()
+    }
+
+    /// What empty values get: the definition's numbers, and means over `rows` (one entry per training event).
+    pub(super) fn defaults(&self, entity: &Entity, rows: &[usize]) -> Result<BTreeMap<String, f64>> {
+        let default = |column: &Column| -> Result<(String, f64)> {
+            let number = match &column.default {
+                Fallback::Number(number) => *number,
+                Fallback::Word(_) => {
+                    let values = &self.columns[&column.name];
+                    let known: Vec<f64> = rows.iter().filter_map(|&row| values.number(row)).collect();
+                    if known.is_empty() {
+                        bail!("column {} has no value in the training rows, so there is no mean", column.name);
+                    }
+                    let mean = known.iter().sum::<f64>() / known.len() as f64;
+                    if column.kind == ColumnType::Int32 { mean.trunc() } else { f64::from(mean as f32) }
+                }
+            };
+            Ok((column.name.clone(), number))
+        };
+        entity.stored().map(default).collect()
+    }
+
+    /// The table that is written: ids, then every column, empty values filled.
+    pub(super) fn table(&self, entity: &Entity, defaults: &BTreeMap<String, f64>) -> Result<RecordBatch> {
+        let mut columns: Vec<(&str, ArrayRef)> = vec![(&entity.id, table::int32(self.ids.clone()))];
+        for column in &entity.columns {
+            let default = defaults.get(&column.name).copied().unwrap_or_default();
+            let array = match &self.columns[&column.name] {
+                Cleaned::Int32(values) => {
+                    table::int32(values.iter().map(|value| value.unwrap_or(default as i32)).collect())
+                }
+                Cleaned::Float32(values) => {
+                    table::float32(values.iter().map(|value| value.unwrap_or(default as f32)).collect())
+                }
+                Cleaned::Text(values) => table::text(values.clone()),
+            };
+            columns.push((&column.name, array));
+        }
+        table::table(columns)
+    }
+}
+
+/// A column of the source as the definition wants it, its rows in `order`.
+fn clean(column: &Column, values: &Values, order: &[usize], names: &mut Names) -> Result<Cleaned> {
+    let blanked;
+    let values = if column.empty.is_empty() {
+        values
+    } else {
+        blanked = blank(values, &column.empty);
+        &blanked
+    };
+    if let Some(codes) = column.codes {
+        let keys: Vec<Option<String>> = order.iter().map(|&row| key(&values.text(row), codes)).collect();
+        let distinct: BTreeSet<&String> = keys.iter().flatten().collect();
+        let numbers: HashMap<&String, i32> = distinct.iter().copied().zip(0..).collect();
+        let coded = keys.iter().map(|key| key.as_ref().map(|key| numbers[key])).collect();
+        let cleaned = Cleaned::Int32(coded);
+        names.insert(column.name.clone(), distinct.into_iter().cloned().collect());
+        return Ok(cleaned);
+    }
+    Ok(match column.kind {
+        ColumnType::Int32 => Cleaned::Int32(order.iter().map(|&row| values.int32(row)).collect::<Result<_>>()?),
+        ColumnType::Float32 => {
+            let number = |&row: &usize| Ok(values.number(row)?.map(|number| number as f32));
+            Cleaned::Float32(order.iter().map(number).collect::<Result<_>>()?)
+        }
+        ColumnType::Text => Cleaned::Text(order.iter().map(|&row| values.text(row)).collect()),
+    })
+}
+
+/// The same values without those that stand for none.
+fn blank(values: &Values, empty: &[String]) -> Values {
+    let text = |row| Some(values.text(row)).filter(|text| !empty.contains(text));
+    Values::Texts((0..values.len()).map(text).collect())
+}
+
+/// What of a text is numbered; nothing of an empty one.
+fn key(text: &str, codes: Codes) -> Option<String> {
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    match codes {
+        Codes::Value => words = vec![text.trim()],
+        Codes::First => words.truncate(1),
+        Codes::Set => {
+            words.sort_unstable();
+            words.dedup();
+        }
+    }
+    let key = words.join(" ");
+    (!key.is_empty()).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_numbered_by_rule() {
+        let key = |text, codes| key(text, codes).unwrap_or_default();
+        assert_eq!(key(" War  Drama ", Codes::Value), "War  Drama");
+        assert_eq!(key("War Drama", Codes::First), "War");
+        assert_eq!(key("War Drama War", Codes::Set), "Drama War");
+        assert_eq!(super::key("  ", Codes::First), None);
+    }
+}

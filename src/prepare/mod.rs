@@ -1,0 +1,247 @@
+//! From the source's tables to encoded features: clean, split, derive, fit on the training part, encode everything.
+
+mod columns;
+mod embeddings;
+mod encode;
+mod interactions;
+mod source;
+mod split;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
+use saker_pipeline::{Data, Group, Names, Pipeline};
+use saker_workflow::Workflow;
+
+pub use split::PARTS;
+
+use crate::assemble::Defaults;
+use crate::layout::{FeatureSchema, Layout, Schema};
+use crate::progress::Step;
+use crate::stamp::Fingerprint;
+use crate::table;
+use columns::Entities;
+use interactions::Events;
+use source::Source;
+
+/// What was prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Users.
+    pub users: usize,
+    /// Items.
+    pub items: usize,
+    /// Events of the training, validation and test part.
+    pub events: [usize; 3],
+    /// Events left out because the tables hold no such user or item.
+    pub dropped: usize,
+}
+
+/// `[data]` of a definition that is to be prepared.
+fn data(pipeline: &Pipeline) -> Result<&Data> {
+    pipeline.data.as_ref().context(
+        "the pipeline definition has no [data], so there is nothing to prepare; add it as docs/pipeline.md shows",
+    )
+}
+
+/// The hash over all that preparing reads.
+///
+/// # Errors
+/// A file is missing.
+pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
+    let data = data(pipeline)?;
+    let mut fingerprint = Fingerprint::default()
+        .value(data)?
+        .value(&pipeline.split)?
+        .value(&pipeline.user)?
+        .value(&pipeline.context)?
+        .value(&pipeline.item)?;
+    let paths = [&data.users.path, &data.items.path, &data.interactions.path];
+    for path in paths.into_iter().chain(embeddings::files(pipeline)) {
+        let path = pipeline.resolve(path)?;
+        fingerprint = fingerprint
+            .file(&path)
+            .with_context(|| format!("{} is missing; for the examples' data run `scripts/install`", path.display()))?;
+    }
+    Ok(fingerprint.finish())
+}
+
+/// What preparing makes, to be checked for when it is skipped.
+pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
+    let tables = ["users", "items", "interactions"];
+    let mut made = vec![layout.names(), layout.defaults(), layout.schema()];
+    made.extend(tables.iter().flat_map(|table| [layout.data(table), layout.features(table)]));
+    made.extend(Group::ALL.map(|group| layout.workflow(group.as_str())));
+    made.extend(pipeline.item.embeddings.iter().map(|embedding| layout.table(&embedding.name)));
+    made
+}
+
+/// Prepares a pipeline's data and features.
+///
+/// # Errors
+/// The source cannot be read or holds what the definition does not accept; the message names file, column, row and value.
+pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
+    let data = data(pipeline)?;
+    let step = Step::start("read the source");
+    let mut names = Names::new();
+    let read = |path: &str| Source::read(data.format, &pipeline.resolve(path)?);
+    let id = |of: &saker_pipeline::Table, id: &str| of.id.clone().unwrap_or_else(|| id.to_owned());
+    let mut users =
+        Entities::read(&pipeline.user, &id(&data.users, &pipeline.user.id), &read(&data.users.path)?, &mut names)
+            .with_context(|| format!("users, {}", data.users.path))?;
+    let mut items =
+        Entities::read(&pipeline.item, &id(&data.items, &pipeline.item.id), &read(&data.items.path)?, &mut names)
+            .with_context(|| format!("items, {}", data.items.path))?;
+    let events = Events::read(pipeline, &data.interactions, &read(&data.interactions.path)?, &users, &items)
+        .with_context(|| format!("interactions, {}", data.interactions.path))?;
+    events.derive(&pipeline.item, false, &mut items, None);
+    events.derive(&pipeline.user, true, &mut users, Some(&items));
+    let summary = Summary {
+        users: users.ids.len(),
+        items: items.ids.len(),
+        events: events.counts(),
+        dropped: events.dropped,
+    };
+    step.done(&format!("{} users, {} items, {} interactions", summary.users, summary.items, events.len()));
+    if summary.dropped > 0 {
+        tracing::warn!("{} interactions are of users or items that the tables do not hold; left out", summary.dropped);
+    }
+
+    let training: Vec<usize> = events.training().collect();
+    let user_rows: Vec<usize> = training.iter().map(|&event| events.users[event]).collect();
+    let item_rows: Vec<usize> = training.iter().map(|&event| events.items[event]).collect();
+    let defaults = Defaults {
+        user: users.defaults(&pipeline.user, &user_rows)?,
+        item: items.defaults(&pipeline.item, &item_rows)?,
+    };
+    let user_table = users.table(&pipeline.user, &defaults.user)?;
+    let item_table = items.table(&pipeline.item, &defaults.item)?;
+    table::write(&layout.data("users"), &user_table)?;
+    table::write(&layout.data("items"), &item_table)?;
+    table::write(&layout.data("interactions"), &events.raw(pipeline, &users, &items)?)?;
+    write_json(&layout.names(), &names)?;
+    write_json(&layout.defaults(), &defaults)?;
+
+    // Fitted on one row per training event, as the models see them: a frequent user's values are frequent values.
+    let step = Step::start("fit and encode the features");
+    let context = events.context()?;
+    let fit = |group: Group, rows: &RecordBatch, picked: &[usize]| -> Result<Workflow> {
+        let workflow = encode::fit(&pipeline.workflow(group), &pick(rows, picked)?)
+            .with_context(|| format!("fitting the {} features", group.as_str()))?;
+        encode::save(&workflow, &layout.workflow(group.as_str()))?;
+        Ok(workflow)
+    };
+    let user_workflow = fit(Group::User, &user_table, &user_rows)?;
+    let context_workflow = fit(Group::Context, &context, &training)?;
+    let item_workflow = fit(Group::Item, &item_table, &item_rows)?;
+    let user_features = encode::apply(&user_workflow, pipeline.features(Group::User), &user_table)?;
+    let item_features = encode::apply(&item_workflow, pipeline.features(Group::Item), &item_table)?;
+    let context_features = encode::apply(&context_workflow, pipeline.features(Group::Context), &context)?;
+    table::write(&layout.features("users"), &user_features)?;
+    table::write(&layout.features("items"), &item_features)?;
+    table::write(&layout.features("interactions"), &with_context(&events, &context_features, data)?)?;
+
+    let schema = Schema {
+        user_id: pipeline.user.id.clone(),
+        item_id: pipeline.item.id.clone(),
+        user: schema_of(pipeline, Group::User, &user_workflow, &cold_row(pipeline, Group::User, &defaults)?)?,
+        context: schema_of(pipeline, Group::Context, &context_workflow, &cold_row(pipeline, Group::Context, &defaults)?)?,
+        item: schema_of(pipeline, Group::Item, &item_workflow, &cold_row(pipeline, Group::Item, &defaults)?)?,
+        embeddings: pipeline.item.embeddings.iter().map(|table| (table.name.clone(), table.dim)).collect(),
+    };
+    step.done(&format!("{} features", schema.user.len() + schema.context.len() + schema.item.len()));
+
+    let codes = table::int32s(&item_features, &pipeline.item.id)?;
+    let cardinality = schema.item.iter().find(|feature| feature.name == pipeline.item.id);
+    let cardinality = cardinality.and_then(|feature| feature.cardinality).context("the item id has no vocabulary")?;
+    for embedding in &pipeline.item.embeddings {
+        let step = Step::start(format!("embedding table {}", embedding.name));
+        let histories = events.histories(users.ids.len());
+        let vectors = embeddings::vectors(pipeline, embedding, &item_table, &histories)?;
+        embeddings::write(&layout.table(&embedding.name), &vectors, codes, cardinality, embedding.dim)?;
+        step.done(&format!("{cardinality} rows of {}", embedding.dim));
+    }
+    // Last, since training starts from it.
+    write_json(&layout.schema(), &schema)?;
+    Ok(summary)
+}
+
+fn pick(rows: &RecordBatch, picked: &[usize]) -> Result<RecordBatch> {
+    let picked = UInt64Array::from_iter_values(picked.iter().map(|&row| row as u64));
+    take_record_batch(rows, &picked).context("rows of the training events")
+}
+
+fn with_context(events: &Events, context: &RecordBatch, data: &Data) -> Result<RecordBatch> {
+    let schema = context.schema();
+    let mut columns: Vec<(&str, ArrayRef)> = events.encoded(data.interactions.positive_from);
+    columns.extend(schema.fields().iter().map(|field| field.name().as_str()).zip(context.columns().iter().cloned()));
+    table::table(columns)
+}
+
+/// One row as a cold start has it: id -1, and the defaults.
+fn cold_row(pipeline: &Pipeline, group: Group, defaults: &Defaults) -> Result<RecordBatch> {
+    let (entity, values) = match group {
+        Group::User => (&pipeline.user, &defaults.user),
+        Group::Item => (&pipeline.item, &defaults.item),
+        Group::Context => {
+            let columns = pipeline.context.columns.iter().map(|column| {
+                let number = match column.default {
+                    saker_pipeline::Default::Number(number) => number,
+                    saker_pipeline::Default::Word(_) => 0.0,
+                };
+                (column.name.as_str(), constant(column, number))
+            });
+            return table::table(columns.collect());
+        }
+    };
+    let mut columns = vec![(entity.id.as_str(), table::int32(vec![-1]))];
+    columns.extend(entity.stored().map(|column| {
+        (column.name.as_str(), constant(column, values.get(&column.name).copied().unwrap_or(-1.0)))
+    }));
+    table::table(columns)
+}
+
+fn constant(column: &saker_pipeline::Column, number: f64) -> ArrayRef {
+    match column.kind {
+        saker_pipeline::ColumnType::Float32 => table::float32(vec![number as f32]),
+        _ => table::int32(vec![number as i32]),
+    }
+}
+
+fn schema_of(
+    pipeline: &Pipeline,
+    group: Group,
+    workflow: &Workflow,
+    cold_row: &RecordBatch,
+) -> Result<Vec<FeatureSchema>> {
+    let features = pipeline.features(group);
+    let cold = encode::apply(workflow, features, cold_row)?;
+    let schema = |feature: &saker_pipeline::Feature| -> Result<FeatureSchema> {
+        let cardinality = encode::cardinality(workflow, feature)?;
+        let cold_start = match cardinality {
+            // Training knows an absent item only as padding, whose code is never learned.
+            Some(_) => table::int32s(&cold, &feature.name)?[0] as f32,
+            None => table::float32s(&cold, &feature.name)?[0],
+        };
+        Ok(FeatureSchema {
+            name: feature.name.clone(),
+            cardinality,
+            embedding_dim: feature.embedding_dim,
+            cold_start: if cold_start.is_finite() { cold_start } else { 0.0 },
+        })
+    };
+    features.iter().map(schema).collect()
+}
+
+fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, serde_json::to_string_pretty(value)? + "\n")
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,268 @@
+//! Starting and stopping Valkey and Triton.
+
+use std::fs::{self, File};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::assemble::steps::ENSEMBLE;
+use crate::client::Triton;
+use crate::layout::Layout;
+use crate::runtime;
+
+/// How long a server may take to get ready.
+const START: Duration = Duration::from_secs(120);
+/// How long a server may take to finish what it is doing before it is killed.
+const STOP: Duration = Duration::from_secs(30);
+
+/// Triton's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// KServe v2 over HTTP.
+    pub http: u16,
+    /// KServe v2 over gRPC.
+    pub grpc: u16,
+    /// Prometheus.
+    pub metrics: u16,
+}
+
+/// A process that `saker serve` started: the content of `run/<name>.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Running {
+    /// Its process id.
+    pub id: i32,
+    /// The program, to tell it from another process that got the same id later.
+    pub program: String,
+    /// Triton's ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Ports>,
+}
+
+impl Running {
+    /// What was started under this name and still runs.
+    pub fn find(layout: &Layout, name: &str) -> Option<Self> {
+        let text = fs::read(file(layout, name)).ok()?;
+        let running: Self = serde_json::from_slice(&text).ok()?;
+        running.is_alive().then_some(running)
+    }
+
+    fn is_alive(&self) -> bool {
+        let program = fs::read(format!("/proc/{}/cmdline", self.id)).unwrap_or_default();
+        let program = program.split(|byte| *byte == 0).next().unwrap_or_default();
+        // A process that ended and was not waited for has an empty command line.
+        !program.is_empty() && String::from_utf8_lossy(program).contains(&self.program)
+    }
+
+    /// Asks it to stop, waits, and kills it when it does not. The file about it goes.
+    ///
+    /// # Errors
+    /// The system does not let us.
+    pub fn stop(&self, layout: &Layout, name: &str) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let start = Instant::now();
+        while self.is_alive() && start.elapsed() < STOP {
+            sleep(Duration::from_millis(50));
+        }
+        if self.is_alive() {
+            tracing::warn!("{} does not stop within {} s and is killed", self.program, STOP.as_secs());
+            self.signal(Signal::KILL)?;
+        }
+        let _ = fs::remove_file(file(layout, name)); // gone already is as good
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let Some(id) = Pid::from_raw(self.id) else { return Ok(()) };
+        match kill_process(id, signal) {
+            Err(error) if error != rustix::io::Errno::SRCH => {
+                Err(error).with_context(|| format!("cannot stop {} (process {})", self.program, self.id))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn file(layout: &Layout, name: &str) -> PathBuf {
+    layout.run().join(format!("{name}.json"))
+}
+
+/// A started process and the name it is known by in `run/` and `logs/`.
+pub struct Started {
+    /// `valkey` or `triton`.
+    pub name: &'static str,
+    /// What `run/<name>.json` says.
+    pub running: Running,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Started {
+    /// Starts a program in a process group of its own, so that a Ctrl-C on our terminal reaches us alone and we stop it in
+    /// order.
+    fn spawn(layout: &Layout, name: &'static str, mut command: Command, ports: Option<Ports>) -> Result<Self> {
+        let log = layout.log(name);
+        for folder in [layout.run(), log.parent().unwrap_or(Path::new(".")).to_owned()] {
+            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = output.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        let running = Running { id: child.id() as i32, program, ports };
+        let path = file(layout, name);
+        fs::write(&path, serde_json::to_string_pretty(&running)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { name, running, child, log })
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+    }
+
+    /// Waits until `ready`; stops the process when it takes too long.
+    fn wait(&mut self, layout: &Layout, mut ready: impl FnMut() -> bool) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if self.has_ended() {
+                let _ = fs::remove_file(file(layout, self.name));
+                bail!("{} did not start:\n{}\nthe whole log is {}", self.name, self.complaints(), self.log.display());
+            }
+            if ready() {
+                return Ok(());
+            }
+            if start.elapsed() > START {
+                self.stop(layout)?;
+                bail!("{} was not ready within {} s; its log is {}", self.name, START.as_secs(), self.log.display());
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the process.
+    ///
+    /// # Errors
+    /// As [`Running::stop`].
+    pub fn stop(&mut self, layout: &Layout) -> Result<()> {
+        // Waited for beside, or the ended process would stay as our zombie and look alive.
+        let id = self.running.clone();
+        let child = &mut self.child;
+        std::thread::scope(|scope| {
+            scope.spawn(|| child.wait());
+            id.stop(layout, self.name)
+        })
+    }
+
+    /// The lines of the log that say what went wrong, or its last ones.
+    pub fn complaints(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let wrong = |line: &&str| {
+            let says = ["failed to load", "error:", "Internal:", "Invalid argument", "Address already in use"];
+            line.starts_with('E') || says.iter().any(|words| line.contains(words))
+        };
+        let mut lines: Vec<&str> = log.lines().filter(wrong).collect();
+        if lines.is_empty() {
+            lines = log.lines().collect();
+        }
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+/// Whether a server listens at `host:port`.
+pub fn listens(address: &str) -> bool {
+    let Ok(mut addresses) = address.to_socket_addrs() else { return false };
+    addresses.any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+}
+
+/// The `host:port` of a store's URL, and whether it is this machine.
+pub fn address(redis_url: &str) -> (String, bool) {
+    let rest = redis_url.split_once("://").map_or(redis_url, |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let rest = rest.split(['/', '?']).next().unwrap_or_default();
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => (host, port),
+        _ => (rest, "6379"),
+    };
+    (format!("{host}:{port}"), matches!(host, "127.0.0.1" | "localhost" | "[::1]"))
+}
+
+/// Makes sure that the store answers: starts a Valkey when its address is this machine's and nobody listens there.
+///
+/// # Errors
+/// It cannot be started, or is elsewhere and does not answer.
+pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
+    let (address, local) = address(redis_url);
+    if listens(&address) {
+        return Ok(None);
+    }
+    let with_login = redis_url.contains('@') || !redis_url.starts_with("redis://");
+    if !local || with_login {
+        bail!("no store answers at {address}; start it, or give another address with --redis-url");
+    }
+    let folder = layout.valkey();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let port = address.rsplit(':').next().unwrap_or("6379");
+    let mut command = Command::new(runtime::valkey_server()?);
+    command.args(["--port", port, "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""]);
+    command.arg("--dir").arg(std::path::absolute(&folder)?);
+    let mut started = Started::spawn(layout, "valkey", command, None)?;
+    // It listens before it has read its files back, and answers LOADING meanwhile; a request then gets defaults.
+    let settings = saker_store::Settings::parse(redis_url, None)?;
+    started.wait(layout, || saker_store::Connection::open(&settings).is_ok())?;
+    Ok(Some(started))
+}
+
+/// Starts Triton on the pipeline's repository and waits until the ensemble and all its steps are ready.
+///
+/// # Errors
+/// Triton, the backends or the repository are missing, a port is taken, or a model does not load.
+pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> Result<Started> {
+    for port in [ports.http, ports.grpc, ports.metrics] {
+        if listens(&format!("127.0.0.1:{port}")) {
+            bail!("port {port} is taken; stop what listens there (`saker stop`?), or choose others, see `saker serve --help`");
+        }
+    }
+    let program = runtime::tritonserver()?;
+    let mut command = Command::new(&program);
+    command.arg(format!("--model-repository={}", std::path::absolute(repository)?.display()));
+    command.arg(format!("--backend-directory={}", runtime::backends()?.display()));
+    command.args(["--model-control-mode=explicit", "--disable-auto-complete-config"]);
+    command.arg(format!("--load-model={ENSEMBLE}"));
+    for (service, port) in [("http", ports.http), ("grpc", ports.grpc), ("metrics", ports.metrics)] {
+        command.args([format!("--{service}-address={host}"), format!("--{service}-port={port}")]);
+    }
+    command.arg(format!("--exit-timeout-secs={}", STOP.as_secs() / 3));
+    if let Some(library) = runtime::onnxruntime() {
+        command.env("ORT_DYLIB_PATH", library);
+    }
+    let mut started = Started::spawn(layout, "triton", command, Some(ports))?;
+    let client = Triton::new(&format!("127.0.0.1:{}", ports.http));
+    started.wait(layout, || client.is_ready())?;
+    Ok(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn addresses_come_out_of_urls() {
+        assert_eq!(address("redis://127.0.0.1:6380"), ("127.0.0.1:6380".to_owned(), true));
+        assert_eq!(address("redis://localhost/0"), ("localhost:6379".to_owned(), true));
+        assert_eq!(address("rediss://me:pass@word@store.shop:7000"), ("store.shop:7000".to_owned(), false));
+    }
+}
