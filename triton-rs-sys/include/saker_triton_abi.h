@@ -1,9 +1,10 @@
 // The part of Triton's backend and server API that Saker calls, declared from
 // its documentation so that a build needs no Triton installed.
 //
-// Backend API 1.19, server API 1.34 (Triton 24.10, server 2.51). `scripts/check-abi`
-// compares every line with the headers and the symbols of a real server: run it
-// after any change here. Parses as C and as C++.
+// Backend API 1.19, server API 1.34 (Triton 24.10, server 2.51); everything here is
+// the same since backend API 1.16, server API 1.25. `scripts/check-abi` compares it
+// with the headers and the symbols of a real server: run it after any change here.
+// Parses as C and as C++.
 //
 // Strings are NUL-terminated UTF-8. A function that returns TRITONSERVER_Error*
 // returns NULL on success, and the caller owns a returned error.
@@ -69,11 +70,7 @@ typedef enum TRITONSERVER_memorytype_enum {
 } TRITONSERVER_MemoryType;
 
 typedef enum TRITONSERVER_parametertype_enum {
-  TRITONSERVER_PARAMETER_STRING,
-  TRITONSERVER_PARAMETER_INT,
-  TRITONSERVER_PARAMETER_BOOL,
-  TRITONSERVER_PARAMETER_DOUBLE,
-  TRITONSERVER_PARAMETER_BYTES
+  TRITONSERVER_PARAMETER_STRING
 } TRITONSERVER_ParameterType;
 
 typedef enum TRITONSERVER_loglevel_enum {
@@ -95,8 +92,7 @@ typedef enum TRITONSERVER_errorcode_enum {
 } TRITONSERVER_Error_Code;
 
 typedef enum tritonserver_requestreleaseflag_enum {
-  TRITONSERVER_REQUEST_RELEASE_ALL = 1,
-  TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
+  TRITONSERVER_REQUEST_RELEASE_ALL = 1
 } TRITONSERVER_RequestReleaseFlag;
 
 typedef enum tritonserver_responsecompleteflag_enum {
@@ -105,8 +101,7 @@ typedef enum tritonserver_responsecompleteflag_enum {
 
 typedef enum TRITONSERVER_metrickind_enum {
   TRITONSERVER_METRIC_KIND_COUNTER,
-  TRITONSERVER_METRIC_KIND_GAUGE,
-  TRITONSERVER_METRIC_KIND_HISTOGRAM
+  TRITONSERVER_METRIC_KIND_GAUGE
 } TRITONSERVER_MetricKind;
 
 typedef enum TRITONBACKEND_artifacttype_enum {
