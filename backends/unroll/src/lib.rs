@@ -1,1 +1,196 @@
-//! unroll
+//! Repeats user and context features over the candidates, so that the ranker gets tensors of one length.
+//! See the README beside this crate.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use serde::Deserialize;
+use triton_backend::{
+    Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
+    Tensor,
+};
+
+pub mod repeat;
+
+/// Every type whose elements have one size.
+const FIXED_SIZE: &[DataType] = &[
+    DataType::Bool,
+    DataType::Uint8,
+    DataType::Uint16,
+    DataType::Uint32,
+    DataType::Uint64,
+    DataType::Int8,
+    DataType::Int16,
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Fp16,
+    DataType::Fp32,
+    DataType::Fp64,
+    DataType::Bf16,
+];
+
+/// Parameters in config.pbtxt.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct Parameters {
+    /// The input whose rows are the candidates.
+    #[serde(default = "item_id")]
+    item_input: String,
+    /// The input whose rows are the users.
+    #[serde(default = "user_id")]
+    user_input: String,
+}
+
+fn item_id() -> String {
+    "item_id".to_owned()
+}
+
+fn user_id() -> String {
+    "user_id".to_owned()
+}
+
+/// A loaded model.
+pub struct Unroll {
+    item_input: usize,
+    user_input: usize,
+    /// Per output: the position of the input of its name, and its type.
+    outputs: Vec<(usize, DataType)>,
+}
+
+/// Nothing is kept between batches.
+pub struct Worker;
+
+impl Model for Unroll {
+    type Parameters = Parameters;
+    type Instance = Worker;
+
+    fn signature(_: &Parameters) -> Signature {
+        Signature::new()
+            .other_inputs(FIXED_SIZE)
+            .other_outputs(FIXED_SIZE)
+    }
+
+    fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
+        let config = context.config();
+        if config.max_batch_size() != 0 {
+            return Err(Error::invalid_argument(
+                "max_batch_size must be 0: the tensors of one request differ in length",
+            ));
+        }
+        let position = |key: &str, name: &str| {
+            config.input_index(name).ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "parameter {key} = '{name}': config.pbtxt has no input of that name"
+                ))
+            })
+        };
+        let outputs = config.outputs().iter().map(|output| {
+            let input = config.input(&output.name)?;
+            if input.data_type != output.data_type {
+                return Err(Error::invalid_argument(format!(
+                    "output '{}' is {}, but the input of its name is {}",
+                    output.name, output.data_type, input.data_type
+                )));
+            }
+            Ok((position("output", &output.name)?, output.data_type))
+        });
+        Ok(Self {
+            item_input: position("ITEM_INPUT", &parameters.item_input)?,
+            user_input: position("USER_INPUT", &parameters.user_input)?,
+            outputs: outputs.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
+        Ok(Worker)
+    }
+}
+
+impl Instance<Unroll> for Worker {
+    fn execute(&mut self, model: &Unroll, batch: &Batch<'_>) -> Result<(), Error> {
+        batch.respond_each(|request, response| answer(model, request, response));
+        Ok(())
+    }
+}
+
+fn answer(model: &Unroll, request: &Request<'_>, response: &Response<'_>) -> Result<(), Error> {
+    let items = tensor(request, model.item_input)?;
+    let users = tensor(request, model.user_input)?;
+    let (candidates, user_count) = (rows(&items)?, rows(&users)?);
+    if candidates % user_count.max(1) != 0 || (user_count == 0 && candidates != 0) {
+        return Err(Error::invalid_argument(format!(
+            "tensor '{}' has {candidates} rows for the {user_count} users of '{}'; accepted: a multiple",
+            items.name(),
+            users.name()
+        )));
+    }
+    for (output, (input, data_type)) in model.outputs.iter().enumerate() {
+        let input = tensor(request, *input)?;
+        let write = match data_type {
+            DataType::Bool => write::<bool>,
+            DataType::Uint8 => write::<u8>,
+            DataType::Uint16 => write::<u16>,
+            DataType::Uint32 => write::<u32>,
+            DataType::Uint64 => write::<u64>,
+            DataType::Int8 => write::<i8>,
+            DataType::Int16 => write::<i16>,
+            DataType::Int32 => write::<i32>,
+            DataType::Int64 => write::<i64>,
+            DataType::Fp16 => write::<f16>,
+            DataType::Fp32 => write::<f32>,
+            DataType::Fp64 => write::<f64>,
+            DataType::Bf16 => write::<bf16>,
+            DataType::Bytes => {
+                return Err(Error::unsupported(format!(
+                    "tensor '{}' is BYTES",
+                    input.name()
+                )));
+            }
+        };
+        write(output, &input, candidates, user_count, response)?;
+    }
+    Ok(())
+}
+
+fn write<T: Element>(
+    output: usize,
+    input: &Tensor<'_>,
+    candidates: usize,
+    users: usize,
+    response: &Response<'_>,
+) -> Result<(), Error> {
+    let rows = rows(input)?;
+    let spread = repeat::spread(rows, candidates, users).ok_or_else(|| {
+        Error::invalid_argument(format!(
+            "tensor '{}' has {rows} rows; accepted: {candidates} (one for each candidate), {users} (one for each user) or 1",
+            input.name()
+        ))
+    })?;
+    let mut shape = input.shape().to_vec();
+    shape[0] = candidates as i64;
+    let width = shape[1..].iter().map(|dim| *dim as usize).product();
+    let elements = input.as_slice::<T>()?;
+    if let Some(values) = response.output_at::<T>(output, &shape)? {
+        repeat::repeat(values, &elements, width, spread);
+    }
+    Ok(())
+}
+
+fn tensor<'r>(request: &'r Request<'_>, input: usize) -> Result<Tensor<'r>, Error> {
+    request
+        .input_at(input)?
+        .ok_or_else(|| Error::invalid_argument("the request leaves out an input that is not optional"))
+}
+
+/// The first dimension.
+fn rows(tensor: &Tensor<'_>) -> Result<usize, Error> {
+    match tensor.shape().first() {
+        Some(rows) => Ok(*rows as usize),
+        None => Err(Error::invalid_argument(format!(
+            "tensor '{}' has no dimension; accepted: 1 or more",
+            tensor.name()
+        ))),
+    }
+}
+
+triton_backend::export!(Unroll);

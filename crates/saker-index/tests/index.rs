@@ -110,11 +110,11 @@ fn every_family_keeps_the_callers_ids_and_finds_neighbours() {
         ("IVF16,Flat", "nprobe=16", 0.999),
         ("HNSW32", "efSearch=128", 0.95),
         ("HNSW32,Flat", "efSearch=128", 0.95),
-        ("PQ8", "", 0.3),
-        ("IVF16,PQ8", "nprobe=16", 0.3),
+        ("PQ8np", "", 0.3),
+        ("IVF16,PQ8np", "nprobe=16", 0.3),
         ("IVF16,SQ8", "nprobe=16", 0.9),
         ("IVF16,PQ8x4fs,RFlat", "nprobe=16,k_factor_rf=20", 0.5),
-        ("OPQ8,IVF16,PQ8", "nprobe=16", 0.3),
+        ("OPQ8,IVF16,PQ8np", "nprobe=16", 0.3),
         ("PCA8,Flat", "", 0.1),
         ("IDMap,Flat", "", 1.0),
         ("IVF16_HNSW8,Flat", "nprobe=16", 0.99),
@@ -227,7 +227,7 @@ fn written_and_read_again_it_answers_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (vectors, ids) = (vectors(1_000, 3), raw_ids(1_000));
     let queries = self::vectors(5, 6);
-    for factory in ["Flat", "IVF16,Flat", "HNSW16", "IVF16,PQ8"] {
+    for factory in ["Flat", "IVF16,Flat", "HNSW16", "IVF16,PQ8np"] {
         let index = build(factory, DIMENSION, Metric::L2, &vectors, &ids).unwrap();
         let path = folder.path().join("index.faiss");
         index.write(&path).unwrap();
@@ -252,7 +252,7 @@ fn the_same_vectors_give_the_same_file() {
     let (vectors, ids) = (vectors(1_000, 3), raw_ids(1_000));
     let bytes = |name: &str| {
         let path = folder.path().join(name);
-        build("IVF16,PQ8", DIMENSION, Metric::InnerProduct, &vectors, &ids)
+        build("IVF16,PQ8np", DIMENSION, Metric::InnerProduct, &vectors, &ids)
             .unwrap()
             .write(&path)
             .unwrap();

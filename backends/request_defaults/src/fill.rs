@@ -1,0 +1,98 @@
+//! The pure part: how long the outputs are, and what stands in them.
+
+/// What a tensor gets where the request leaves it out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Default {
+    /// This number.
+    Value(f64),
+    /// The server's time in Unix seconds; it also replaces a 0 in the request.
+    Now,
+}
+
+/// An element type that a default can be written as.
+pub trait Number: Copy + PartialEq + std::default::Default {
+    /// The number as this type; out of its range, the nearest value in it.
+    fn from_f64(number: f64) -> Self;
+}
+
+macro_rules! numbers {
+    ($($number:ty),*) => {$(
+        impl Number for $number {
+            fn from_f64(number: f64) -> Self {
+                number as $number
+            }
+        }
+    )*};
+}
+numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+
+/// The length of all outputs: the longest input given, or 1 when none is.
+///
+/// # Errors
+///
+/// The position of an input whose length is neither 1 nor that.
+pub fn length(given: &[Option<usize>]) -> Result<usize, usize> {
+    let longest = given.iter().flatten().copied().max().unwrap_or(1);
+    match given
+        .iter()
+        .position(|len| len.is_some_and(|len| len != 1 && len != longest))
+    {
+        Some(position) => Err(position),
+        None => Ok(longest),
+    }
+}
+
+/// Writes one tensor: what was given (a single element stands for all rows), or the default.
+///
+/// # Shapes
+///
+/// `given` is `[1]` or as long as `output`.
+pub fn fill<T: Number>(output: &mut [T], given: Option<&[T]>, default: Default, now_s: u64) {
+    let default_value = match default {
+        Default::Value(number) => T::from_f64(number),
+        Default::Now => T::from_f64(now_s as f64),
+    };
+    match given {
+        Some([only]) => output.fill(*only),
+        Some(given) => output.copy_from_slice(given),
+        None => output.fill(default_value),
+    }
+    if default == Default::Now {
+        for value in output.iter_mut().filter(|value| **value == T::default()) {
+            *value = default_value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_is_that_of_the_longest_given() {
+        assert_eq!(length(&[None, None]), Ok(1));
+        assert_eq!(length(&[Some(1), None]), Ok(1));
+        assert_eq!(length(&[None, Some(3)]), Ok(3));
+        assert_eq!(length(&[Some(1), Some(3)]), Ok(3));
+        assert_eq!(length(&[Some(0), None]), Ok(0));
+        assert_eq!(length(&[Some(3), Some(2)]), Err(1));
+        assert_eq!(length(&[Some(0), Some(2)]), Err(0));
+    }
+
+    #[test]
+    fn given_values_win_and_now_replaces_zero() {
+        let mut output = [0i32; 3];
+        fill(&mut output, None, Default::Value(-1.0), 99);
+        assert_eq!(output, [-1; 3]);
+        fill(&mut output, Some(&[4]), Default::Value(-1.0), 99);
+        assert_eq!(output, [4; 3]);
+        fill(&mut output, Some(&[5, 0, -7]), Default::Value(-1.0), 99);
+        assert_eq!(output, [5, 0, -7]);
+        fill(&mut output, Some(&[5, 0, -7]), Default::Now, 99);
+        assert_eq!(output, [5, 99, -7]);
+        fill(&mut output, None, Default::Now, 99);
+        assert_eq!(output, [99; 3]);
+        fill(&mut output, None, Default::Now, u64::MAX);
+        assert_eq!(output, [i32::MAX; 3]);
+    }
+}

@@ -1,0 +1,88 @@
+//! The backend behind the fake C API.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use triton_request_defaults::RequestDefaults;
+use triton_testing::fake::{Config, Input, Request, Server};
+
+fn server() -> Server {
+    Server::start("request_defaults", triton_backend::entry_points::<RequestDefaults>()).unwrap()
+}
+
+fn config() -> Config {
+    Config::new()
+        .optional_input("device_type", "TYPE_INT32", &[-1])
+        .optional_input("timestamp", "TYPE_INT32", &[-1])
+        .output("device_type", "TYPE_INT32", &[-1])
+        .output("timestamp", "TYPE_INT32", &[-1])
+        .parameter("DEFAULTS", r#"{"device_type": -1, "timestamp": "now"}"#)
+}
+
+fn request() -> Request {
+    Request::new().output("device_type").output("timestamp")
+}
+
+fn now() -> i32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i32::try_from(now.as_secs()).unwrap()
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let server = server();
+    let model = server.load("context_preprocessor", config()).unwrap();
+    let before = now();
+    let report = model.execute([
+        request(),
+        request().input(Input::new("device_type", &[1], &[2i32])),
+        request().input(Input::new("timestamp", &[3], &[7i32, 0, -5])),
+        request()
+            .input(Input::new("device_type", &[0], &[0i32; 0]))
+            .input(Input::new("timestamp", &[0], &[0i32; 0])),
+        request().input(Input::new("timestamp", &[2], &[i32::MIN, i32::MAX])),
+    ]);
+    let after = now();
+    let tensor = |index: usize, name| report.success(index).output::<i32>(name);
+
+    assert_eq!(tensor(0, "device_type"), (vec![-1], vec![1]));
+    assert!((before..=after).contains(&tensor(0, "timestamp").0[0]));
+    assert_eq!(tensor(1, "device_type"), (vec![2], vec![1]));
+    assert_eq!(tensor(2, "device_type"), (vec![-1; 3], vec![3]));
+    let (times, _) = tensor(2, "timestamp");
+    assert_eq!((times[0], times[2]), (7, -5));
+    assert!((before..=after).contains(&times[1]));
+    assert_eq!(tensor(3, "timestamp"), (vec![], vec![0]));
+    assert_eq!(tensor(4, "timestamp").0, [i32::MIN, i32::MAX]);
+}
+
+#[test]
+fn lengths_that_do_not_fit_fail_that_request_alone() {
+    let server = server();
+    let model = server.load("context_preprocessor", config()).unwrap();
+    let report = model.execute([
+        request()
+            .input(Input::new("device_type", &[2], &[1i32, 2]))
+            .input(Input::new("timestamp", &[3], &[1i32, 2, 3])),
+        request().input(Input::new("device_type", &[1, 1], &[1i32])),
+        request().input(Input::new("device_type", &[2], &[1i32, 2])),
+    ]);
+    assert!(report.failure(0).message.contains("'device_type' has 2 elements"));
+    assert!(report.failure(1).message.contains("accepted: 1 dimension"));
+    report.success(2);
+}
+
+#[test]
+fn a_config_that_cannot_work_does_not_load() {
+    let server = server();
+    for (config, says) in [
+        (config().parameter("DEFAULTS", "later"), "accepted: a JSON object"),
+        (config().parameter("DEFAULTS", r#"{"timestamp": "then"}"#), "'timestamp' is \"then\""),
+        (config().parameter("DEFAULTS", r#"{"time": 1}"#), "no output of config.pbtxt"),
+        (config().parameter("DEFALTS", "{}"), "unknown parameter 'DEFALTS'"),
+        (config().output("x", "TYPE_INT32", &[-1]), "input of the same name"),
+        (config().max_batch_size(8), "max_batch_size must be 0"),
+    ] {
+        let message = server.load("context_preprocessor", config).unwrap_err().message;
+        assert!(message.contains(says), "{message}");
+    }
+}

@@ -1,0 +1,145 @@
+//! The pure part: which candidates are returned, and in which order.
+
+use std::cmp::Ordering;
+
+use rand::Rng;
+use rand_distr::{Distribution, Exp1};
+
+/// How sharply diversity mode prefers high scores: an item's weight is exp(`SHARPNESS` · score).
+pub const SHARPNESS: f64 = 20.0;
+
+/// Positions of the `k` largest values among `candidates`, largest first; ties keep the order of the candidates, NaN
+/// comes last.
+///
+/// `candidates` are positions in `values`, in ascending order; they are reordered and cut to the answer. Linear in their
+/// number: only the answer is sorted.
+pub fn largest<V: PartialOrd + Copy>(values: &[V], candidates: &mut Vec<usize>, k: usize) {
+    let order = |a: &usize, b: &usize| compare(values[*a], values[*b]).then(a.cmp(b));
+    if k == 0 {
+        candidates.clear();
+        return;
+    }
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, order);
+        candidates.truncate(k);
+    }
+    candidates.sort_unstable_by(order);
+}
+
+/// Descending, what does not equal itself (NaN) last.
+#[allow(clippy::eq_op, reason = "a NaN is what does not equal itself")]
+fn compare<V: PartialOrd + Copy>(a: V, b: V) -> Ordering {
+    b.partial_cmp(&a)
+        .unwrap_or_else(|| (a != a).cmp(&(b != b)))
+}
+
+/// One random key for each score; the positions of the `k` largest keys are a draw of `k` items without replacement with
+/// probabilities proportional to exp([`SHARPNESS`] · score), in the order of the draw.
+///
+/// A score of infinity comes first, of minus infinity after all numbers, NaN last.
+///
+/// # Source
+///
+/// Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: the smallest E/w win, with E from the
+/// exponential distribution and w the weight. Here as its negative logarithm, `SHARPNESS · score - ln E`, so that no
+/// weight overflows.
+pub fn keys(scores: &[f32], random: &mut impl Rng, keys: &mut Vec<f64>) {
+    keys.clear();
+    keys.extend(scores.iter().map(|score| {
+        let exponential: f64 = Exp1.sample(random);
+        SHARPNESS * f64::from(*score) - exponential.ln()
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn top(scores: &[f32], k: usize) -> Vec<usize> {
+        let mut candidates = (0..scores.len()).collect();
+        largest(scores, &mut candidates, k);
+        candidates
+    }
+
+    #[test]
+    fn best_first_with_ties_in_order() {
+        assert_eq!(top(&[0.1, 0.9, 0.5, 0.9, 0.5], 4), [1, 3, 2, 4]);
+        assert_eq!(top(&[0.0, -0.0, 0.0], 3), [0, 1, 2]);
+        assert_eq!(top(&[0.5; 100], 5), [0, 1, 2, 3, 4]);
+        assert_eq!(top(&[0.3], 10), [0]);
+        assert_eq!(top(&[], 10), [0usize; 0]);
+        assert_eq!(top(&[0.3], 0), [0usize; 0]);
+    }
+
+    #[test]
+    fn nan_is_last_and_infinities_are_numbers() {
+        let scores = [f32::NAN, 0.2, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.7];
+        assert_eq!(top(&scores, 6), [2, 5, 1, 3, 0, 4]);
+        assert_eq!(top(&scores, 2), [2, 5]);
+        assert_eq!(top(&scores, 4), [2, 5, 1, 3]);
+    }
+
+    #[test]
+    fn a_partial_selection_is_the_head_of_the_whole_sort() {
+        let mut random = StdRng::seed_from_u64(3);
+        for count in [1, 2, 9, 300, 10_000] {
+            // coarse scores, so that ties cross the cut
+            let scores: Vec<f32> = (0..count)
+                .map(|_| (random.next_u32() % 7) as f32 / 7.0)
+                .collect();
+            let mut whole: Vec<usize> = (0..count).collect();
+            whole.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            for k in [1, 3, 10, count, count + 1] {
+                assert_eq!(top(&scores, k), whole[..k.min(count)]);
+            }
+        }
+    }
+
+    /// Draws of 2 from 4 against the exact law: P(i, j) = w_i / W * w_j / (W - w_i).
+    #[test]
+    fn draws_follow_the_exact_law() {
+        let scores = [0.10f32, 0.15, 0.20, 0.05];
+        let weights: Vec<f64> = scores
+            .iter()
+            .map(|score| (SHARPNESS * f64::from(*score)).exp())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let mut random = StdRng::seed_from_u64(11);
+        let draws = 200_000;
+        let mut counts: HashMap<(usize, usize), u32> = HashMap::new();
+        let mut drawn = Vec::new();
+        for _ in 0..draws {
+            keys(&scores, &mut random, &mut drawn);
+            let mut candidates = (0..scores.len()).collect();
+            largest(&drawn, &mut candidates, 2);
+            *counts.entry((candidates[0], candidates[1])).or_default() += 1;
+        }
+        let mut chi_squared = 0.0;
+        for first in 0..4 {
+            for second in (0..4).filter(|second| *second != first) {
+                let expected = f64::from(draws) * weights[first] / total * weights[second]
+                    / (total - weights[first]);
+                let seen = f64::from(counts.get(&(first, second)).copied().unwrap_or(0));
+                chi_squared += (seen - expected).powi(2) / expected;
+            }
+        }
+        // 11 degrees of freedom: 31.3 is exceeded once in a thousand; the seed is fixed
+        assert!(chi_squared < 31.3, "chi squared {chi_squared}");
+    }
+
+    #[test]
+    fn keys_of_extreme_scores_do_not_overflow() {
+        let scores = [1e30, f32::NAN, f32::INFINITY, -1e30, f32::NEG_INFINITY, f32::MAX];
+        let mut random = StdRng::seed_from_u64(1);
+        let mut drawn = Vec::new();
+        keys(&scores, &mut random, &mut drawn);
+        let mut candidates = (0..scores.len()).collect();
+        largest(&drawn, &mut candidates, 6);
+        assert_eq!(candidates, [2, 5, 0, 3, 4, 1]);
+    }
+}
