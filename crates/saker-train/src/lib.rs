@@ -1,1 +1,22 @@
-//! saker-train
+//! Learning: two towers for retrieval and a DLRM for ranking, on [Burn](https://burn.dev); their export to ONNX; metrics
+//! and baselines.
+//!
+//! Data comes in as encoded columns ([`data::Dataset`]) and models go out as ONNX files that ONNX Runtime and TensorRT
+//! serve. Sizes and schedules are the tables `[towers]`, `[ranker]` and `[training]` of the pipeline definition.
+
+pub mod baselines;
+pub mod checkpoint;
+pub mod data;
+mod error;
+pub mod evaluate;
+mod layers;
+pub mod metrics;
+pub mod onnx;
+mod parameter;
+pub mod pretrained;
+pub mod progress;
+pub mod ranker;
+mod sampling;
+pub mod towers;
+
+pub use error::Error;

@@ -1,0 +1,49 @@
+//! What can go wrong.
+
+use std::path::PathBuf;
+
+/// Why training, export or evaluation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data set contradicts itself: a column of the wrong length, a code beyond its cardinality.
+    #[error("{0}")]
+    Data(String),
+    /// The definition asks for something that the data does not have.
+    #[error("{0}")]
+    Definition(String),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint that does not belong to this data and definition.
+    #[error("checkpoint {path}: {reason}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Training diverged.
+    #[error("the loss of the {model} is {loss} in epoch {epoch}; a smaller learning rate may help")]
+    Diverged {
+        /// `towers` or `ranker`.
+        model: &'static str,
+        /// The loss: infinite or not a number.
+        loss: f64,
+        /// Epoch, from 1.
+        epoch: usize,
+    },
+    /// The progress callback asked to stop.
+    #[error("training was stopped")]
+    Stopped,
+}
+
+impl Error {
+    pub(crate) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+}

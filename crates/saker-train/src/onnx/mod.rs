@@ -1,0 +1,146 @@
+//! Export to ONNX: the graphs that ONNX Runtime and TensorRT serve.
+//!
+//! Inputs are the encoded features by name: categorical ones INT32 `[N]`, continuous ones FLOAT `[N]`, pretrained vectors
+//! FLOAT `[N, dim]`. A code is expected in `0..cardinality`, which the transforms guarantee: what they do not know they
+//! encode as out-of-vocabulary. ONNX Runtime checks the codes again and fails the request for one beyond the table.
+
+mod graph;
+mod proto;
+
+use graph::{Attribute, FLOAT, GraphBuilder, INT32, Value};
+use prost::Message;
+
+use crate::layers::{Dense, Embedding};
+use crate::ranker::{Ranker, pairs, scale};
+use crate::towers::Tower;
+
+/// Name of the towers' output, FLOAT `[N, dim]`.
+pub const TOWER_OUTPUT: &str = "output_1";
+/// Name of the ranker's output, FLOAT `[N, 1]`, a probability.
+pub const RANKER_OUTPUT: &str = "click/binary_classification_task";
+/// Key of the release id in a model's metadata.
+pub const RELEASE_KEY: &str = "saker.release";
+
+/// One tower as an ONNX model; `name` is the graph's.
+pub fn tower(tower: &Tower, name: &str) -> Vec<u8> {
+    let mut graph = GraphBuilder::new(name);
+    let mut parts: Vec<Value> = embeddings(&mut graph, &tower.embeddings);
+    if let Some(projection) = &tower.projection {
+        let inputs = continuous(&mut graph, &tower.continuous);
+        parts.push(dense(&mut graph, "continuous_projection", projection, &inputs));
+    }
+    for (name, projection) in &tower.pretrained {
+        let vectors = graph.input(name, FLOAT, Some(projection.weight.rows));
+        parts.push(dense(&mut graph, &format!("{name}_projection"), projection, &vectors));
+    }
+    let input = concat(&mut graph, &parts);
+    let mut output = layers(&mut graph, "layer", &tower.layers, input, false);
+    if tower.normalize {
+        let axes = [("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(1))];
+        let norm = graph.node("ReduceL2", &[&output], &axes);
+        let least = graph.floats("least_norm", &[1], &[1e-12]);
+        let norm = graph.node("Max", &[&norm, &least], &[]);
+        output = graph.node("Div", &[&output, &norm], &[]);
+    }
+    graph.output(output, TOWER_OUTPUT, tower.dim());
+    graph.model().encode_to_vec()
+}
+
+/// The ranker as an ONNX model.
+pub fn ranker(ranker: &Ranker) -> Vec<u8> {
+    let mut graph = GraphBuilder::new("dlrm_ranking");
+    let mut parts = embeddings(&mut graph, &ranker.embeddings);
+    let inputs = (!ranker.continuous.is_empty()).then(|| continuous(&mut graph, &ranker.continuous));
+    for (name, projection) in &ranker.pretrained {
+        let vectors = graph.input(name, FLOAT, Some(projection.weight.rows));
+        parts.push(dense(&mut graph, &format!("{name}_projection"), projection, &vectors));
+    }
+    let bottom = inputs.map(|inputs| layers(&mut graph, "bottom", &ranker.bottom, inputs, true));
+    parts.extend(bottom.clone());
+    let vectors = ranker.vectors();
+
+    let stacked = concat(&mut graph, &parts);
+    let shape = graph.integers("stacked_shape", &[-1, vectors as i64, ranker.dim as i64]);
+    let stacked = graph.node("Reshape", &[&stacked, &shape], &[]);
+    let transposed = graph.node("Transpose", &[&stacked], &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
+    let products = graph.node("MatMul", &[&stacked, &transposed], &[]);
+    let flat = graph.integers("products_shape", &[-1, (vectors * vectors) as i64]);
+    let products = graph.node("Reshape", &[&products, &flat], &[]);
+    let pairs = graph.integers("pairs", &pairs(vectors));
+    let products = graph.node("Gather", &[&products, &pairs], &[("axis", Attribute::Int(1))]);
+    let factor = graph.floats("products_scale", &[1], &[scale(ranker.dim)]);
+    let products = graph.node("Mul", &[&products, &factor], &[]);
+    let top: Vec<Value> = std::iter::once(products).chain(bottom).collect();
+    let input = concat(&mut graph, &top);
+    let logit = layers(&mut graph, "top", &ranker.top, input, false);
+    let probability = graph.node("Sigmoid", &[&logit], &[]);
+    graph.output(probability, RANKER_OUTPUT, 1);
+    graph.model().encode_to_vec()
+}
+
+/// Writes the release id into the metadata of a model that this crate exported.
+///
+/// # Errors
+/// The bytes are no ONNX model.
+pub fn set_release(model: &[u8], release: &str) -> Result<Vec<u8>, crate::Error> {
+    let mut model = proto::Model::decode(model)
+        .map_err(|error| crate::Error::Data(format!("these bytes are no ONNX model: {error}")))?;
+    model.metadata_props.retain(|property| property.key.as_deref() != Some(RELEASE_KEY));
+    model
+        .metadata_props
+        .push(proto::Property { key: Some(RELEASE_KEY.to_owned()), value: Some(release.to_owned()) });
+    Ok(model.encode_to_vec())
+}
+
+/// One `Gather` per embedding: `[N, width]` each.
+fn embeddings(graph: &mut GraphBuilder, embeddings: &[Embedding]) -> Vec<Value> {
+    embeddings
+        .iter()
+        .map(|embedding| {
+            let codes = graph.input(&embedding.name, INT32, None);
+            let table = &embedding.table;
+            let weight =
+                graph.floats(&format!("{}_embedding", embedding.name), &[table.rows, table.columns], &table.values);
+            graph.node("Gather", &[&weight, &codes], &[("axis", Attribute::Int(0))])
+        })
+        .collect()
+}
+
+/// The continuous inputs next to each other: `[N, columns]`.
+fn continuous(graph: &mut GraphBuilder, names: &[String]) -> Value {
+    let axis = graph.integers("column_axis", &[1]);
+    let columns: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            let input = graph.input(name, FLOAT, None);
+            graph.node("Unsqueeze", &[&input, &axis], &[])
+        })
+        .collect();
+    concat(graph, &columns)
+}
+
+fn concat(graph: &mut GraphBuilder, parts: &[Value]) -> Value {
+    if let [only] = parts {
+        return only.clone();
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    graph.node("Concat", &parts, &[("axis", Attribute::Int(1))])
+}
+
+fn dense(graph: &mut GraphBuilder, name: &str, layer: &Dense, input: &str) -> Value {
+    let (weight, bias) = (&layer.weight, &layer.bias);
+    let weight = graph.floats(&format!("{name}_weight"), &[weight.rows, weight.columns], &weight.values);
+    let bias = graph.floats(&format!("{name}_bias"), &[bias.columns], &bias.values);
+    graph.node("Gemm", &[input, &weight, &bias], &[])
+}
+
+fn layers(graph: &mut GraphBuilder, name: &str, layers: &[Dense], input: Value, relu_last: bool) -> Value {
+    let mut value = input;
+    for (place, layer) in layers.iter().enumerate() {
+        value = dense(graph, &format!("{name}_{place}"), layer, &value);
+        if relu_last || place + 1 < layers.len() {
+            value = graph.node("Relu", &[&value], &[]);
+        }
+    }
+    value
+}
