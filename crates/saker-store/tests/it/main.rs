@@ -1,0 +1,9 @@
+//! Against real servers: a Valkey, and for `BF.*` a stand-in that speaks the protocol.
+
+mod cluster;
+mod failures;
+mod feast;
+mod login;
+mod recent;
+mod seen;
+mod support;
