@@ -76,7 +76,10 @@ fn panic_error(payload: Box<dyn Any + Send>) -> Error {
         .map(|s| (*s).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    // A payload whose own drop panics must not cross the FFI either.
-    std::mem::forget(payload);
+    // A payload whose own drop panics must not cross the FFI either; what that panic throws
+    // is given up on.
+    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(thrown);
+    }
     Error::internal(format!("the backend panicked: {message}"))
 }

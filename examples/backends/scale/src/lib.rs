@@ -23,11 +23,15 @@ impl Model for Scale {
     type Instance = Worker;
 
     fn signature(_: &Parameters) -> Signature {
-        Signature::new().input("x", &[DataType::Fp32]).output("y", &[DataType::Fp32])
+        Signature::new()
+            .input("x", &[DataType::Fp32])
+            .output("y", &[DataType::Fp32])
     }
 
     fn load(_: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
-        Ok(Self { factor: parameters.factor })
+        Ok(Self {
+            factor: parameters.factor,
+        })
     }
 
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
