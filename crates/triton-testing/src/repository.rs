@@ -67,7 +67,11 @@ impl Repository {
     }
 }
 
-fn copy(source: &Path, target: &Path) -> Result<()> {
+/// Copies a file, or a folder with all that it holds.
+///
+/// # Errors
+/// The source cannot be read or the copy not written.
+pub fn copy(source: &Path, target: &Path) -> Result<()> {
     let failed = || format!("cannot copy '{}'", source.display());
     if source.is_dir() {
         fs::create_dir_all(target)?;

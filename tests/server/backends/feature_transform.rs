@@ -1,5 +1,6 @@
 //! `feature_transform`: raw features to what the models were trained on.
 
+use saker_pipeline::Group;
 use triton_testing::tensor::Tensor;
 
 use crate::support::{
@@ -56,7 +57,7 @@ fn item() -> Config {
 }
 
 /// A server with the golden workflow of that group.
-fn stage(group: &str, model: &str, config: &Config) -> Stage {
+fn stage(group: Group, model: &str, config: &Config) -> Stage {
     let folder = tempfile::tempdir().expect("a folder");
     golden_workflow(group, folder.path());
     let stage = Stage::new();
@@ -84,7 +85,7 @@ fn users(rows: usize) -> Vec<Tensor> {
 
 #[test]
 fn any_number_of_users() {
-    let stage = stage("user", USER, &user());
+    let stage = stage(Group::User, USER, &user());
     for rows in SIZES {
         let outputs = stage.answer(USER, &users(rows));
         let ids = outputs.i32("user_id");
@@ -101,7 +102,7 @@ fn any_number_of_users() {
 
 #[test]
 fn contexts_of_the_reference() {
-    let stage = stage("context", CONTEXT, &context());
+    let stage = stage(Group::Context, CONTEXT, &context());
     let devices: Vec<i32> = answers().iter().map(|answer| answer.device_type).collect();
     let times: Vec<i32> = answers().iter().map(|answer| answer.timestamp).collect();
     let outputs = stage.answer(
@@ -122,7 +123,7 @@ fn contexts_of_the_reference() {
 
 #[test]
 fn ids_at_the_ends_of_their_type_are_out_of_vocabulary() {
-    let stage = stage("item", ITEM, &item());
+    let stage = stage(Group::Item, ITEM, &item());
     let ends = [i32::MIN, i32::MAX, -2, -1];
     let mut inputs = vec![Tensor::f32("price", &[f32::NAN, f32::INFINITY, -1.0, 0.0])];
     for name in ["item_id", "category_l1", "category_l2", "item_gender"] {
@@ -140,7 +141,7 @@ fn ids_at_the_ends_of_their_type_are_out_of_vocabulary() {
 
 #[test]
 fn wrong_requests() {
-    let stage = stage("user", USER, &user());
+    let stage = stage(Group::User, USER, &user());
     wrong_tensors_are_refused(&stage, USER, &users(3), &[]);
     let mut inputs = users(3);
     inputs[1] = Tensor::i32("age", &[20, 30]);
@@ -156,7 +157,7 @@ fn wrong_requests() {
 #[test]
 fn wrong_configurations() {
     let folder = tempfile::tempdir().expect("a folder");
-    golden_workflow("user", folder.path());
+    golden_workflow(Group::User, folder.path());
     let categories = folder.path().join("categories");
     let workflow = folder.path().join("workflow.json");
     let files: &[(&str, &std::path::Path)] =

@@ -3,28 +3,24 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-use saker::assemble::{
-    pbtxt::ModelConfig,
-    steps::{self, Defaults},
-};
-use saker_pipeline::Pipeline;
+use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
+use saker_pipeline::{Group, Pipeline};
 use serde::Deserialize;
 use triton_testing::{
-    repository::Repository,
     runtime,
     server::{Outputs, TritonServer},
     tensor::Tensor,
     valkey::Valkey,
 };
 
-use super::{
-    stage::data,
-    store::write_golden,
-    workflow::{self, golden_workflow},
-};
+use super::{stage::data, store::write_golden, workflow::golden_workflow};
+
+/// The release id of the golden repository.
+pub(crate) const RELEASE: &str = "golden-5";
 
 /// One request and what the reference answered to it.
 #[derive(Debug, Deserialize)]
@@ -88,8 +84,8 @@ pub(crate) fn answers() -> &'static [Answer] {
 pub(crate) struct Golden {
     pub(crate) server: TritonServer,
     pub(crate) valkey: Valkey,
-    pub(crate) repository: Repository,
     models: Vec<ModelConfig>,
+    folder: tempfile::TempDir,
 }
 
 /// The one that tests share; a test that breaks things starts its own with [`Golden::start`].
@@ -103,17 +99,17 @@ impl Golden {
     pub(crate) fn start() -> Self {
         let valkey = Valkey::start().expect("a running Valkey");
         write_golden(&valkey);
-        let repository = Repository::new().expect("a model repository");
-        let models = assemble(&valkey, &repository);
+        let folder = tempfile::tempdir().expect("a folder");
+        let models = assemble(&valkey, &folder.path().join("repository"));
         let server = TritonServer::builder()
-            .repository(repository.path())
+            .repository(folder.path().join("repository"))
             .start()
             .expect("a running Triton");
         let golden = Self {
             server,
             valkey,
-            repository,
             models,
+            folder,
         };
         for model in &golden.models {
             if let Err(error) = golden.server.load(&model.name) {
@@ -121,6 +117,11 @@ impl Golden {
             }
         }
         golden
+    }
+
+    /// The model repository.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.folder.path().join("repository")
     }
 
     /// The names of the models, the ensemble last.
@@ -180,64 +181,42 @@ impl Golden {
     }
 }
 
+/// The definition whose features are the golden pipeline's.
+pub(crate) fn retail() -> Pipeline {
+    let definition = runtime::workspace().join("examples/retail/pipeline.toml");
+    Pipeline::load(&definition).expect("the retail pipeline")
+}
+
 /// examples/retail/pipeline.toml, as the golden pipeline differs from it.
 fn pipeline(valkey: &Valkey) -> Pipeline {
-    let definition = runtime::workspace().join("examples/retail/pipeline.toml");
-    let mut pipeline = Pipeline::load(&definition).expect("the retail pipeline");
+    let mut pipeline = retail();
     pipeline.ranking.topk = 20;
     pipeline.store.redis_url = valkey.url(0).trim_end_matches("/0").to_owned();
     pipeline
 }
 
-fn assemble(valkey: &Valkey, repository: &Repository) -> Vec<ModelConfig> {
+fn assemble(valkey: &Valkey, repository: &Path) -> Vec<ModelConfig> {
     let pipeline = pipeline(valkey);
-    let defaults = Defaults::of(&pipeline).expect("defaults");
-    let models = steps::models(&pipeline, &defaults, 1).expect("the models");
-    for model in &models {
-        repository
-            .model(&model.name, &model.render())
-            .expect("a model folder");
-    }
-    let copy = |source: &str, place: &str| {
-        repository
-            .copy(&data(&format!("reference/{source}")), place)
-            .expect("an artefact");
+    let folder = tempfile::tempdir().expect("a folder");
+    let workflows = Group::ALL.map(|group| {
+        let place = folder.path().join(group.as_str());
+        golden_workflow(group, &place);
+        (group, place)
+    });
+    let reference = |name: &str| data(&format!("reference/{name}"));
+    let artefacts = Artefacts {
+        workflows: workflows.into(),
+        query_tower: reference("query_tower.onnx"),
+        ranker: reference("dlrm_ranking.onnx"),
+        index: reference("index.faiss"),
+        tables: [
+            ("item_image_embeddings", "lookup_embeddings_image.npy"),
+            ("item_description_embeddings", "lookup_embeddings_text.npy"),
+        ]
+        .map(|(tensor, file)| (tensor.to_owned(), reference(file)))
+        .into(),
+        defaults: Defaults::of(&pipeline).expect("defaults"),
     };
-    for (group, model) in [
-        ("user", "nvt_user_transform"),
-        ("context", "nvt_context_transform"),
-        ("item", "nvt_item_transform"),
-    ] {
-        golden_workflow(group, &repository.path().join(model).join("1"));
-    }
-    copy("query_tower.onnx", "query_tower/1/model.onnx");
-    copy("dlrm_ranking.onnx", "dlrm_ranking/1/model.onnx");
-    copy("index.faiss", "faiss_retrieval/1/index.faiss");
-    for (table, tensor) in [
-        ("image", "item_image_embeddings"),
-        ("text", "item_description_embeddings"),
-    ] {
-        copy(
-            &format!("lookup_embeddings_{table}.npy"),
-            &format!("multimodal_embedding_lookup/1/{tensor}.npy"),
-        );
-    }
-    copy(
-        "categories/item/unique.item_id.parquet",
-        "item_id_decoder/1/categories/unique.item_id.parquet",
-    );
-    let release = serde_json::json!({ "format": 1, "release": workflow::RELEASE, "files": {} });
-    for model in models.iter().filter(|model| model.steps.is_empty()) {
-        repository
-            .write(
-                &format!("{}/1/release.json", model.name),
-                release.to_string().as_bytes(),
-            )
-            .expect("a release");
-    }
-    let releases = serde_json::json!({ "format": 1, "releases": { "1": workflow::RELEASE } });
-    repository
-        .write("releases.json", releases.to_string().as_bytes())
-        .expect("the releases");
-    models
+    assemble::assemble(&pipeline, &artefacts, RELEASE, repository).expect("a model repository");
+    steps::models(&pipeline, &artefacts.defaults, assemble::VERSION).expect("the models")
 }
