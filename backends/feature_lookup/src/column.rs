@@ -368,3 +368,114 @@ impl Feature {
         shape
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saker_store::feast::list;
+    use serde_json::json;
+    use triton_backend::ModelConfig;
+
+    fn feature(
+        data_type: &str,
+        dims: &[i64],
+        default: Option<serde_json::Value>,
+    ) -> Result<Feature, Error> {
+        let dims: Vec<String> = dims.iter().map(i64::to_string).collect();
+        let output = json!({ "name": "f", "data_type": data_type, "dims": dims });
+        let config =
+            ModelConfig::from_json(&json!({ "input": [], "output": [output] }).to_string())?;
+        Feature::new(0, &config.outputs()[0], default)
+    }
+
+    /// The column after one value, and whether it was told to be unreadable.
+    fn read(feature: &Feature, value: Option<Value>) -> (Column, bool) {
+        let features = std::slice::from_ref(feature);
+        let mut columns = Columns::new(features);
+        let mut told = false;
+        columns.push_row(features, |_| Ok(value.clone()), |_| told = true);
+        (columns.columns.remove(0), told)
+    }
+
+    #[test]
+    fn values_take_the_outputs_type_or_the_default() {
+        let int = feature("TYPE_INT32", &[-1], Some(json!(35))).expect("a feature");
+        for (value, expected, unreadable) in [
+            (Some(Value::Int32(-7)), -7, false),
+            (Some(Value::Int64(i64::from(i32::MAX))), i32::MAX, false),
+            (Some(Value::Int64(i64::from(i32::MAX) + 1)), 35, true),
+            (
+                Some(Value::UnixTimestamp(1_777_636_800)),
+                1_777_636_800,
+                false,
+            ),
+            (Some(Value::Bool(true)), 1, false),
+            (Some(Value::Float(2.0)), 35, true),
+            (Some(Value::String("7".into())), 35, true),
+            (
+                Some(Value::Int32List(list::Int32 { val: vec![7] })),
+                7,
+                false,
+            ),
+            (
+                Some(Value::Int32List(list::Int32 { val: vec![7, 8] })),
+                35,
+                true,
+            ),
+            (None, 35, false),
+        ] {
+            let (column, told) = read(&int, value.clone());
+            assert!(
+                matches!(&column, Column::Int32(data) if data == &[expected]),
+                "{value:?}: {column:?}"
+            );
+            assert_eq!(told, unreadable, "{value:?}");
+        }
+        let float = feature("TYPE_FP32", &[-1], None).expect("a feature");
+        assert!(
+            matches!(read(&float, Some(Value::Double(0.1))).0, Column::Fp32(data) if data == [0.1_f32])
+        );
+        assert!(
+            matches!(read(&float, Some(Value::Int64(3))).0, Column::Fp32(data) if data == [3.0])
+        );
+        assert!(matches!(read(&float, None).0, Column::Fp32(data) if data == [0.0]));
+        let flag = feature("TYPE_BOOL", &[-1], None).expect("a feature");
+        assert!(
+            matches!(read(&flag, Some(Value::Int32(1))).0, Column::Bool(data) if data == [true])
+        );
+        assert!(read(&flag, Some(Value::Int32(2))).1);
+    }
+
+    #[test]
+    fn lists_have_the_outputs_width() {
+        let list = feature("TYPE_FP32", &[-1, 2], Some(json!([1, 0.5]))).expect("a feature");
+        let value = |val: &[f32]| Some(Value::FloatList(list::Float { val: val.to_vec() }));
+        assert!(
+            matches!(read(&list, value(&[3.0, 4.0])).0, Column::Fp32(data) if data == [3.0, 4.0])
+        );
+        let (column, told) = read(&list, value(&[3.0]));
+        assert!(told && matches!(column, Column::Fp32(data) if data == [1.0, 0.5]));
+        assert!(feature("TYPE_FP32", &[-1, -1], None).is_err());
+    }
+
+    #[test]
+    fn defaults_must_fit() {
+        assert!(feature("TYPE_INT32", &[-1], Some(json!(0.5))).is_err());
+        assert!(feature("TYPE_INT32", &[-1], Some(json!("x"))).is_err());
+        assert!(feature("TYPE_INT32", &[-1], Some(json!(3_000_000_000_i64))).is_err());
+        assert!(feature("TYPE_FP32", &[-1, 2], Some(json!([1, 2, 3]))).is_err());
+        let every = feature("TYPE_FP32", &[-1, 3], Some(json!(2))).expect("one value for all");
+        assert_eq!(every.default.len(), 3);
+    }
+
+    #[test]
+    fn an_entity_that_comes_twice_has_its_last_values() {
+        let features = [feature("TYPE_INT32", &[-1], None).expect("a feature")];
+        let mut columns = Columns::new(&features);
+        for value in [1, 2, 3] {
+            columns.push_row(&features, |_| Ok(Some(Value::Int32(value))), |_| ());
+        }
+        columns.replace_with_last(&features, 0);
+        assert!(matches!(&columns.columns[0], Column::Int32(data) if data == &[3, 2]));
+    }
+}
