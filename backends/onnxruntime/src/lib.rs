@@ -1,1 +1,191 @@
-//! onnxruntime
+//! Runs ONNX models on the CPU: a stand-in for NVIDIA's backend of the same name, on machines without its container.
+//! See the README beside this crate.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use triton_backend::{
+    ANY_TYPE, Batch, Error, Instance, Model, ModelContext, Request, Response, Signature,
+};
+
+mod graph;
+mod options;
+mod runtime;
+mod value;
+
+use options::Options;
+
+const MODEL_FILE: &str = "model.onnx";
+
+/// A loaded model.
+pub struct OnnxRuntime {
+    context: Arc<ModelContext>,
+    environment: Environment,
+    options: Options,
+    path: PathBuf,
+    /// The session that loading checked, for the first instance.
+    checked: Mutex<Option<Session>>,
+    /// Per output of the config: its shape without rows, from the graph.
+    empty_shapes: Vec<Vec<i64>>,
+}
+
+/// One session: ONNX Runtime's sessions keep their buffers, so instances share none.
+pub struct Worker {
+    session: Session,
+    run_options: RunOptions<NoSelectedOutputs>,
+}
+
+impl Model for OnnxRuntime {
+    /// Read from the config, since ONNX Runtime has keys of its own that have no end.
+    type Parameters = BTreeMap<String, String>;
+    type Instance = Worker;
+
+    fn signature(_: &Self::Parameters) -> Signature {
+        Signature::new()
+            .other_inputs(ANY_TYPE)
+            .other_outputs(ANY_TYPE)
+    }
+
+    fn load(context: &Arc<ModelContext>, _: Self::Parameters) -> Result<Self, Error> {
+        let config = context.config();
+        let options = Options::from_config(context.name(), config)?;
+        let file = config.json()["default_model_filename"].as_str();
+        let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL_FILE);
+        let mut path = context.version_dir().join(file);
+        if path.is_dir() {
+            path.push(file); // a folder of that name holds the model and its external weights
+        }
+        let mut model = Self {
+            context: Arc::clone(context),
+            environment: runtime::environment()?,
+            options,
+            path,
+            checked: Mutex::new(None),
+            empty_shapes: Vec::new(),
+        };
+        let session = model.session()?;
+        graph::check(&session, config)?;
+        model.empty_shapes = config
+            .outputs()
+            .iter()
+            .map(|output| {
+                let outlet = session.outputs().iter().find(|o| o.name() == output.name);
+                let shape = outlet.and_then(|outlet| outlet.dtype().tensor_shape());
+                let mut shape: Vec<i64> = shape.map(|shape| shape.to_vec()).unwrap_or_default();
+                // the config may say what the graph leaves open
+                for (dim, declared) in shape.iter_mut().rev().zip(output.dims.iter().rev()) {
+                    if *dim < 0 {
+                        *dim = *declared;
+                    }
+                }
+                shape.iter().map(|dim| (*dim).max(0)).collect()
+            })
+            .collect();
+        model.checked = Mutex::new(Some(session));
+        Ok(model)
+    }
+
+    fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
+        let checked = self
+            .checked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let session = match checked {
+            Some(session) => session,
+            None => self.session()?,
+        };
+        let failed = |error: ort::Error| Error::internal(error.to_string());
+        let mut run_options = RunOptions::new().map_err(failed)?;
+        if let Some(devices) = &self.options.shrink_arena {
+            run_options
+                .set("memory.enable_memory_arena_shrinkage", devices)
+                .map_err(failed)?;
+        }
+        Ok(Worker {
+            session,
+            run_options,
+        })
+    }
+}
+
+impl OnnxRuntime {
+    fn session(&self) -> Result<Session, Error> {
+        if !self.path.is_file() {
+            return Err(Error::not_found(format!(
+                "{} is missing",
+                self.path.display()
+            )));
+        }
+        self.options
+            .builder(&self.environment)
+            .and_then(|mut builder| builder.commit_from_file(&self.path))
+            .map_err(|error| {
+                Error::invalid_argument(format!("cannot load {}: {error}", self.path.display()))
+            })
+    }
+}
+
+impl Instance<OnnxRuntime> for Worker {
+    fn execute(&mut self, model: &OnnxRuntime, batch: &Batch<'_>) -> Result<(), Error> {
+        batch.respond_each(|request, response| self.answer(model, request, response));
+        Ok(())
+    }
+}
+
+impl Worker {
+    fn answer(
+        &mut self,
+        model: &OnnxRuntime,
+        request: &Request<'_>,
+        response: &Response<'_>,
+    ) -> Result<(), Error> {
+        let config = model.context.config();
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> =
+            Vec::with_capacity(config.inputs().len());
+        let mut without_rows = false;
+        for (position, declared) in config.inputs().iter().enumerate() {
+            let tensor = request.input_at(position)?.ok_or_else(|| {
+                Error::invalid_argument(format!("the request has no input '{}'", declared.name))
+            })?;
+            without_rows |= tensor.shape().first() == Some(&0);
+            if !without_rows {
+                inputs.push((&declared.name, value::input(&tensor)?));
+            }
+        }
+        if without_rows {
+            return empty(model, response);
+        }
+        let outputs = self
+            .session
+            .run_with_options(inputs, &self.run_options)
+            .map_err(|error| Error::invalid_argument(format!("ONNX Runtime: {error}")))?;
+        for (position, declared) in config.outputs().iter().enumerate() {
+            let name = &declared.name;
+            let found = outputs.get(name).ok_or_else(|| {
+                Error::internal(format!("the model did not give the output '{name}'"))
+            })?;
+            value::output(response, position, name, declared.data_type, found)?;
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a request whose tensors have no rows. Many graphs fail on it (a reshape of nothing, a maximum of
+/// nothing), and what they would compute is known: nothing.
+fn empty(model: &OnnxRuntime, response: &Response<'_>) -> Result<(), Error> {
+    let outputs = model.context.config().outputs();
+    for (position, (output, shape)) in outputs.iter().zip(&model.empty_shapes).enumerate() {
+        let mut shape = shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows = 0;
+        }
+        value::empty(response, position, &output.name, output.data_type, &shape)?;
+    }
+    Ok(())
+}
+
+triton_backend::export!(OnnxRuntime);

@@ -6,7 +6,11 @@ use triton_request_defaults::RequestDefaults;
 use triton_testing::fake::{Config, Input, Request, Server};
 
 fn server() -> Server {
-    Server::start("request_defaults", triton_backend::entry_points::<RequestDefaults>()).unwrap()
+    Server::start(
+        "request_defaults",
+        triton_backend::entry_points::<RequestDefaults>(),
+    )
+    .unwrap()
 }
 
 fn config() -> Config {
@@ -66,7 +70,12 @@ fn lengths_that_do_not_fit_fail_that_request_alone() {
         request().input(Input::new("device_type", &[1, 1], &[1i32])),
         request().input(Input::new("device_type", &[2], &[1i32, 2])),
     ]);
-    assert!(report.failure(0).message.contains("'device_type' has 2 elements"));
+    assert!(
+        report
+            .failure(0)
+            .message
+            .contains("'device_type' has 2 elements")
+    );
     assert!(report.failure(1).message.contains("accepted: 1 dimension"));
     report.success(2);
 }
@@ -75,14 +84,32 @@ fn lengths_that_do_not_fit_fail_that_request_alone() {
 fn a_config_that_cannot_work_does_not_load() {
     let server = server();
     for (config, says) in [
-        (config().parameter("DEFAULTS", "later"), "accepted: a JSON object"),
-        (config().parameter("DEFAULTS", r#"{"timestamp": "then"}"#), "'timestamp' is \"then\""),
-        (config().parameter("DEFAULTS", r#"{"time": 1}"#), "no output of config.pbtxt"),
-        (config().parameter("DEFALTS", "{}"), "unknown parameter 'DEFALTS'"),
-        (config().output("x", "TYPE_INT32", &[-1]), "input of the same name"),
+        (
+            config().parameter("DEFAULTS", "later"),
+            "accepted: a JSON object",
+        ),
+        (
+            config().parameter("DEFAULTS", r#"{"timestamp": "then"}"#),
+            "'timestamp' is \"then\"",
+        ),
+        (
+            config().parameter("DEFAULTS", r#"{"time": 1}"#),
+            "no output of config.pbtxt",
+        ),
+        (
+            config().parameter("DEFALTS", "{}"),
+            "unknown parameter 'DEFALTS'",
+        ),
+        (
+            config().output("x", "TYPE_INT32", &[-1]),
+            "input of the same name",
+        ),
         (config().max_batch_size(8), "max_batch_size must be 0"),
     ] {
-        let message = server.load("context_preprocessor", config).unwrap_err().message;
+        let message = server
+            .load("context_preprocessor", config)
+            .unwrap_err()
+            .message;
         assert!(message.contains(says), "{message}");
     }
 }

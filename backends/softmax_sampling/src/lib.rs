@@ -103,10 +103,16 @@ impl Model for SoftmaxSampling {
             ))),
         };
         let of_type = |tensors: &[triton_backend::TensorConfig], is_score: bool| {
-            let matching = tensors.iter().enumerate().filter(|(_, tensor)| (tensor.data_type == DataType::Fp32) == is_score);
+            let matching = tensors
+                .iter()
+                .enumerate()
+                .filter(|(_, tensor)| (tensor.data_type == DataType::Fp32) == is_score);
             matching.map(|(position, _)| position).collect()
         };
-        let id_output = only("integer output, for the ids", of_type(config.outputs(), false))?;
+        let id_output = only(
+            "integer output, for the ids",
+            of_type(config.outputs(), false),
+        )?;
         let item_type = config.input(&parameters.item_input)?.data_type;
         let output = &config.outputs()[id_output];
         if output.data_type != item_type {
@@ -125,7 +131,10 @@ impl Model for SoftmaxSampling {
             score_input: only("FP32 input, for the scores", of_type(config.inputs(), true))?,
             user_input: config.input_index(&parameters.user_input),
             id_output,
-            score_output: only("FP32 output, for the scores", of_type(config.outputs(), true))?,
+            score_output: only(
+                "FP32 output, for the scores",
+                of_type(config.outputs(), true),
+            )?,
         })
     }
 
@@ -160,7 +169,8 @@ impl Worker {
         request: &Request<'_>,
         response: &Response<'_>,
     ) -> Result<(), Error> {
-        let missing = || Error::invalid_argument("the request leaves out the items or their scores");
+        let missing =
+            || Error::invalid_argument("the request leaves out the items or their scores");
         let items = request.input_at(model.item_input)?.ok_or_else(missing)?;
         let scores = request.input_at(model.score_input)?.ok_or_else(missing)?;
         let ids = items.as_slice::<Id>()?;
@@ -190,7 +200,11 @@ impl Worker {
         let rows: Vec<Vec<usize>> = (0..users)
             .map(|user| {
                 let start = user * row_length;
-                self.pick(model, &ids[start..start + row_length], &values[start..start + row_length])
+                self.pick(
+                    model,
+                    &ids[start..start + row_length],
+                    &values[start..start + row_length],
+                )
             })
             .collect();
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);

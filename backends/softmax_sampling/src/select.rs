@@ -29,8 +29,7 @@ pub fn largest<V: PartialOrd + Copy>(values: &[V], candidates: &mut Vec<usize>, 
 /// Descending, what does not equal itself (NaN) last.
 #[allow(clippy::eq_op, reason = "a NaN is what does not equal itself")]
 fn compare<V: PartialOrd + Copy>(a: V, b: V) -> Ordering {
-    b.partial_cmp(&a)
-        .unwrap_or_else(|| (a != a).cmp(&(b != b)))
+    b.partial_cmp(&a).unwrap_or_else(|| (a != a).cmp(&(b != b)))
 }
 
 /// One random key for each score; the positions of the `k` largest keys are a draw of `k` items without replacement with
@@ -78,7 +77,14 @@ mod tests {
 
     #[test]
     fn nan_is_last_and_infinities_are_numbers() {
-        let scores = [f32::NAN, 0.2, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.7];
+        let scores = [
+            f32::NAN,
+            0.2,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            0.7,
+        ];
         assert_eq!(top(&scores, 6), [2, 5, 1, 3, 0, 4]);
         assert_eq!(top(&scores, 2), [2, 5]);
         assert_eq!(top(&scores, 4), [2, 5, 1, 3]);
@@ -134,7 +140,14 @@ mod tests {
 
     #[test]
     fn keys_of_extreme_scores_do_not_overflow() {
-        let scores = [1e30, f32::NAN, f32::INFINITY, -1e30, f32::NEG_INFINITY, f32::MAX];
+        let scores = [
+            1e30,
+            f32::NAN,
+            f32::INFINITY,
+            -1e30,
+            f32::NEG_INFINITY,
+            f32::MAX,
+        ];
         let mut random = StdRng::seed_from_u64(1);
         let mut drawn = Vec::new();
         keys(&scores, &mut random, &mut drawn);

@@ -177,9 +177,9 @@ fn write<T: Element>(
 }
 
 fn tensor<'r>(request: &'r Request<'_>, input: usize) -> Result<Tensor<'r>, Error> {
-    request
-        .input_at(input)?
-        .ok_or_else(|| Error::invalid_argument("the request leaves out an input that is not optional"))
+    request.input_at(input)?.ok_or_else(|| {
+        Error::invalid_argument("the request leaves out an input that is not optional")
+    })
 }
 
 /// The first dimension.

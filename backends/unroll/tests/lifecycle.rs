@@ -16,7 +16,9 @@ fn config() -> Config {
         ("item_id", "TYPE_INT32", &[-1]),
         ("image", "TYPE_FP32", &[-1, 2]),
     ] {
-        config = config.input(name, data_type, dims).output(name, data_type, dims);
+        config = config
+            .input(name, data_type, dims)
+            .output(name, data_type, dims);
     }
     config
 }
@@ -52,7 +54,10 @@ fn users_and_context_are_repeated_over_their_candidates() {
     let success = |index: usize| report.success(index);
     assert_eq!(success(0).output::<i32>("user_id"), (vec![8; 3], vec![3]));
     assert_eq!(success(0).output::<f64>("hour"), (vec![0.5; 3], vec![3]));
-    assert_eq!(success(0).output::<i32>("item_id"), (vec![3, 4, 5], vec![3]));
+    assert_eq!(
+        success(0).output::<i32>("item_id"),
+        (vec![3, 4, 5], vec![3])
+    );
     assert_eq!(
         success(0).output::<f32>("image"),
         (vec![3.0, 0.5, 4.0, 0.5, 5.0, 0.5], vec![3, 2])
@@ -63,7 +68,10 @@ fn users_and_context_are_repeated_over_their_candidates() {
     assert_eq!(success(3).output::<i32>("user_id"), (vec![], vec![0]));
     assert_eq!(success(3).output::<f32>("image"), (vec![], vec![0, 2]));
     assert_eq!(success(4).output::<i32>("user_id"), (vec![8], vec![1]));
-    assert_eq!(success(5).output::<f32>("age"), (vec![4.0; 10_000], vec![10_000]));
+    assert_eq!(
+        success(5).output::<f32>("age"),
+        (vec![4.0; 10_000], vec![10_000])
+    );
 }
 
 #[test]
@@ -76,8 +84,18 @@ fn lengths_that_do_not_fit_fail_that_request_alone() {
         request(&[], &[0.5], &[3]),
         request(&[8], &[0.5], &[3]),
     ]);
-    assert!(report.failure(0).message.contains("'item_id' has 3 rows for the 2 users"));
-    assert!(report.failure(1).message.contains("'hour' has 2 rows; accepted: 3"));
+    assert!(
+        report
+            .failure(0)
+            .message
+            .contains("'item_id' has 3 rows for the 2 users")
+    );
+    assert!(
+        report
+            .failure(1)
+            .message
+            .contains("'hour' has 2 rows; accepted: 3")
+    );
     assert!(report.failure(2).message.contains("0 users"));
     report.success(3);
 }
@@ -86,10 +104,16 @@ fn lengths_that_do_not_fit_fail_that_request_alone() {
 fn a_config_that_cannot_work_does_not_load() {
     let server = server();
     for (config, says) in [
-        (config().parameter("ITEM_INPUT", "film"), "ITEM_INPUT = 'film'"),
+        (
+            config().parameter("ITEM_INPUT", "film"),
+            "ITEM_INPUT = 'film'",
+        ),
         (config().output("x", "TYPE_INT32", &[-1]), "no input 'x'"),
         (config().max_batch_size(4), "max_batch_size must be 0"),
-        (config().parameter("GROUPS", "3"), "unknown parameter 'GROUPS'"),
+        (
+            config().parameter("GROUPS", "3"),
+            "unknown parameter 'GROUPS'",
+        ),
     ] {
         let message = server.load("unroll_features", config).unwrap_err().message;
         assert!(message.contains(says), "{message}");

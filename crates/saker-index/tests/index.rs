@@ -252,10 +252,16 @@ fn the_same_vectors_give_the_same_file() {
     let (vectors, ids) = (vectors(1_000, 3), raw_ids(1_000));
     let bytes = |name: &str| {
         let path = folder.path().join(name);
-        build("IVF16,PQ8np", DIMENSION, Metric::InnerProduct, &vectors, &ids)
-            .unwrap()
-            .write(&path)
-            .unwrap();
+        build(
+            "IVF16,PQ8np",
+            DIMENSION,
+            Metric::InnerProduct,
+            &vectors,
+            &ids,
+        )
+        .unwrap()
+        .write(&path)
+        .unwrap();
         std::fs::read(path).unwrap()
     };
     assert_eq!(bytes("a"), bytes("b"));

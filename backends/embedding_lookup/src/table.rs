@@ -1,0 +1,144 @@
+//! The pure part: a table of embeddings and the copy of its rows.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::Array2;
+use ndarray_npy::ReadNpyExt;
+
+/// Embeddings by code: `[codes, dimension]` f32, row-major.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<f32>,
+    count: usize,
+    dimension: usize,
+}
+
+/// Why a table could not be loaded.
+#[derive(Debug)]
+pub struct LoadError {
+    path: PathBuf,
+    reason: String,
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "cannot read embedding table {}: {}; accepted: a NumPy .npy file of 2 dimensions and type float32",
+            self.path.display(),
+            self.reason
+        )
+    }
+}
+
+impl Table {
+    /// Reads a NumPy file.
+    ///
+    /// # Errors
+    ///
+    /// A missing file, another format, element type or rank.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let failed = |reason: String| LoadError {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+        let array = Array2::<f32>::read_npy(std::io::BufReader::new(file))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self::from(array))
+    }
+
+    /// Number of codes.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Values in a row.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// Copies the row of each code. A code outside the table, or negative, gets zeros, as padding (code 0) does.
+    ///
+    /// # Shapes
+    ///
+    /// `codes` is `[n]`, `output` `[n, dimension]` and zero on entry.
+    pub fn gather(&self, codes: impl Iterator<Item = i64>, output: &mut [f32]) {
+        if self.dimension == 0 {
+            return;
+        }
+        for (code, to) in codes.zip(output.chunks_exact_mut(self.dimension)) {
+            let row = usize::try_from(code)
+                .ok()
+                .filter(|code| (1..self.count).contains(code));
+            if let Some(row) = row {
+                to.copy_from_slice(&self.rows[row * self.dimension..(row + 1) * self.dimension]);
+            }
+        }
+    }
+}
+
+impl From<Array2<f32>> for Table {
+    fn from(array: Array2<f32>) -> Self {
+        let (count, dimension) = array.dim();
+        // a file in Fortran order arrives transposed; the iterator is in row-major order whatever the layout
+        let rows = if array.is_standard_layout() {
+            array.into_raw_vec_and_offset().0
+        } else {
+            array.iter().copied().collect()
+        };
+        Self {
+            rows,
+            count,
+            dimension,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{ShapeBuilder, array};
+
+    use super::*;
+
+    fn gather(table: &Table, codes: &[i64]) -> Vec<f32> {
+        let mut output = vec![0.0; codes.len() * table.dimension()];
+        table.gather(codes.iter().copied(), &mut output);
+        output
+    }
+
+    #[test]
+    fn rows_are_found_by_code_and_strangers_are_zero() {
+        let table = Table::from(array![[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]);
+        assert_eq!(gather(&table, &[2, 1, 2]), [3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(gather(&table, &[0, 3, -1, i64::MAX, i64::MIN]), [0.0; 10]);
+        assert_eq!(gather(&table, &[]), [0.0f32; 0]);
+    }
+
+    #[test]
+    fn a_table_in_fortran_order_has_the_same_rows() {
+        let table = array![[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]];
+        let mut fortran = Array2::zeros((3, 2).f());
+        fortran.assign(&table);
+        assert_eq!(gather(&Table::from(fortran), &[1, 2]), [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn the_reference_tables_are_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/reference");
+        let table = Table::read(&golden.join("lookup_embeddings_image.npy")).unwrap();
+        assert_eq!((table.count(), table.dimension()), (703, 64));
+        assert!(gather(&table, &[702]).iter().any(|value| *value != 0.0));
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let missing = Table::read(Path::new("no-such.npy"))
+            .unwrap_err()
+            .to_string();
+        assert!(missing.contains("no-such.npy"), "{missing}");
+        let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let error = Table::read(&other).unwrap_err().to_string();
+        assert!(error.contains("float32"), "{error}");
+    }
+}

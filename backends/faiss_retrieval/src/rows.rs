@@ -1,0 +1,89 @@
+//! The pure part: from FAISS's answer to the candidates of one request.
+
+use saker_index::NO_NEIGHBOUR;
+
+/// An id type that an output may have.
+pub trait Id: Copy {
+    /// The id as this type, `None` when it is too large for it.
+    fn from_index(id: i64) -> Option<Self>;
+}
+
+impl Id for i32 {
+    fn from_index(id: i64) -> Option<Self> {
+        id.try_into().ok()
+    }
+}
+
+impl Id for i64 {
+    fn from_index(id: i64) -> Option<Self> {
+        Some(id)
+    }
+}
+
+/// How many candidates a row keeps: for one query, those there are; for several, all places, so that the rows stay
+/// equally long, -1 at the end of a short one.
+pub fn kept(found: &[i64], queries: usize) -> usize {
+    match queries {
+        1 => found
+            .iter()
+            .position(|id| *id == NO_NEIGHBOUR)
+            .unwrap_or(found.len()),
+        0 => 0,
+        _ => found.len() / queries,
+    }
+}
+
+/// Copies ids.
+///
+/// # Errors
+///
+/// The first id that does not fit the output's type.
+pub fn copy<T: Id>(found: &[i64], output: &mut [T]) -> Result<(), i64> {
+    for (to, id) in output.iter_mut().zip(found) {
+        *to = T::from_index(*id).ok_or(*id)?;
+    }
+    Ok(())
+}
+
+/// The row of the first value that is NaN or infinite.
+pub fn first_odd_row(queries: &[f32], dimension: usize) -> Option<(usize, f32)> {
+    let at = queries.iter().position(|value| !value.is_finite())?;
+    Some((at / dimension, queries[at]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_gets_what_there_is_and_several_get_padding() {
+        assert_eq!(kept(&[4, 5, -1, -1], 1), 2);
+        assert_eq!(kept(&[4, 5], 1), 2);
+        assert_eq!(kept(&[-1, -1], 1), 0);
+        assert_eq!(kept(&[4, -1, 5, 6], 2), 2);
+        assert_eq!(kept(&[], 0), 0);
+        assert_eq!(kept(&[], 1), 0);
+    }
+
+    #[test]
+    fn ids_that_do_not_fit_are_named() {
+        let mut narrow = [0i32; 2];
+        copy(&[i64::from(i32::MAX), -1], &mut narrow).unwrap();
+        assert_eq!(narrow, [i32::MAX, -1]);
+        let large = i64::from(i32::MAX) + 1;
+        assert_eq!(copy(&[1, large], &mut narrow), Err(large));
+        let mut wide = [0i64; 2];
+        copy(&[1, large], &mut wide).unwrap();
+        assert_eq!(wide, [1, large]);
+    }
+
+    #[test]
+    fn odd_queries_are_found() {
+        assert_eq!(
+            first_odd_row(&[1.0, 2.0, f32::INFINITY, 0.0], 2).unwrap().0,
+            1
+        );
+        assert!(first_odd_row(&[f32::NAN], 1).unwrap().1.is_nan());
+        assert_eq!(first_odd_row(&[f32::MAX, f32::MIN, -0.0], 1), None);
+    }
+}
