@@ -39,6 +39,19 @@ impl RedactedUrl {
     }
 }
 
+impl RedactedUrl {
+    /// The same with another database in its path; a socket's path stays.
+    fn with_database(&self, database: i64) -> Self {
+        match self.0.split_once("://") {
+            Some((scheme, place)) if !scheme.ends_with("unix") => {
+                let host = place.split('/').next().unwrap_or_default();
+                Self(format!("{scheme}://{host}/{database}"))
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
 impl fmt::Display for RedactedUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -219,6 +232,7 @@ impl Settings {
             )));
         }
         self.database = database;
+        self.url = self.url.with_database(database);
         Ok(self)
     }
 
@@ -346,5 +360,7 @@ mod tests {
         assert_eq!(settings.url().to_string(), "redis://***@host:1/0");
         assert!(!format!("{settings:?} {:?}", settings.url()).contains("hunter2"));
         assert_eq!(RedactedUrl::new("redis://host").to_string(), "redis://host");
+        let other = settings.with_database(3).unwrap();
+        assert_eq!(other.url().to_string(), "redis://***@host:1/3");
     }
 }
