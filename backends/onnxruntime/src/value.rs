@@ -56,14 +56,14 @@ fn strings<'r>(tensor: &Tensor<'r>) -> Result<SessionInputValue<'r>, Error> {
     let elements = (0..strings.len())
         .map(|at| {
             let bytes = strings.get(at).unwrap_or_default();
-            str::from_utf8(bytes).map_err(|_| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| {
                 Error::invalid_argument(format!(
                     "tensor '{}' element {at} is not UTF-8",
                     tensor.name()
                 ))
             })
         })
-        .collect::<Result<Vec<&str>, Error>>()?;
+        .collect::<Result<Vec<String>, Error>>()?;
     OrtTensor::from_string_array((tensor.shape(), &elements[..]))
         .map(Into::into)
         .map_err(|error| refused(tensor, &error))
