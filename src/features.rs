@@ -49,6 +49,7 @@ pub fn read(layout: &Layout) -> Result<Dataset> {
             label: table::float32s(&events, "label")?.to_vec(),
             split: parts.iter().flatten().map(split).collect::<Result<_>>()?,
         },
+        user_id: schema.user_id,
         item_id: schema.item_id,
     };
     dataset.validate().context("the prepared features do not fit each other; run `saker prepare --force`")?;

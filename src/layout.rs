@@ -25,6 +25,7 @@
 //!     candidate_tower.onnx       item features (and embeddings) -> output_1 f32 [rows, dim]
 //!     dlrm_ranking.onnx          user, context and item features -> click/binary_classification_task f32 [rows, 1]
 //!     item_vectors.npy           the candidate tower's output for row i of features/items.parquet: f32 [items, dim]
+//!     checkpoint/*.safetensors   parameters of the towers and the ranker, with the optimiser's state
 //!     metrics.json               what `saker evaluate` measured
 //!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
 //!   repository/                  `saker assemble`: Triton's model repository
@@ -49,7 +50,9 @@ pub struct Layout {
 impl Layout {
     /// The layout of pipeline `name` in the state folder (`.saker` unless told otherwise).
     pub fn new(state: &Path, name: &str) -> Self {
-        Self { root: state.join(name) }
+        Self {
+            root: state.join(name),
+        }
     }
 
     /// `.saker/<name>`
@@ -89,7 +92,9 @@ impl Layout {
 
     /// `features/tables/<name>.npy`: an embedding table, rows = encoded item ids.
     pub fn table(&self, name: &str) -> PathBuf {
-        self.root.join("features/tables").join(format!("{name}.npy"))
+        self.root
+            .join("features/tables")
+            .join(format!("{name}.npy"))
     }
 
     /// `models/<name>.onnx`
@@ -100,6 +105,11 @@ impl Layout {
     /// `models/item_vectors.npy`
     pub fn item_vectors(&self) -> PathBuf {
         self.root.join("models/item_vectors.npy")
+    }
+
+    /// `models/checkpoint/<model>.safetensors`: all that training changes, for evaluation and fine-tuning.
+    pub fn checkpoint(&self, model: &str) -> PathBuf {
+        self.root.join("models/checkpoint").join(format!("{model}.safetensors"))
     }
 
     /// `models/metrics.json`

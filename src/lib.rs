@@ -2,12 +2,27 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`commands`] | the arguments of each command, and what it does with the modules below |
 //! | [`layout`] | where a pipeline's files lie |
-//! | [`stamp`] | skips a step whose inputs have not changed |
+//! | [`stamp`], [`progress`], [`table`] | skipping what is done, saying what is being done, Parquet tables |
+//! | [`prepare`] | the source's tables, cleaned, split and encoded by fitted workflows |
+//! | [`features`] | what was prepared, as the models learn from it |
+//! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
+//! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
+//! | [`client`], [`explain`], [`catalogue`] | asking Triton, what its steps answered, and names for people |
 
 pub mod assemble;
+pub mod catalogue;
+pub mod client;
+pub mod commands;
+pub mod explain;
+pub mod features;
 pub mod layout;
+pub mod materialize;
+pub mod prepare;
 pub mod progress;
+pub mod runtime;
+pub mod server;
 pub mod stamp;
 pub mod table;

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use arrow::array::{Array, ArrayRef, Float32Array, Int32Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, Float32Array, Int32Array, RecordBatch, RecordBatchReader, StringArray,
+};
 use arrow::compute::concat_batches;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

@@ -87,6 +87,11 @@ impl Artefacts {
         files
     }
 
+    /// Every file or folder, for a hash over all of them.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files().into_iter().map(|(path, _)| path)
+    }
+
     /// What goes in the version folder of a model: source, and name there.
     fn of_model(&self, model: &str, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
         let workflow = |group| {

@@ -115,7 +115,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
                 .filter(|tensor| read.contains(&tensor.name.as_str())),
             from("feast_user_lookup"),
         ),
-        features(&pipeline.user.features)?,
+        features(&pipeline.user.features),
         BTreeMap::new(),
     );
     let read = read_columns(&pipeline.context.features);
@@ -131,7 +131,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
             context_columns.map(|column| Tensor::column(&column.name, data_type(column))),
             from("context_preprocessor"),
         ),
-        features(&pipeline.context.features)?,
+        features(&pipeline.context.features),
         BTreeMap::new(),
     );
 
@@ -140,7 +140,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         "query_tower",
         "onnxruntime",
         wire(
-            features(&pipeline.user.features)?,
+            features(&pipeline.user.features),
             from("nvt_user_transform"),
         ),
         vec![Tensor::rows(QUERY_VECTOR, vector)],
@@ -198,7 +198,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
                 .filter(|tensor| read.contains(&tensor.name.as_str())),
             from("feast_item_lookup"),
         ),
-        features(&pipeline.item.features)?,
+        features(&pipeline.item.features),
         BTreeMap::new(),
     );
     let embeddings: Vec<Tensor> = pipeline
@@ -223,15 +223,15 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     // 6: one row per candidate, its score, the best of them
     let mut sources = Vec::new();
     sources.extend(wire(
-        features(&pipeline.user.features)?,
+        features(&pipeline.user.features),
         from("nvt_user_transform"),
     ));
     sources.extend(wire(
-        features(&pipeline.context.features)?,
+        features(&pipeline.context.features),
         from("nvt_context_transform"),
     ));
     sources.extend(wire(
-        features(&pipeline.item.features)?,
+        features(&pipeline.item.features),
         from("nvt_item_transform"),
     ));
     sources.extend(wire(embeddings, from("multimodal_embedding_lookup")));
@@ -241,7 +241,10 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         "unroll",
         sources,
         rows.clone(),
-        BTreeMap::from([("ROWS_OF".to_owned(), item_id.to_owned())]),
+        BTreeMap::from([
+            ("ITEM_INPUT".to_owned(), item_id.to_owned()),
+            ("USER_INPUT".to_owned(), pipeline.user.features[0].name.clone()),
+        ]),
     );
     steps.add(
         "dlrm_ranking",
@@ -271,6 +274,8 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
                 "DIVERSITY_MODE".to_owned(),
                 pipeline.ranking.diversity.to_string(),
             ),
+            ("ITEM_INPUT".to_owned(), item_id.to_owned()),
+            ("USER_INPUT".to_owned(), user_id.to_owned()),
         ]),
     );
 
@@ -404,17 +409,12 @@ fn read_columns(features: &[Feature]) -> Vec<&str> {
     features.iter().flat_map(Feature::columns).collect()
 }
 
-fn features(features: &[Feature]) -> Result<Vec<Tensor>> {
-    features
-        .iter()
-        .map(|feature| {
-            let data_type = match feature.kind() {
-                FeatureKind::Categorical => DataType::Int32,
-                FeatureKind::Continuous => DataType::Fp32,
-            };
-            Ok(Tensor::column(&feature.name, data_type))
-        })
-        .collect()
+fn features(features: &[Feature]) -> Vec<Tensor> {
+    let tensor = |feature: &Feature| match feature.kind() {
+        FeatureKind::Categorical => Tensor::column(&feature.name, DataType::Int32),
+        FeatureKind::Continuous => Tensor::column(&feature.name, DataType::Fp32),
+    };
+    features.iter().map(tensor).collect()
 }
 
 /// The parameter `DEFAULTS` of `request_defaults`.

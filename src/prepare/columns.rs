@@ -31,6 +31,8 @@ pub(super) struct Entities {
     pub(super) ids: Vec<i32>,
     /// In the order of the definition; derived ones join when they are known.
     pub(super) columns: BTreeMap<String, Cleaned>,
+    /// The row in the source of each row here.
+    pub(super) order: Vec<usize>,
     row_of: HashMap<i32, usize>,
 }
 
@@ -57,7 +59,7 @@ impl Entities {
         }
         let ids: Vec<i32> = order.iter().map(|&row| ids[row]).collect();
         let row_of = ids.iter().enumerate().map(|(row, &id)| (id, row)).collect();
-        Ok(Self { ids, columns, row_of })
+        Ok(Self { ids, columns, order, row_of })
     }
 
     pub(super) fn row(&self, id: i32) -> Option<usize> {

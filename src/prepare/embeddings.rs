@@ -19,11 +19,12 @@ pub(super) fn files(pipeline: &Pipeline) -> impl Iterator<Item = &String> {
     })
 }
 
-/// The vectors of all items, row-major f32 [items, dim], row i for row i of `items`.
+/// The vectors of all items, row-major f32 [items, dim], row i for row i of `items`, which is row `order[i]` of the source.
 pub(super) fn vectors(
     pipeline: &Pipeline,
     embedding: &Embedding,
     items: &RecordBatch,
+    order: &[usize],
     histories: &[Vec<u32>],
 ) -> Result<Vec<f32>> {
     let (dim, seed) = (embedding.dim, pipeline.training.seed);
@@ -51,7 +52,7 @@ pub(super) fn vectors(
                     items.num_rows()
                 );
             }
-            Ok(vectors.into_iter().collect())
+            Ok(order.iter().flat_map(|&row| vectors.row(row).to_vec()).collect())
         }
     }
 }

@@ -154,7 +154,7 @@ impl Events {
     pub(super) fn derive(&self, entity: &Entity, of_users: bool, of: &mut Entities, items: Option<&Entities>) {
         let rows = if of_users { &self.users } else { &self.items };
         for column in &entity.columns {
-            let values = match &column.derive {
+            let values: Vec<Option<i32>> = match &column.derive {
                 None => continue,
                 Some(Derive::InteractionCount) => {
                     let mut counts = vec![0; of.ids.len()];
@@ -173,7 +173,7 @@ impl Events {
             };
             let cleaned = match column.kind {
                 ColumnType::Float32 => {
-                    Cleaned::Float32(values.into_iter().map(|value: Option<i32>| value.map(|v| v as f32)).collect())
+                    Cleaned::Float32(values.into_iter().map(|value| value.map(|v| v as f32)).collect())
                 }
                 _ => Cleaned::Int32(values),
             };

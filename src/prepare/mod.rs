@@ -160,7 +160,7 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
     for embedding in &pipeline.item.embeddings {
         let step = Step::start(format!("embedding table {}", embedding.name));
         let histories = events.histories(users.ids.len());
-        let vectors = embeddings::vectors(pipeline, embedding, &item_table, &histories)?;
+        let vectors = embeddings::vectors(pipeline, embedding, &item_table, &items.order, &histories)?;
         embeddings::write(&layout.table(&embedding.name), &vectors, codes, cardinality, embedding.dim)?;
         step.done(&format!("{cardinality} rows of {}", embedding.dim));
     }

@@ -3,13 +3,13 @@
 use saker_pipeline::Split;
 
 /// The names of the parts, as column `split` holds them.
-pub(crate) const PARTS: [&str; 3] = ["train", "validation", "test"];
+pub const PARTS: [&str; 3] = ["train", "validation", "test"];
 
 /// The part (index in [`PARTS`]) of each of a user's `events` events, oldest first.
 ///
 /// floor(n · share) of them are test and validation; where both shares are positive and there are three events or more, at
 /// least one each, so that every such user is measured. A user with fewer is trained on only.
-pub(crate) fn parts(events: usize, split: Split) -> impl Iterator<Item = usize> {
+pub(super) fn parts(events: usize, split: Split) -> impl Iterator<Item = usize> {
     let count = |share: f64| {
         let least = usize::from(share > 0.0 && events >= 3);
         ((events as f64 * share).floor() as usize).max(least)

@@ -137,7 +137,7 @@ pub struct Bloom {
     /// `auto` asks the server whether it has the Bloom module, `server` relies on it, `plain` does without. Default `auto`.
     pub mode: String,
     /// Items a user's filter is sized for. Default 1000.
-    pub capacity: u64,
+    pub capacity: u32,
     /// Share of unseen items that the filter takes for seen, at that size. Default 0.001.
     pub error_rate: f64,
 }

@@ -165,6 +165,9 @@ pub struct RankerSchedule {
     pub patience: usize,
     /// Negatives sampled per positive, for data that holds positives only.
     pub negatives: usize,
+    /// Whether the ranker's embeddings of the user's and the item's id start as the towers' vectors. Only where the
+    /// widths are equal.
+    pub warm_start: bool,
     /// Share of those negatives drawn from what retrieval returns for the user; the rest is
     /// uniform over the catalogue.
     pub hard_negatives: f32,
@@ -181,6 +184,7 @@ impl Default for RankerSchedule {
             warmup_steps: 50,
             patience: 2,
             negatives: 5,
+            warm_start: true,
             hard_negatives: 0.5,
         }
     }

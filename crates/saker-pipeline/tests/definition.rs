@@ -208,3 +208,35 @@ fn paths_take_variables() {
         "{error}"
     );
 }
+
+/// Every key of a definition, wherever it stands.
+fn keys(value: &toml::Value, found: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                found.push(key.clone());
+                keys(value, found);
+            }
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_documentation_names_every_key() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pipeline.md")).unwrap();
+    let mut found = Vec::new();
+    for name in ["retail", "movielens"] {
+        let pipeline = Pipeline::parse(&example(name)).unwrap();
+        keys(&toml::Value::try_from(&pipeline).unwrap(), &mut found);
+    }
+    let of_operators = ["op", "boundaries", "function", "period", "padding", "dtype", "hash", "encode_type"];
+    let more = ["freq_threshold", "max_size", "num_buckets", "from", "last", "column"];
+    for key in found.iter().filter(|key| !of_operators.contains(&key.as_str()) && !more.contains(&key.as_str())) {
+        assert!(
+            text.contains(&format!("`{key}`")) || text.contains(&format!(".{key}`")),
+            "docs/pipeline.md does not name `{key}`"
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! Users and items as people read them.
+
+use std::collections::HashMap;
+use std::fs;
+
+use anyhow::Result;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Int32Type};
+use saker_pipeline::{ColumnType, Entity, Names, Pipeline};
+use serde_json::{Map, Value};
+
+use crate::layout::Layout;
+use crate::table;
+
+/// The prepared users and items; empty where nothing is prepared, since the server may be elsewhere.
+pub struct Catalogue {
+    names: Names,
+    users: Rows,
+    items: Rows,
+    shown: Vec<String>,
+    user_id: String,
+}
+
+/// A table and where each id stands.
+#[derive(Default)]
+struct Rows {
+    table: Option<RecordBatch>,
+    row_of: HashMap<i32, usize>,
+}
+
+impl Rows {
+    fn read(layout: &Layout, name: &str, entity: &Entity) -> Result<Self> {
+        let table = table::read(&layout.data(name))?;
+        let row_of = table::int32s(&table, &entity.id)?.iter().copied().zip(0..).collect();
+        Ok(Self { table: Some(table), row_of })
+    }
+
+    /// A cell as people read it: codes as what they stand for.
+    fn cell(&self, names: &Names, id: i32, column: &str) -> Option<String> {
+        let row = *self.row_of.get(&id)?;
+        let array = self.table.as_ref()?.column_by_name(column)?;
+        Some(match array.data_type() {
+            DataType::Int32 => {
+                let value = array.as_primitive::<Int32Type>().value(row);
+                let name = usize::try_from(value).ok().and_then(|code| names.get(column)?.get(code));
+                name.cloned().unwrap_or_else(|| value.to_string())
+            }
+            DataType::Float32 => array.as_primitive::<Float32Type>().value(row).to_string(),
+            _ => array.as_string::<i32>().value(row).to_owned(),
+        })
+    }
+}
+
+impl Catalogue {
+    /// Reads what `saker prepare` wrote.
+    pub fn read(pipeline: &Pipeline, layout: &Layout) -> Self {
+        let names = fs::read(layout.names()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let rows = |name, entity| {
+            Rows::read(layout, name, entity).unwrap_or_else(|error| {
+                tracing::info!("no names to show: {error:#}");
+                Rows::default()
+            })
+        };
+        let text = |column: &&saker_pipeline::Column| column.kind == ColumnType::Text;
+        let mut shown: Vec<String> = pipeline.item.title.iter().cloned().collect();
+        let others = pipeline.item.columns.iter().filter(text).map(|column| column.name.clone());
+        shown.extend(others.filter(|name| Some(name) != pipeline.item.title.as_ref()));
+        let mut names: Names = names.unwrap_or_default();
+        // What is derived from an item's column is read by that column's names.
+        for column in &pipeline.user.columns {
+            if let Some(saker_pipeline::Derive::TopOfRecent { column: of, .. }) = &column.derive
+                && let Some(of) = names.get(of).cloned()
+            {
+                names.insert(column.name.clone(), of);
+            }
+        }
+        Self {
+            names,
+            users: rows("users", &pipeline.user),
+            items: rows("items", &pipeline.item),
+            shown,
+            user_id: pipeline.user.id.clone(),
+        }
+    }
+
+    /// One line about a user.
+    pub fn user(&self, id: i32) -> String {
+        let Some(table) = &self.users.table else { return format!("user {id}") };
+        if !self.users.row_of.contains_key(&id) {
+            return format!("user {id}: unknown, so this is a cold start");
+        }
+        let schema = table.schema();
+        let cells = schema.fields().iter().map(|field| field.name()).filter(|name| **name != self.user_id);
+        let cells: Vec<String> = cells
+            .filter_map(|name| Some(format!("{} {}", name.replace('_', " "), self.users.cell(&self.names, id, name)?)))
+            .collect();
+        format!("user {id}: {}", cells.join(", "))
+    }
+
+    /// Names of the text columns of items, the title first.
+    pub fn item_columns(&self) -> impl Iterator<Item = &str> {
+        self.shown.iter().map(String::as_str)
+    }
+
+    /// An item's texts, in the order of [`Catalogue::item_columns`].
+    pub fn item_texts(&self, id: i32) -> Vec<String> {
+        self.shown.iter().map(|column| self.items.cell(&self.names, id, column).unwrap_or_default()).collect()
+    }
+
+    /// All that is known of an item.
+    pub fn item(&self, id: i32) -> Map<String, Value> {
+        let Some(table) = &self.items.table else { return Map::new() };
+        let schema = table.schema();
+        let cells = schema.fields().iter().map(|field| field.name());
+        cells.filter_map(|name| Some((name.clone(), self.items.cell(&self.names, id, name)?.into()))).collect()
+    }
+}

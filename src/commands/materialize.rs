@@ -1,0 +1,37 @@
+use anyhow::Result;
+
+use super::Target;
+use crate::{materialize, server};
+
+/// Arguments of `saker materialize`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  saker materialize\n  saker materialize --seen\n  \
+    saker materialize --redis-url rediss://user:password@store.shop:6379\n\n\
+    Without a server at the definition's address, a Valkey is started on .saker/<name>/valkey for as long as it takes; \
+    `saker serve` then serves what was written.")]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Also note each user's training interactions as seen, so that they are not recommended again for seven days
+    #[arg(long)]
+    seen: bool,
+}
+
+/// Writes to the store.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (pipeline, layout) = args.target.open()?;
+    let started = server::store(&layout, &pipeline.store.redis_url)?;
+    let written = materialize::materialize(&pipeline, &layout, args.seen);
+    if let Some(mut valkey) = started {
+        valkey.stop(&layout)?;
+    }
+    let written = written?;
+    println!(
+        "{} users, {} items, {} popularity sets{}",
+        written.users,
+        written.items,
+        written.popularity_sets,
+        if args.seen { format!(", seen items of {} users", written.seen) } else { String::new() }
+    );
+    Ok(())
+}

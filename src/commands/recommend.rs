@@ -1,0 +1,137 @@
+use anyhow::{Context, Result, bail};
+use clap::builder::NonEmptyStringValueParser;
+use comfy_table::{CellAlignment, Table};
+use serde_json::json;
+
+use super::Target;
+use crate::catalogue::Catalogue;
+use crate::client::{Tensor, Triton};
+use crate::explain::{self, Timing};
+use crate::server::Running;
+
+/// Arguments of `saker recommend`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  saker recommend --user 42\n  saker recommend --user 42 --explain\n  \
+    saker recommend --user 42 --device 1 --time 893286638 --json\n  saker recommend --user 42 --server triton.shop:8000")]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// User id; one that nobody knows gets a cold start
+    #[arg(long, short, allow_negative_numbers = true)]
+    user: i32,
+    /// Device: 0 mobile, 1 desktop, 2 tablet [default: left out, unknown]
+    #[arg(long, allow_negative_numbers = true)]
+    device: Option<i32>,
+    /// Unix seconds, UTC [default: left out, the server's time]
+    #[arg(long)]
+    time: Option<i32>,
+    /// Show at most so many
+    #[arg(long)]
+    k: Option<usize>,
+    /// Show what each step answered and how long it took
+    #[arg(long)]
+    explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Triton's HTTP address [default: where `saker serve` started it, else 127.0.0.1:8000]
+    #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", value_parser = NonEmptyStringValueParser::new())]
+    server: Option<String>,
+}
+
+/// Asks and prints.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (pipeline, layout) = args.target.open()?;
+    let server = args.server.clone().unwrap_or_else(|| {
+        let ports = Running::find(&layout, "triton").and_then(|running| running.ports);
+        format!("127.0.0.1:{}", ports.map_or(8000, |ports| ports.http))
+    });
+    let triton = Triton::new(&server);
+    let mut request = vec![Tensor::int32(&pipeline.user.id, &[args.user])];
+    for (name, value) in [("device_type", args.device), ("timestamp", args.time)] {
+        let Some(value) = value else { continue };
+        if !pipeline.context.columns.iter().any(|column| column.name == name) {
+            bail!("{} has no [[context.columns]] {name}", pipeline.pipeline.name);
+        }
+        request.push(Tensor::int32(name, &[value]));
+    }
+
+    let (answer, timings) = if args.explain {
+        let (answer, timings) = explain::explain(&triton, &request)?;
+        (answer, Some(timings))
+    } else {
+        (triton.infer(crate::assemble::steps::ENSEMBLE, &request)?, None)
+    };
+    let tensor = |name: &str| {
+        answer.iter().find(|tensor| tensor.name == name).with_context(|| format!("the answer has no {name}"))
+    };
+    let ids = tensor(crate::assemble::steps::ORDERED_IDS)?.int32s()?;
+    let scores = tensor(crate::assemble::steps::ORDERED_SCORES)?.float32s()?;
+    let answered: Vec<(i32, f32)> =
+        ids.into_iter().zip(scores).filter(|(id, _)| *id >= 0).take(args.k.unwrap_or(usize::MAX)).collect();
+    let catalogue = Catalogue::read(&pipeline, &layout);
+    if args.json {
+        let items: Vec<_> = answered
+            .iter()
+            .map(|(id, score)| json!({ "id": id, "score": score, "item": catalogue.item(*id) }))
+            .collect();
+        let mut printed = json!({ "user": args.user, "items": items });
+        if let Some(timings) = timings {
+            printed["steps"] = timings.iter().map(Timing::json).collect();
+        }
+        println!("{printed:#}");
+        return Ok(());
+    }
+    println!("{}", catalogue.user(args.user));
+    println!("{}", items(&catalogue, &answered));
+    if answered.is_empty() {
+        println!("nothing to recommend: every candidate is seen, or the index is empty");
+    }
+    if let Some(timings) = timings {
+        println!("{}", steps(&timings));
+    }
+    Ok(())
+}
+
+fn items(catalogue: &Catalogue, answered: &[(i32, f32)]) -> Table {
+    let mut table = plain();
+    let mut header = vec!["#".to_owned(), "id".to_owned()];
+    header.extend(catalogue.item_columns().map(str::to_owned));
+    header.push("score".to_owned());
+    let columns = header.len();
+    table.set_header(header);
+    for (place, (id, score)) in answered.iter().enumerate() {
+        let mut row = vec![(place + 1).to_string(), id.to_string()];
+        row.extend(catalogue.item_texts(*id));
+        row.push(format!("{score:.4}"));
+        table.add_row(row);
+    }
+    align_right(&mut table, [0, 1, columns - 1]);
+    table
+}
+
+fn steps(timings: &[Timing]) -> Table {
+    let mut table = plain();
+    table.set_header(["step", "answers", "queue ms", "input ms", "infer ms", "output ms"]);
+    for timing in timings {
+        let mut row = vec![timing.model.clone(), timing.answers.clone()];
+        row.extend(timing.nanoseconds.iter().map(|ns| format!("{:.3}", *ns as f64 / 1e6)));
+        table.add_row(row);
+    }
+    align_right(&mut table, 2..6);
+    table
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table
+}
+
+fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+use anyhow::Result;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use super::Target;
+use crate::client::Triton;
+use crate::layout::Layout;
+use crate::runtime;
+use crate::server::{self, Running};
+
+/// Arguments of `saker status`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  saker status\n  saker status retail")]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Prints what is there, and the command for what is not.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (pipeline, layout) = args.target.open()?;
+    let name = &pipeline.pipeline.name;
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut row = |what: &str, state: String| {
+        table.add_row([what.to_owned(), state]);
+    };
+    let part = |found: Result<std::path::PathBuf>| match found {
+        Ok(path) => path.display().to_string(),
+        Err(error) => format!("missing: {error:#}"),
+    };
+    row("triton", part(runtime::tritonserver()));
+    row("valkey", part(runtime::valkey_server()));
+    row("backends", part(runtime::backends()));
+    let made = |path: std::path::PathBuf, command: &str| {
+        if path.exists() { path.display().to_string() } else { format!("not made yet: saker {command} {name}") }
+    };
+    row("features", made(layout.schema(), "prepare"));
+    row("models", made(layout.model("dlrm_ranking"), "train"));
+    row("index", made(layout.index(), "index"));
+    row("repository", repository(&layout, name));
+    let (address, _) = server::address(&pipeline.store.redis_url);
+    let answers = if server::listens(&address) { "answers" } else { "does not answer" };
+    row("store", format!("{address} {answers}"));
+    row("server", server_state(&layout, name));
+    println!("{table}");
+    Ok(())
+}
+
+fn repository(layout: &Layout, name: &str) -> String {
+    let text = std::fs::read(layout.repository().join("releases.json")).unwrap_or_default();
+    match serde_json::from_slice::<serde_json::Value>(&text) {
+        Ok(releases) => format!("{}, releases {}", layout.repository().display(), releases["releases"]),
+        Err(_) => format!("not made yet: saker assemble {name}"),
+    }
+}
+
+fn server_state(layout: &Layout, name: &str) -> String {
+    let Some(running) = Running::find(layout, "triton") else {
+        return format!("does not run: saker serve {name} --detach");
+    };
+    let Some(ports) = running.ports else { return format!("process {}", running.id) };
+    let ready = Triton::new(&format!("127.0.0.1:{}", ports.http)).is_ready();
+    format!("process {}, port {}, {}", running.id, ports.http, if ready { "ready" } else { "not ready" })
+}

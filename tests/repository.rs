@@ -1,0 +1,304 @@
+//! The rendered repositories: well-formed, wired without a gap, and the contract's, tensor for tensor.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
+use saker_pipeline::{Group, Pipeline};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn pipeline(name: &str) -> Pipeline {
+    Pipeline::load(&root().join("examples").join(name).join("pipeline.toml")).unwrap()
+}
+
+fn models(name: &str) -> Vec<ModelConfig> {
+    let pipeline = pipeline(name);
+    let mut defaults = Defaults::default();
+    pipeline.user.stored().for_each(|column| drop(defaults.user.insert(column.name.clone(), 33.0)));
+    pipeline.item.stored().for_each(|column| drop(defaults.item.insert(column.name.clone(), -1.0)));
+    steps::models(&pipeline, &defaults, 1).unwrap()
+}
+
+#[test]
+fn model_repository_is_what_retail_renders() {
+    let rendered = tempfile::tempdir().unwrap();
+    assemble::render(&pipeline("retail"), rendered.path()).unwrap();
+    let configs = |folder: &Path| -> BTreeMap<String, String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        folders
+            .map(|entry| {
+                let text = fs::read_to_string(entry.path().join("config.pbtxt")).unwrap();
+                (entry.file_name().into_string().unwrap(), text)
+            })
+            .collect()
+    };
+    let (rendered, committed) = (configs(rendered.path()), configs(&root().join("model_repository")));
+    assert_eq!(committed.len(), 15);
+    let advice = "run `saker assemble retail --config-only --output model_repository`";
+    assert_eq!(rendered.keys().collect::<Vec<_>>(), committed.keys().collect::<Vec<_>>(), "{advice}");
+    for (model, text) in &rendered {
+        assert_eq!(text, &committed[model], "{model}: {advice}");
+    }
+}
+
+/// Inputs and outputs as the contract's table writes them: `?` optional, ` f` FP32, ` f64` FP32 of that width.
+#[test]
+fn retail_is_the_contract() {
+    const USER: &str = "user_id, age_norm f, age_binned, gender, top_category";
+    const CONTEXT: &str =
+        "device_type, hour_sine f, hour_cosine f, day_of_week_sine f, day_of_week_cosine f";
+    const ITEM: &str = "item_id, category_l1, category_l2, item_gender, price_log_norm f";
+    const VECTORS: &str = "item_image_embeddings f[64], item_description_embeddings f[64]";
+    const STORED_USER: &str = "user_id, age, gender, top_category";
+    const STORED_ITEM: &str = "item_id, price f, category_l1, category_l2, item_gender";
+    const SCORE: &str = "click/binary_classification_task f[1]";
+    const ANSWER: &str = "ordered_ids, ordered_scores f";
+    let all = format!("{USER}, {CONTEXT}, {ITEM}, {VECTORS}");
+    let expected = [
+        ("context_preprocessor", "request_defaults", "device_type?, timestamp?", "device_type, timestamp"),
+        ("feast_user_lookup", "feature_lookup", "user_id", STORED_USER),
+        ("nvt_user_transform", "feature_transform", STORED_USER, USER),
+        ("nvt_context_transform", "feature_transform", "device_type, timestamp", CONTEXT),
+        ("query_tower", "onnxruntime", USER, "output_1 f[64]"),
+        ("faiss_retrieval", "faiss_retrieval", "output_1 f[64]", "candidate_ids"),
+        ("filter_seen_items", "bloom_filter", "user_id, candidate_ids, top_category?", "filtered_ids"),
+        ("feast_item_lookup", "feature_lookup", "filtered_ids", STORED_ITEM),
+        ("nvt_item_transform", "feature_transform", STORED_ITEM, ITEM),
+        ("multimodal_embedding_lookup", "embedding_lookup", "item_id", VECTORS),
+        ("unroll_features", "unroll", &all, &all),
+        ("dlrm_ranking", "onnxruntime", &all, SCORE),
+        ("softmax_sampling", "softmax_sampling", &format!("item_id, {SCORE}, user_id?"), ANSWER),
+        ("item_id_decoder", "id_decode", ANSWER, ANSWER),
+        ("ensemble_model", "", "user_id, device_type?, timestamp?", ANSWER),
+    ];
+    let tensors = |tensors: &[assemble::pbtxt::Tensor]| -> String {
+        let text = tensors.iter().map(|tensor| {
+            let mut text = tensor.name.clone();
+            if tensor.data_type == assemble::pbtxt::DataType::Fp32 {
+                text += " f";
+            }
+            if let [-1, width] = tensor.dims[..] {
+                text += &format!("[{width}]");
+            }
+            if tensor.optional {
+                text += "?";
+            }
+            text
+        });
+        text.collect::<Vec<_>>().join(", ")
+    };
+    let models = models("retail");
+    assert_eq!(models.len(), expected.len());
+    for (model, (name, backend, inputs, outputs)) in models.iter().zip(expected) {
+        assert_eq!((model.name.as_str(), model.backend.as_str()), (name, backend));
+        assert_eq!(tensors(&model.inputs), inputs, "inputs of {name}");
+        assert_eq!(tensors(&model.outputs), outputs, "outputs of {name}");
+    }
+    let value = |model: &str, key: &str| {
+        models.iter().find(|config| config.name == model).unwrap().parameters[key].clone()
+    };
+    assert_eq!(value("feast_user_lookup", "DEFAULT_USER_AGE"), "33");
+    assert_eq!(value("faiss_retrieval", "RETRIEVAL_TOPK"), "300");
+    assert_eq!(value("softmax_sampling", "RANKING_TOPK"), "10");
+    assert_eq!(value("softmax_sampling", "DIVERSITY_MODE"), "false");
+    assert_eq!(value("filter_seen_items", "REDIS_URL"), "redis://127.0.0.1:6379/1");
+}
+
+#[test]
+fn every_step_gets_tensors_that_an_earlier_one_gave() {
+    for dataset in ["retail", "movielens"] {
+        let models = models(dataset);
+        let ensemble = models.last().unwrap();
+        let kind = |tensor: &assemble::pbtxt::Tensor| (tensor.data_type, tensor.dims.clone());
+        let mut given: BTreeMap<String, _> = ensemble.inputs.iter().map(|t| (t.name.clone(), kind(t))).collect();
+        for step in &ensemble.steps {
+            let model = models.iter().find(|model| model.name == step.model).unwrap();
+            assert_eq!(step.inputs.len(), model.inputs.len(), "{dataset}, {}", step.model);
+            for (tensor, (name, source)) in model.inputs.iter().zip(&step.inputs) {
+                assert_eq!(&tensor.name, name);
+                assert_eq!(given.get(source), Some(&kind(tensor)), "{dataset}, {}: {name} from {source}", step.model);
+            }
+            for (tensor, (name, target)) in model.outputs.iter().zip(&step.outputs) {
+                assert_eq!(&tensor.name, name);
+                let earlier = given.insert(target.clone(), kind(tensor));
+                assert!(earlier.is_none(), "{dataset}, {}: {target} is given twice", step.model);
+            }
+        }
+        for output in &ensemble.outputs {
+            assert_eq!(given.get(&output.name), Some(&kind(output)), "{dataset}: {}", output.name);
+        }
+    }
+}
+
+#[test]
+fn configs_are_well_formed_protobuf_text() {
+    for dataset in ["retail", "movielens"] {
+        for model in models(dataset) {
+            let text = model.render();
+            let fields = parse(&mut tokens(&text).into_iter().peekable(), None);
+            let count = |name: &str| fields.iter().filter(|field| field.as_str() == name).count();
+            assert_eq!(count("name"), 1 + model.inputs.len() + model.outputs.len(), "{text}");
+            assert_eq!(count("parameters"), model.parameters.len(), "{text}");
+            assert_eq!(count("step"), model.steps.len(), "{text}");
+            assert_eq!(count("max_batch_size"), 1, "{text}");
+        }
+    }
+}
+
+/// The tokens of the protobuf text format: names and numbers, strings, punctuation.
+fn tokens(text: &str) -> Vec<String> {
+    let mut tokens = Vec::new();
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == '"' {
+            let mut string = String::from('"');
+            while let Some(next) = characters.next() {
+                string.push(next);
+                match next {
+                    '\\' => string.push(characters.next().expect("a string ends in a backslash")),
+                    '"' => break,
+                    '\n' => panic!("a string holds a line break: {string}"),
+                    _ => {}
+                }
+            }
+            assert!(string.len() > 1 && string.ends_with('"'), "an open string: {string}");
+            tokens.push(string);
+        } else if "{}[]:,".contains(character) {
+            tokens.push(character.to_string());
+        } else if !character.is_whitespace() {
+            let mut word = String::from(character);
+            while let Some(next) = characters.next_if(|next| next.is_alphanumeric() || "_-.".contains(*next)) {
+                word.push(next);
+            }
+            tokens.push(word);
+        }
+    }
+    tokens
+}
+
+/// Reads fields up to `end` and gives the names of all of them, those within others too, a list's name once per element.
+fn parse(tokens: &mut std::iter::Peekable<std::vec::IntoIter<String>>, end: Option<&str>) -> Vec<String> {
+    let mut names = Vec::new();
+    loop {
+        let Some(name) = tokens.next() else {
+            assert_eq!(end, None, "the text ends within a message");
+            return names;
+        };
+        if Some(name.as_str()) == end {
+            return names;
+        }
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name} is no field name");
+        if tokens.peek().is_some_and(|token| token == ":") {
+            tokens.next();
+        }
+        let value = tokens.next().expect("a field without a value");
+        match value.as_str() {
+            "{" => {
+                names.push(name);
+                names.extend(parse(tokens, Some("}")));
+            }
+            "[" => loop {
+                match tokens.next().expect("an open list").as_str() {
+                    "{" => {
+                        names.push(name.clone());
+                        names.extend(parse(tokens, Some("}")));
+                    }
+                    "]" => panic!("a list of {name} ends in a comma, or is empty"),
+                    scalar => assert!(!"}:,".contains(scalar), "{scalar} in a list"),
+                }
+                match tokens.next().expect("an open list").as_str() {
+                    "," => {}
+                    "]" => break,
+                    other => panic!("{other} after an element of {name}"),
+                }
+            },
+            scalar => {
+                assert!(!"}]:,".contains(scalar), "{name} has the value {scalar}");
+                names.push(name);
+            }
+        }
+    }
+}
+
+/// A run's artefacts, small and without sense.
+fn artefacts(folder: &Path) -> (Pipeline, Artefacts) {
+    let pipeline = pipeline("retail");
+    let file = |name: &str| {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, name).unwrap();
+        path
+    };
+    let mut artefacts = Artefacts {
+        query_tower: file("query_tower.onnx"),
+        ranker: file("dlrm_ranking.onnx"),
+        index: file("index.faiss"),
+        defaults: Defaults::of(&pipeline).unwrap(),
+        ..Artefacts::default()
+    };
+    for group in Group::ALL {
+        file(&format!("{}/workflow.json", group.as_str()));
+        artefacts.workflows.insert(group, folder.join(group.as_str()));
+    }
+    file("item/categories/unique.item_id.parquet");
+    for embedding in &pipeline.item.embeddings {
+        artefacts.tables.insert(embedding.name.clone(), file(&format!("{}.npy", embedding.name)));
+    }
+    (pipeline, artefacts)
+}
+
+#[test]
+fn one_release_stands_in_every_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, artefacts) = artefacts(folder.path());
+    let target = folder.path().join("repository");
+    assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
+    fs::write(target.join("left over"), "").unwrap();
+    assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap();
+    assert!(!target.join("left over").exists(), "the repository is replaced as a whole");
+
+    let json = |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    assert_eq!(json(target.join("releases.json"))["releases"]["1"], "second");
+    for model in steps::models(&pipeline, &artefacts.defaults, 1).unwrap() {
+        let version = target.join(&model.name).join("1");
+        if model.name == steps::ENSEMBLE {
+            assert_eq!(fs::read_dir(version).unwrap().count(), 0);
+            continue;
+        }
+        let release = json(version.join("release.json"));
+        assert_eq!(release["release"], "second", "{}", model.name);
+        for (file, hash) in release["files"].as_object().unwrap() {
+            assert!(version.join(file).is_file(), "{}: {file}", model.name);
+            assert_eq!(hash.as_str().unwrap().len(), 64);
+        }
+    }
+    for file in [
+        "nvt_item_transform/1/workflow.json",
+        "nvt_item_transform/1/categories/unique.item_id.parquet",
+        "item_id_decoder/1/categories/unique.item_id.parquet",
+        "multimodal_embedding_lookup/1/item_image_embeddings.npy",
+        "faiss_retrieval/1/index.faiss",
+        "query_tower/1/model.onnx",
+        "dlrm_ranking/1/model.onnx",
+    ] {
+        assert!(target.join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn a_missing_artefact_leaves_the_old_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, mut artefacts) = artefacts(folder.path());
+    let target = folder.path().join("repository");
+    assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
+    artefacts.index = folder.path().join("no such index");
+    let error = assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap_err();
+    assert!(format!("{error:#}").contains("no such index"), "{error:#}");
+    let releases = fs::read_to_string(target.join("releases.json")).unwrap();
+    assert!(releases.contains("first") && !releases.contains("second"));
+}
