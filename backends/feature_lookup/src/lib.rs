@@ -101,12 +101,12 @@ impl Model for FeatureLookup {
 
     fn instance(self: &Arc<Self>) -> Result<Lookup, Error> {
         Ok(match &self.store {
-            Store::Online(link, view) => Lookup::Online(Online::new(
+            Store::Online(link, view) => Lookup::Online(Box::new(Online::new(
                 link,
                 view,
                 Arc::clone(&self.tensors.features),
                 self.tensors.id_type,
-            )),
+            ))),
             Store::Cached(_) => Lookup::Cached {
                 ids: Vec::new(),
                 rows: Vec::new(),
@@ -245,7 +245,7 @@ impl Meters {
 /// One instance.
 pub enum Lookup {
     /// Asks the store.
-    Online(Online),
+    Online(Box<Online>),
     /// Reads the shared table; the buffers are reused.
     Cached {
         /// The ids of a request.

@@ -12,6 +12,9 @@ use crate::{Pipeline, RedactedUrl, Settings, StoreError};
 /// The reply to one command or transaction.
 pub type CommandResult = Result<Value, StoreError>;
 
+/// What [`Connection::scan`] calls with each lot of keys; it may use the connection.
+pub type OnKeys<'f> = dyn FnMut(&mut Connection, Vec<Vec<u8>>) -> Result<(), StoreError> + 'f;
+
 /// A connection to a server or to all masters of a cluster, used by one thread at a time.
 ///
 /// Making one blocks. The request path takes ready ones from a [`Link`](crate::Link); loaders and writers, which have
@@ -124,7 +127,7 @@ impl Connection {
         &mut self,
         pattern: &[u8],
         timeout: Duration,
-        found: &mut dyn FnMut(&mut Self, Vec<Vec<u8>>) -> Result<(), StoreError>,
+        found: &mut OnKeys<'_>,
     ) -> Result<(), StoreError> {
         let nodes = match &self.kind {
             Kind::Single(_) => 1,

@@ -204,6 +204,6 @@ mod tests {
             Some(2)
         );
         assert_eq!(top_category(&items, DAY, |_| None::<i32>), None);
-        assert_eq!(top_category(&[], DAY, |item| Some(item)), None);
+        assert_eq!(top_category(&[], DAY, Some), None);
     }
 }

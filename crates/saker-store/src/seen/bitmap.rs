@@ -85,7 +85,10 @@ impl Geometry {
         if [*x, *y, *z] != MAGIC {
             return Err(refuse("another header"));
         }
-        if !(1..=MOST_HASHES).contains(hashes) || geometry.bits == 0 || geometry.bits % 8 != 0 {
+        if !(1..=MOST_HASHES).contains(hashes)
+            || geometry.bits == 0
+            || !geometry.bits.is_multiple_of(8)
+        {
             return Err(refuse("sizes out of range"));
         }
         Ok(geometry)

@@ -12,6 +12,8 @@ use triton_testing::valkey::Valkey;
 
 use crate::support::{command, connect, settings};
 
+/// Entities with their values, in the order of the view's features.
+type Rows = Vec<(EntityId, Vec<Option<Value>>)>;
 type Hash = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn golden(version: u8) -> Json {
@@ -91,11 +93,7 @@ fn value(feature: &str, json: &Json) -> Option<Value> {
 }
 
 /// The view, its ids and, for each id, its values in the order of the view's features.
-fn rows(
-    golden: &Json,
-    version: EntityKeyVersion,
-    name: &str,
-) -> (FeatureView, Vec<(EntityId, Vec<Option<Value>>)>) {
+fn rows(golden: &Json, version: EntityKeyVersion, name: &str) -> (FeatureView, Rows) {
     let (_, view, join_key) = VIEWS
         .into_iter()
         .find(|view| view.0 == name)
