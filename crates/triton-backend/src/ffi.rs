@@ -76,10 +76,17 @@ fn panic_error(payload: Box<dyn Any + Send>) -> Error {
         .map(|s| (*s).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    // A payload whose own drop panics must not cross the FFI either; what that panic throws
-    // is given up on.
-    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+    discard(payload);
+    Error::internal(format!("the backend panicked: {message}"))
+}
+
+/// Drops a panic's payload. Its own drop may panic as well, which must not cross the FFI
+/// either; what that throws is given up unless it is a plain message.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+        && !thrown.is::<&str>()
+        && !thrown.is::<String>()
+    {
         std::mem::forget(thrown);
     }
-    Error::internal(format!("the backend panicked: {message}"))
 }
