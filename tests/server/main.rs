@@ -6,6 +6,7 @@
 mod backends;
 mod clients;
 mod perf_analyzer;
+mod pipeline;
 mod reference;
 mod resilience;
 mod support;

@@ -81,7 +81,7 @@ fn wrong_requests() {
         .expect_err("two devices and three times");
     is_clients_fault(&error);
     assert!(error.message.contains(MODEL), "{error}");
-    assert!(error.message.contains("timestamp"), "{error}");
+    assert!(error.message.contains("device_type"), "{error}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn config() -> Config {
             .input(name, data_type, dims)
             .output(name, data_type, dims);
     }
-    config.parameter("ROWS_OF", "item_id")
+    config.parameter("ITEM_INPUT", "item_id")
 }
 
 fn request(users: &[i32], hours: &[f32], items: usize) -> Vec<Tensor> {
@@ -83,8 +83,8 @@ fn wrong_configurations() {
         MODEL,
         &config(),
         &[],
-        "ROWS_OF",
-        &[("ROWS_OF", "no_such_input")],
+        "ITEM_INPUT",
+        &[("ITEM_INPUT", "no_such_input")],
     );
     let stage = Stage::new();
     let other = config().output("nowhere", "FP32", &[-1]);

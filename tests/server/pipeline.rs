@@ -1,0 +1,200 @@
+//! The command line from raw tables to a recommendation: a small shop is prepared, trained, indexed,
+//! materialised, assembled, served and asked, by the program itself.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+use triton_testing::{runtime, valkey::Valkey};
+
+const DEFINITION: &str = r#"
+[pipeline]
+name = "tiny"
+
+[data]
+format = "atomic"
+users.path = "users.user"
+items.path = "items.item"
+interactions = { path = "events.inter" }
+
+[user]
+id = "user_id"
+columns = [{ name = "age", default = "mean" }, { name = "gender" }]
+
+[[user.features]]
+name = "user_id"
+operators = [{ op = "Categorify" }]
+embedding_dim = 8
+
+[[user.features]]
+name = "age_norm"
+columns = ["age"]
+operators = [{ op = "Normalize" }]
+
+[context]
+columns = [{ name = "timestamp", default = "now" }]
+
+[[context.features]]
+name = "hour_sine"
+columns = ["timestamp"]
+operators = [{ op = "LambdaOp", function = "hour" }, { op = "LambdaOp", function = "sine", period = 24.0 }]
+
+[item]
+id = "item_id"
+title = "title"
+columns = [{ name = "title", type = "text" }, { name = "category_l1" }]
+
+[[item.features]]
+name = "item_id"
+operators = [{ op = "Categorify", padding = -1 }]
+embedding_dim = 8
+
+[[item.features]]
+name = "category_l1"
+operators = [{ op = "Categorify" }]
+
+[[item.embeddings]]
+name = "item_cooccurrence_embeddings"
+dim = 4
+source = { from = "cooccurrence" }
+
+[towers]
+layers = [16, 8]
+
+[ranker]
+embedding_dim = 8
+bottom_layers = [16, 8]
+top_layers = [16]
+
+[training.towers]
+epochs = 1
+
+[training.ranker]
+epochs = 1
+
+[retrieval]
+topk = 20
+
+[ranking]
+topk = 5
+
+[store]
+trending_categories = ["category_l1"]
+"#;
+
+const USERS: u32 = 60;
+const ITEMS: u32 = 40;
+
+/// Sixty people of two tastes and forty items of two categories.
+fn write_shop(folder: &Path) {
+    let mut users = String::from("user_id:token\tage:token\tgender:token\n");
+    let mut events = String::from("user_id:token\titem_id:token\ttimestamp:float\n");
+    for user in 1..=USERS {
+        let _ = writeln!(users, "{user}\t{}\t{}", 18 + user % 50, user % 2);
+        for event in 0..12 {
+            let item = (user * 7 + event * 3) % (ITEMS / 2) * 2 + user % 2;
+            let time = 1_700_000_000 + user * 100 + event * 3600;
+            let _ = writeln!(events, "{user}\t{}\t{time}", item + 1);
+        }
+    }
+    let mut items = String::from("item_id:token\ttitle:token_seq\tcategory_l1:token\n");
+    for item in 1..=ITEMS {
+        let _ = writeln!(items, "{item}\tItem number {item}\t{}", item % 2);
+    }
+    for (file, text) in [
+        ("users.user", users),
+        ("items.item", items),
+        ("events.inter", events),
+        ("pipeline.toml", DEFINITION.to_owned()),
+    ] {
+        fs::write(folder.join(file), text).expect("the shop's files");
+    }
+}
+
+/// The program, on this folder and this store, at free ports.
+struct Shop {
+    folder: tempfile::TempDir,
+    valkey: Valkey,
+    ports: [u16; 3],
+}
+
+impl Shop {
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_saker"));
+        command
+            .args(arguments)
+            .current_dir(runtime::workspace())
+            .env("SAKER_PIPELINE", self.folder.path().join("pipeline.toml"))
+            .env("SAKER_STATE", self.folder.path().join("state"))
+            .env("SAKER_REDIS_URL", self.valkey.url(0).trim_end_matches("/0"))
+            .env("SAKER_BACKENDS", runtime::backends().expect("backends"));
+        for (name, port) in ["HTTP", "GRPC", "METRICS"].iter().zip(self.ports) {
+            command.env(format!("SAKER_{name}_PORT"), port.to_string());
+        }
+        command.output().expect("the program runs")
+    }
+
+    /// Runs a command that must succeed, and gives what it printed.
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "saker {arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.run(&["stop", "tiny"]);
+    }
+}
+
+#[test]
+fn from_tables_to_a_recommendation() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_shop(folder.path());
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let shop = Shop {
+        folder,
+        valkey: Valkey::start().expect("a running Valkey"),
+        ports: listeners.map(|listener| listener.local_addr().expect("an address").port()),
+    };
+    // Out of order: the error says what to run first.
+    let output = shop.run(&["serve", "tiny", "--detach"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("saker assemble"), "{error}");
+
+    for step in ["prepare", "train", "index", "materialize", "assemble"] {
+        shop.done(&[step, "tiny"]);
+    }
+    let releases = shop.folder.path().join("state/tiny/repository/releases.json");
+    let release = fs::read_to_string(&releases).expect("a release");
+    // Again: nothing has changed, so nothing is made.
+    for step in ["prepare", "train", "index", "assemble"] {
+        shop.done(&[step, "tiny"]);
+    }
+    assert_eq!(fs::read_to_string(&releases).expect("a release"), release);
+
+    shop.done(&["serve", "tiny", "--detach"]);
+    for user in ["7", "59", "-1", "2147483647"] {
+        let text = shop.done(&["recommend", "tiny", "--user", user]);
+        assert_eq!(text.matches("Item number").count(), 5, "user {user}: {text}");
+    }
+    let text = shop.done(&["recommend", "tiny", "--user", "7", "--explain"]);
+    for step in ["feast_user_lookup", "faiss_retrieval", "item_id_decoder"] {
+        assert!(text.contains(step), "{text}");
+    }
+    shop.done(&["evaluate", "tiny"]);
+    shop.done(&["stop", "tiny"]);
+    let output = shop.run(&["recommend", "tiny", "--user", "7"]);
+    assert_eq!(output.status.code(), Some(1));
+}
