@@ -131,7 +131,17 @@ impl OnnxRuntime {
 
 impl Instance<OnnxRuntime> for Worker {
     fn execute(&mut self, model: &OnnxRuntime, batch: &Batch<'_>) -> Result<(), Error> {
-        batch.respond_each(|request, response| self.answer(model, request, response));
+        let mut first = true;
+        batch.respond_each(|request, response| {
+            let run_starts = || {
+                if std::mem::take(&mut first) {
+                    batch.compute_starts();
+                }
+            };
+            self.answer(model, request, response, run_starts, || {
+                batch.compute_ends();
+            })
+        });
         Ok(())
     }
 }
@@ -142,6 +152,8 @@ impl Worker {
         model: &OnnxRuntime,
         request: &Request<'_>,
         response: &Response<'_>,
+        run_starts: impl FnOnce(),
+        run_ends: impl FnOnce(),
     ) -> Result<(), Error> {
         let config = model.context.config();
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> =
@@ -159,10 +171,12 @@ impl Worker {
         if without_rows {
             return empty(model, response);
         }
+        run_starts();
         let outputs = self
             .session
             .run_with_options(inputs, &self.run_options)
             .map_err(|error| Error::invalid_argument(format!("ONNX Runtime: {error}")))?;
+        run_ends();
         for (position, declared) in config.outputs().iter().enumerate() {
             let name = &declared.name;
             let found = outputs.get(name).ok_or_else(|| {
