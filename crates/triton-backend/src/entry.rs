@@ -121,7 +121,7 @@ unsafe extern "C" fn model_finalize<M: Model>(
         unsafe {
             check(sys::TRITONBACKEND_ModelState(raw, &mut state))?;
             if !state.is_null() {
-                sys_clear_model(raw)?;
+                check(sys::TRITONBACKEND_ModelSetState(raw, ptr::null_mut()))?;
                 drop(Box::from_raw(state.cast::<ModelState<M>>()));
             }
         }
@@ -232,13 +232,6 @@ unsafe extern "C" fn execute<M: Model>(
         });
     }
     ptr::null_mut()
-}
-
-/// # Safety
-/// `raw` is a live model.
-unsafe fn sys_clear_model(raw: *mut sys::TRITONBACKEND_Model) -> Result<(), Error> {
-    // SAFETY: per the contract.
-    unsafe { check(sys::TRITONBACKEND_ModelSetState(raw, ptr::null_mut())) }
 }
 
 /// # Safety

@@ -27,7 +27,7 @@ pub struct Tensor<'r> {
     buffer_count: u32,
 }
 
-/// A tensor of one buffer in host memory, as Triton gives it.
+/// One of the buffers that a tensor comes in.
 struct Buffer {
     data: *const u8,
     byte_size: usize,
@@ -132,11 +132,10 @@ impl<'r> Tensor<'r> {
         if self.len == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
-        let only = self.only_buffer()?;
         if !T::ANY_BITS {
-            return self.checked_bools(only);
+            return self.checked_bools();
         }
-        if let Some(buffer) = &only
+        if let Some(buffer) = self.only_buffer()?
             && buffer.data.cast::<T>().is_aligned()
         {
             // SAFETY: a host buffer of exactly len * size_of::<T>() bytes (checked in `new` and
@@ -171,13 +170,13 @@ impl<'r> Tensor<'r> {
     /// As [`as_slice`](Self::as_slice).
     pub fn view<T: Element>(&self) -> Result<CowArray<'r, T, IxDyn>, Error> {
         let shape: Vec<usize> = self.shape.iter().map(|&d| d as usize).collect();
-        Ok(match self.as_slice::<T>()? {
+        match self.as_slice::<T>()? {
             Cow::Borrowed(elements) => ArrayViewD::from_shape(shape, elements).map(CowArray::from),
             Cow::Owned(elements) => {
                 ndarray::ArrayD::from_shape_vec(shape, elements).map(CowArray::from)
             }
         }
-        .map_err(|e| self.wrong(format_args!("does not fit its shape: {e}")))?)
+        .map_err(|e| self.wrong(format_args!("does not fit its shape: {e}")))
     }
 
     /// The elements of a tensor of rank 2, `[rows, columns]`.
@@ -187,13 +186,13 @@ impl<'r> Tensor<'r> {
     pub fn rows<T: Element>(&self) -> Result<CowArray<'r, T, Ix2>, Error> {
         self.expect_rank(2)?;
         let shape = (self.shape[0] as usize, self.shape[1] as usize);
-        Ok(match self.as_slice::<T>()? {
+        match self.as_slice::<T>()? {
             Cow::Borrowed(elements) => ArrayView::from_shape(shape, elements).map(CowArray::from),
             Cow::Owned(elements) => {
                 ndarray::Array2::from_shape_vec(shape, elements).map(CowArray::from)
             }
         }
-        .map_err(|e| self.wrong(format_args!("does not fit its shape: {e}")))?)
+        .map_err(|e| self.wrong(format_args!("does not fit its shape: {e}")))
     }
 
     /// The elements of a tensor of rank 1 as an array.
@@ -284,7 +283,7 @@ impl<'r> Tensor<'r> {
         Error::invalid_argument(format!("tensor '{}' {what}", self.name))
     }
 
-    fn checked_bools<T: Element>(&self, only: Option<Buffer>) -> Result<Cow<'r, [T]>, Error> {
+    fn checked_bools<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
         debug_assert_eq!(mem::size_of::<T>(), 1);
         let bytes = self.raw()?;
         if let Some(at) = bytes.iter().position(|&b| b > 1) {
@@ -293,7 +292,6 @@ impl<'r> Tensor<'r> {
                 bytes[at]
             )));
         }
-        let _ = only;
         Ok(match bytes {
             // SAFETY: as many bytes as elements, each 0 or 1, and bool has no alignment.
             Cow::Borrowed(bytes) => {

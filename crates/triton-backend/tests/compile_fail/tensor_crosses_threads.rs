@@ -1,12 +1,12 @@
-//! Triton's request functions are for one thread: neither a tensor nor a batch can be sent on.
+//! Triton's request functions are for one thread: a tensor cannot be sent to another.
+//! (The elements of `as_slice` can.)
 
-use triton_backend::{Batch, Tensor};
+use triton_backend::Tensor;
 
-fn elsewhere(batch: &Batch<'_>, tensor: Tensor<'_>) {
-    std::thread::scope(|scope| {
-        scope.spawn(|| batch.len());
-        scope.spawn(move || tensor.len());
-    });
+fn send<T: Send>(_: T) {}
+
+fn elsewhere(tensor: Tensor<'_>) {
+    send(tensor);
 }
 
 fn main() {}

@@ -28,6 +28,10 @@
     unsafe_code,
     reason = "it stands in for a C library, behind the same raw pointers"
 )]
+#![allow(
+    clippy::vec_box,
+    reason = "the backend holds pointers to the boxed objects, which must not move"
+)]
 
 mod api;
 mod element;

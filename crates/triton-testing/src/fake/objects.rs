@@ -146,7 +146,7 @@ impl Buffer {
         self.len
     }
 
-    pub(super) fn to_vec(&mut self) -> Vec<u8> {
+    pub(super) fn copied(&mut self) -> Vec<u8> {
         match self.len {
             0 => Vec::new(),
             // SAFETY: `len` initialised bytes at the pointer.
@@ -238,7 +238,7 @@ impl ResponseObject {
             output.sent = output
                 .buffer
                 .take()
-                .map(|mut b| b.to_vec())
+                .map(|mut b| b.copied())
                 .unwrap_or_default();
         }
     }
