@@ -8,7 +8,9 @@ fn main() {
     println!("cargo::rerun-if-changed={}", header.display());
     let text = fs::read_to_string(header).unwrap_or_default();
     let number = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name));
         line.map_or_else(|| "?".to_owned(), |value| value.trim().to_owned())
     };
     let major = number("TRITONBACKEND_API_VERSION_MAJOR");

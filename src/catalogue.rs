@@ -31,8 +31,15 @@ struct Rows {
 impl Rows {
     fn read(layout: &Layout, name: &str, entity: &Entity) -> Result<Self> {
         let table = table::read(&layout.data(name))?;
-        let row_of = table::int32s(&table, &entity.id)?.iter().copied().zip(0..).collect();
-        Ok(Self { table: Some(table), row_of })
+        let row_of = table::int32s(&table, &entity.id)?
+            .iter()
+            .copied()
+            .zip(0..)
+            .collect();
+        Ok(Self {
+            table: Some(table),
+            row_of,
+        })
     }
 
     /// A cell as people read it: codes as what they stand for.
@@ -42,7 +49,9 @@ impl Rows {
         Some(match array.data_type() {
             DataType::Int32 => {
                 let value = array.as_primitive::<Int32Type>().value(row);
-                let name = usize::try_from(value).ok().and_then(|code| names.get(column)?.get(code));
+                let name = usize::try_from(value)
+                    .ok()
+                    .and_then(|code| names.get(column)?.get(code));
                 name.cloned().unwrap_or_else(|| value.to_string())
             }
             DataType::Float32 => array.as_primitive::<Float32Type>().value(row).to_string(),
@@ -54,7 +63,9 @@ impl Rows {
 impl Catalogue {
     /// Reads what `saker prepare` wrote.
     pub fn read(pipeline: &Pipeline, layout: &Layout) -> Self {
-        let names = fs::read(layout.names()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let names = fs::read(layout.names())
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
         let rows = |name, entity| {
             Rows::read(layout, name, entity).unwrap_or_else(|error| {
                 tracing::info!("no names to show: {error:#}");
@@ -63,7 +74,12 @@ impl Catalogue {
         };
         let text = |column: &&saker_pipeline::Column| column.kind == ColumnType::Text;
         let mut shown: Vec<String> = pipeline.item.title.iter().cloned().collect();
-        let others = pipeline.item.columns.iter().filter(text).map(|column| column.name.clone());
+        let others = pipeline
+            .item
+            .columns
+            .iter()
+            .filter(text)
+            .map(|column| column.name.clone());
         shown.extend(others.filter(|name| Some(name) != pipeline.item.title.as_ref()));
         let mut names: Names = names.unwrap_or_default();
         // What is derived from an item's column is read by that column's names.
@@ -85,14 +101,26 @@ impl Catalogue {
 
     /// One line about a user.
     pub fn user(&self, id: i32) -> String {
-        let Some(table) = &self.users.table else { return format!("user {id}") };
+        let Some(table) = &self.users.table else {
+            return format!("user {id}");
+        };
         if !self.users.row_of.contains_key(&id) {
             return format!("user {id}: unknown, so this is a cold start");
         }
         let schema = table.schema();
-        let cells = schema.fields().iter().map(|field| field.name()).filter(|name| **name != self.user_id);
+        let cells = schema
+            .fields()
+            .iter()
+            .map(|field| field.name())
+            .filter(|name| **name != self.user_id);
         let cells: Vec<String> = cells
-            .filter_map(|name| Some(format!("{} {}", name.replace('_', " "), self.users.cell(&self.names, id, name)?)))
+            .filter_map(|name| {
+                Some(format!(
+                    "{} {}",
+                    name.replace('_', " "),
+                    self.users.cell(&self.names, id, name)?
+                ))
+            })
             .collect();
         format!("user {id}: {}", cells.join(", "))
     }
@@ -104,14 +132,21 @@ impl Catalogue {
 
     /// An item's texts, in the order of [`Catalogue::item_columns`].
     pub fn item_texts(&self, id: i32) -> Vec<String> {
-        self.shown.iter().map(|column| self.items.cell(&self.names, id, column).unwrap_or_default()).collect()
+        self.shown
+            .iter()
+            .map(|column| self.items.cell(&self.names, id, column).unwrap_or_default())
+            .collect()
     }
 
     /// All that is known of an item.
     pub fn item(&self, id: i32) -> Map<String, Value> {
-        let Some(table) = &self.items.table else { return Map::new() };
+        let Some(table) = &self.items.table else {
+            return Map::new();
+        };
         let schema = table.schema();
         let cells = schema.fields().iter().map(|field| field.name());
-        cells.filter_map(|name| Some((name.clone(), self.items.cell(&self.names, id, name)?.into()))).collect()
+        cells
+            .filter_map(|name| Some((name.clone(), self.items.cell(&self.names, id, name)?.into())))
+            .collect()
     }
 }

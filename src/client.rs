@@ -25,7 +25,10 @@ impl Tensor {
             name: name.to_owned(),
             data_type: "INT32".to_owned(),
             shape: vec![values.len() as i64],
-            data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            data: values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
         }
     }
 
@@ -34,7 +37,8 @@ impl Tensor {
     /// # Errors
     /// It has another type.
     pub fn int32s(&self) -> Result<Vec<i32>> {
-        self.elements("INT32").map(|elements| elements.map(i32::from_le_bytes).collect())
+        self.elements("INT32")
+            .map(|elements| elements.map(i32::from_le_bytes).collect())
     }
 
     /// The elements of an FP32 tensor.
@@ -42,14 +46,23 @@ impl Tensor {
     /// # Errors
     /// It has another type.
     pub fn float32s(&self) -> Result<Vec<f32>> {
-        self.elements("FP32").map(|elements| elements.map(f32::from_le_bytes).collect())
+        self.elements("FP32")
+            .map(|elements| elements.map(f32::from_le_bytes).collect())
     }
 
     fn elements(&self, data_type: &str) -> Result<impl Iterator<Item = [u8; 4]>> {
         if self.data_type != data_type || !self.data.len().is_multiple_of(4) {
-            bail!("tensor {} is {} of {} bytes, expected {data_type}", self.name, self.data_type, self.data.len());
+            bail!(
+                "tensor {} is {} of {} bytes, expected {data_type}",
+                self.name,
+                self.data_type,
+                self.data.len()
+            );
         }
-        Ok(self.data.chunks_exact(4).map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]))
+        Ok(self
+            .data
+            .chunks_exact(4)
+            .map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 }
 
@@ -67,12 +80,18 @@ impl Triton {
             .timeout_global(Some(Duration::from_secs(30)))
             .build()
             .into();
-        Self { address: address.to_owned(), agent }
+        Self {
+            address: address.to_owned(),
+            agent,
+        }
     }
 
     /// Whether the server and all its models are ready.
     pub fn is_ready(&self) -> bool {
-        self.agent.get(self.url("v2/health/ready")).call().is_ok_and(|response| response.status() == 200)
+        self.agent
+            .get(self.url("v2/health/ready"))
+            .call()
+            .is_ok_and(|response| response.status() == 200)
     }
 
     /// Statistics of every model since the server's start, by model name.
@@ -81,8 +100,13 @@ impl Triton {
     /// The server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
         let answer = self.get("v2/models/stats")?;
-        let models = answer["model_stats"].as_array().context("no model_stats in the answer")?;
-        Ok(models.iter().filter_map(|model| Some((model["name"].as_str()?.to_owned(), model.clone()))).collect())
+        let models = answer["model_stats"]
+            .as_array()
+            .context("no model_stats in the answer")?;
+        Ok(models
+            .iter()
+            .filter_map(|model| Some((model["name"].as_str()?.to_owned(), model.clone())))
+            .collect())
     }
 
     /// A model's configuration.
@@ -112,7 +136,9 @@ impl Triton {
         let request = json!({ "inputs": described, "parameters": { "binary_data_output": true } });
         let mut body = request.to_string().into_bytes();
         let header = body.len();
-        inputs.iter().for_each(|input| body.extend_from_slice(&input.data));
+        inputs
+            .iter()
+            .for_each(|input| body.extend_from_slice(&input.data));
         let mut response = self
             .agent
             .post(self.url(&format!("v2/models/{model}/infer")))
@@ -123,7 +149,12 @@ impl Triton {
         let header = response.headers().get("Inference-Header-Content-Length");
         let header = header.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         let status = response.status();
-        let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().context("reading Triton's answer")?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 30)
+            .read_to_vec()
+            .context("reading Triton's answer")?;
         if status != 200 {
             bail!("Triton answered: {}", message(&body));
         }
@@ -131,9 +162,16 @@ impl Triton {
     }
 
     fn get(&self, path: &str) -> Result<Value> {
-        let mut response = self.agent.get(self.url(path)).call().map_err(|error| self.unreachable(&error))?;
+        let mut response = self
+            .agent
+            .get(self.url(path))
+            .call()
+            .map_err(|error| self.unreachable(&error))?;
         let status = response.status();
-        let body = response.body_mut().read_to_vec().context("reading Triton's answer")?;
+        let body = response
+            .body_mut()
+            .read_to_vec()
+            .context("reading Triton's answer")?;
         if status != 200 {
             bail!("Triton answered: {}", message(&body));
         }
@@ -154,24 +192,39 @@ impl Triton {
 
 fn message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
-    let error = serde_json::from_slice::<Value>(body).ok().and_then(|json| json["error"].as_str().map(str::to_owned));
+    let error = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|json| json["error"].as_str().map(str::to_owned));
     error.unwrap_or_else(|| text.into_owned())
 }
 
 /// Reads an answer: JSON of `header` bytes, then the tensors' bytes one after the other.
 fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
-    let answer: Value = serde_json::from_slice(body.get(..header).context("shorter than its header")?)?;
+    let answer: Value =
+        serde_json::from_slice(body.get(..header).context("shorter than its header")?)?;
     let mut rest = &body[header..];
     let mut tensors = Vec::new();
     for output in answer["outputs"].as_array().context("no outputs")? {
-        let name = output["name"].as_str().context("an output without a name")?.to_owned();
-        let length = output["parameters"]["binary_data_size"].as_u64().context("an output that is not binary")?;
-        let (data, after) = rest.split_at_checked(length as usize).context("fewer bytes than announced")?;
+        let name = output["name"]
+            .as_str()
+            .context("an output without a name")?
+            .to_owned();
+        let length = output["parameters"]["binary_data_size"]
+            .as_u64()
+            .context("an output that is not binary")?;
+        let (data, after) = rest
+            .split_at_checked(length as usize)
+            .context("fewer bytes than announced")?;
         rest = after;
         tensors.push(Tensor {
             name,
             data_type: output["datatype"].as_str().unwrap_or_default().to_owned(),
-            shape: output["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
+            shape: output["shape"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_i64)
+                .collect(),
             data: data.to_vec(),
         });
     }
@@ -193,6 +246,9 @@ mod tests {
         assert_eq!(tensors[0].int32s().unwrap(), [7, -1]);
         assert_eq!(tensors[1].float32s().unwrap(), [0.5]);
         assert!(tensors[0].float32s().is_err());
-        assert!(decode(&body[..body.len() - 1], json.len()).is_err(), "a cut answer is an error");
+        assert!(
+            decode(&body[..body.len() - 1], json.len()).is_err(),
+            "a cut answer is an error"
+        );
     }
 }

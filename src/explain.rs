@@ -47,14 +47,21 @@ pub fn explain(triton: &Triton, request: &[Tensor]) -> Result<(Vec<Tensor>, Vec<
     let answer = triton.infer(ENSEMBLE, request)?;
     let after = triton.statistics()?;
     let config = triton.config(ENSEMBLE)?;
-    let steps = config["ensemble_scheduling"]["step"].as_array().context("the ensemble has no steps")?;
+    let steps = config["ensemble_scheduling"]["step"]
+        .as_array()
+        .context("the ensemble has no steps")?;
 
-    let mut tensors: HashMap<String, Tensor> =
-        request.iter().map(|tensor| (tensor.name.clone(), tensor.clone())).collect();
+    let mut tensors: HashMap<String, Tensor> = request
+        .iter()
+        .map(|tensor| (tensor.name.clone(), tensor.clone()))
+        .collect();
     let mut timings = Vec::new();
     for step in steps {
-        let model = step["model_name"].as_str().context("a step without a model")?;
-        let outputs = ask(triton, model, step, &tensors).with_context(|| format!("step {model}"))?;
+        let model = step["model_name"]
+            .as_str()
+            .context("a step without a model")?;
+        let outputs =
+            ask(triton, model, step, &tensors).with_context(|| format!("step {model}"))?;
         let shapes = outputs.iter().map(|(_, tensor)| {
             let shape: Vec<String> = tensor.shape.iter().map(i64::to_string).collect();
             format!("{}[{}]", tensor.name, shape.join(", "))
@@ -62,14 +69,16 @@ pub fn explain(triton: &Triton, request: &[Tensor]) -> Result<(Vec<Tensor>, Vec<
         timings.push(Timing {
             model: model.to_owned(),
             answers: summary(shapes.collect()),
-            nanoseconds: TIMES.map(|time| nanoseconds(&after, model, time) - nanoseconds(&before, model, time)),
+            nanoseconds: TIMES
+                .map(|time| nanoseconds(&after, model, time) - nanoseconds(&before, model, time)),
         });
         tensors.extend(outputs);
     }
     timings.push(Timing {
         model: ENSEMBLE.to_owned(),
         answers: "in all".to_owned(),
-        nanoseconds: TIMES.map(|time| nanoseconds(&after, ENSEMBLE, time) - nanoseconds(&before, ENSEMBLE, time)),
+        nanoseconds: TIMES
+            .map(|time| nanoseconds(&after, ENSEMBLE, time) - nanoseconds(&before, ENSEMBLE, time)),
     });
     Ok((answer, timings))
 }
@@ -86,11 +95,16 @@ fn ask(
     let inputs: Vec<Tensor> = map("input_map")?
         .iter()
         .filter_map(|(input, source)| Some((input, tensors.get(source.as_str()?)?)))
-        .map(|(input, tensor)| Tensor { name: input.clone(), ..tensor.clone() })
+        .map(|(input, tensor)| Tensor {
+            name: input.clone(),
+            ..tensor.clone()
+        })
         .collect();
     let named = map("output_map")?;
     let outputs = triton.infer(model, &inputs)?.into_iter();
-    Ok(outputs.filter_map(|tensor| Some((named.get(&tensor.name)?.as_str()?.to_owned(), tensor))).collect())
+    Ok(outputs
+        .filter_map(|tensor| Some((named.get(&tensor.name)?.as_str()?.to_owned(), tensor)))
+        .collect())
 }
 
 fn summary(mut shapes: Vec<String>) -> String {
@@ -99,9 +113,16 @@ fn summary(mut shapes: Vec<String>) -> String {
     let more = shapes.len().saturating_sub(LISTED);
     shapes.truncate(LISTED);
     let listed = shapes.join(" ");
-    if more > 0 { format!("{listed} and {more} more") } else { listed }
+    if more > 0 {
+        format!("{listed} and {more} more")
+    } else {
+        listed
+    }
 }
 
 fn nanoseconds(statistics: &serde_json::Map<String, Value>, model: &str, time: &str) -> u64 {
-    statistics.get(model).and_then(|model| model["inference_stats"][time]["ns"].as_u64()).unwrap_or(0)
+    statistics
+        .get(model)
+        .and_then(|model| model["inference_stats"][time]["ns"].as_u64())
+        .unwrap_or(0)
 }

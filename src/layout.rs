@@ -109,7 +109,9 @@ impl Layout {
 
     /// `models/checkpoint/<model>.safetensors`: all that training changes, for evaluation and fine-tuning.
     pub fn checkpoint(&self, model: &str) -> PathBuf {
-        self.root.join("models/checkpoint").join(format!("{model}.safetensors"))
+        self.root
+            .join("models/checkpoint")
+            .join(format!("{model}.safetensors"))
     }
 
     /// `models/metrics.json`

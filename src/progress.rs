@@ -18,7 +18,11 @@ impl Step {
         let name = name.into();
         let bar = ProgressBar::new_spinner().with_message(name.clone());
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self { bar, name, start: Instant::now() }
+        Self {
+            bar,
+            name,
+            start: Instant::now(),
+        }
     }
 
     /// Starts a step of `length` units.
@@ -28,7 +32,11 @@ impl Step {
         if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
             bar.set_style(style);
         }
-        Self { bar, name, start: Instant::now() }
+        Self {
+            bar,
+            name,
+            start: Instant::now(),
+        }
     }
 
     /// Units done so far.
@@ -44,6 +52,10 @@ impl Step {
     /// Ends the step with a line such as `✓ users encoded: 943 rows (0.2 s)`.
     pub fn done(self, result: &str) {
         self.bar.finish_and_clear();
-        eprintln!("✓ {}: {result} ({:.1} s)", self.name, self.start.elapsed().as_secs_f64());
+        eprintln!(
+            "✓ {}: {result} ({:.1} s)",
+            self.name,
+            self.start.elapsed().as_secs_f64()
+        );
     }
 }

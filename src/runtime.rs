@@ -26,14 +26,24 @@ pub fn valkey_server() -> Result<PathBuf> {
     find(
         "SAKER_VALKEY",
         "valkey/valkey-server",
-        &["/usr/bin/valkey-server", "/usr/local/bin/valkey-server", "/usr/bin/redis-server"],
+        &[
+            "/usr/bin/valkey-server",
+            "/usr/local/bin/valkey-server",
+            "/usr/bin/redis-server",
+        ],
         "Valkey",
     )
 }
 
 /// The shared library of ONNX Runtime, for our stand-in of NVIDIA's backend; `None` where NVIDIA's is used.
 pub fn onnxruntime() -> Option<PathBuf> {
-    find("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so", &[], "ONNX Runtime").ok()
+    find(
+        "ORT_DYLIB_PATH",
+        "onnxruntime/libonnxruntime.so",
+        &[],
+        "ONNX Runtime",
+    )
+    .ok()
 }
 
 /// The folder of Triton's backends: `SAKER_BACKENDS`, or `.saker/backends`.
@@ -41,28 +51,42 @@ pub fn onnxruntime() -> Option<PathBuf> {
 /// # Errors
 /// It is missing; the message says how to build them.
 pub fn backends() -> Result<PathBuf> {
-    let folder = env::var_os("SAKER_BACKENDS").map_or_else(|| PathBuf::from(".saker/backends"), PathBuf::from);
+    let folder = env::var_os("SAKER_BACKENDS")
+        .map_or_else(|| PathBuf::from(".saker/backends"), PathBuf::from);
     if !folder.is_dir() {
-        bail!("the backends are not built: {} is missing; run `scripts/build`, or set SAKER_BACKENDS", folder.display());
+        bail!(
+            "the backends are not built: {} is missing; run `scripts/build`, or set SAKER_BACKENDS",
+            folder.display()
+        );
     }
     Ok(std::path::absolute(&folder).unwrap_or(folder))
 }
 
 fn find(variable: &str, installed: &str, others: &[&str], what: &str) -> Result<PathBuf> {
-    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
+    if let Some(path) = env::var_os(variable)
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+    {
         if path.is_file() {
             return Ok(path);
         }
         bail!("{variable} names {}, which is no file", path.display());
     }
-    let cache = env::var_os("SAKER_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from).or_else(|| {
-        let home = env::var_os("HOME")?;
-        Some(PathBuf::from(home).join(".cache/saker"))
-    });
+    let cache = env::var_os("SAKER_CACHE")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| {
+            let home = env::var_os("HOME")?;
+            Some(PathBuf::from(home).join(".cache/saker"))
+        });
     let installed = cache.map(|cache| cache.join("runtime").join(installed));
-    let places = installed.into_iter().chain(others.iter().map(PathBuf::from));
+    let places = installed
+        .into_iter()
+        .chain(others.iter().map(PathBuf::from));
     match places.into_iter().find(|path| path.is_file()) {
         Some(path) => Ok(path),
-        None => bail!("{what} is not installed; run `scripts/install`, or set {variable} to its path"),
+        None => {
+            bail!("{what} is not installed; run `scripts/install`, or set {variable} to its path")
+        }
     }
 }

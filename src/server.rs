@@ -71,7 +71,11 @@ impl Running {
             sleep(Duration::from_millis(50));
         }
         if self.is_alive() {
-            tracing::warn!("{} does not stop within {} s and is killed", self.program, STOP.as_secs());
+            tracing::warn!(
+                "{} does not stop within {} s and is killed",
+                self.program,
+                STOP.as_secs()
+            );
             self.signal(Signal::KILL)?;
         }
         let _ = fs::remove_file(file(layout, name)); // gone already is as good
@@ -79,11 +83,12 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let Some(id) = Pid::from_raw(self.id) else { return Ok(()) };
+        let Some(id) = Pid::from_raw(self.id) else {
+            return Ok(());
+        };
         match kill_process(id, signal) {
-            Err(error) if error != rustix::io::Errno::SRCH => {
-                Err(error).with_context(|| format!("cannot stop {} (process {})", self.program, self.id))
-            }
+            Err(error) if error != rustix::io::Errno::SRCH => Err(error)
+                .with_context(|| format!("cannot stop {} (process {})", self.program, self.id)),
             _ => Ok(()),
         }
     }
@@ -106,13 +111,25 @@ pub struct Started {
 impl Started {
     /// Starts a program in a process group of its own, so that a Ctrl-C on our terminal reaches us alone and we stop it in
     /// order.
-    fn spawn(layout: &Layout, name: &'static str, mut command: Command, ports: Option<Ports>) -> Result<Self> {
+    fn spawn(
+        layout: &Layout,
+        name: &'static str,
+        mut command: Command,
+        ports: Option<Ports>,
+    ) -> Result<Self> {
         let log = layout.log(name);
-        for folder in [layout.run(), log.parent().unwrap_or(Path::new(".")).to_owned()] {
-            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        for folder in [
+            layout.run(),
+            log.parent().unwrap_or(Path::new(".")).to_owned(),
+        ] {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let errors = output.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = output
+            .try_clone()
+            .with_context(|| format!("cannot write {}", log.display()))?;
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command
             .stdin(Stdio::null())
@@ -121,11 +138,20 @@ impl Started {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        let running = Running { id: child.id() as i32, program, ports };
+        let running = Running {
+            id: child.id() as i32,
+            program,
+            ports,
+        };
         let path = file(layout, name);
         fs::write(&path, serde_json::to_string_pretty(&running)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { name, running, child, log })
+        Ok(Self {
+            name,
+            running,
+            child,
+            log,
+        })
     }
 
     /// Whether the process has ended.
@@ -139,14 +165,24 @@ impl Started {
         loop {
             if self.has_ended() {
                 let _ = fs::remove_file(file(layout, self.name));
-                bail!("{} did not start:\n{}\nthe whole log is {}", self.name, self.complaints(), self.log.display());
+                bail!(
+                    "{} did not start:\n{}\nthe whole log is {}",
+                    self.name,
+                    self.complaints(),
+                    self.log.display()
+                );
             }
             if ready() {
                 return Ok(());
             }
             if start.elapsed() > START {
                 self.stop(layout)?;
-                bail!("{} was not ready within {} s; its log is {}", self.name, START.as_secs(), self.log.display());
+                bail!(
+                    "{} was not ready within {} s; its log is {}",
+                    self.name,
+                    START.as_secs(),
+                    self.log.display()
+                );
             }
             sleep(Duration::from_millis(50));
         }
@@ -171,7 +207,13 @@ impl Started {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let wrong = |line: &&str| {
-            let says = ["failed to load", "error:", "Internal:", "Invalid argument", "Address already in use"];
+            let says = [
+                "failed to load",
+                "error:",
+                "Internal:",
+                "Invalid argument",
+                "Address already in use",
+            ];
             line.starts_with('E') || says.iter().any(|words| line.contains(words))
         };
         let mut lines: Vec<&str> = log.lines().filter(wrong).collect();
@@ -184,20 +226,27 @@ impl Started {
 
 /// Whether a server listens at `host:port`.
 pub fn listens(address: &str) -> bool {
-    let Ok(mut addresses) = address.to_socket_addrs() else { return false };
+    let Ok(mut addresses) = address.to_socket_addrs() else {
+        return false;
+    };
     addresses.any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
 }
 
 /// The `host:port` of a store's URL, and whether it is this machine.
 pub fn address(redis_url: &str) -> (String, bool) {
-    let rest = redis_url.split_once("://").map_or(redis_url, |(_, rest)| rest);
+    let rest = redis_url
+        .split_once("://")
+        .map_or(redis_url, |(_, rest)| rest);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let rest = rest.split(['/', '?']).next().unwrap_or_default();
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => (host, port),
         _ => (rest, "6379"),
     };
-    (format!("{host}:{port}"), matches!(host, "127.0.0.1" | "localhost" | "[::1]"))
+    (
+        format!("{host}:{port}"),
+        matches!(host, "127.0.0.1" | "localhost" | "[::1]"),
+    )
 }
 
 /// Makes sure that the store answers: starts a Valkey when its address is this machine's and nobody listens there.
@@ -217,7 +266,16 @@ pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = address.rsplit(':').next().unwrap_or("6379");
     let mut command = Command::new(runtime::valkey_server()?);
-    command.args(["--port", port, "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""]);
+    command.args([
+        "--port",
+        port,
+        "--bind",
+        "127.0.0.1",
+        "--appendonly",
+        "yes",
+        "--save",
+        "",
+    ]);
     command.arg("--dir").arg(std::path::absolute(&folder)?);
     let mut started = Started::spawn(layout, "valkey", command, None)?;
     // It listens before it has read its files back, and answers LOADING meanwhile; a request then gets defaults.
@@ -233,17 +291,35 @@ pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
 pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> Result<Started> {
     for port in [ports.http, ports.grpc, ports.metrics] {
         if listens(&format!("127.0.0.1:{port}")) {
-            bail!("port {port} is taken; stop what listens there (`saker stop`?), or choose others, see `saker serve --help`");
+            bail!(
+                "port {port} is taken; stop what listens there (`saker stop`?), or choose others, see `saker serve --help`"
+            );
         }
     }
     let program = runtime::tritonserver()?;
     let mut command = Command::new(&program);
-    command.arg(format!("--model-repository={}", std::path::absolute(repository)?.display()));
-    command.arg(format!("--backend-directory={}", runtime::backends()?.display()));
-    command.args(["--model-control-mode=explicit", "--disable-auto-complete-config"]);
+    command.arg(format!(
+        "--model-repository={}",
+        std::path::absolute(repository)?.display()
+    ));
+    command.arg(format!(
+        "--backend-directory={}",
+        runtime::backends()?.display()
+    ));
+    command.args([
+        "--model-control-mode=explicit",
+        "--disable-auto-complete-config",
+    ]);
     command.arg(format!("--load-model={ENSEMBLE}"));
-    for (service, port) in [("http", ports.http), ("grpc", ports.grpc), ("metrics", ports.metrics)] {
-        command.args([format!("--{service}-address={host}"), format!("--{service}-port={port}")]);
+    for (service, port) in [
+        ("http", ports.http),
+        ("grpc", ports.grpc),
+        ("metrics", ports.metrics),
+    ] {
+        command.args([
+            format!("--{service}-address={host}"),
+            format!("--{service}-port={port}"),
+        ]);
     }
     command.arg(format!("--exit-timeout-secs={}", STOP.as_secs() / 3));
     if let Some(library) = runtime::onnxruntime() {
@@ -261,8 +337,17 @@ mod tests {
 
     #[test]
     fn addresses_come_out_of_urls() {
-        assert_eq!(address("redis://127.0.0.1:6380"), ("127.0.0.1:6380".to_owned(), true));
-        assert_eq!(address("redis://localhost/0"), ("localhost:6379".to_owned(), true));
-        assert_eq!(address("rediss://me:pass@word@store.shop:7000"), ("store.shop:7000".to_owned(), false));
+        assert_eq!(
+            address("redis://127.0.0.1:6380"),
+            ("127.0.0.1:6380".to_owned(), true)
+        );
+        assert_eq!(
+            address("redis://localhost/0"),
+            ("localhost:6379".to_owned(), true)
+        );
+        assert_eq!(
+            address("rediss://me:pass@word@store.shop:7000"),
+            ("store.shop:7000".to_owned(), false)
+        );
     }
 }

@@ -30,7 +30,8 @@ impl Fingerprint {
     /// # Errors
     /// Never for a definition; the value has no JSON otherwise.
     pub fn value(mut self, value: &impl Serialize) -> Result<Self> {
-        self.hash.update(serde_json::to_vec(value).context("a definition as JSON")?);
+        self.hash
+            .update(serde_json::to_vec(value).context("a definition as JSON")?);
         self.hash.update([0]);
         Ok(self)
     }
@@ -40,13 +41,16 @@ impl Fingerprint {
     /// # Errors
     /// It cannot be read.
     pub fn file(mut self, path: &Path) -> Result<Self> {
-        self.add(path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.add(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         Ok(self)
     }
 
     fn add(&mut self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
-            let mut entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+            let mut entries = fs::read_dir(path)?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()?;
             entries.sort();
             return entries.iter().try_for_each(|entry| self.add(entry));
         }
@@ -72,7 +76,8 @@ impl Fingerprint {
 pub fn is_current(layout: &Layout, step: &str, fingerprint: &str, made: &[&Path]) -> bool {
     let recorded = fs::read_to_string(layout.stamp(step)).ok();
     let recorded = recorded.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-    recorded.is_some_and(|stamp| stamp["fingerprint"] == fingerprint) && made.iter().all(|path| path.exists())
+    recorded.is_some_and(|stamp| stamp["fingerprint"] == fingerprint)
+        && made.iter().all(|path| path.exists())
 }
 
 /// Notes that `step` has succeeded on these inputs.
@@ -83,7 +88,13 @@ pub fn record(layout: &Layout, step: &str, fingerprint: &str) -> Result<()> {
     let path = layout.stamp(step);
     let write = || {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        fs::write(&path, format!("{:#}\n", serde_json::json!({ "step": step, "fingerprint": fingerprint })))
+        fs::write(
+            &path,
+            format!(
+                "{:#}\n",
+                serde_json::json!({ "step": step, "fingerprint": fingerprint })
+            ),
+        )
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

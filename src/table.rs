@@ -41,9 +41,14 @@ pub fn text(values: Vec<String>) -> ArrayRef {
 pub fn read(path: &Path) -> Result<RecordBatch> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let damaged = || format!("{} is no readable Parquet file", path.display());
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).with_context(damaged)?.build().with_context(damaged)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .with_context(damaged)?
+        .build()
+        .with_context(damaged)?;
     let schema = reader.schema();
-    let batches = reader.collect::<Result<Vec<_>, _>>().with_context(damaged)?;
+    let batches = reader
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(damaged)?;
     concat_batches(&schema, &batches).with_context(damaged)
 }
 
@@ -58,8 +63,11 @@ pub fn write(path: &Path, table: &RecordBatch) -> Result<()> {
     }
     let beside = path.with_extension("parquet.new");
     let file = File::create(&beside).with_context(failed)?;
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let mut writer = ArrowWriter::try_new(file, table.schema(), Some(properties)).with_context(failed)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .build();
+    let mut writer =
+        ArrowWriter::try_new(file, table.schema(), Some(properties)).with_context(failed)?;
     writer.write(table).with_context(failed)?;
     writer.close().with_context(failed)?;
     fs::rename(&beside, path).with_context(failed)
@@ -91,14 +99,29 @@ pub fn texts<'t>(table: &'t RecordBatch, name: &str) -> Result<&'t StringArray> 
     column(table, name, "Utf8")
 }
 
-fn column<'t, A: Array + 'static>(table: &'t RecordBatch, name: &str, accepted: &str) -> Result<&'t A> {
+fn column<'t, A: Array + 'static>(
+    table: &'t RecordBatch,
+    name: &str,
+    accepted: &str,
+) -> Result<&'t A> {
     let array = table.column_by_name(name).ok_or_else(|| {
         let schema = table.schema();
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         anyhow!("there is no column {name}; there are {}", names.join(", "))
     })?;
-    let typed = array.as_any().downcast_ref::<A>().filter(|_| array.null_count() == 0);
+    let typed = array
+        .as_any()
+        .downcast_ref::<A>()
+        .filter(|_| array.null_count() == 0);
     typed.ok_or_else(|| {
-        anyhow!("column {name} is {} with {} nulls, expected {accepted} without", array.data_type(), array.null_count())
+        anyhow!(
+            "column {name} is {} with {} nulls, expected {accepted} without",
+            array.data_type(),
+            array.null_count()
+        )
     })
 }

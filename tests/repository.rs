@@ -18,8 +18,14 @@ fn pipeline(name: &str) -> Pipeline {
 fn models(name: &str) -> Vec<ModelConfig> {
     let pipeline = pipeline(name);
     let mut defaults = Defaults::default();
-    pipeline.user.stored().for_each(|column| drop(defaults.user.insert(column.name.clone(), 33.0)));
-    pipeline.item.stored().for_each(|column| drop(defaults.item.insert(column.name.clone(), -1.0)));
+    pipeline
+        .user
+        .stored()
+        .for_each(|column| drop(defaults.user.insert(column.name.clone(), 33.0)));
+    pipeline
+        .item
+        .stored()
+        .for_each(|column| drop(defaults.item.insert(column.name.clone(), -1.0)));
     steps::models(&pipeline, &defaults, 1).unwrap()
 }
 
@@ -37,10 +43,17 @@ fn model_repository_is_what_retail_renders() {
             })
             .collect()
     };
-    let (rendered, committed) = (configs(rendered.path()), configs(&root().join("model_repository")));
+    let (rendered, committed) = (
+        configs(rendered.path()),
+        configs(&root().join("model_repository")),
+    );
     assert_eq!(committed.len(), 15);
     let advice = "run `saker assemble retail --config-only --output model_repository`";
-    assert_eq!(rendered.keys().collect::<Vec<_>>(), committed.keys().collect::<Vec<_>>(), "{advice}");
+    assert_eq!(
+        rendered.keys().collect::<Vec<_>>(),
+        committed.keys().collect::<Vec<_>>(),
+        "{advice}"
+    );
     for (model, text) in &rendered {
         assert_eq!(text, &committed[model], "{model}: {advice}");
     }
@@ -60,21 +73,66 @@ fn retail_is_the_contract() {
     const ANSWER: &str = "ordered_ids, ordered_scores f";
     let all = format!("{USER}, {CONTEXT}, {ITEM}, {VECTORS}");
     let expected = [
-        ("context_preprocessor", "request_defaults", "device_type?, timestamp?", "device_type, timestamp"),
-        ("feast_user_lookup", "feature_lookup", "user_id", STORED_USER),
+        (
+            "context_preprocessor",
+            "request_defaults",
+            "device_type?, timestamp?",
+            "device_type, timestamp",
+        ),
+        (
+            "feast_user_lookup",
+            "feature_lookup",
+            "user_id",
+            STORED_USER,
+        ),
         ("nvt_user_transform", "feature_transform", STORED_USER, USER),
-        ("nvt_context_transform", "feature_transform", "device_type, timestamp", CONTEXT),
+        (
+            "nvt_context_transform",
+            "feature_transform",
+            "device_type, timestamp",
+            CONTEXT,
+        ),
         ("query_tower", "onnxruntime", USER, "output_1 f[64]"),
-        ("faiss_retrieval", "faiss_retrieval", "output_1 f[64]", "candidate_ids"),
-        ("filter_seen_items", "bloom_filter", "user_id, candidate_ids, top_category?", "filtered_ids"),
-        ("feast_item_lookup", "feature_lookup", "filtered_ids", STORED_ITEM),
+        (
+            "faiss_retrieval",
+            "faiss_retrieval",
+            "output_1 f[64]",
+            "candidate_ids",
+        ),
+        (
+            "filter_seen_items",
+            "bloom_filter",
+            "user_id, candidate_ids, top_category?",
+            "filtered_ids",
+        ),
+        (
+            "feast_item_lookup",
+            "feature_lookup",
+            "filtered_ids",
+            STORED_ITEM,
+        ),
         ("nvt_item_transform", "feature_transform", STORED_ITEM, ITEM),
-        ("multimodal_embedding_lookup", "embedding_lookup", "item_id", VECTORS),
+        (
+            "multimodal_embedding_lookup",
+            "embedding_lookup",
+            "item_id",
+            VECTORS,
+        ),
         ("unroll_features", "unroll", &all, &all),
         ("dlrm_ranking", "onnxruntime", &all, SCORE),
-        ("softmax_sampling", "softmax_sampling", &format!("item_id, {SCORE}, user_id?"), ANSWER),
+        (
+            "softmax_sampling",
+            "softmax_sampling",
+            &format!("item_id, {SCORE}, user_id?"),
+            ANSWER,
+        ),
         ("item_id_decoder", "id_decode", ANSWER, ANSWER),
-        ("ensemble_model", "", "user_id, device_type?, timestamp?", ANSWER),
+        (
+            "ensemble_model",
+            "",
+            "user_id, device_type?, timestamp?",
+            ANSWER,
+        ),
     ];
     let tensors = |tensors: &[assemble::pbtxt::Tensor]| -> String {
         let text = tensors.iter().map(|tensor| {
@@ -95,18 +153,29 @@ fn retail_is_the_contract() {
     let models = models("retail");
     assert_eq!(models.len(), expected.len());
     for (model, (name, backend, inputs, outputs)) in models.iter().zip(expected) {
-        assert_eq!((model.name.as_str(), model.backend.as_str()), (name, backend));
+        assert_eq!(
+            (model.name.as_str(), model.backend.as_str()),
+            (name, backend)
+        );
         assert_eq!(tensors(&model.inputs), inputs, "inputs of {name}");
         assert_eq!(tensors(&model.outputs), outputs, "outputs of {name}");
     }
     let value = |model: &str, key: &str| {
-        models.iter().find(|config| config.name == model).unwrap().parameters[key].clone()
+        models
+            .iter()
+            .find(|config| config.name == model)
+            .unwrap()
+            .parameters[key]
+            .clone()
     };
     assert_eq!(value("feast_user_lookup", "DEFAULT_USER_AGE"), "33");
     assert_eq!(value("faiss_retrieval", "RETRIEVAL_TOPK"), "300");
     assert_eq!(value("softmax_sampling", "RANKING_TOPK"), "10");
     assert_eq!(value("softmax_sampling", "DIVERSITY_MODE"), "false");
-    assert_eq!(value("filter_seen_items", "REDIS_URL"), "redis://127.0.0.1:6379/1");
+    assert_eq!(
+        value("filter_seen_items", "REDIS_URL"),
+        "redis://127.0.0.1:6379/1"
+    );
 }
 
 #[test]
@@ -115,22 +184,48 @@ fn every_step_gets_tensors_that_an_earlier_one_gave() {
         let models = models(dataset);
         let ensemble = models.last().unwrap();
         let kind = |tensor: &assemble::pbtxt::Tensor| (tensor.data_type, tensor.dims.clone());
-        let mut given: BTreeMap<String, _> = ensemble.inputs.iter().map(|t| (t.name.clone(), kind(t))).collect();
+        let mut given: BTreeMap<String, _> = ensemble
+            .inputs
+            .iter()
+            .map(|t| (t.name.clone(), kind(t)))
+            .collect();
         for step in &ensemble.steps {
-            let model = models.iter().find(|model| model.name == step.model).unwrap();
-            assert_eq!(step.inputs.len(), model.inputs.len(), "{dataset}, {}", step.model);
+            let model = models
+                .iter()
+                .find(|model| model.name == step.model)
+                .unwrap();
+            assert_eq!(
+                step.inputs.len(),
+                model.inputs.len(),
+                "{dataset}, {}",
+                step.model
+            );
             for (tensor, (name, source)) in model.inputs.iter().zip(&step.inputs) {
                 assert_eq!(&tensor.name, name);
-                assert_eq!(given.get(source), Some(&kind(tensor)), "{dataset}, {}: {name} from {source}", step.model);
+                assert_eq!(
+                    given.get(source),
+                    Some(&kind(tensor)),
+                    "{dataset}, {}: {name} from {source}",
+                    step.model
+                );
             }
             for (tensor, (name, target)) in model.outputs.iter().zip(&step.outputs) {
                 assert_eq!(&tensor.name, name);
                 let earlier = given.insert(target.clone(), kind(tensor));
-                assert!(earlier.is_none(), "{dataset}, {}: {target} is given twice", step.model);
+                assert!(
+                    earlier.is_none(),
+                    "{dataset}, {}: {target} is given twice",
+                    step.model
+                );
             }
         }
         for output in &ensemble.outputs {
-            assert_eq!(given.get(&output.name), Some(&kind(output)), "{dataset}: {}", output.name);
+            assert_eq!(
+                given.get(&output.name),
+                Some(&kind(output)),
+                "{dataset}: {}",
+                output.name
+            );
         }
     }
 }
@@ -142,7 +237,11 @@ fn configs_are_well_formed_protobuf_text() {
             let text = model.render();
             let fields = parse(&mut tokens(&text).into_iter().peekable(), None);
             let count = |name: &str| fields.iter().filter(|field| field.as_str() == name).count();
-            assert_eq!(count("name"), 1 + model.inputs.len() + model.outputs.len(), "{text}");
+            assert_eq!(
+                count("name"),
+                1 + model.inputs.len() + model.outputs.len(),
+                "{text}"
+            );
             assert_eq!(count("parameters"), model.parameters.len(), "{text}");
             assert_eq!(count("step"), model.steps.len(), "{text}");
             assert_eq!(count("max_batch_size"), 1, "{text}");
@@ -166,13 +265,18 @@ fn tokens(text: &str) -> Vec<String> {
                     _ => {}
                 }
             }
-            assert!(string.len() > 1 && string.ends_with('"'), "an open string: {string}");
+            assert!(
+                string.len() > 1 && string.ends_with('"'),
+                "an open string: {string}"
+            );
             tokens.push(string);
         } else if "{}[]:,".contains(character) {
             tokens.push(character.to_string());
         } else if !character.is_whitespace() {
             let mut word = String::from(character);
-            while let Some(next) = characters.next_if(|next| next.is_alphanumeric() || "_-.".contains(*next)) {
+            while let Some(next) =
+                characters.next_if(|next| next.is_alphanumeric() || "_-.".contains(*next))
+            {
                 word.push(next);
             }
             tokens.push(word);
@@ -182,7 +286,10 @@ fn tokens(text: &str) -> Vec<String> {
 }
 
 /// Reads fields up to `end` and gives the names of all of them, those within others too, a list's name once per element.
-fn parse(tokens: &mut std::iter::Peekable<std::vec::IntoIter<String>>, end: Option<&str>) -> Vec<String> {
+fn parse(
+    tokens: &mut std::iter::Peekable<std::vec::IntoIter<String>>,
+    end: Option<&str>,
+) -> Vec<String> {
     let mut names = Vec::new();
     loop {
         let Some(name) = tokens.next() else {
@@ -192,7 +299,10 @@ fn parse(tokens: &mut std::iter::Peekable<std::vec::IntoIter<String>>, end: Opti
         if Some(name.as_str()) == end {
             return names;
         }
-        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name} is no field name");
+        assert!(
+            name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+            "{name} is no field name"
+        );
         if tokens.peek().is_some_and(|token| token == ":") {
             tokens.next();
         }
@@ -243,11 +353,16 @@ fn artefacts(folder: &Path) -> (Pipeline, Artefacts) {
     };
     for group in Group::ALL {
         file(&format!("{}/workflow.json", group.as_str()));
-        artefacts.workflows.insert(group, folder.join(group.as_str()));
+        artefacts
+            .workflows
+            .insert(group, folder.join(group.as_str()));
     }
     file("item/categories/unique.item_id.parquet");
     for embedding in &pipeline.item.embeddings {
-        artefacts.tables.insert(embedding.name.clone(), file(&format!("{}.npy", embedding.name)));
+        artefacts.tables.insert(
+            embedding.name.clone(),
+            file(&format!("{}.npy", embedding.name)),
+        );
     }
     (pipeline, artefacts)
 }
@@ -260,10 +375,18 @@ fn one_release_stands_in_every_model() {
     assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
     fs::write(target.join("left over"), "").unwrap();
     assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap();
-    assert!(!target.join("left over").exists(), "the repository is replaced as a whole");
+    assert!(
+        !target.join("left over").exists(),
+        "the repository is replaced as a whole"
+    );
 
-    let json = |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    assert_eq!(json(target.join("releases.json"))["releases"]["1"], "second");
+    let json = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    assert_eq!(
+        json(target.join("releases.json"))["releases"]["1"],
+        "second"
+    );
     for model in steps::models(&pipeline, &artefacts.defaults, 1).unwrap() {
         let version = target.join(&model.name).join("1");
         if model.name == steps::ENSEMBLE {

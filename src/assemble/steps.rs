@@ -243,7 +243,10 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         rows.clone(),
         BTreeMap::from([
             ("ITEM_INPUT".to_owned(), item_id.to_owned()),
-            ("USER_INPUT".to_owned(), pipeline.user.features[0].name.clone()),
+            (
+                "USER_INPUT".to_owned(),
+                pipeline.user.features[0].name.clone(),
+            ),
         ]),
     );
     steps.add(

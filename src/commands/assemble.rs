@@ -10,8 +10,10 @@ use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker assemble`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker assemble\n  saker assemble --redis-url rediss://user:password@store.shop:6379\n  \
-    saker assemble retail --config-only --output model_repository")]
+#[command(
+    after_help = "Examples:\n  saker assemble\n  saker assemble --redis-url rediss://user:password@store.shop:6379\n  \
+    saker assemble retail --config-only --output model_repository"
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -39,14 +41,22 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let artefacts = Artefacts::of(&pipeline, &layout)?;
-    let mut fingerprint = Fingerprint::default().value(&pipeline)?.value(&args.release)?;
+    let mut fingerprint = Fingerprint::default()
+        .value(&pipeline)?
+        .value(&args.release)?;
     for path in artefacts.paths() {
         fingerprint = fingerprint.file(path)?;
     }
     let fingerprint = fingerprint.finish();
     let stands = target.join("releases.json");
-    if args.output.is_none() && !args.force && stamp::is_current(&layout, "assemble", &fingerprint, &[&stands]) {
-        println!("{} is up to date; --force assembles it again", target.display());
+    if args.output.is_none()
+        && !args.force
+        && stamp::is_current(&layout, "assemble", &fingerprint, &[&stands])
+    {
+        println!(
+            "{} is up to date; --force assembles it again",
+            target.display()
+        );
         return Ok(());
     }
     let step = Step::start("assemble the model repository");

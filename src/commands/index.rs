@@ -26,7 +26,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let name = &pipeline.pipeline.name;
     let vectors_path = layout.item_vectors();
     if !vectors_path.exists() {
-        bail!("{} is missing; run `saker train {name}`", vectors_path.display());
+        bail!(
+            "{} is missing; run `saker train {name}`",
+            vectors_path.display()
+        );
     }
     let retrieval = &pipeline.retrieval;
     let fingerprint = Fingerprint::default()
@@ -40,8 +43,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let step = Step::start(format!("build the index {}", retrieval.index));
-    let vectors: Array2<f32> = ndarray_npy::read_npy(&vectors_path)
-        .with_context(|| format!("{} is damaged; run `saker train {name} --force`", vectors_path.display()))?;
+    let vectors: Array2<f32> = ndarray_npy::read_npy(&vectors_path).with_context(|| {
+        format!(
+            "{} is damaged; run `saker train {name} --force`",
+            vectors_path.display()
+        )
+    })?;
     let items = table::read(&layout.data("items"))?;
     let encoded = table::read(&layout.features("items"))?;
     let ids = table::int32s(&items, &pipeline.item.id)?;
@@ -55,11 +62,20 @@ pub(super) fn run(args: &Args) -> Result<()> {
         );
     }
     let schema = features::schema(&layout)?;
-    let unknown = schema.item.iter().find(|feature| feature.name == pipeline.item.id).map_or(2.0, |id| id.cold_start);
+    let unknown = schema
+        .item
+        .iter()
+        .find(|feature| feature.name == pipeline.item.id)
+        .map_or(2.0, |id| id.cold_start);
     // An item that no training interaction names has no code of its own: it could be found, but not told from another.
-    let known: Vec<usize> = (0..ids.len()).filter(|&row| codes[row] > 2 && codes[row] as f32 != unknown).collect();
+    let known: Vec<usize> = (0..ids.len())
+        .filter(|&row| codes[row] > 2 && codes[row] as f32 != unknown)
+        .collect();
     let ids: Vec<i64> = known.iter().map(|&row| i64::from(ids[row])).collect();
-    let rows: Vec<f32> = known.iter().flat_map(|&row| vectors.row(row).to_vec()).collect();
+    let rows: Vec<f32> = known
+        .iter()
+        .flat_map(|&row| vectors.row(row).to_vec())
+        .collect();
     let metric = match retrieval.metric {
         Metric::InnerProduct => saker_index::Metric::InnerProduct,
         Metric::L2 => saker_index::Metric::L2,
@@ -69,14 +85,24 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if !retrieval.search_parameters.is_empty() {
         index
             .set_search_parameters(&retrieval.search_parameters)
-            .with_context(|| format!("retrieval.search_parameters = \"{}\"", retrieval.search_parameters))?;
+            .with_context(|| {
+                format!(
+                    "retrieval.search_parameters = \"{}\"",
+                    retrieval.search_parameters
+                )
+            })?;
     }
     if let Some(folder) = target.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     index.write(&target)?;
     stamp::record(&layout, "index", &fingerprint)?;
-    step.done(&format!("{} vectors of {} numbers", index.len(), index.dimension()));
+    step.done(&format!(
+        "{} vectors of {} numbers",
+        index.len(),
+        index.dimension()
+    ));
     println!("{}", target.display());
     Ok(())
 }

@@ -5,10 +5,12 @@ use crate::{materialize, server};
 
 /// Arguments of `saker materialize`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker materialize\n  saker materialize --seen\n  \
+#[command(
+    after_help = "Examples:\n  saker materialize\n  saker materialize --seen\n  \
     saker materialize --redis-url rediss://user:password@store.shop:6379\n\n\
     Without a server at the definition's address, a Valkey is started on .saker/<name>/valkey for as long as it takes; \
-    `saker serve` then serves what was written.")]
+    `saker serve` then serves what was written."
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -31,7 +33,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         written.users,
         written.items,
         written.popularity_sets,
-        if args.seen { format!(", seen items of {} users", written.seen) } else { String::new() }
+        if args.seen {
+            format!(", seen items of {} users", written.seen)
+        } else {
+            String::new()
+        }
     );
     Ok(())
 }

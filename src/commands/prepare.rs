@@ -7,7 +7,9 @@ use crate::{prepare, stamp};
 
 /// Arguments of `saker prepare`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker prepare\n  saker prepare movielens --force\n  saker prepare --pipeline shop.toml")]
+#[command(
+    after_help = "Examples:\n  saker prepare\n  saker prepare movielens --force\n  saker prepare --pipeline shop.toml"
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -23,7 +25,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let made = prepare::made(&pipeline, &layout);
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
     if !args.force && stamp::is_current(&layout, "prepare", &fingerprint, &made) {
-        println!("{} is prepared already; --force does it again", pipeline.pipeline.name);
+        println!(
+            "{} is prepared already; --force does it again",
+            pipeline.pipeline.name
+        );
         return Ok(());
     }
     let summary = prepare::prepare(&pipeline, &layout)?;

@@ -11,8 +11,10 @@ use crate::server::Running;
 
 /// Arguments of `saker recommend`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker recommend --user 42\n  saker recommend --user 42 --explain\n  \
-    saker recommend --user 42 --device 1 --time 893286638 --json\n  saker recommend --user 42 --server triton.shop:8000")]
+#[command(
+    after_help = "Examples:\n  saker recommend --user 42\n  saker recommend --user 42 --explain\n  \
+    saker recommend --user 42 --device 1 --time 893286638 --json\n  saker recommend --user 42 --server triton.shop:8000"
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -50,8 +52,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut request = vec![Tensor::int32(&pipeline.user.id, &[args.user])];
     for (name, value) in [("device_type", args.device), ("timestamp", args.time)] {
         let Some(value) = value else { continue };
-        if !pipeline.context.columns.iter().any(|column| column.name == name) {
-            bail!("{} has no [[context.columns]] {name}", pipeline.pipeline.name);
+        if !pipeline
+            .context
+            .columns
+            .iter()
+            .any(|column| column.name == name)
+        {
+            bail!(
+                "{} has no [[context.columns]] {name}",
+                pipeline.pipeline.name
+            );
         }
         request.push(Tensor::int32(name, &[value]));
     }
@@ -60,15 +70,25 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let (answer, timings) = explain::explain(&triton, &request)?;
         (answer, Some(timings))
     } else {
-        (triton.infer(crate::assemble::steps::ENSEMBLE, &request)?, None)
+        (
+            triton.infer(crate::assemble::steps::ENSEMBLE, &request)?,
+            None,
+        )
     };
     let tensor = |name: &str| {
-        answer.iter().find(|tensor| tensor.name == name).with_context(|| format!("the answer has no {name}"))
+        answer
+            .iter()
+            .find(|tensor| tensor.name == name)
+            .with_context(|| format!("the answer has no {name}"))
     };
     let ids = tensor(crate::assemble::steps::ORDERED_IDS)?.int32s()?;
     let scores = tensor(crate::assemble::steps::ORDERED_SCORES)?.float32s()?;
-    let answered: Vec<(i32, f32)> =
-        ids.into_iter().zip(scores).filter(|(id, _)| *id >= 0).take(args.k.unwrap_or(usize::MAX)).collect();
+    let answered: Vec<(i32, f32)> = ids
+        .into_iter()
+        .zip(scores)
+        .filter(|(id, _)| *id >= 0)
+        .take(args.k.unwrap_or(usize::MAX))
+        .collect();
     let catalogue = Catalogue::read(&pipeline, &layout);
     if args.json {
         let items: Vec<_> = answered
@@ -112,10 +132,22 @@ fn items(catalogue: &Catalogue, answered: &[(i32, f32)]) -> Table {
 
 fn steps(timings: &[Timing]) -> Table {
     let mut table = plain();
-    table.set_header(["step", "answers", "queue ms", "input ms", "infer ms", "output ms"]);
+    table.set_header([
+        "step",
+        "answers",
+        "queue ms",
+        "input ms",
+        "infer ms",
+        "output ms",
+    ]);
     for timing in timings {
         let mut row = vec![timing.model.clone(), timing.answers.clone()];
-        row.extend(timing.nanoseconds.iter().map(|ns| format!("{:.3}", *ns as f64 / 1e6)));
+        row.extend(
+            timing
+                .nanoseconds
+                .iter()
+                .map(|ns| format!("{:.3}", *ns as f64 / 1e6)),
+        );
         table.add_row(row);
     }
     align_right(&mut table, 2..6);

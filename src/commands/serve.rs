@@ -12,9 +12,11 @@ use crate::server::{self, Ports, Running, Started};
 
 /// Arguments of `saker serve`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker serve\n  saker serve --detach && saker recommend --user 42 && saker stop\n  \
+#[command(
+    after_help = "Examples:\n  saker serve\n  saker serve --detach && saker recommend --user 42 && saker stop\n  \
     saker serve --http-port 9000 --grpc-port 9001 --metrics-port 9002\n\n\
-    A Valkey is started too, unless a server answers at the definition's address. Logs: .saker/<name>/logs.")]
+    A Valkey is started too, unless a server answers at the definition's address. Logs: .saker/<name>/logs."
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -41,10 +43,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let name = &pipeline.pipeline.name;
     let repository = layout.repository();
     if !repository.join("releases.json").exists() {
-        bail!("{} is missing; run `saker assemble {name}`", repository.display());
+        bail!(
+            "{} is missing; run `saker assemble {name}`",
+            repository.display()
+        );
     }
     if let Some(running) = Running::find(&layout, "triton") {
-        let at = running.ports.map(|ports| format!(" at port {}", ports.http)).unwrap_or_default();
+        let at = running
+            .ports
+            .map(|ports| format!(" at port {}", ports.http))
+            .unwrap_or_default();
         if args.detach {
             println!("{name} is served already{at}");
             return Ok(());
@@ -66,7 +74,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     });
     started.extend(valkey);
     let step = Step::start("start Triton and load the 14 steps");
-    let ports = Ports { http: args.http_port, grpc: args.grpc_port, metrics: args.metrics_port };
+    let ports = Ports {
+        http: args.http_port,
+        grpc: args.grpc_port,
+        metrics: args.metrics_port,
+    };
     match server::triton(&layout, &repository, &args.host, ports) {
         Ok(triton) => started.push(triton),
         Err(error) => {
@@ -75,7 +87,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     }
     step.done("ready");
-    println!("HTTP     http://{}:{}/v2/models/ensemble_model", args.host, ports.http);
+    println!(
+        "HTTP     http://{}:{}/v2/models/ensemble_model",
+        args.host, ports.http
+    );
     println!("gRPC     {}:{}", args.host, ports.grpc);
     println!("metrics  http://{}:{}/metrics", args.host, ports.metrics);
     println!("store    {address}");
@@ -88,13 +103,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
         if stop.load(Ordering::Relaxed) {
             break None;
         }
-        if let Some(ended) = started.iter_mut().find_map(|process| process.has_ended().then_some(process)) {
-            break Some(format!("{} has ended; the end of its log:\n{}", ended.name, ended.complaints()));
+        if let Some(ended) = started
+            .iter_mut()
+            .find_map(|process| process.has_ended().then_some(process))
+        {
+            break Some(format!(
+                "{} has ended; the end of its log:\n{}",
+                ended.name,
+                ended.complaints()
+            ));
         }
         std::thread::sleep(Duration::from_millis(100));
     };
     // Told to stop by `saker stop`, which takes the file about Triton away, is no failure.
-    let expected = Running::find(&layout, "triton").is_none() && !layout.run().join("triton.json").exists();
+    let expected =
+        Running::find(&layout, "triton").is_none() && !layout.run().join("triton.json").exists();
     stop_all(&layout, &mut started);
     match ended {
         Some(why) if !expected => bail!(why),

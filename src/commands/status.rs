@@ -33,14 +33,22 @@ pub(super) fn run(args: &Args) -> Result<()> {
     row("valkey", part(runtime::valkey_server()));
     row("backends", part(runtime::backends()));
     let made = |path: std::path::PathBuf, command: &str| {
-        if path.exists() { path.display().to_string() } else { format!("not made yet: saker {command} {name}") }
+        if path.exists() {
+            path.display().to_string()
+        } else {
+            format!("not made yet: saker {command} {name}")
+        }
     };
     row("features", made(layout.schema(), "prepare"));
     row("models", made(layout.model("dlrm_ranking"), "train"));
     row("index", made(layout.index(), "index"));
     row("repository", repository(&layout, name));
     let (address, _) = server::address(&pipeline.store.redis_url);
-    let answers = if server::listens(&address) { "answers" } else { "does not answer" };
+    let answers = if server::listens(&address) {
+        "answers"
+    } else {
+        "does not answer"
+    };
     row("store", format!("{address} {answers}"));
     row("server", server_state(&layout, name));
     println!("{table}");
@@ -50,7 +58,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn repository(layout: &Layout, name: &str) -> String {
     let text = std::fs::read(layout.repository().join("releases.json")).unwrap_or_default();
     match serde_json::from_slice::<serde_json::Value>(&text) {
-        Ok(releases) => format!("{}, releases {}", layout.repository().display(), releases["releases"]),
+        Ok(releases) => format!(
+            "{}, releases {}",
+            layout.repository().display(),
+            releases["releases"]
+        ),
         Err(_) => format!("not made yet: saker assemble {name}"),
     }
 }
@@ -59,7 +71,14 @@ fn server_state(layout: &Layout, name: &str) -> String {
     let Some(running) = Running::find(layout, "triton") else {
         return format!("does not run: saker serve {name} --detach");
     };
-    let Some(ports) = running.ports else { return format!("process {}", running.id) };
+    let Some(ports) = running.ports else {
+        return format!("process {}", running.id);
+    };
     let ready = Triton::new(&format!("127.0.0.1:{}", ports.http)).is_ready();
-    format!("process {}, port {}, {}", running.id, ports.http, if ready { "ready" } else { "not ready" })
+    format!(
+        "process {}, port {}, {}",
+        running.id,
+        ports.http,
+        if ready { "ready" } else { "not ready" }
+    )
 }

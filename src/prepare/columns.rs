@@ -38,7 +38,12 @@ pub(super) struct Entities {
 
 impl Entities {
     /// Reads an entity's rows. What the numbers of `codes` columns stand for is added to `names`.
-    pub(super) fn read(entity: &Entity, id_column: &str, source: &Source, names: &mut Names) -> Result<Self> {
+    pub(super) fn read(
+        entity: &Entity,
+        id_column: &str,
+        source: &Source,
+        names: &mut Names,
+    ) -> Result<Self> {
         let ids = source.ids(id_column)?;
         let mut order: Vec<usize> = (0..ids.len()).collect();
         order.sort_by_key(|&row| ids[row]);
@@ -52,14 +57,23 @@ impl Entities {
             );
         }
         let mut columns = BTreeMap::new();
-        for column in entity.columns.iter().filter(|column| column.derive.is_none()) {
+        for column in entity
+            .columns
+            .iter()
+            .filter(|column| column.derive.is_none())
+        {
             let cleaned = clean(column, source.column(column.source())?, &order, names)
                 .with_context(|| format!("column {}", column.name))?;
             columns.insert(column.name.clone(), cleaned);
         }
         let ids: Vec<i32> = order.iter().map(|&row| ids[row]).collect();
         let row_of = ids.iter().enumerate().map(|(row, &id)| (id, row)).collect();
-        Ok(Self { ids, columns, order, row_of })
+        Ok(Self {
+            ids,
+            columns,
+            order,
+            row_of,
+        })
     }
 
     pub(super) fn row(&self, id: i32) -> Option<usize> {
@@ -67,18 +81,30 @@ impl Entities {
     }
 
     /// What empty values get: the definition's numbers, and means over `rows` (one entry per training event).
-    pub(super) fn defaults(&self, entity: &Entity, rows: &[usize]) -> Result<BTreeMap<String, f64>> {
+    pub(super) fn defaults(
+        &self,
+        entity: &Entity,
+        rows: &[usize],
+    ) -> Result<BTreeMap<String, f64>> {
         let default = |column: &Column| -> Result<(String, f64)> {
             let number = match &column.default {
                 Fallback::Number(number) => *number,
                 Fallback::Word(_) => {
                     let values = &self.columns[&column.name];
-                    let known: Vec<f64> = rows.iter().filter_map(|&row| values.number(row)).collect();
+                    let known: Vec<f64> =
+                        rows.iter().filter_map(|&row| values.number(row)).collect();
                     if known.is_empty() {
-                        bail!("column {} has no value in the training rows, so there is no mean", column.name);
+                        bail!(
+                            "column {} has no value in the training rows, so there is no mean",
+                            column.name
+                        );
                     }
                     let mean = known.iter().sum::<f64>() / known.len() as f64;
-                    if column.kind == ColumnType::Int32 { mean.trunc() } else { f64::from(mean as f32) }
+                    if column.kind == ColumnType::Int32 {
+                        mean.trunc()
+                    } else {
+                        f64::from(mean as f32)
+                    }
                 }
             };
             Ok((column.name.clone(), number))
@@ -87,17 +113,27 @@ impl Entities {
     }
 
     /// The table that is written: ids, then every column, empty values filled.
-    pub(super) fn table(&self, entity: &Entity, defaults: &BTreeMap<String, f64>) -> Result<RecordBatch> {
+    pub(super) fn table(
+        &self,
+        entity: &Entity,
+        defaults: &BTreeMap<String, f64>,
+    ) -> Result<RecordBatch> {
         let mut columns: Vec<(&str, ArrayRef)> = vec![(&entity.id, table::int32(self.ids.clone()))];
         for column in &entity.columns {
             let default = defaults.get(&column.name).copied().unwrap_or_default();
             let array = match &self.columns[&column.name] {
-                Cleaned::Int32(values) => {
-                    table::int32(values.iter().map(|value| value.unwrap_or(default as i32)).collect())
-                }
-                Cleaned::Float32(values) => {
-                    table::float32(values.iter().map(|value| value.unwrap_or(default as f32)).collect())
-                }
+                Cleaned::Int32(values) => table::int32(
+                    values
+                        .iter()
+                        .map(|value| value.unwrap_or(default as i32))
+                        .collect(),
+                ),
+                Cleaned::Float32(values) => table::float32(
+                    values
+                        .iter()
+                        .map(|value| value.unwrap_or(default as f32))
+                        .collect(),
+                ),
                 Cleaned::Text(values) => table::text(values.clone()),
             };
             columns.push((&column.name, array));
@@ -116,16 +152,27 @@ fn clean(column: &Column, values: &Values, order: &[usize], names: &mut Names) -
         &blanked
     };
     if let Some(codes) = column.codes {
-        let keys: Vec<Option<String>> = order.iter().map(|&row| key(&values.text(row), codes)).collect();
+        let keys: Vec<Option<String>> = order
+            .iter()
+            .map(|&row| key(&values.text(row), codes))
+            .collect();
         let distinct: BTreeSet<&String> = keys.iter().flatten().collect();
         let numbers: HashMap<&String, i32> = distinct.iter().copied().zip(0..).collect();
-        let coded = keys.iter().map(|key| key.as_ref().map(|key| numbers[key])).collect();
+        let coded = keys
+            .iter()
+            .map(|key| key.as_ref().map(|key| numbers[key]))
+            .collect();
         let cleaned = Cleaned::Int32(coded);
         names.insert(column.name.clone(), distinct.into_iter().cloned().collect());
         return Ok(cleaned);
     }
     Ok(match column.kind {
-        ColumnType::Int32 => Cleaned::Int32(order.iter().map(|&row| values.int32(row)).collect::<Result<_>>()?),
+        ColumnType::Int32 => Cleaned::Int32(
+            order
+                .iter()
+                .map(|&row| values.int32(row))
+                .collect::<Result<_>>()?,
+        ),
         ColumnType::Float32 => {
             let number = |&row: &usize| Ok(values.number(row)?.map(|number| number as f32));
             Cleaned::Float32(order.iter().map(number).collect::<Result<_>>()?)

@@ -62,9 +62,12 @@ pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
     let paths = [&data.users.path, &data.items.path, &data.interactions.path];
     for path in paths.into_iter().chain(embeddings::files(pipeline)) {
         let path = pipeline.resolve(path)?;
-        fingerprint = fingerprint
-            .file(&path)
-            .with_context(|| format!("{} is missing; for the examples' data run `scripts/install`", path.display()))?;
+        fingerprint = fingerprint.file(&path).with_context(|| {
+            format!(
+                "{} is missing; for the examples' data run `scripts/install`",
+                path.display()
+            )
+        })?;
     }
     Ok(fingerprint.finish())
 }
@@ -73,9 +76,19 @@ pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
 pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
     let tables = ["users", "items", "interactions"];
     let mut made = vec![layout.names(), layout.defaults(), layout.schema()];
-    made.extend(tables.iter().flat_map(|table| [layout.data(table), layout.features(table)]));
+    made.extend(
+        tables
+            .iter()
+            .flat_map(|table| [layout.data(table), layout.features(table)]),
+    );
     made.extend(Group::ALL.map(|group| layout.workflow(group.as_str())));
-    made.extend(pipeline.item.embeddings.iter().map(|embedding| layout.table(&embedding.name)));
+    made.extend(
+        pipeline
+            .item
+            .embeddings
+            .iter()
+            .map(|embedding| layout.table(&embedding.name)),
+    );
     made
 }
 
@@ -89,14 +102,28 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
     let mut names = Names::new();
     let read = |path: &str| Source::read(data.format, &pipeline.resolve(path)?);
     let id = |of: &saker_pipeline::Table, id: &str| of.id.clone().unwrap_or_else(|| id.to_owned());
-    let mut users =
-        Entities::read(&pipeline.user, &id(&data.users, &pipeline.user.id), &read(&data.users.path)?, &mut names)
-            .with_context(|| format!("users, {}", data.users.path))?;
-    let mut items =
-        Entities::read(&pipeline.item, &id(&data.items, &pipeline.item.id), &read(&data.items.path)?, &mut names)
-            .with_context(|| format!("items, {}", data.items.path))?;
-    let events = Events::read(pipeline, &data.interactions, &read(&data.interactions.path)?, &users, &items)
-        .with_context(|| format!("interactions, {}", data.interactions.path))?;
+    let mut users = Entities::read(
+        &pipeline.user,
+        &id(&data.users, &pipeline.user.id),
+        &read(&data.users.path)?,
+        &mut names,
+    )
+    .with_context(|| format!("users, {}", data.users.path))?;
+    let mut items = Entities::read(
+        &pipeline.item,
+        &id(&data.items, &pipeline.item.id),
+        &read(&data.items.path)?,
+        &mut names,
+    )
+    .with_context(|| format!("items, {}", data.items.path))?;
+    let events = Events::read(
+        pipeline,
+        &data.interactions,
+        &read(&data.interactions.path)?,
+        &users,
+        &items,
+    )
+    .with_context(|| format!("interactions, {}", data.interactions.path))?;
     events.derive(&pipeline.item, false, &mut items, None);
     events.derive(&pipeline.user, true, &mut users, Some(&items));
     let summary = Summary {
@@ -105,9 +132,17 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
         events: events.counts(),
         dropped: events.dropped,
     };
-    step.done(&format!("{} users, {} items, {} interactions", summary.users, summary.items, events.len()));
+    step.done(&format!(
+        "{} users, {} items, {} interactions",
+        summary.users,
+        summary.items,
+        events.len()
+    ));
     if summary.dropped > 0 {
-        tracing::warn!("{} interactions are of users or items that the tables do not hold; left out", summary.dropped);
+        tracing::warn!(
+            "{} interactions are of users or items that the tables do not hold; left out",
+            summary.dropped
+        );
     }
 
     let training: Vec<usize> = events.training().collect();
@@ -121,7 +156,10 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
     let item_table = items.table(&pipeline.item, &defaults.item)?;
     table::write(&layout.data("users"), &user_table)?;
     table::write(&layout.data("items"), &item_table)?;
-    table::write(&layout.data("interactions"), &events.raw(pipeline, &users, &items)?)?;
+    table::write(
+        &layout.data("interactions"),
+        &events.raw(pipeline, &users, &items)?,
+    )?;
     write_json(&layout.names(), &names)?;
     write_json(&layout.defaults(), &defaults)?;
 
@@ -139,29 +177,71 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
     let item_workflow = fit(Group::Item, &item_table, &item_rows)?;
     let user_features = encode::apply(&user_workflow, pipeline.features(Group::User), &user_table)?;
     let item_features = encode::apply(&item_workflow, pipeline.features(Group::Item), &item_table)?;
-    let context_features = encode::apply(&context_workflow, pipeline.features(Group::Context), &context)?;
+    let context_features = encode::apply(
+        &context_workflow,
+        pipeline.features(Group::Context),
+        &context,
+    )?;
     table::write(&layout.features("users"), &user_features)?;
     table::write(&layout.features("items"), &item_features)?;
-    table::write(&layout.features("interactions"), &with_context(&events, &context_features, data)?)?;
+    table::write(
+        &layout.features("interactions"),
+        &with_context(&events, &context_features, data)?,
+    )?;
 
     let schema = Schema {
         user_id: pipeline.user.id.clone(),
         item_id: pipeline.item.id.clone(),
-        user: schema_of(pipeline, Group::User, &user_workflow, &cold_row(pipeline, Group::User, &defaults)?)?,
-        context: schema_of(pipeline, Group::Context, &context_workflow, &cold_row(pipeline, Group::Context, &defaults)?)?,
-        item: schema_of(pipeline, Group::Item, &item_workflow, &cold_row(pipeline, Group::Item, &defaults)?)?,
-        embeddings: pipeline.item.embeddings.iter().map(|table| (table.name.clone(), table.dim)).collect(),
+        user: schema_of(
+            pipeline,
+            Group::User,
+            &user_workflow,
+            &cold_row(pipeline, Group::User, &defaults)?,
+        )?,
+        context: schema_of(
+            pipeline,
+            Group::Context,
+            &context_workflow,
+            &cold_row(pipeline, Group::Context, &defaults)?,
+        )?,
+        item: schema_of(
+            pipeline,
+            Group::Item,
+            &item_workflow,
+            &cold_row(pipeline, Group::Item, &defaults)?,
+        )?,
+        embeddings: pipeline
+            .item
+            .embeddings
+            .iter()
+            .map(|table| (table.name.clone(), table.dim))
+            .collect(),
     };
-    step.done(&format!("{} features", schema.user.len() + schema.context.len() + schema.item.len()));
+    step.done(&format!(
+        "{} features",
+        schema.user.len() + schema.context.len() + schema.item.len()
+    ));
 
     let codes = table::int32s(&item_features, &pipeline.item.id)?;
-    let cardinality = schema.item.iter().find(|feature| feature.name == pipeline.item.id);
-    let cardinality = cardinality.and_then(|feature| feature.cardinality).context("the item id has no vocabulary")?;
+    let cardinality = schema
+        .item
+        .iter()
+        .find(|feature| feature.name == pipeline.item.id);
+    let cardinality = cardinality
+        .and_then(|feature| feature.cardinality)
+        .context("the item id has no vocabulary")?;
     for embedding in &pipeline.item.embeddings {
         let step = Step::start(format!("embedding table {}", embedding.name));
         let histories = events.histories(users.ids.len());
-        let vectors = embeddings::vectors(pipeline, embedding, &item_table, &items.order, &histories)?;
-        embeddings::write(&layout.table(&embedding.name), &vectors, codes, cardinality, embedding.dim)?;
+        let vectors =
+            embeddings::vectors(pipeline, embedding, &item_table, &items.order, &histories)?;
+        embeddings::write(
+            &layout.table(&embedding.name),
+            &vectors,
+            codes,
+            cardinality,
+            embedding.dim,
+        )?;
         step.done(&format!("{cardinality} rows of {}", embedding.dim));
     }
     // Last, since training starts from it.
@@ -177,7 +257,13 @@ fn pick(rows: &RecordBatch, picked: &[usize]) -> Result<RecordBatch> {
 fn with_context(events: &Events, context: &RecordBatch, data: &Data) -> Result<RecordBatch> {
     let schema = context.schema();
     let mut columns: Vec<(&str, ArrayRef)> = events.encoded(data.interactions.positive_from);
-    columns.extend(schema.fields().iter().map(|field| field.name().as_str()).zip(context.columns().iter().cloned()));
+    columns.extend(
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .zip(context.columns().iter().cloned()),
+    );
     table::table(columns)
 }
 
@@ -199,7 +285,10 @@ fn cold_row(pipeline: &Pipeline, group: Group, defaults: &Defaults) -> Result<Re
     };
     let mut columns = vec![(entity.id.as_str(), table::int32(vec![-1]))];
     columns.extend(entity.stored().map(|column| {
-        (column.name.as_str(), constant(column, values.get(&column.name).copied().unwrap_or(-1.0)))
+        (
+            column.name.as_str(),
+            constant(column, values.get(&column.name).copied().unwrap_or(-1.0)),
+        )
     }));
     table::table(columns)
 }
@@ -230,7 +319,11 @@ fn schema_of(
             name: feature.name.clone(),
             cardinality,
             embedding_dim: feature.embedding_dim,
-            cold_start: if cold_start.is_finite() { cold_start } else { 0.0 },
+            cold_start: if cold_start.is_finite() {
+                cold_start
+            } else {
+                0.0
+            },
         })
     };
     features.iter().map(schema).collect()

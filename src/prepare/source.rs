@@ -36,16 +36,19 @@ impl Values {
             Self::Numbers(values) => values[row].filter(|value| !value.is_nan()),
             Self::Texts(values) => match values[row].as_deref().map(str::trim) {
                 None | Some("") => None,
-                Some(text) => {
-                    Some(text.parse().map_err(|_| anyhow!("row {}: \"{text}\" is not a number", row + 1))?)
-                }
+                Some(text) => Some(
+                    text.parse()
+                        .map_err(|_| anyhow!("row {}: \"{text}\" is not a number", row + 1))?,
+                ),
             },
         })
     }
 
     /// The value as an integer of 32 bits.
     pub(super) fn int32(&self, row: usize) -> Result<Option<i32>> {
-        let Some(number) = self.number(row)? else { return Ok(None) };
+        let Some(number) = self.number(row)? else {
+            return Ok(None);
+        };
         let truncated = number.trunc();
         if truncated < f64::from(i32::MIN) || truncated > f64::from(i32::MAX) {
             bail!("row {}: {number} is not an integer of 32 bits", row + 1);
@@ -56,8 +59,12 @@ impl Values {
     /// The value as text; no value is the empty text.
     pub(super) fn text(&self, row: usize) -> String {
         match self {
-            Self::Integers(values) => values[row].map(|value| value.to_string()).unwrap_or_default(),
-            Self::Numbers(values) => values[row].map(|value| value.to_string()).unwrap_or_default(),
+            Self::Integers(values) => values[row]
+                .map(|value| value.to_string())
+                .unwrap_or_default(),
+            Self::Numbers(values) => values[row]
+                .map(|value| value.to_string())
+                .unwrap_or_default(),
             Self::Texts(values) => values[row].clone().unwrap_or_default(),
         }
     }
@@ -74,14 +81,21 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn read(format: Format, path: &Path) -> Result<Self> {
         if !path.exists() {
-            bail!("{} is missing; for the examples' data run `scripts/install`", path.display());
+            bail!(
+                "{} is missing; for the examples' data run `scripts/install`",
+                path.display()
+            );
         }
         let columns = match format {
             Format::Atomic => atomic(path)?,
             Format::Parquet => parquet(path)?,
         };
         let rows = columns.values().next().map_or(0, Values::len);
-        Ok(Self { path: path.display().to_string(), rows, columns })
+        Ok(Self {
+            path: path.display().to_string(),
+            rows,
+            columns,
+        })
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -91,7 +105,11 @@ impl Source {
     pub(super) fn column(&self, name: &str) -> Result<&Values> {
         self.columns.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.columns.keys().map(String::as_str).collect();
-            anyhow!("{} has no column {name}; it has {}", self.path, names.join(", "))
+            anyhow!(
+                "{} has no column {name}; it has {}",
+                self.path,
+                names.join(", ")
+            )
         })
     }
 
@@ -100,9 +118,16 @@ impl Source {
         let values = self.column(name)?;
         (0..self.rows)
             .map(|row| {
-                let id = values.int32(row).with_context(|| format!("{}, column {name}", self.path))?;
+                let id = values
+                    .int32(row)
+                    .with_context(|| format!("{}, column {name}", self.path))?;
                 id.filter(|id| *id >= 0).with_context(|| {
-                    format!("{}, column {name}, row {}: an id must be 0 to {}", self.path, row + 1, i32::MAX)
+                    format!(
+                        "{}, column {name}, row {}: an id must be 0 to {}",
+                        self.path,
+                        row + 1,
+                        i32::MAX
+                    )
                 })
             })
             .collect()
@@ -114,7 +139,9 @@ fn atomic(path: &Path) -> Result<BTreeMap<String, Values>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let content = String::from_utf8_lossy(&bytes);
     let mut lines = content.lines();
-    let header = lines.next().with_context(|| format!("{} is empty", path.display()))?;
+    let header = lines
+        .next()
+        .with_context(|| format!("{} is empty", path.display()))?;
     let fields: Vec<(&str, &str)> = header
         .split('\t')
         .map(|field| field.rsplit_once(':').unwrap_or((field, "token")))
@@ -123,61 +150,98 @@ fn atomic(path: &Path) -> Result<BTreeMap<String, Values>> {
     for (number, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
         let mut values = line.split('\t');
         for column in &mut columns {
-            let value = values
-                .next()
-                .with_context(|| format!("{}, line {}: fewer fields than the header", path.display(), number + 2))?;
+            let value = values.next().with_context(|| {
+                format!(
+                    "{}, line {}: fewer fields than the header",
+                    path.display(),
+                    number + 2
+                )
+            })?;
             column.push((!value.is_empty()).then(|| value.to_owned()));
         }
     }
-    let typed = fields.into_iter().zip(columns).map(|((name, kind), texts)| {
-        let values = Values::Texts(texts);
-        let values = match kind {
-            "float" => {
-                let numbers = (0..values.len()).map(|row| values.number(row)).collect::<Result<_>>();
-                Values::Numbers(numbers.with_context(|| format!("{}, column {name}", path.display()))?)
-            }
-            _ => values,
-        };
-        Ok((name.to_owned(), values))
-    });
+    let typed = fields
+        .into_iter()
+        .zip(columns)
+        .map(|((name, kind), texts)| {
+            let values = Values::Texts(texts);
+            let values = match kind {
+                "float" => {
+                    let numbers = (0..values.len())
+                        .map(|row| values.number(row))
+                        .collect::<Result<_>>();
+                    Values::Numbers(
+                        numbers.with_context(|| format!("{}, column {name}", path.display()))?,
+                    )
+                }
+                _ => values,
+            };
+            Ok((name.to_owned(), values))
+        });
     typed.collect()
 }
 
 fn parquet(path: &Path) -> Result<BTreeMap<String, Values>> {
     let batch = table::read(path)?;
     let schema = batch.schema();
-    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, array)| {
-        let unusable = || format!("{}, column {}: {} is not usable", path.display(), field.name(), field.data_type());
-        let to = |target: &DataType| cast(array, target).with_context(unusable);
-        let values = match field.data_type() {
-            kind if kind.is_integer() || *kind == DataType::Boolean => {
-                Values::Integers(to(&DataType::Int64)?.as_primitive::<Int64Type>().iter().collect())
-            }
-            kind if kind.is_floating() => {
-                Values::Numbers(to(&DataType::Float64)?.as_primitive::<Float64Type>().iter().collect())
-            }
-            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-                let seconds = to(&DataType::Timestamp(arrow::datatypes::TimeUnit::Second, None))?;
-                let seconds = cast(&seconds, &DataType::Int64).with_context(unusable)?;
-                Values::Integers(seconds.as_primitive::<Int64Type>().iter().collect())
-            }
-            // Lists of words are read as words with spaces between, as in atomic files.
-            DataType::List(_) => {
-                let lists = array.as_list::<i32>();
-                let words = lists.iter().map(|list| {
-                    let Some(list) = list else { return Ok(None) };
-                    let words = cast(&list, &DataType::Utf8).with_context(unusable)?;
-                    let words: Vec<&str> = words.as_string::<i32>().iter().flatten().collect();
-                    Ok(Some(words.join(" ")))
-                });
-                Values::Texts(words.collect::<Result<_>>()?)
-            }
-            _ => {
-                let texts = to(&DataType::Utf8)?;
-                Values::Texts(texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect())
-            }
-        };
-        Ok((field.name().clone(), values))
-    });
+    let columns = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, array)| {
+            let unusable = || {
+                format!(
+                    "{}, column {}: {} is not usable",
+                    path.display(),
+                    field.name(),
+                    field.data_type()
+                )
+            };
+            let to = |target: &DataType| cast(array, target).with_context(unusable);
+            let values = match field.data_type() {
+                kind if kind.is_integer() || *kind == DataType::Boolean => Values::Integers(
+                    to(&DataType::Int64)?
+                        .as_primitive::<Int64Type>()
+                        .iter()
+                        .collect(),
+                ),
+                kind if kind.is_floating() => Values::Numbers(
+                    to(&DataType::Float64)?
+                        .as_primitive::<Float64Type>()
+                        .iter()
+                        .collect(),
+                ),
+                DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+                    let seconds = to(&DataType::Timestamp(
+                        arrow::datatypes::TimeUnit::Second,
+                        None,
+                    ))?;
+                    let seconds = cast(&seconds, &DataType::Int64).with_context(unusable)?;
+                    Values::Integers(seconds.as_primitive::<Int64Type>().iter().collect())
+                }
+                // Lists of words are read as words with spaces between, as in atomic files.
+                DataType::List(_) => {
+                    let lists = array.as_list::<i32>();
+                    let words = lists.iter().map(|list| {
+                        let Some(list) = list else { return Ok(None) };
+                        let words = cast(&list, &DataType::Utf8).with_context(unusable)?;
+                        let words: Vec<&str> = words.as_string::<i32>().iter().flatten().collect();
+                        Ok(Some(words.join(" ")))
+                    });
+                    Values::Texts(words.collect::<Result<_>>()?)
+                }
+                _ => {
+                    let texts = to(&DataType::Utf8)?;
+                    Values::Texts(
+                        texts
+                            .as_string::<i32>()
+                            .iter()
+                            .map(|text| text.map(str::to_owned))
+                            .collect(),
+                    )
+                }
+            };
+            Ok((field.name().clone(), values))
+        });
     columns.collect()
 }

@@ -40,7 +40,10 @@ mod tests {
 
     #[test]
     fn the_last_tenth_is_test_and_the_tenth_before_validation() {
-        let split = Split { test: 0.1, validation: 0.1 };
+        let split = Split {
+            test: 0.1,
+            validation: 0.1,
+        };
         assert_eq!(counts(20, split), [16, 2, 2]);
         assert_eq!(counts(29, split), [25, 2, 2]);
         assert_eq!(counts(5, split), [3, 1, 1]);

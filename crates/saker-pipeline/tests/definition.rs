@@ -225,15 +225,37 @@ fn keys(value: &toml::Value, found: &mut Vec<String>) {
 
 #[test]
 fn the_documentation_names_every_key() {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pipeline.md")).unwrap();
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pipeline.md"),
+    )
+    .unwrap();
     let mut found = Vec::new();
     for name in ["retail", "movielens"] {
         let pipeline = Pipeline::parse(&example(name)).unwrap();
         keys(&toml::Value::try_from(&pipeline).unwrap(), &mut found);
     }
-    let of_operators = ["op", "boundaries", "function", "period", "padding", "dtype", "hash", "encode_type"];
-    let more = ["freq_threshold", "max_size", "num_buckets", "from", "last", "column"];
-    for key in found.iter().filter(|key| !of_operators.contains(&key.as_str()) && !more.contains(&key.as_str())) {
+    let of_operators = [
+        "op",
+        "boundaries",
+        "function",
+        "period",
+        "padding",
+        "dtype",
+        "hash",
+        "encode_type",
+    ];
+    let more = [
+        "freq_threshold",
+        "max_size",
+        "num_buckets",
+        "from",
+        "last",
+        "column",
+    ];
+    for key in found
+        .iter()
+        .filter(|key| !of_operators.contains(&key.as_str()) && !more.contains(&key.as_str()))
+    {
         assert!(
             text.contains(&format!("`{key}`")) || text.contains(&format!(".{key}`")),
             "docs/pipeline.md does not name `{key}`"
