@@ -14,7 +14,8 @@ use crate::{materialize, server};
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Also note each user's training interactions as seen, so that they are not recommended again for seven days
+    /// Note each user's training interactions as seen, so that they are not recommended again for seven days, even
+    /// where the definition does not say so (store.bloom.from_training)
     #[arg(long)]
     seen: bool,
 }
@@ -22,8 +23,9 @@ pub struct Args {
 /// Writes to the store.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
+    let seen = args.seen || pipeline.store.bloom.from_training;
     let started = server::store(&layout, &pipeline.store.redis_url)?;
-    let written = materialize::materialize(&pipeline, &layout, args.seen);
+    let written = materialize::materialize(&pipeline, &layout, seen);
     if let Some(mut valkey) = started {
         valkey.stop(&layout)?;
     }
@@ -33,7 +35,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         written.users,
         written.items,
         written.popularity_sets,
-        if args.seen {
+        if seen {
             format!(", seen items of {} users", written.seen)
         } else {
             String::new()

@@ -140,6 +140,8 @@ pub struct Bloom {
     pub capacity: u32,
     /// Share of unseen items that the filter takes for seen, at that size. Default 0.001.
     pub error_rate: f64,
+    /// Whether `saker materialize` notes each user's training interactions as seen. Default false: event writers do.
+    pub from_training: bool,
 }
 
 impl Default for Bloom {
@@ -148,6 +150,7 @@ impl Default for Bloom {
             mode: "auto".to_owned(),
             capacity: 1000,
             error_rate: 0.001,
+            from_training: false,
         }
     }
 }

@@ -328,16 +328,16 @@ impl Pipeline {
             "\"auto\", \"server\" or \"plain\"",
         )?;
         check(
-            bloom.capacity > 0,
+            (1..=10_000_000).contains(&bloom.capacity),
             "store.bloom.capacity",
             bloom.capacity,
-            "1 or more",
+            "1 to 10000000",
         )?;
         check(
-            bloom.error_rate > 0.0 && bloom.error_rate < 1.0,
+            (0.000_001..=0.5).contains(&bloom.error_rate),
             "store.bloom.error_rate",
             bloom.error_rate,
-            "a number between 0 and 1",
+            "0.000001 to 0.5",
         )?;
         if let Some(name) = &store.popularity_category {
             check(
