@@ -31,7 +31,7 @@ pub use error::Error;
 pub use fit::{Fitter, Pass};
 pub use fitted::Fitted;
 pub use lookup::Keys;
-pub use plan::{MAX_INPUTS, Plan, PlanOutput};
+pub use plan::{Bound, Plan, PlanOutput};
 pub use program::Scratch;
 pub use vocabulary::{
     GroupTable, NULL_CODE, OOV_CODE, PADDING_CODE, Vocabulary, read_parquet, write_batch,

@@ -1,12 +1,11 @@
 //! A workflow made ready to serve: columns written straight into the caller's buffers.
 
+use smallvec::SmallVec;
+
 use crate::column::{Column, DType, Slice, SliceMut};
 use crate::error::Error;
 use crate::program::{self, Expression, Scratch};
 use crate::workflow::{InputColumn, Workflow};
-
-/// The greatest number of input columns of a plan, so that a run needs no list of its own on the heap.
-pub const MAX_INPUTS: usize = 64;
 
 /// A workflow compiled for inputs of given types. Shared by threads; each brings its own [`Scratch`].
 ///
@@ -29,12 +28,12 @@ pub struct PlanOutput {
 }
 
 impl Plan {
-    /// Compiles a workflow for inputs of these names and types, in the order in which [`Plan::run`] will get them. They may be other
+    /// Compiles a workflow for inputs of these names and types, in the order in which [`Plan::bind`] will get them. They may be other
     /// types than were fitted, where the operators take both: int64 for int32, say.
     ///
     /// # Errors
     /// The workflow needs a column that is missing; a type does not suit; a column holds lists or an output strings, which cannot be
-    /// served; there are more than [`MAX_INPUTS`] inputs.
+    /// served.
     pub fn prepare(workflow: &Workflow, inputs: &[(&str, DType)]) -> Result<Self, Error> {
         let inputs: Vec<InputColumn> = inputs
             .iter()
@@ -44,12 +43,6 @@ impl Plan {
                 list: false,
             })
             .collect();
-        if inputs.len() > MAX_INPUTS {
-            return Err(Error::definition(
-                &inputs[MAX_INPUTS].name,
-                &format!("at most {MAX_INPUTS} input columns can be served"),
-            ));
-        }
         let outputs = workflow
             .compile(&inputs)?
             .into_iter()
@@ -86,23 +79,11 @@ impl Plan {
         self.outputs.iter().position(|output| output.name == name)
     }
 
-    /// Computes output number `output` into a buffer of as many rows as the inputs, which may be none.
+    /// Takes in a request's columns, all of the same number of rows, which may be 0.
     ///
     /// # Errors
-    /// Inputs or buffer differ from the plan in number, type or length.
-    pub fn run(
-        &self,
-        output: usize,
-        inputs: &[Slice<'_>],
-        mut buffer: SliceMut<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<(), Error> {
-        let Some(output) = self.outputs.get(output) else {
-            return Err(Error::definition(
-                "(output)",
-                &format!("the plan has {} outputs, not {output}", self.outputs.len()),
-            ));
-        };
+    /// The columns differ from the plan in number or type, or from each other in length.
+    pub fn bind<'a>(&'a self, inputs: &[Slice<'a>]) -> Result<Bound<'a>, Error> {
         if inputs.len() != self.inputs.len() {
             return Err(Error::Length {
                 column: "(inputs)".to_owned(),
@@ -110,26 +91,8 @@ impl Plan {
                 expected: self.inputs.len(),
             });
         }
-        if buffer.dtype() != output.dtype {
-            return Err(Error::types(
-                &output.name,
-                buffer.dtype(),
-                &output.dtype.to_string(),
-            ));
-        }
         let rows = inputs.first().map_or(0, Slice::len);
-        if buffer.len() != rows {
-            return Err(Error::Length {
-                column: output.name.clone(),
-                found: buffer.len(),
-                expected: rows,
-            });
-        }
-        let mut columns = [Column {
-            values: Slice::Bool(&[]),
-            valid: None,
-        }; MAX_INPUTS];
-        for ((column, values), declared) in columns.iter_mut().zip(inputs).zip(&self.inputs) {
+        for (values, declared) in inputs.iter().zip(&self.inputs) {
             if values.dtype() != declared.dtype {
                 return Err(Error::types(
                     &declared.name,
@@ -144,14 +107,69 @@ impl Plan {
                     expected: rows,
                 });
             }
-            column.values = *values;
         }
-        program::evaluate(
-            &output.expression,
-            &columns[..inputs.len()],
-            &mut buffer,
-            scratch,
-        );
+        Ok(Bound {
+            plan: self,
+            rows,
+            columns: inputs
+                .iter()
+                .map(|&values| Column {
+                    values,
+                    valid: None,
+                })
+                .collect(),
+        })
+    }
+}
+
+/// A plan with a request's columns.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    plan: &'a Plan,
+    rows: usize,
+    columns: SmallVec<[Column<'a>; 16]>,
+}
+
+impl Bound<'_> {
+    /// Number of rows of every input and output.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Computes output number `output` of the plan into a buffer of [`Bound::rows`] elements.
+    ///
+    /// # Errors
+    /// There is no such output, or the buffer is of another type or length.
+    pub fn write(
+        &self,
+        output: usize,
+        mut buffer: SliceMut<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Error> {
+        let Some(output) = self.plan.outputs.get(output) else {
+            return Err(Error::definition(
+                "(output)",
+                &format!(
+                    "the plan has {} outputs, not {output}",
+                    self.plan.outputs.len()
+                ),
+            ));
+        };
+        if buffer.dtype() != output.dtype {
+            return Err(Error::types(
+                &output.name,
+                buffer.dtype(),
+                &output.dtype.to_string(),
+            ));
+        }
+        if buffer.len() != self.rows {
+            return Err(Error::Length {
+                column: output.name.clone(),
+                found: buffer.len(),
+                expected: self.rows,
+            });
+        }
+        program::evaluate(&output.expression, &self.columns, &mut buffer, scratch);
         Ok(())
     }
 }

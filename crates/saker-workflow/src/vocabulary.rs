@@ -142,10 +142,8 @@ impl Vocabulary {
         // NVTabular writes one null row when there was nothing to fit on.
         if let [(_, keys)] = columns.as_mut_slice() {
             match keys {
-                Keys::Int(keys) if keys.iter().any(Option::is_none) => keys.retain(Option::is_some),
-                Keys::String(keys) if keys.iter().any(Option::is_none) => {
-                    keys.retain(Option::is_some);
-                }
+                Keys::Int(keys) if keys.as_slice() == [None] => keys.clear(),
+                Keys::String(keys) if keys.as_slice() == [None] => keys.clear(),
                 _ => {}
             }
             sizes.truncate(keys.len());
