@@ -19,8 +19,13 @@ use crate::workflow::{InputColumn, Workflow};
 
 /// Fits a workflow on batches.
 ///
-/// ```ignore
-/// let mut fitter = Fitter::new(definition)?;
+/// ```
+/// # use saker_workflow::{Chain, Definition, Fitter, Operator, Pass};
+/// # use arrow::{array::{ArrayRef, Int32Array}, record_batch::RecordBatch};
+/// # let column: ArrayRef = std::sync::Arc::new(Int32Array::from(vec![7, 8, 7]));
+/// # let batches = [RecordBatch::try_from_iter([("item_id", column)])?];
+/// let chain = Chain::new(["item_id"], vec![Operator::categorify()]);
+/// let mut fitter = Fitter::new(Definition::new(vec![chain]))?;
 /// let workflow = loop {
 ///     for batch in &batches {
 ///         fitter.update(batch)?;
@@ -30,6 +35,8 @@ use crate::workflow::{InputColumn, Workflow};
 ///         Pass::Again(next) => fitter = next,
 ///     }
 /// };
+/// assert_eq!(workflow.cardinality("item_id"), Some(5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Fitter {

@@ -36,6 +36,9 @@ fn codes(batch: &RecordBatch) -> Vec<i32> {
 }
 
 proptest! {
+    // A failing case is printed; it becomes a test of its own here.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn bucketize_counts_boundaries(x in prop::collection::vec(any::<f64>(), 0..20), mut boundaries in prop::collection::vec(-1e3f64..1e3, 1..40)) {
         boundaries.sort_by(f64::total_cmp);
