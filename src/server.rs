@@ -65,6 +65,8 @@ impl Running {
     /// # Errors
     /// The system does not let us.
     pub fn stop(&self, layout: &Layout, name: &str) -> Result<()> {
+        // First, so that a `saker serve` in the foreground knows that it was told to stop. Gone already is as good.
+        let _ = fs::remove_file(file(layout, name));
         self.signal(Signal::TERM)?;
         let start = Instant::now();
         while self.is_alive() && start.elapsed() < STOP {
@@ -78,7 +80,6 @@ impl Running {
             );
             self.signal(Signal::KILL)?;
         }
-        let _ = fs::remove_file(file(layout, name)); // gone already is as good
         Ok(())
     }
 

@@ -2,9 +2,9 @@ use anyhow::{Context, Result, bail};
 use ndarray::Array2;
 use saker_index::Index;
 use saker_pipeline::Metric;
+use saker_train::data::OUT_OF_VOCABULARY;
 
 use super::Target;
-use crate::features;
 use crate::progress::Step;
 use crate::stamp::{self, Fingerprint};
 use crate::table;
@@ -61,15 +61,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
             ids.len()
         );
     }
-    let schema = features::schema(&layout)?;
-    let unknown = schema
-        .item
-        .iter()
-        .find(|feature| feature.name == pipeline.item.id)
-        .map_or(2.0, |id| id.cold_start);
     // An item that no training interaction names has no code of its own: it could be found, but not told from another.
     let known: Vec<usize> = (0..ids.len())
-        .filter(|&row| codes[row] > 2 && codes[row] as f32 != unknown)
+        .filter(|&row| codes[row] > OUT_OF_VOCABULARY)
         .collect();
     let ids: Vec<i64> = known.iter().map(|&row| i64::from(ids[row])).collect();
     let rows: Vec<f32> = known
