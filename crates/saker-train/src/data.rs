@@ -134,7 +134,9 @@ pub struct Dataset {
     pub pretrained: Vec<Pretrained>,
     /// The interactions.
     pub interactions: Interactions,
-    /// Name of the categorical item column that [`Pretrained::values`] is looked up by.
+    /// Name of the categorical user column that tells users apart.
+    pub user_id: String,
+    /// Name of the categorical item column that tells items apart, which [`Pretrained::values`] is looked up by.
     pub item_id: String,
 }
 
@@ -173,6 +175,9 @@ impl Dataset {
         let Some(id) = self.items.category(&self.item_id) else {
             return Err(Error::Data(format!("the items have no categorical column {}", self.item_id)));
         };
+        if self.users.category(&self.user_id).is_none() {
+            return Err(Error::Data(format!("the users have no categorical column {}", self.user_id)));
+        }
         for table in &self.pretrained {
             if table.dim == 0 || table.values.len() != id.cardinality * table.dim {
                 return Err(Error::Data(format!(

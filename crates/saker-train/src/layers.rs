@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Gradients, Tensor, TensorData, activation};
 use rand::rngs::StdRng;
 
-use crate::data::{Categorical, Continuous, Pretrained, Table};
+use crate::data::{Categorical, Continuous, Pretrained};
 use crate::parameter::{Parameter, RowUpdates, Step, gather};
 
 /// y = x · weight + bias; weight `[inputs, outputs]`, bias `[1, outputs]`.
@@ -133,14 +133,6 @@ pub(crate) fn pretrained_at(table: &Pretrained, codes: &[i32]) -> Vec<f32> {
     out
 }
 
-/// Names of the columns of a table, categorical ones first.
-pub(crate) fn names(table: &Table) -> (Vec<String>, Vec<String>) {
-    (
-        table.categorical.iter().map(|column| column.name.clone()).collect(),
-        table.continuous.iter().map(|column| column.name.clone()).collect(),
-    )
-}
-
 /// `[rows, columns]` from row-major numbers.
 pub(crate) fn matrix(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2> {
     let columns = values.len() / rows.max(1);
@@ -149,5 +141,5 @@ pub(crate) fn matrix(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2
 
 /// The numbers of a tensor, row-major.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().into_vec().unwrap_or_default()
+    tensor.into_data().try_into_vec().expect("float tensors are f32 on this backend")
 }

@@ -18,6 +18,7 @@ use crate::layers::{
 use crate::parameter::{Parameter, RowUpdates, Step};
 use crate::progress::{Epoch, Progress, Stage, keep_best};
 use crate::sampling::{Masks, Negatives, Positives, learning_rate};
+use crate::towers::Towers;
 
 /// A user's row, the interaction row that holds the context, an item's row.
 pub type Request = (u32, u32, u32);
@@ -78,6 +79,30 @@ impl Ranker {
         let widths: Vec<usize> = sizes.top_layers.iter().copied().chain([1]).collect();
         let top = dense_stack(inputs, &widths, &mut rng);
         Self { embeddings, continuous, pretrained, bottom, top, dim }
+    }
+
+    /// Starts from what retrieval has learned: the embeddings of the user's and the item's id become their towers'
+    /// vectors, so that their dot product is the score of retrieval. `false`, and nothing is changed, when the widths
+    /// differ.
+    pub fn warm_start(&mut self, towers: &Towers, data: &Dataset) -> bool {
+        let dim = self.dim;
+        if towers.query.dim() != dim || towers.candidate.dim() != dim {
+            return false;
+        }
+        let sides = [
+            (data.users.category(&data.user_id), towers.user_vectors(data)),
+            (data.items.category(&data.item_id), towers.item_vectors(data)),
+        ];
+        for (column, vectors) in sides {
+            let Some(column) = column else { continue };
+            let Some(embedding) = self.embeddings.iter_mut().find(|of| of.name == column.name) else { continue };
+            for (&code, vector) in column.codes.iter().zip(vectors.chunks_exact(dim)) {
+                if code > OUT_OF_VOCABULARY {
+                    embedding.table.values[code as usize * dim..][..dim].copy_from_slice(vector);
+                }
+            }
+        }
+        true
     }
 
     /// Number of vectors whose pairs are multiplied.

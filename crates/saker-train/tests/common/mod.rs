@@ -70,7 +70,15 @@ pub fn dataset() -> Dataset {
         dim: 4,
         values: (0..(ITEMS + 2) * 4).map(|_| rng.random_range(-0.5..0.5)).collect(),
     }];
-    Dataset { users, items, context, pretrained, interactions, item_id: "item_id".into() }
+    Dataset {
+        users,
+        items,
+        context,
+        pretrained,
+        interactions,
+        user_id: "user_id".into(),
+        item_id: "item_id".into(),
+    }
 }
 
 pub fn sizes() -> (Towers, Ranker) {
