@@ -176,11 +176,11 @@ pub struct RankerSchedule {
 impl Default for RankerSchedule {
     fn default() -> Self {
         Self {
-            epochs: 10,
+            epochs: 6,
             batch_size: 512,
-            learning_rate: 1e-3,
-            embedding_learning_rate: 3e-3,
-            weight_decay: 1e-2,
+            learning_rate: 5e-4,
+            embedding_learning_rate: 1e-3,
+            weight_decay: 5e-2,
             warmup_steps: 50,
             patience: 2,
             negatives: 5,
