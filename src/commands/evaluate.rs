@@ -14,9 +14,11 @@ use crate::progress::Step;
 
 /// Arguments of `saker evaluate`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker evaluate\n  saker evaluate movielens --split validation\n\n\
+#[command(
+    after_help = "Examples:\n  saker evaluate\n  saker evaluate movielens --split validation\n\n\
     What a user has met before the measured part is taken out of every list, for every method. The neighbours' settings \
-    are the best ones on the validation part.")]
+    are the best ones on the validation part."
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -49,17 +51,25 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut towers = Towers::new(&pipeline.towers, &data, pipeline.training.seed);
     let mut ranker = Ranker::new(&pipeline.ranker, &data, pipeline.training.seed);
     let again = || format!("features or definition have changed since; run `saker train {name}`");
-    towers.load(&layout.checkpoint("towers")).with_context(again)?;
-    ranker.load(&layout.checkpoint("ranker")).with_context(again)?;
+    towers
+        .load(&layout.checkpoint("towers"))
+        .with_context(again)?;
+    ranker
+        .load(&layout.checkpoint("ranker"))
+        .with_context(again)?;
     let split = match args.split {
         Part::Validation => Split::Validation,
         Part::Test => Split::Test,
     };
     let evaluation = evaluate(&data, &towers, &ranker, pipeline.retrieval.topk, split);
-    step.done(&format!("{} users with {} interactions", evaluation.users, evaluation.split));
+    step.done(&format!(
+        "{} users with {} interactions",
+        evaluation.users, evaluation.split
+    ));
     let json = serde_json::to_string_pretty(&evaluation)?;
     let path = layout.metrics();
-    std::fs::write(&path, format!("{json}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, format!("{json}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     if args.json {
         println!("{json}");
     } else {
@@ -73,10 +83,25 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn table(evaluation: &Evaluation) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["", "NDCG@10", "hit@10", "recall@10", "recall@100", "recall@300", "AUC"]);
+    table.set_header([
+        "",
+        "NDCG@10",
+        "hit@10",
+        "recall@10",
+        "recall@100",
+        "recall@300",
+        "AUC",
+    ]);
     for method in &evaluation.methods {
         let list = &method.list;
-        let numbers = [list.ndcg_10, list.hit_10, list.recall_10, list.recall_100, list.recall_300, method.auc];
+        let numbers = [
+            list.ndcg_10,
+            list.hit_10,
+            list.recall_10,
+            list.recall_100,
+            list.recall_300,
+            method.auc,
+        ];
         let cells = numbers.map(|number| format!("{number:.4}"));
         table.add_row(std::iter::once(method.method.clone()).chain(cells));
     }

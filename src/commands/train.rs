@@ -19,9 +19,11 @@ use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker train`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker train\n  saker train movielens --force\n\n\
+#[command(
+    after_help = "Examples:\n  saker train\n  saker train movielens --force\n\n\
     The tables [towers], [ranker] and [training] of the definition say how large the models are and how they learn. A \
-    run that was stopped goes on after the last model that was finished.")]
+    run that was stopped goes on after the last model that was finished."
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -37,7 +39,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     features::schema(&layout)?;
     let towers_fingerprint = towers_fingerprint(&pipeline, &layout)?;
     let fingerprint = Fingerprint::default()
-        .value(&(&towers_fingerprint, &pipeline.ranker, &pipeline.training, pipeline.retrieval.topk))?
+        .value(&(
+            &towers_fingerprint,
+            &pipeline.ranker,
+            &pipeline.training,
+            pipeline.retrieval.topk,
+        ))?
         .finish();
     let made = [
         layout.model("query_tower"),
@@ -82,7 +89,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// All that the towers depend on.
 fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
     let training = &pipeline.training;
-    let shared = (training.seed, training.recency, training.recency_floor, &training.mask);
+    let shared = (
+        training.seed,
+        training.recency,
+        training.recency_floor,
+        &training.mask,
+    );
     Ok(Fingerprint::default()
         .value(&(&pipeline.towers, &training.towers, shared))?
         .file(&layout.root().join("features"))?
@@ -90,7 +102,13 @@ fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
 }
 
 /// Trains the towers, or reads them from the checkpoint of a run that got this far.
-fn towers(pipeline: &Pipeline, layout: &Layout, data: &Dataset, fingerprint: &str, force: bool) -> Result<Towers> {
+fn towers(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    data: &Dataset,
+    fingerprint: &str,
+    force: bool,
+) -> Result<Towers> {
     let path = layout.checkpoint("towers");
     let mut towers = Towers::new(&pipeline.towers, data, pipeline.training.seed);
     if !force && stamp::is_current(layout, "train-towers", fingerprint, &[&path]) {
@@ -107,12 +125,19 @@ fn towers(pipeline: &Pipeline, layout: &Layout, data: &Dataset, fingerprint: &st
 }
 
 fn write_towers(layout: &Layout, towers: &Towers, data: &Dataset) -> Result<()> {
-    write(&layout.model("query_tower"), &onnx::tower(&towers.query, "query_tower"))?;
-    write(&layout.model("candidate_tower"), &onnx::tower(&towers.candidate, "candidate_tower"))?;
+    write(
+        &layout.model("query_tower"),
+        &onnx::tower(&towers.query, "query_tower"),
+    )?;
+    write(
+        &layout.model("candidate_tower"),
+        &onnx::tower(&towers.candidate, "candidate_tower"),
+    )?;
     let vectors = towers.item_vectors(data);
     let vectors = ArrayView2::from_shape((data.items.rows, towers.candidate.dim()), &vectors)?;
     let path = layout.item_vectors();
-    ndarray_npy::write_npy(&path, &vectors).with_context(|| format!("cannot write {}", path.display()))
+    ndarray_npy::write_npy(&path, &vectors)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -131,7 +156,8 @@ struct Bar {
 impl Bar {
     fn new(epochs: usize) -> Self {
         let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} batches {eta}") {
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} batches {eta}")
+        {
             bar.set_style(style);
         }
         Self { bar, epochs }
@@ -141,7 +167,11 @@ impl Bar {
         self.bar.finish_and_clear();
         let seconds: f64 = epochs.iter().map(|epoch| epoch.seconds).sum();
         if let Some(best) = epochs.iter().rfind(|epoch| epoch.best) {
-            eprintln!("✓ {model}: epoch {} of {} kept ({seconds:.1} s)", best.epoch, epochs.len());
+            eprintln!(
+                "✓ {model}: epoch {} of {} kept ({seconds:.1} s)",
+                best.epoch,
+                epochs.len()
+            );
         }
     }
 }
@@ -157,7 +187,8 @@ impl Progress for Bar {
     fn batch(&mut self, stage: Stage, epoch: usize, done: usize, of: usize) -> bool {
         if done == 1 {
             self.bar.set_length(of as u64);
-            self.bar.set_message(format!("{} epoch {epoch}/{}", title(stage), self.epochs));
+            self.bar
+                .set_message(format!("{} epoch {epoch}/{}", title(stage), self.epochs));
         }
         self.bar.set_position(done as u64);
         true

@@ -53,7 +53,12 @@ impl ItemNeighbours {
         for (candidate, row) in cooccurrence(histories, items).into_iter().enumerate() {
             let mut similar: Vec<(u32, f32)> = row
                 .into_iter()
-                .map(|(item, both)| (item, both as f32 / (counts[candidate] * counts[item as usize]).sqrt()))
+                .map(|(item, both)| {
+                    (
+                        item,
+                        both as f32 / (counts[candidate] * counts[item as usize]).sqrt(),
+                    )
+                })
                 .collect();
             similar.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             for (place, (item, similarity)) in similar.into_iter().enumerate() {

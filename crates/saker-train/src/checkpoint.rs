@@ -31,20 +31,27 @@ pub trait Checkpoint {
         self.visit(&mut Visit(&mut |name, parameter| {
             let shape = vec![parameter.rows, parameter.columns];
             for (part, values) in parts(parameter) {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let bytes = values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
                 tensors.insert(format!("{name}{part}"), (shape.clone(), bytes));
             }
             Ok(())
         }))?;
-        let metadata =
-            HashMap::from([("kind".to_owned(), Self::KIND.to_owned()), ("format".to_owned(), FORMAT.to_owned())]);
+        let metadata = HashMap::from([
+            ("kind".to_owned(), Self::KIND.to_owned()),
+            ("format".to_owned(), FORMAT.to_owned()),
+        ]);
         let bad = |error: safetensors::SafeTensorError| Error::Checkpoint {
             path: path.to_owned(),
             reason: error.to_string(),
         };
         let views = tensors
             .iter()
-            .map(|(name, (shape, bytes))| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|(name, (shape, bytes))| {
+                Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+            })
             .collect::<Result<Vec<_>, _>>()
             .map_err(bad)?;
         let bytes = serialize(views, Some(metadata)).map_err(bad)?;
@@ -62,19 +69,31 @@ pub trait Checkpoint {
     /// [`Error::File`], or [`Error::Checkpoint`] when the file is of another model, of other sizes or of other features.
     fn load(&mut self, path: &Path) -> Result<(), Error> {
         let bytes = std::fs::read(path).map_err(Error::file(path))?;
-        let fail = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
+        let fail = |reason: String| Error::Checkpoint {
+            path: path.to_owned(),
+            reason,
+        };
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
         let found = header.metadata().as_ref().and_then(|metadata| {
-            Some((metadata.get("kind")?.as_str(), metadata.get("format")?.as_str()))
+            Some((
+                metadata.get("kind")?.as_str(),
+                metadata.get("format")?.as_str(),
+            ))
         });
         if found != Some((Self::KIND, FORMAT)) {
-            return Err(fail(format!("holds {found:?}, expected {:?}", (Self::KIND, FORMAT))));
+            return Err(fail(format!(
+                "holds {found:?}, expected {:?}",
+                (Self::KIND, FORMAT)
+            )));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
         self.visit(&mut Visit(&mut |name, parameter| {
             let shape = [parameter.rows, parameter.columns];
             let read = |part: &str| {
-                let tensor = tensors.tensor(&format!("{name}{part}")).map_err(|error| fail(error.to_string()))?;
+                let tensor = tensors
+                    .tensor(&format!("{name}{part}"))
+                    .map_err(|error| fail(error.to_string()))?;
                 if tensor.shape() != shape || tensor.dtype() != Dtype::F32 {
                     return Err(fail(format!(
                         "{name} is {:?} {:?}, the definition and the data make it F32 {shape:?}",
@@ -82,7 +101,13 @@ pub trait Checkpoint {
                         tensor.shape()
                     )));
                 }
-                Ok(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+                Ok(tensor
+                    .data()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|bytes| f32::from_le_bytes(*bytes))
+                    .collect())
             };
             parameter.values = read("")?;
             parameter.first_moment = read(FIRST)?;
@@ -96,7 +121,11 @@ const FIRST: &str = "#first_moment";
 const SECOND: &str = "#second_moment";
 
 fn parts(parameter: &Parameter) -> [(&'static str, &Vec<f32>); 3] {
-    [("", &parameter.values), (FIRST, &parameter.first_moment), (SECOND, &parameter.second_moment)]
+    [
+        ("", &parameter.values),
+        (FIRST, &parameter.first_moment),
+        (SECOND, &parameter.second_moment),
+    ]
 }
 
 /// Called with every parameter's name.
@@ -109,7 +138,10 @@ impl Visit<'_> {
     }
 
     fn stack(&mut self, name: &str, layers: &mut [Dense]) -> Result<(), Error> {
-        layers.iter_mut().enumerate().try_for_each(|(place, layer)| self.dense(&format!("{name}.{place}"), layer))
+        layers
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(place, layer)| self.dense(&format!("{name}.{place}"), layer))
     }
 
     fn embeddings(&mut self, prefix: &str, embeddings: &mut [Embedding]) -> Result<(), Error> {
@@ -118,7 +150,11 @@ impl Visit<'_> {
             .try_for_each(|of| (self.0)(&format!("{prefix}embedding.{}", of.name), &mut of.table))
     }
 
-    fn projections(&mut self, prefix: &str, projections: &mut [(String, Dense)]) -> Result<(), Error> {
+    fn projections(
+        &mut self,
+        prefix: &str,
+        projections: &mut [(String, Dense)],
+    ) -> Result<(), Error> {
         projections
             .iter_mut()
             .try_for_each(|(name, layer)| self.dense(&format!("{prefix}projection.{name}"), layer))

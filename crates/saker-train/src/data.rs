@@ -46,7 +46,10 @@ impl Table {
             if length == self.rows {
                 return Ok(());
             }
-            Err(Error::Data(format!("column {name} of {table} has {length} rows, the table has {}", self.rows)))
+            Err(Error::Data(format!(
+                "column {name} of {table} has {length} rows, the table has {}",
+                self.rows
+            )))
         };
         for column in &self.categorical {
             length(&column.name, column.codes.len())?;
@@ -56,9 +59,9 @@ impl Table {
                     column.name, column.cardinality
                 )));
             }
-            if let Some(row) =
-                column.codes.iter().position(|&code| usize::try_from(code).is_ok_and(|c| c < column.cardinality).eq(&false))
-            {
+            let is_outside =
+                |code: i32| usize::try_from(code).map_or(true, |code| code >= column.cardinality);
+            if let Some(row) = column.codes.iter().position(|&code| is_outside(code)) {
                 return Err(Error::Data(format!(
                     "column {} of {table} has code {} in row {row}; codes are 0 to {}",
                     column.name,
@@ -115,7 +118,7 @@ pub struct Interactions {
     pub item: Vec<u32>,
     /// Unix seconds.
     pub timestamp: Vec<i64>,
-    /// 1: positive, 0: negative (shown, not taken). Data without any 0 gets sampled negatives.
+    /// 1: positive. A row with 0 (shown, not taken) is not learned from: negatives are sampled.
     pub label: Vec<f32>,
     /// Which part it is in.
     pub split: Vec<Split>,
@@ -150,7 +153,13 @@ impl Dataset {
         self.users.validate("the users")?;
         self.items.validate("the items")?;
         self.context.validate("the interactions")?;
-        let Interactions { item, timestamp, label, split, .. } = &self.interactions;
+        let Interactions {
+            item,
+            timestamp,
+            label,
+            split,
+            ..
+        } = &self.interactions;
         for (name, length) in [
             ("context", self.context.rows),
             ("item", item.len()),
@@ -159,12 +168,15 @@ impl Dataset {
             ("split", split.len()),
         ] {
             if length != rows {
-                return Err(Error::Data(format!("{name} of the interactions has {length} rows, user has {rows}")));
+                return Err(Error::Data(format!(
+                    "{name} of the interactions has {length} rows, user has {rows}"
+                )));
             }
         }
-        for (name, values, limit) in
-            [("user", &self.interactions.user, self.users.rows), ("item", item, self.items.rows)]
-        {
+        for (name, values, limit) in [
+            ("user", &self.interactions.user, self.users.rows),
+            ("item", item, self.items.rows),
+        ] {
             if let Some(row) = values.iter().position(|&value| value as usize >= limit) {
                 return Err(Error::Data(format!(
                     "interaction {row} is of {name} row {}, but there are {limit} {name}s",
@@ -173,10 +185,16 @@ impl Dataset {
             }
         }
         let Some(id) = self.items.category(&self.item_id) else {
-            return Err(Error::Data(format!("the items have no categorical column {}", self.item_id)));
+            return Err(Error::Data(format!(
+                "the items have no categorical column {}",
+                self.item_id
+            )));
         };
         if self.users.category(&self.user_id).is_none() {
-            return Err(Error::Data(format!("the users have no categorical column {}", self.user_id)));
+            return Err(Error::Data(format!(
+                "the users have no categorical column {}",
+                self.user_id
+            )));
         }
         for table in &self.pretrained {
             if table.dim == 0 || table.values.len() != id.cardinality * table.dim {
@@ -196,12 +214,17 @@ impl Dataset {
 
     /// Codes of the item id, one per item row.
     pub(crate) fn item_codes(&self) -> &[i32] {
-        self.items.category(&self.item_id).map_or(&[], |column| &column.codes)
+        self.items
+            .category(&self.item_id)
+            .map_or(&[], |column| &column.codes)
     }
 
     /// Items with a code of their own: the catalogue that can be retrieved. `[items]`
     pub fn in_vocabulary(&self) -> Vec<bool> {
-        self.item_codes().iter().map(|&code| code > OUT_OF_VOCABULARY).collect()
+        self.item_codes()
+            .iter()
+            .map(|&code| code > OUT_OF_VOCABULARY)
+            .collect()
     }
 
     /// Rows of the positive interactions of one part, oldest first within each user.
@@ -223,7 +246,12 @@ impl Dataset {
     pub fn history(&self, split: Split) -> Vec<Vec<u32>> {
         let rows = self.positives(split);
         rows.into_iter()
-            .map(|of_user| of_user.into_iter().map(|row| self.interactions.item[row as usize]).collect())
+            .map(|of_user| {
+                of_user
+                    .into_iter()
+                    .map(|row| self.interactions.item[row as usize])
+                    .collect()
+            })
             .collect()
     }
 }

@@ -30,7 +30,10 @@ impl Held {
         let rows = data.positives(split);
         let moment = rows.iter().map(|rows| rows.first().copied()).collect();
         let set = |history: Vec<Vec<u32>>| -> Vec<HashSet<u32>> {
-            history.into_iter().map(|items| items.into_iter().collect()).collect()
+            history
+                .into_iter()
+                .map(|items| items.into_iter().collect())
+                .collect()
         };
         let mut seen = set(data.history(Split::Train));
         if split == Split::Test {
@@ -38,7 +41,11 @@ impl Held {
                 seen.extend(more);
             }
         }
-        Self { relevant: set(data.history(split)), seen, moment }
+        Self {
+            relevant: set(data.history(split)),
+            seen,
+            moment,
+        }
     }
 
     fn users(&self) -> impl Iterator<Item = usize> + '_ {
@@ -77,7 +84,10 @@ impl From<ListMetrics> for BTreeMap<String, f64> {
 }
 
 /// Measures one list per user, best first.
-pub fn list_metrics<'a>(held: &Held, list: impl Fn(usize) -> std::borrow::Cow<'a, [u32]>) -> ListMetrics {
+pub fn list_metrics<'a>(
+    held: &Held,
+    list: impl Fn(usize) -> std::borrow::Cow<'a, [u32]>,
+) -> ListMetrics {
     let mut sum = ListMetrics::default();
     let mut users = 0usize;
     for user in held.users() {
@@ -101,8 +111,14 @@ pub fn list_metrics<'a>(held: &Held, list: impl Fn(usize) -> std::borrow::Cow<'a
 
 /// The `k` items with the largest scores among those kept, best first; ties by item row.
 pub fn top_k(scores: &[f32], k: usize, keep: impl Fn(usize) -> bool) -> Vec<u32> {
-    let mut items: Vec<u32> = (0..scores.len() as u32).filter(|&item| keep(item as usize)).collect();
-    let order = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b));
+    let mut items: Vec<u32> = (0..scores.len() as u32)
+        .filter(|&item| keep(item as usize))
+        .collect();
+    let order = |a: &u32, b: &u32| {
+        scores[*b as usize]
+            .total_cmp(&scores[*a as usize])
+            .then(a.cmp(b))
+    };
     if k < items.len() {
         items.select_nth_unstable_by(k, order);
         items.truncate(k);
@@ -116,17 +132,29 @@ pub fn retrieval_metrics(scores: &[f32], data: &Dataset, held: &Held) -> ListMet
     let catalogue = data.in_vocabulary();
     list_metrics(held, |user| {
         let of_user = &scores[user * data.items.rows..][..data.items.rows];
-        top_k(of_user, 300, |item| catalogue[item] && !held.seen[user].contains(&(item as u32))).into()
+        top_k(of_user, 300, |item| {
+            catalogue[item] && !held.seen[user].contains(&(item as u32))
+        })
+        .into()
     })
 }
 
 /// The lists that serving would answer: candidates of retrieval, what was seen taken out, in the ranker's order. With
 /// each item its probability. `[users]`; empty for users without held-out items.
-pub fn ranked_lists(ranker: &Ranker, data: &Dataset, held: &Held, candidates: &[Vec<u32>]) -> Vec<Vec<(u32, f32)>> {
+pub fn ranked_lists(
+    ranker: &Ranker,
+    data: &Dataset,
+    held: &Held,
+    candidates: &[Vec<u32>],
+) -> Vec<Vec<(u32, f32)>> {
     let mut requests = Vec::new();
     for user in held.users() {
-        let Some(moment) = held.moment[user] else { continue };
-        let unseen = candidates[user].iter().filter(|item| !held.seen[user].contains(item));
+        let Some(moment) = held.moment[user] else {
+            continue;
+        };
+        let unseen = candidates[user]
+            .iter()
+            .filter(|item| !held.seen[user].contains(item));
         requests.extend(unseen.map(|&item| (user as u32, moment, item)));
     }
     let scores = ranker.scores(data, &requests);
@@ -184,42 +212,70 @@ pub struct Tuned {
 const NEIGHBOURS: [usize; 7] = [5, 10, 20, 50, 100, 200, 400];
 const HALF_LIVES: [f32; 4] = [5.0, 10.0, 20.0, 50.0];
 
-/// Measures the models and the baselines on one part. Baselines learn from the training part and are tuned on the
+/// Measures the models and the baselines on the validation or the test part. Baselines learn from the training part and are tuned on the
 /// validation part, as the models are.
-pub fn evaluate(data: &Dataset, towers: &Towers, ranker: &Ranker, topk: usize, split: Split) -> Evaluation {
+pub fn evaluate(
+    data: &Dataset,
+    towers: &Towers,
+    ranker: &Ranker,
+    topk: usize,
+    split: Split,
+) -> Evaluation {
     let held = Held::new(data, split);
     let validation = Held::new(data, Split::Validation);
     let history = data.history(Split::Train);
     let items = data.items.rows;
     let scores = towers.scores(data);
     let catalogue = data.in_vocabulary();
-    let candidates: Vec<Vec<u32>> =
-        scores.chunks_exact(items.max(1)).map(|scores| top_k(scores, topk, |item| catalogue[item])).collect();
+    let candidates: Vec<Vec<u32>> = scores
+        .chunks_exact(items.max(1))
+        .map(|scores| top_k(scores, topk, |item| catalogue[item]))
+        .collect();
     let ranked = ranked_lists(ranker, data, &held, &candidates);
 
     let fitted = ItemNeighbours::fit(&history, items);
     let plain = NEIGHBOURS.map(|k| (k, neighbour_scores(&fitted, &history, k, None)));
     let ndcg_of = |scores: &[f32]| retrieval_metrics(scores, data, &validation).ndcg_10;
     let (k, neighbours) = best(plain.into_iter(), ndcg_of);
-    let recent = NEIGHBOURS.iter().flat_map(|&k| HALF_LIVES.map(move |half_life| (k, half_life)));
-    let recent = recent.map(|(k, half_life)| ((k, half_life), neighbour_scores(&fitted, &history, k, Some(half_life))));
+    let recent = NEIGHBOURS
+        .iter()
+        .flat_map(|&k| HALF_LIVES.map(move |half_life| (k, half_life)));
+    let recent = recent.map(|(k, half_life)| {
+        (
+            (k, half_life),
+            neighbour_scores(&fitted, &history, k, Some(half_life)),
+        )
+    });
     let ((recency_k, recency_half_life), recent) = best(recent, ndcg_of);
     let popular = popularity(&history, items);
-    let popular: Vec<f32> = (0..data.users.rows).flat_map(|_| popular.iter().copied()).collect();
+    let popular: Vec<f32> = (0..data.users.rows)
+        .flat_map(|_| popular.iter().copied())
+        .collect();
 
     let method = |name: &str, scores: &[f32]| MethodMetrics {
         method: name.to_owned(),
         list: retrieval_metrics(scores, data, &held),
-        auc: candidate_auc(&held, &candidates, |user, item| scores[user * items + item as usize]),
+        auc: candidate_auc(&held, &candidates, |user, item| {
+            scores[user * items + item as usize]
+        }),
     };
     let mut by_item = vec![f32::MIN; scores.len()];
     for (user, list) in ranked.iter().enumerate() {
-        list.iter().for_each(|&(item, score)| by_item[user * items + item as usize] = score);
+        list.iter()
+            .for_each(|&(item, score)| by_item[user * items + item as usize] = score);
     }
     let ranked_method = MethodMetrics {
         method: "ranked list".to_owned(),
-        list: list_metrics(&held, |user| ranked[user].iter().map(|&(item, _)| item).collect::<Vec<_>>().into()),
-        auc: candidate_auc(&held, &candidates, |user, item| by_item[user * items + item as usize]),
+        list: list_metrics(&held, |user| {
+            ranked[user]
+                .iter()
+                .map(|&(item, _)| item)
+                .collect::<Vec<_>>()
+                .into()
+        }),
+        auc: candidate_auc(&held, &candidates, |user, item| {
+            by_item[user * items + item as usize]
+        }),
     };
     let outcomes: Vec<(f32, bool)> = ranked
         .iter()
@@ -228,7 +284,12 @@ pub fn evaluate(data: &Dataset, towers: &Towers, ranker: &Ranker, topk: usize, s
         .map(|(user, item, score)| (score, held.relevant[user].contains(&item)))
         .collect();
     Evaluation {
-        split: if split == Split::Test { "test" } else { "validation" }.to_owned(),
+        split: if split == Split::Test {
+            "test"
+        } else {
+            "validation"
+        }
+        .to_owned(),
         users: held.users().count(),
         retrieval_topk: topk,
         methods: vec![
@@ -239,11 +300,18 @@ pub fn evaluate(data: &Dataset, towers: &Towers, ranker: &Ranker, topk: usize, s
             method("item-item neighbours, recent items weighted", &recent),
         ],
         ranker_log_loss: log_loss(&outcomes).unwrap_or(f64::NAN),
-        neighbours: Tuned { k, recency_k, recency_half_life },
+        neighbours: Tuned {
+            k,
+            recency_k,
+            recency_half_life,
+        },
     }
 }
 
-fn best<S>(tried: impl Iterator<Item = (S, Vec<f32>)>, score: impl Fn(&[f32]) -> f64) -> (S, Vec<f32>) {
+fn best<S>(
+    tried: impl Iterator<Item = (S, Vec<f32>)>,
+    score: impl Fn(&[f32]) -> f64,
+) -> (S, Vec<f32>) {
     let mut tried = tried.map(|(setting, scores)| (score(&scores), setting, scores));
     let mut kept = tried.next().expect("at least one setting is tried");
     for candidate in tried {
@@ -254,21 +322,37 @@ fn best<S>(tried: impl Iterator<Item = (S, Vec<f32>)>, score: impl Fn(&[f32]) ->
     (kept.1, kept.2)
 }
 
-fn neighbour_scores(fitted: &ItemNeighbours, history: &[Vec<u32>], k: usize, half_life: Option<f32>) -> Vec<f32> {
+fn neighbour_scores(
+    fitted: &ItemNeighbours,
+    history: &[Vec<u32>],
+    k: usize,
+    half_life: Option<f32>,
+) -> Vec<f32> {
     let weighted = |items: &[u32]| -> Vec<(u32, f32)> {
         let weight = |age: usize| half_life.map_or(1.0, |half| 0.5f32.powf(age as f32 / half));
-        items.iter().rev().enumerate().map(|(age, &item)| (item, weight(age))).collect()
+        items
+            .iter()
+            .rev()
+            .enumerate()
+            .map(|(age, &item)| (item, weight(age)))
+            .collect()
     };
-    history.iter().flat_map(|items| fitted.scores(weighted(items), k)).collect()
+    history
+        .iter()
+        .flat_map(|items| fitted.scores(weighted(items), k))
+        .collect()
 }
 
 fn candidate_auc(held: &Held, candidates: &[Vec<u32>], score: impl Fn(usize, u32) -> f32) -> f64 {
     let of_users: Vec<f64> = held
         .users()
         .filter_map(|user| {
-            let unseen = candidates[user].iter().filter(|item| !held.seen[user].contains(item));
-            let scored: Vec<(f32, bool)> =
-                unseen.map(|&item| (score(user, item), held.relevant[user].contains(&item))).collect();
+            let unseen = candidates[user]
+                .iter()
+                .filter(|item| !held.seen[user].contains(item));
+            let scored: Vec<(f32, bool)> = unseen
+                .map(|&item| (score(user, item), held.relevant[user].contains(&item)))
+                .collect();
             auc(&scored)
         })
         .collect();

@@ -15,20 +15,33 @@ pub(crate) struct Dense {
 
 impl Dense {
     pub(crate) fn new(inputs: usize, outputs: usize, rng: &mut StdRng) -> Self {
-        Self { weight: Parameter::glorot(inputs, outputs, rng), bias: Parameter::zeros(1, outputs) }
+        Self {
+            weight: Parameter::glorot(inputs, outputs, rng),
+            bias: Parameter::zeros(1, outputs),
+        }
     }
 
     /// The parameters as tensors of one step.
     pub(crate) fn leaves(&self, device: &Device) -> DenseLeaves {
         let leaf = |parameter: &Parameter| {
             let tensor = parameter.tensor(device);
-            if device.is_autodiff() { tensor.require_grad() } else { tensor }
+            if device.is_autodiff() {
+                tensor.require_grad()
+            } else {
+                tensor
+            }
         };
-        DenseLeaves { weight: leaf(&self.weight), bias: leaf(&self.bias) }
+        DenseLeaves {
+            weight: leaf(&self.weight),
+            bias: leaf(&self.bias),
+        }
     }
 
     pub(crate) fn update(&mut self, leaves: &DenseLeaves, gradients: &mut Gradients, step: Step) {
-        for (parameter, leaf) in [(&mut self.weight, &leaves.weight), (&mut self.bias, &leaves.bias)] {
+        for (parameter, leaf) in [
+            (&mut self.weight, &leaves.weight),
+            (&mut self.bias, &leaves.bias),
+        ] {
             if let Some(gradient) = leaf.grad_remove(gradients) {
                 parameter.update(&host(gradient), step);
             }
@@ -90,7 +103,14 @@ pub(crate) fn embed(embeddings: &[Embedding], codes: &Codes, rows: usize) -> Vec
     let mut out = vec![0.0; rows * width];
     let mut offset = 0;
     for (embedding, codes) in embeddings.iter().zip(codes) {
-        gather(&embedding.table.values, embedding.table.columns, codes, &mut out, width, offset);
+        gather(
+            &embedding.table.values,
+            embedding.table.columns,
+            codes,
+            &mut out,
+            width,
+            offset,
+        );
         offset += embedding.table.columns;
     }
     out
@@ -113,17 +133,28 @@ pub(crate) fn update_embeddings(
 }
 
 pub(crate) fn embedding_width(embeddings: &[Embedding]) -> usize {
-    embeddings.iter().map(|embedding| embedding.table.columns).sum()
+    embeddings
+        .iter()
+        .map(|embedding| embedding.table.columns)
+        .sum()
 }
 
 /// Codes of each categorical column of `table` at `rows`.
 pub(crate) fn codes_at<'a>(columns: impl Iterator<Item = &'a Categorical>, rows: &[u32]) -> Codes {
-    columns.map(|column| rows.iter().map(|&row| column.codes[row as usize]).collect()).collect()
+    columns
+        .map(|column| rows.iter().map(|&row| column.codes[row as usize]).collect())
+        .collect()
 }
 
 /// The continuous columns of `table` at `rows`, next to each other: `[rows, columns]`.
 pub(crate) fn continuous_at(columns: &[Continuous], rows: &[u32]) -> Vec<f32> {
-    rows.iter().flat_map(|&row| columns.iter().map(move |column| column.values[row as usize])).collect()
+    rows.iter()
+        .flat_map(|&row| {
+            columns
+                .iter()
+                .map(move |column| column.values[row as usize])
+        })
+        .collect()
 }
 
 /// Pretrained vectors of items with these codes: `[rows, dim]`.
@@ -141,5 +172,8 @@ pub(crate) fn matrix(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2
 
 /// The numbers of a tensor, row-major.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec().expect("float tensors are f32 on this backend")
+    tensor
+        .into_data()
+        .try_into_vec()
+        .expect("float tensors are f32 on this backend")
 }

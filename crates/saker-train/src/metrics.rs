@@ -36,7 +36,11 @@ pub fn hit(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> f64 {
 }
 
 fn hits(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> usize {
-    ranked.iter().take(k).filter(|item| relevant.contains(item)).count()
+    ranked
+        .iter()
+        .take(k)
+        .filter(|item| relevant.contains(item))
+        .count()
 }
 
 /// Area under the ROC curve: the share of (positive, negative) pairs in which the positive scores higher, ties counting
@@ -99,7 +103,10 @@ mod tests {
     fn auc_counts_ties_half() {
         assert_eq!(auc(&[(0.9, true), (0.1, false)]), Some(1.0));
         assert_eq!(auc(&[(0.5, true), (0.5, false)]), Some(0.5));
-        assert_eq!(auc(&[(0.3, true), (0.5, false), (0.7, true), (0.3, false)]), Some(0.625));
+        assert_eq!(
+            auc(&[(0.3, true), (0.5, false), (0.7, true), (0.3, false)]),
+            Some(0.625)
+        );
         assert_eq!(auc(&[(0.3, true)]), None);
     }
 

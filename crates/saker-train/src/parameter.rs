@@ -34,7 +34,13 @@ pub(crate) struct Parameter {
 impl Parameter {
     pub(crate) fn new(rows: usize, columns: usize, values: Vec<f32>) -> Self {
         let zeros = vec![0.0; values.len()];
-        Self { rows, columns, values, first_moment: zeros.clone(), second_moment: zeros }
+        Self {
+            rows,
+            columns,
+            values,
+            first_moment: zeros.clone(),
+            second_moment: zeros,
+        }
     }
 
     pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
@@ -44,25 +50,37 @@ impl Parameter {
     /// Uniform in ±sqrt(6 / (rows + columns)) (Glorot & Bengio 2010).
     pub(crate) fn glorot(rows: usize, columns: usize, rng: &mut StdRng) -> Self {
         let bound = (6.0 / (rows + columns) as f32).sqrt();
-        let values = (0..rows * columns).map(|_| rng.random_range(-bound..bound)).collect();
+        let values = (0..rows * columns)
+            .map(|_| rng.random_range(-bound..bound))
+            .collect();
         Self::new(rows, columns, values)
     }
 
     /// Normal with this standard deviation.
     pub(crate) fn normal(rows: usize, columns: usize, deviation: f32, rng: &mut StdRng) -> Self {
-        let normal = |_| deviation * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, rng);
+        let normal =
+            |_| deviation * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, rng);
         let values = (0..rows * columns).map(normal).collect();
         Self::new(rows, columns, values)
     }
 
     /// A copy as a tensor `[rows, columns]`.
     pub(crate) fn tensor(&self, device: &Device) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(self.values.clone(), [self.rows, self.columns]), device)
+        Tensor::from_data(
+            TensorData::new(self.values.clone(), [self.rows, self.columns]),
+            device,
+        )
     }
 
     /// Updates every row by a gradient `[rows, columns]`.
     pub(crate) fn update(&mut self, gradient: &[f32], step: Step) {
-        adam(&mut self.values, &mut self.first_moment, &mut self.second_moment, gradient, step);
+        adam(
+            &mut self.values,
+            &mut self.first_moment,
+            &mut self.second_moment,
+            gradient,
+            step,
+        );
     }
 
     fn update_row(&mut self, row: usize, gradient: &[f32], step: Step) {
@@ -84,10 +102,13 @@ fn adam(values: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f
     let correct1 = 1.0 / (1.0 - BETA1.powi(step.number));
     let correct2 = 1.0 / (1.0 - BETA2.powi(step.number));
     let keep = 1.0 - step.rate * step.decay;
-    for (((value, first), second), &gradient) in values.iter_mut().zip(first).zip(second).zip(gradient) {
+    for (((value, first), second), &gradient) in
+        values.iter_mut().zip(first).zip(second).zip(gradient)
+    {
         *first = BETA1 * *first + (1.0 - BETA1) * gradient;
         *second = BETA2 * *second + (1.0 - BETA2) * gradient * gradient;
-        *value = *value * keep - step.rate * (*first * correct1) / ((*second * correct2).sqrt() + EPSILON);
+        *value = *value * keep
+            - step.rate * (*first * correct1) / ((*second * correct2).sqrt() + EPSILON);
     }
 }
 
@@ -124,7 +145,9 @@ impl RowUpdates {
                 self.sums.resize(self.rows.len() * columns, 0.0);
             }
             let sum = &mut self.sums[(*place as usize - 1) * columns..][..columns];
-            sum.iter_mut().zip(&row[offset..]).for_each(|(sum, value)| *sum += value);
+            sum.iter_mut()
+                .zip(&row[offset..])
+                .for_each(|(sum, value)| *sum += value);
         }
         for (&row, sum) in self.rows.iter().zip(self.sums.chunks_exact(columns)) {
             table.update_row(row, sum, step);
@@ -136,7 +159,14 @@ impl RowUpdates {
 }
 
 /// Copies the rows `codes` of a table into columns `offset..` of `out`, `[batch, width]`.
-pub(crate) fn gather(table: &[f32], columns: usize, codes: &[i32], out: &mut [f32], width: usize, offset: usize) {
+pub(crate) fn gather(
+    table: &[f32],
+    columns: usize,
+    codes: &[i32],
+    out: &mut [f32],
+    width: usize,
+    offset: usize,
+) {
     for (&code, row) in codes.iter().zip(out.chunks_exact_mut(width)) {
         row[offset..offset + columns].copy_from_slice(&table[code as usize * columns..][..columns]);
     }
@@ -148,12 +178,25 @@ mod tests {
 
     #[test]
     fn only_touched_rows_change_and_repeated_rows_add_up() {
-        let step = Step { number: 1, rate: 0.1, decay: 0.0 };
+        let step = Step {
+            number: 1,
+            rate: 0.1,
+            decay: 0.0,
+        };
         let mut table = Parameter::zeros(1000, 2);
         let mut updates = RowUpdates::default();
         // Width 3, the table's part begins at 1.
-        updates.apply(&mut table, &[7, 9, 7], &[0.0, 1.0, 2.0, 0.0, 3.0, 0.0, 0.0, 1.0, -2.0], 3, 1, step);
-        let changed: Vec<usize> = (0..1000).filter(|r| table.values[r * 2..r * 2 + 2] != [0.0, 0.0]).collect();
+        updates.apply(
+            &mut table,
+            &[7, 9, 7],
+            &[0.0, 1.0, 2.0, 0.0, 3.0, 0.0, 0.0, 1.0, -2.0],
+            3,
+            1,
+            step,
+        );
+        let changed: Vec<usize> = (0..1000)
+            .filter(|r| table.values[r * 2..r * 2 + 2] != [0.0, 0.0])
+            .collect();
         assert_eq!(changed, [7, 9]);
         // Adam's first step is the rate against the sign of the sum; 2 - 2 = 0 leaves the value.
         assert!((table.values[14] + 0.1).abs() < 1e-6 && table.values[15] == 0.0);

@@ -23,7 +23,11 @@ pub fn text_vectors<S: AsRef<str>>(texts: &[S], dim: usize, seed: u64) -> Vec<f3
         .iter()
         .map(|text| {
             let mut bag = BTreeMap::new();
-            for word in text.as_ref().split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+            for word in text
+                .as_ref()
+                .split(|c: char| !c.is_alphanumeric())
+                .filter(|word| !word.is_empty())
+            {
                 *bag.entry(word.to_lowercase()).or_insert(0.0) += 1.0;
             }
             bag
@@ -34,7 +38,11 @@ pub fn text_vectors<S: AsRef<str>>(texts: &[S], dim: usize, seed: u64) -> Vec<f3
         *texts_with.entry(word).or_default() += 1;
     }
     texts_with.retain(|_, count| *count > 1);
-    let number: BTreeMap<&str, usize> = texts_with.keys().enumerate().map(|(number, &word)| (word, number)).collect();
+    let number: BTreeMap<&str, usize> = texts_with
+        .keys()
+        .enumerate()
+        .map(|(number, &word)| (word, number))
+        .collect();
     let rows = bags
         .iter()
         .map(|bag| {
@@ -46,12 +54,28 @@ pub fn text_vectors<S: AsRef<str>>(texts: &[S], dim: usize, seed: u64) -> Vec<f3
                     Some((number[word.as_str()] as u32, (1.0 + count.ln()) * idf))
                 })
                 .collect();
-            let norm = row.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
-            row.iter_mut().for_each(|(_, weight)| *weight /= norm.max(f32::MIN_POSITIVE));
+            let norm = row
+                .iter()
+                .map(|(_, weight)| weight * weight)
+                .sum::<f32>()
+                .sqrt();
+            row.iter_mut()
+                .for_each(|(_, weight)| *weight /= norm.max(f32::MIN_POSITIVE));
             row
         })
         .collect();
-    unit_rows(left_factor(&Sparse { rows, columns: number.len() }, dim, 1.0, seed), dim)
+    unit_rows(
+        left_factor(
+            &Sparse {
+                rows,
+                columns: number.len(),
+            },
+            dim,
+            1.0,
+            seed,
+        ),
+        dim,
+    )
 }
 
 /// Vectors of items such that items of the same users are close: the positive pointwise mutual information of every pair
@@ -60,9 +84,17 @@ pub fn text_vectors<S: AsRef<str>>(texts: &[S], dim: usize, seed: u64) -> Vec<f3
 /// # Shapes
 /// - `histories`: for each user the items met, each in `0..items`
 /// - returns `[items, dim]`, row-major; an item in no history is zero.
-pub fn cooccurrence_vectors(histories: &[Vec<u32>], items: usize, dim: usize, seed: u64) -> Vec<f32> {
+pub fn cooccurrence_vectors(
+    histories: &[Vec<u32>],
+    items: usize,
+    dim: usize,
+    seed: u64,
+) -> Vec<f32> {
     let counts = crate::baselines::cooccurrence(histories, items);
-    let totals: Vec<f64> = counts.iter().map(|row| row.iter().map(|&(_, count)| f64::from(count)).sum()).collect();
+    let totals: Vec<f64> = counts
+        .iter()
+        .map(|row| row.iter().map(|&(_, count)| f64::from(count)).sum())
+        .collect();
     let total: f64 = totals.iter().sum();
     let rows = counts
         .iter()
@@ -70,13 +102,25 @@ pub fn cooccurrence_vectors(histories: &[Vec<u32>], items: usize, dim: usize, se
         .map(|(row, &of_row)| {
             row.iter()
                 .filter_map(|&(column, count)| {
-                    let information = (f64::from(count) * total / (of_row * totals[column as usize])).ln() as f32;
+                    let information =
+                        (f64::from(count) * total / (of_row * totals[column as usize])).ln() as f32;
                     (information > 0.0).then_some((column, information))
                 })
                 .collect()
         })
         .collect();
-    unit_rows(left_factor(&Sparse { rows, columns: items }, dim, 0.5, seed), dim)
+    unit_rows(
+        left_factor(
+            &Sparse {
+                rows,
+                columns: items,
+            },
+            dim,
+            0.5,
+            seed,
+        ),
+        dim,
+    )
 }
 
 struct Sparse {
@@ -91,7 +135,10 @@ impl Sparse {
         for k in 0..right.ncols() {
             let (from, mut out) = (right.column(k), product.column_mut(k));
             for (sum, row) in out.iter_mut().zip(&self.rows) {
-                *sum = row.iter().map(|&(column, weight)| f64::from(weight) * from[column as usize]).sum();
+                *sum = row
+                    .iter()
+                    .map(|&(column, weight)| f64::from(weight) * from[column as usize])
+                    .sum();
             }
         }
         product
@@ -165,12 +212,21 @@ mod tests {
     use super::*;
 
     fn similarity(vectors: &[f32], dim: usize, a: usize, b: usize) -> f32 {
-        (0..dim).map(|i| vectors[a * dim + i] * vectors[b * dim + i]).sum()
+        (0..dim)
+            .map(|i| vectors[a * dim + i] * vectors[b * dim + i])
+            .sum()
     }
 
     #[test]
     fn texts_with_the_same_words_are_close() {
-        let texts = ["Action Sci-Fi war", "Action Sci-Fi", "Romance drama", "drama romance", "", "unique"];
+        let texts = [
+            "Action Sci-Fi war",
+            "Action Sci-Fi",
+            "Romance drama",
+            "drama romance",
+            "",
+            "unique",
+        ];
         let vectors = text_vectors(&texts, 4, 1);
         assert_eq!(vectors.len(), texts.len() * 4);
         assert!(similarity(&vectors, 4, 0, 1) > 0.9);
@@ -182,7 +238,15 @@ mod tests {
 
     #[test]
     fn items_of_the_same_users_are_close() {
-        let histories: Vec<Vec<u32>> = (0..20).map(|user| if user % 2 == 0 { vec![0, 1, 2] } else { vec![3, 4] }).collect();
+        let histories: Vec<Vec<u32>> = (0..20)
+            .map(|user| {
+                if user % 2 == 0 {
+                    vec![0, 1, 2]
+                } else {
+                    vec![3, 4]
+                }
+            })
+            .collect();
         let vectors = cooccurrence_vectors(&histories, 6, 3, 1);
         assert!(similarity(&vectors, 3, 3, 4) < 1.0 + 1e-5);
         assert!(similarity(&vectors, 3, 0, 1) > similarity(&vectors, 3, 0, 3));
@@ -193,7 +257,17 @@ mod tests {
     fn the_decomposition_of_a_diagonal_matrix_is_its_diagonal() {
         let rows = (0..5).map(|i| vec![(i, 5.0 - i as f32)]).collect();
         let factor = left_factor(&Sparse { rows, columns: 5 }, 2, 1.0, 3);
-        let lengths: Vec<f32> = (0..2).map(|c| (0..5).map(|r| factor[r * 2 + c].powi(2)).sum::<f32>().sqrt()).collect();
-        assert!((lengths[0] - 5.0).abs() < 1e-4 && (lengths[1] - 4.0).abs() < 1e-4, "{lengths:?}");
+        let lengths: Vec<f32> = (0..2)
+            .map(|c| {
+                (0..5)
+                    .map(|r| factor[r * 2 + c].powi(2))
+                    .sum::<f32>()
+                    .sqrt()
+            })
+            .collect();
+        assert!(
+            (lengths[0] - 5.0).abs() < 1e-4 && (lengths[1] - 4.0).abs() < 1e-4,
+            "{lengths:?}"
+        );
     }
 }

@@ -72,10 +72,18 @@ pub(crate) fn keep_best<M: Clone>(
     for epoch in 1..=epochs {
         let started = Instant::now();
         let (loss, score, validation) = run(model, &mut |done, of| {
-            if progress.batch(stage, epoch, done, of) { Ok(()) } else { Err(Error::Stopped) }
+            if progress.batch(stage, epoch, done, of) {
+                Ok(())
+            } else {
+                Err(Error::Stopped)
+            }
         })?;
         if !loss.is_finite() {
-            let model = if stage == Stage::Towers { "towers" } else { "ranker" };
+            let model = if stage == Stage::Towers {
+                "towers"
+            } else {
+                "ranker"
+            };
             return Err(Error::Diverged { model, loss, epoch });
         }
         let better = best.as_ref().is_none_or(|(of_best, _)| score > *of_best);
@@ -86,7 +94,14 @@ pub(crate) fn keep_best<M: Clone>(
             without_better += 1;
         }
         let seconds = started.elapsed().as_secs_f64();
-        history.push(Epoch { epoch, loss, score, validation, best: better, seconds });
+        history.push(Epoch {
+            epoch,
+            loss,
+            score,
+            validation,
+            best: better,
+            seconds,
+        });
         progress.epoch(stage, &history[history.len() - 1]);
         if patience > 0 && without_better >= patience {
             break;
@@ -117,7 +132,14 @@ mod tests {
 
     #[test]
     fn a_loss_that_is_no_number_is_an_error() {
-        let error = keep_best(&mut 0, Stage::Ranker, 5, 2, &mut (), |_, _| Ok((f64::NAN, 0.0, BTreeMap::new())));
-        assert!(error.unwrap_err().to_string().contains("loss of the ranker is NaN in epoch 1"));
+        let error = keep_best(&mut 0, Stage::Ranker, 5, 2, &mut (), |_, _| {
+            Ok((f64::NAN, 0.0, BTreeMap::new()))
+        });
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("loss of the ranker is NaN in epoch 1")
+        );
     }
 }

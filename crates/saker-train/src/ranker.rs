@@ -13,7 +13,8 @@ use crate::Error;
 use crate::data::{Categorical, Dataset, OUT_OF_VOCABULARY, Split};
 use crate::evaluate::{Held, list_metrics, ranked_lists};
 use crate::layers::{
-    Codes, Dense, DenseLeaves, Embedding, dense_stack, embed, host, matrix, pretrained_at, stack, update_embeddings,
+    Codes, Dense, DenseLeaves, Embedding, dense_stack, embed, host, matrix, pretrained_at, stack,
+    update_embeddings,
 };
 use crate::parameter::{Parameter, RowUpdates, Step};
 use crate::progress::{Epoch, Progress, Stage, keep_best};
@@ -66,10 +67,16 @@ impl Ranker {
             })
             .collect();
         let tables = [&data.users, &data.context, &data.items];
-        let continuous: Vec<String> =
-            tables.iter().flat_map(|table| &table.continuous).map(|column| column.name.clone()).collect();
-        let pretrained: Vec<(String, Dense)> =
-            data.pretrained.iter().map(|table| (table.name.clone(), Dense::new(table.dim, dim, &mut rng))).collect();
+        let continuous: Vec<String> = tables
+            .iter()
+            .flat_map(|table| &table.continuous)
+            .map(|column| column.name.clone())
+            .collect();
+        let pretrained: Vec<(String, Dense)> = data
+            .pretrained
+            .iter()
+            .map(|table| (table.name.clone(), Dense::new(table.dim, dim, &mut rng)))
+            .collect();
         let bottom = match continuous.len() {
             0 => Vec::new(),
             inputs => dense_stack(inputs, &sizes.bottom_layers, &mut rng),
@@ -78,7 +85,14 @@ impl Ranker {
         let inputs = pairs(vectors).len() + if bottom.is_empty() { 0 } else { dim };
         let widths: Vec<usize> = sizes.top_layers.iter().copied().chain([1]).collect();
         let top = dense_stack(inputs, &widths, &mut rng);
-        Self { embeddings, continuous, pretrained, bottom, top, dim }
+        Self {
+            embeddings,
+            continuous,
+            pretrained,
+            bottom,
+            top,
+            dim,
+        }
     }
 
     /// Starts from what retrieval has learned: the embeddings of the user's and the item's id become their towers'
@@ -90,12 +104,21 @@ impl Ranker {
             return false;
         }
         let sides = [
-            (data.users.category(&data.user_id), towers.user_vectors(data)),
-            (data.items.category(&data.item_id), towers.item_vectors(data)),
+            (
+                data.users.category(&data.user_id),
+                towers.user_vectors(data),
+            ),
+            (
+                data.items.category(&data.item_id),
+                towers.item_vectors(data),
+            ),
         ];
         for (column, vectors) in sides {
             let Some(column) = column else { continue };
-            let Some(embedding) = self.embeddings.iter_mut().find(|of| of.name == column.name) else { continue };
+            let Some(embedding) = self.embeddings.iter_mut().find(|of| of.name == column.name)
+            else {
+                continue;
+            };
             for (&code, vector) in column.codes.iter().zip(vectors.chunks_exact(dim)) {
                 if code > OUT_OF_VOCABULARY {
                     embedding.table.values[code as usize * dim..][..dim].copy_from_slice(vector);
@@ -111,11 +134,23 @@ impl Ranker {
     }
 
     fn leaves(&self, rows: &Rows, device: &Device) -> Leaves {
-        let embedded = matrix(embed(&self.embeddings, &rows.codes, rows.count), rows.count, device);
+        let embedded = matrix(
+            embed(&self.embeddings, &rows.codes, rows.count),
+            rows.count,
+            device,
+        );
         let leaves = |layers: &[Dense]| layers.iter().map(|layer| layer.leaves(device)).collect();
         Leaves {
-            embedded: if device.is_autodiff() { embedded.require_grad() } else { embedded },
-            pretrained: self.pretrained.iter().map(|(_, layer)| layer.leaves(device)).collect(),
+            embedded: if device.is_autodiff() {
+                embedded.require_grad()
+            } else {
+                embedded
+            },
+            pretrained: self
+                .pretrained
+                .iter()
+                .map(|(_, layer)| layer.leaves(device))
+                .collect(),
             bottom: leaves(&self.bottom),
             top: leaves(&self.top),
         }
@@ -128,11 +163,19 @@ impl Ranker {
         for (projection, values) in leaves.pretrained.iter().zip(&rows.pretrained) {
             parts.push(projection.forward(matrix(values.clone(), count, device)));
         }
-        let bottom = (!leaves.bottom.is_empty())
-            .then(|| stack(&leaves.bottom, matrix(rows.continuous.clone(), count, device), true));
+        let bottom = (!leaves.bottom.is_empty()).then(|| {
+            stack(
+                &leaves.bottom,
+                matrix(rows.continuous.clone(), count, device),
+                true,
+            )
+        });
         parts.extend(bottom.clone());
         let stacked = Tensor::cat(parts, 1).reshape([count, vectors, dim]);
-        let products = stacked.clone().matmul(stacked.swap_dims(1, 2)).reshape([count, vectors * vectors]);
+        let products = stacked
+            .clone()
+            .matmul(stacked.swap_dims(1, 2))
+            .reshape([count, vectors * vectors]);
         let pairs: Vec<i64> = pairs(vectors);
         let number = pairs.len();
         let pairs = Tensor::<1, Int>::from_data(TensorData::new(pairs, [number]), device);
@@ -149,7 +192,11 @@ impl Ranker {
             .chunks(CHUNK)
             .flat_map(|chunk| {
                 let rows = rows(data, chunk);
-                host(activation::sigmoid(self.forward(&self.leaves(&rows, &device), &rows, &device)))
+                host(activation::sigmoid(self.forward(
+                    &self.leaves(&rows, &device),
+                    &rows,
+                    &device,
+                )))
             })
             .collect()
     }
@@ -178,14 +225,21 @@ impl Ranker {
         let mut step = |model: &mut Self, batch: &[u32], rng: &mut StdRng| -> f64 {
             number += 1;
             let rate = learning_rate(schedule.warmup_steps, number);
-            let (mut requests, mut labels, mut weights, mut hidden) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let (mut requests, mut labels, mut weights, mut hidden) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             for &row in batch {
                 let user = data.interactions.user[row as usize];
                 // A positive and its negatives are one request: the same is hidden in all of them.
                 let mask = masks.draw(rng);
-                let items = std::iter::once(Some(data.interactions.item[row as usize]))
-                    .chain((0..schedule.negatives).map(|_| negatives.draw(user, rng)).collect::<Vec<_>>());
-                for (place, item) in items.enumerate().filter_map(|(place, item)| Some((place, item?))) {
+                let items = std::iter::once(Some(data.interactions.item[row as usize])).chain(
+                    (0..schedule.negatives)
+                        .map(|_| negatives.draw(user, rng))
+                        .collect::<Vec<_>>(),
+                );
+                for (place, item) in items
+                    .enumerate()
+                    .filter_map(|(place, item)| Some((place, item?)))
+                {
                     requests.push((user, row, item));
                     labels.push(if place == 0 { 1.0 } else { 0.0 });
                     weights.push(positives.weight(row));
@@ -195,18 +249,40 @@ impl Ranker {
             let mut rows = rows(data, &requests);
             let of_user = data.users.categorical.len();
             for (place, (users, context)) in hidden.iter().enumerate() {
-                users.iter().for_each(|&column| rows.codes[column][place] = OUT_OF_VOCABULARY);
-                context.iter().for_each(|&column| rows.codes[of_user + column][place] = OUT_OF_VOCABULARY);
+                users
+                    .iter()
+                    .for_each(|&column| rows.codes[column][place] = OUT_OF_VOCABULARY);
+                context
+                    .iter()
+                    .for_each(|&column| rows.codes[of_user + column][place] = OUT_OF_VOCABULARY);
             }
             let leaves = model.leaves(&rows, &device);
-            let loss = cross_entropy(model.forward(&leaves, &rows, &device), &labels, &weights, &device);
+            let loss = cross_entropy(
+                model.forward(&leaves, &rows, &device),
+                &labels,
+                &weights,
+                &device,
+            );
             let value = f64::from(loss.clone().into_scalar::<f32>());
             let mut gradients = loss.backward();
-            let dense = Step { number, rate: rate * schedule.learning_rate, decay: 0.0 };
-            let embedding =
-                Step { number, rate: rate * schedule.embedding_learning_rate, decay: schedule.weight_decay };
+            let dense = Step {
+                number,
+                rate: rate * schedule.learning_rate,
+                decay: 0.0,
+            };
+            let embedding = Step {
+                number,
+                rate: rate * schedule.embedding_learning_rate,
+                decay: schedule.weight_decay,
+            };
             if let Some(gradient) = leaves.embedded.grad_remove(&mut gradients) {
-                update_embeddings(&mut model.embeddings, &rows.codes, &host(gradient), &mut updates, embedding);
+                update_embeddings(
+                    &mut model.embeddings,
+                    &rows.codes,
+                    &host(gradient),
+                    &mut updates,
+                    embedding,
+                );
             }
             for ((_, layer), leaves) in model.pretrained.iter_mut().zip(&leaves.pretrained) {
                 layer.update(leaves, &mut gradients, dense);
@@ -219,33 +295,59 @@ impl Ranker {
             }
             value
         };
-        keep_best(self, Stage::Ranker, schedule.epochs, schedule.patience, progress, |model, report| {
-            let batches = positives.batches(schedule.batch_size, &mut rng);
-            let mut total = 0.0;
-            for (done, batch) in batches.iter().enumerate() {
-                total += step(model, batch, &mut rng);
-                report(done + 1, batches.len())?;
-            }
-            let lists = ranked_lists(model, data, &held, candidates);
-            let metrics =
-                list_metrics(&held, |user| lists[user].iter().map(|&(item, _)| item).collect::<Vec<_>>().into());
-            Ok((total / batches.len() as f64, metrics.ndcg_10, metrics.into()))
-        })
+        keep_best(
+            self,
+            Stage::Ranker,
+            schedule.epochs,
+            schedule.patience,
+            progress,
+            |model, report| {
+                let batches = positives.batches(schedule.batch_size, &mut rng);
+                let mut total = 0.0;
+                for (done, batch) in batches.iter().enumerate() {
+                    total += step(model, batch, &mut rng);
+                    report(done + 1, batches.len())?;
+                }
+                let lists = ranked_lists(model, data, &held, candidates);
+                let metrics = list_metrics(&held, |user| {
+                    lists[user]
+                        .iter()
+                        .map(|&(item, _)| item)
+                        .collect::<Vec<_>>()
+                        .into()
+                });
+                Ok((
+                    total / batches.len() as f64,
+                    metrics.ndcg_10,
+                    metrics.into(),
+                ))
+            },
+        )
     }
 }
 
 /// The categorical features: user, context, item.
 fn categorical(data: &Dataset) -> impl Iterator<Item = &Categorical> {
-    [&data.users, &data.context, &data.items].into_iter().flat_map(|table| &table.categorical)
+    [&data.users, &data.context, &data.items]
+        .into_iter()
+        .flat_map(|table| &table.categorical)
 }
 
 fn rows(data: &Dataset, requests: &[Request]) -> Rows {
-    let parts: [(&crate::data::Table, fn(&Request) -> u32); 3] =
-        [(&data.users, |r| r.0), (&data.context, |r| r.1), (&data.items, |r| r.2)];
+    let parts: [(&crate::data::Table, fn(&Request) -> u32); 3] = [
+        (&data.users, |r| r.0),
+        (&data.context, |r| r.1),
+        (&data.items, |r| r.2),
+    ];
     let codes = parts
         .iter()
         .flat_map(|(table, row)| table.categorical.iter().map(move |column| (column, row)))
-        .map(|(column, row)| requests.iter().map(|request| column.codes[row(request) as usize]).collect())
+        .map(|(column, row)| {
+            requests
+                .iter()
+                .map(|request| column.codes[row(request) as usize])
+                .collect()
+        })
         .collect();
     let columns: Vec<_> = parts
         .iter()
@@ -253,11 +355,27 @@ fn rows(data: &Dataset, requests: &[Request]) -> Rows {
         .collect();
     let continuous = requests
         .iter()
-        .flat_map(|request| columns.iter().map(move |(column, row)| column.values[row(request) as usize]))
+        .flat_map(|request| {
+            columns
+                .iter()
+                .map(move |(column, row)| column.values[row(request) as usize])
+        })
         .collect();
-    let ids: Vec<i32> = requests.iter().map(|request| data.item_codes()[request.2 as usize]).collect();
-    let pretrained = data.pretrained.iter().map(|table| pretrained_at(table, &ids)).collect();
-    Rows { count: requests.len(), codes, continuous, pretrained }
+    let ids: Vec<i32> = requests
+        .iter()
+        .map(|request| data.item_codes()[request.2 as usize])
+        .collect();
+    let pretrained = data
+        .pretrained
+        .iter()
+        .map(|table| pretrained_at(table, &ids))
+        .collect();
+    Rows {
+        count: requests.len(),
+        codes,
+        continuous,
+        pretrained,
+    }
 }
 
 /// The dot products are divided by the square root of the width, so that they start near 0 at any width.
@@ -267,7 +385,9 @@ pub(crate) fn scale(dim: usize) -> f32 {
 
 /// Places of the pairs (i, j), j < i, in a flattened `[vectors, vectors]` matrix.
 pub(crate) fn pairs(vectors: usize) -> Vec<i64> {
-    (0..vectors).flat_map(|i| (0..i).map(move |j| (i * vectors + j) as i64)).collect()
+    (0..vectors)
+        .flat_map(|i| (0..i).map(move |j| (i * vectors + j) as i64))
+        .collect()
 }
 
 /// Weighted mean of the binary cross-entropy in nats.

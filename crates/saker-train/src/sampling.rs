@@ -13,7 +13,11 @@ use crate::layers::Codes;
 
 /// Share of the step size in this step: grows from 0 over `warmup` steps.
 pub(crate) fn learning_rate(warmup: usize, number: i32) -> f32 {
-    if warmup == 0 { 1.0 } else { (number as f32 / warmup as f32).min(1.0) }
+    if warmup == 0 {
+        1.0
+    } else {
+        (number as f32 / warmup as f32).min(1.0)
+    }
 }
 
 /// The positive training interactions and their weights.
@@ -30,8 +34,9 @@ impl Positives {
         for of_user in data.positives(Split::Train) {
             for (place, &row) in of_user.iter().enumerate() {
                 let age = 1.0 - (place + 1) as f32 / of_user.len() as f32;
-                weights[row as usize] =
-                    training.recency.map_or(1.0, |recency| (-age / recency).exp() + training.recency_floor);
+                weights[row as usize] = training.recency.map_or(1.0, |recency| {
+                    (-age / recency).exp() + training.recency_floor
+                });
             }
             rows.extend(of_user);
         }
@@ -52,7 +57,10 @@ impl Positives {
     pub(crate) fn batches(&self, size: usize, rng: &mut StdRng) -> Vec<Vec<u32>> {
         let mut rows = self.rows.clone();
         rows.shuffle(rng);
-        rows.chunks(size).filter(|batch| batch.len() > 1).map(<[u32]>::to_vec).collect()
+        rows.chunks(size)
+            .filter(|batch| batch.len() > 1)
+            .map(<[u32]>::to_vec)
+            .collect()
     }
 
     /// Logarithm of the probability that a row drawn from these is of the item: `[items]`.
@@ -61,7 +69,10 @@ impl Positives {
         for &row in &self.rows {
             counts[data.interactions.item[row as usize] as usize] += 1;
         }
-        counts.iter().map(|&count| (count.max(1) as f32 / self.rows.len() as f32).ln()).collect()
+        counts
+            .iter()
+            .map(|&count| (count.max(1) as f32 / self.rows.len() as f32).ln())
+            .collect()
     }
 }
 
@@ -73,13 +84,19 @@ pub(crate) struct Masks {
 
 impl Masks {
     pub(crate) fn new(data: &Dataset, training: &Training) -> Result<Self, Error> {
-        let find = |columns: &[Categorical], name: &str| columns.iter().position(|column| column.name == name);
+        let find = |columns: &[Categorical], name: &str| {
+            columns.iter().position(|column| column.name == name)
+        };
         let (users, context) = (&data.users.categorical, &data.context.categorical);
         if training.mask.is_empty() {
             const RATE: f32 = 0.05;
-            let unknown = (0..users.len()).filter(|&column| users[column].cold_start == OUT_OF_VOCABULARY).collect();
+            let unknown = (0..users.len())
+                .filter(|&column| users[column].cold_start == OUT_OF_VOCABULARY)
+                .collect();
             let mut masks = vec![(RATE, unknown, Vec::new())];
-            masks.extend(find(context, "device_type").map(|column| (RATE, Vec::new(), vec![column])));
+            masks.extend(
+                find(context, "device_type").map(|column| (RATE, Vec::new(), vec![column])),
+            );
             return Ok(Self { masks });
         }
         let masks = training
@@ -112,8 +129,13 @@ impl Masks {
     pub(crate) fn hide_user(&self, users: &mut Codes, rng: &mut StdRng) {
         let rows = users.first().map_or(0, Vec::len);
         for (rate, columns, _) in self.masks.iter().filter(|mask| !mask.1.is_empty()) {
-            for row in (0..rows).filter(|_| rng.random::<f32>() < *rate).collect::<Vec<_>>() {
-                columns.iter().for_each(|&column| users[column][row] = OUT_OF_VOCABULARY);
+            for row in (0..rows)
+                .filter(|_| rng.random::<f32>() < *rate)
+                .collect::<Vec<_>>()
+            {
+                columns
+                    .iter()
+                    .for_each(|&column| users[column][row] = OUT_OF_VOCABULARY);
             }
         }
     }
@@ -142,22 +164,41 @@ pub(crate) struct Negatives {
 
 impl Negatives {
     pub(crate) fn new(data: &Dataset, candidates: &[Vec<u32>], hard_share: f32) -> Self {
-        let met: Vec<HashSet<u32>> =
-            data.history(Split::Train).into_iter().map(|history| history.into_iter().collect()).collect();
+        let met: Vec<HashSet<u32>> = data
+            .history(Split::Train)
+            .into_iter()
+            .map(|history| history.into_iter().collect())
+            .collect();
         let hard = candidates
             .iter()
             .zip(&met)
-            .map(|(candidates, met)| candidates.iter().copied().filter(|item| !met.contains(item)).collect())
+            .map(|(candidates, met)| {
+                candidates
+                    .iter()
+                    .copied()
+                    .filter(|item| !met.contains(item))
+                    .collect()
+            })
             .collect();
         let known = data.in_vocabulary();
-        let catalogue = (0..data.items.rows as u32).filter(|&item| known[item as usize]).collect();
-        Self { catalogue, hard, met, hard_share }
+        let catalogue = (0..data.items.rows as u32)
+            .filter(|&item| known[item as usize])
+            .collect();
+        Self {
+            catalogue,
+            hard,
+            met,
+            hard_share,
+        }
     }
 
     /// An item that the user has not met in the training data.
     pub(crate) fn draw(&self, user: u32, rng: &mut StdRng) -> Option<u32> {
         const TRIES: usize = 100;
-        let hard = self.hard.get(user as usize).filter(|items| !items.is_empty());
+        let hard = self
+            .hard
+            .get(user as usize)
+            .filter(|items| !items.is_empty());
         if let Some(items) = hard
             && rng.random::<f32>() < self.hard_share
         {

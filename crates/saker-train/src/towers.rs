@@ -13,8 +13,8 @@ use crate::Error;
 use crate::data::{Dataset, Split, Table};
 use crate::evaluate::{Held, retrieval_metrics, top_k};
 use crate::layers::{
-    Codes, Dense, DenseLeaves, Embedding, codes_at, continuous_at, dense_stack, embed, embedding_width, host, matrix,
-    pretrained_at, stack, update_embeddings,
+    Codes, Dense, DenseLeaves, Embedding, codes_at, continuous_at, dense_stack, embed,
+    embedding_width, host, matrix, pretrained_at, stack, update_embeddings,
 };
 use crate::parameter::{Parameter, RowUpdates, Step};
 use crate::progress::{Epoch, Progress, Stage, keep_best};
@@ -62,18 +62,34 @@ impl Tower {
                 ),
             })
             .collect();
-        let continuous: Vec<String> = table.continuous.iter().map(|column| column.name.clone()).collect();
-        let projection =
-            (!continuous.is_empty()).then(|| Dense::new(continuous.len(), sizes.continuous_projection, rng));
+        let continuous: Vec<String> = table
+            .continuous
+            .iter()
+            .map(|column| column.name.clone())
+            .collect();
+        let projection = (!continuous.is_empty())
+            .then(|| Dense::new(continuous.len(), sizes.continuous_projection, rng));
         let pretrained: Vec<(String, Dense)> = pretrained
             .iter()
-            .map(|(name, dim)| (name.clone(), Dense::new(*dim, sizes.pretrained_projection, rng)))
+            .map(|(name, dim)| {
+                (
+                    name.clone(),
+                    Dense::new(*dim, sizes.pretrained_projection, rng),
+                )
+            })
             .collect();
         let width = embedding_width(&embeddings)
             + projection.as_ref().map_or(0, |layer| layer.weight.columns)
             + pretrained.len() * sizes.pretrained_projection;
         let layers = dense_stack(width, &sizes.layers, rng);
-        Self { embeddings, continuous, projection, pretrained, layers, normalize: sizes.normalize }
+        Self {
+            embeddings,
+            continuous,
+            projection,
+            pretrained,
+            layers,
+            normalize: sizes.normalize,
+        }
     }
 
     /// Width of the vectors.
@@ -82,12 +98,28 @@ impl Tower {
     }
 
     fn leaves(&self, rows: &Rows, device: &Device) -> Leaves {
-        let embedded = matrix(embed(&self.embeddings, &rows.codes, rows.count), rows.count, device);
+        let embedded = matrix(
+            embed(&self.embeddings, &rows.codes, rows.count),
+            rows.count,
+            device,
+        );
         Leaves {
-            embedded: if device.is_autodiff() { embedded.require_grad() } else { embedded },
+            embedded: if device.is_autodiff() {
+                embedded.require_grad()
+            } else {
+                embedded
+            },
             projection: self.projection.as_ref().map(|layer| layer.leaves(device)),
-            pretrained: self.pretrained.iter().map(|(_, layer)| layer.leaves(device)).collect(),
-            layers: self.layers.iter().map(|layer| layer.leaves(device)).collect(),
+            pretrained: self
+                .pretrained
+                .iter()
+                .map(|(_, layer)| layer.leaves(device))
+                .collect(),
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.leaves(device))
+                .collect(),
         }
     }
 
@@ -104,7 +136,10 @@ impl Tower {
         if !self.normalize {
             return output;
         }
-        let norm = (output.clone() * output.clone()).sum_dim(1).sqrt().clamp_min(1e-12);
+        let norm = (output.clone() * output.clone())
+            .sum_dim(1)
+            .sqrt()
+            .clamp_min(1e-12);
         output / norm
     }
 
@@ -118,7 +153,13 @@ impl Tower {
         embedding: Step,
     ) {
         if let Some(gradient) = leaves.embedded.grad_remove(gradients) {
-            update_embeddings(&mut self.embeddings, &rows.codes, &host(gradient), updates, embedding);
+            update_embeddings(
+                &mut self.embeddings,
+                &rows.codes,
+                &host(gradient),
+                updates,
+                embedding,
+            );
         }
         if let (Some(layer), Some(leaves)) = (&mut self.projection, &leaves.projection) {
             layer.update(leaves, gradients, dense);
@@ -157,8 +198,11 @@ impl Towers {
     /// Towers of these sizes for the features of `data`, not trained yet.
     pub fn new(sizes: &Sizes, data: &Dataset, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let pretrained: Vec<(String, usize)> =
-            data.pretrained.iter().map(|table| (table.name.clone(), table.dim)).collect();
+        let pretrained: Vec<(String, usize)> = data
+            .pretrained
+            .iter()
+            .map(|table| (table.name.clone(), table.dim))
+            .collect();
         Self {
             query: Tower::new(sizes, &data.users, &[], &mut rng),
             candidate: Tower::new(sizes, &data.items, &pretrained, &mut rng),
@@ -167,12 +211,14 @@ impl Towers {
 
     /// Vectors of all users: `[users, dim]`, row-major.
     pub fn user_vectors(&self, data: &Dataset) -> Vec<f32> {
-        self.query.vectors(|rows| user_rows(data, rows), data.users.rows)
+        self.query
+            .vectors(|rows| user_rows(data, rows), data.users.rows)
     }
 
     /// Vectors of all items: `[items, dim]`, row-major.
     pub fn item_vectors(&self, data: &Dataset) -> Vec<f32> {
-        self.candidate.vectors(|rows| item_rows(data, rows), data.items.rows)
+        self.candidate
+            .vectors(|rows| item_rows(data, rows), data.items.rows)
     }
 
     /// The `k` items of the catalogue with the largest inner product for every user, best first; nothing is left out
@@ -180,7 +226,10 @@ impl Towers {
     pub fn retrieve(&self, data: &Dataset, k: usize) -> Vec<Vec<u32>> {
         let scores = self.scores(data);
         let catalogue = data.in_vocabulary();
-        scores.chunks_exact(data.items.rows.max(1)).map(|scores| top_k(scores, k, |item| catalogue[item])).collect()
+        scores
+            .chunks_exact(data.items.rows.max(1))
+            .map(|scores| top_k(scores, k, |item| catalogue[item]))
+            .collect()
     }
 
     /// Inner products of all users and items: `[users, items]`, row-major.
@@ -215,8 +264,14 @@ impl Towers {
         let mut step = |model: &mut Self, batch: &[u32], rng: &mut StdRng| -> f64 {
             number += 1;
             let rate = learning_rate(schedule.warmup_steps, number);
-            let users: Vec<u32> = batch.iter().map(|&row| data.interactions.user[row as usize]).collect();
-            let items: Vec<u32> = batch.iter().map(|&row| data.interactions.item[row as usize]).collect();
+            let users: Vec<u32> = batch
+                .iter()
+                .map(|&row| data.interactions.user[row as usize])
+                .collect();
+            let items: Vec<u32> = batch
+                .iter()
+                .map(|&row| data.interactions.item[row as usize])
+                .collect();
             let weights: Vec<f32> = batch.iter().map(|&row| positives.weight(row)).collect();
             let mut queries = user_rows(data, &users);
             masks.hide_user(&mut queries.codes, rng);
@@ -224,27 +279,69 @@ impl Towers {
             let query_leaves = model.query.leaves(&queries, &device);
             let candidate_leaves = model.candidate.leaves(&candidates, &device);
             let query = model.query.forward(&query_leaves, &queries, &device);
-            let candidate = model.candidate.forward(&candidate_leaves, &candidates, &device);
-            let loss = in_batch_softmax(query, candidate, &items, &weights, &log_q, sizes.temperature, &device);
+            let candidate = model
+                .candidate
+                .forward(&candidate_leaves, &candidates, &device);
+            let loss = in_batch_softmax(
+                query,
+                candidate,
+                &items,
+                &weights,
+                &log_q,
+                sizes.temperature,
+                &device,
+            );
             let value = f64::from(loss.clone().into_scalar::<f32>());
             let mut gradients = loss.backward();
-            let dense = Step { number, rate: rate * schedule.learning_rate, decay: 0.0 };
-            let embedding =
-                Step { number, rate: rate * schedule.embedding_learning_rate, decay: schedule.weight_decay };
-            model.query.update(&query_leaves, &queries, &mut gradients, &mut updates, dense, embedding);
-            model.candidate.update(&candidate_leaves, &candidates, &mut gradients, &mut updates, dense, embedding);
+            let dense = Step {
+                number,
+                rate: rate * schedule.learning_rate,
+                decay: 0.0,
+            };
+            let embedding = Step {
+                number,
+                rate: rate * schedule.embedding_learning_rate,
+                decay: schedule.weight_decay,
+            };
+            model.query.update(
+                &query_leaves,
+                &queries,
+                &mut gradients,
+                &mut updates,
+                dense,
+                embedding,
+            );
+            model.candidate.update(
+                &candidate_leaves,
+                &candidates,
+                &mut gradients,
+                &mut updates,
+                dense,
+                embedding,
+            );
             value
         };
-        keep_best(self, Stage::Towers, schedule.epochs, schedule.patience, progress, |model, report| {
-            let batches = positives.batches(schedule.batch_size, &mut rng);
-            let mut total = 0.0;
-            for (done, batch) in batches.iter().enumerate() {
-                total += step(model, batch, &mut rng);
-                report(done + 1, batches.len())?;
-            }
-            let metrics = retrieval_metrics(&model.scores(data), data, &held);
-            Ok((total / batches.len() as f64, metrics.recall_100 + 1e-3 * metrics.ndcg_10, metrics.into()))
-        })
+        keep_best(
+            self,
+            Stage::Towers,
+            schedule.epochs,
+            schedule.patience,
+            progress,
+            |model, report| {
+                let batches = positives.batches(schedule.batch_size, &mut rng);
+                let mut total = 0.0;
+                for (done, batch) in batches.iter().enumerate() {
+                    total += step(model, batch, &mut rng);
+                    report(done + 1, batches.len())?;
+                }
+                let metrics = retrieval_metrics(&model.scores(data), data, &held);
+                Ok((
+                    total / batches.len() as f64,
+                    metrics.recall_100 + 1e-3 * metrics.ndcg_10,
+                    metrics.into(),
+                ))
+            },
+        )
     }
 }
 
@@ -258,12 +355,19 @@ fn user_rows(data: &Dataset, rows: &[u32]) -> Rows {
 }
 
 fn item_rows(data: &Dataset, rows: &[u32]) -> Rows {
-    let ids: Vec<i32> = rows.iter().map(|&row| data.item_codes()[row as usize]).collect();
+    let ids: Vec<i32> = rows
+        .iter()
+        .map(|&row| data.item_codes()[row as usize])
+        .collect();
     Rows {
         count: rows.len(),
         codes: codes_at(data.items.categorical.iter(), rows),
         continuous: continuous_at(&data.items.continuous, rows),
-        pretrained: data.pretrained.iter().map(|table| pretrained_at(table, &ids)).collect(),
+        pretrained: data
+            .pretrained
+            .iter()
+            .map(|table| pretrained_at(table, &ids))
+            .collect(),
     }
 }
 
@@ -282,12 +386,20 @@ fn in_batch_softmax(
     let mut offsets = Vec::with_capacity(rows * rows);
     for (row, own) in items.iter().enumerate() {
         offsets.extend(items.iter().enumerate().map(|(column, item)| {
-            if row != column && own == item { -1e9 } else { -log_q[*item as usize] }
+            if row != column && own == item {
+                -1e9
+            } else {
+                -log_q[*item as usize]
+            }
         }));
     }
     let own_offsets: Vec<f32> = items.iter().map(|&item| -log_q[item as usize]).collect();
     let total: f32 = weights.iter().sum();
-    let weights = matrix(weights.iter().map(|weight| weight / total).collect(), rows, device);
+    let weights = matrix(
+        weights.iter().map(|weight| weight / total).collect(),
+        rows,
+        device,
+    );
     let query = query / temperature;
     let own = (query.clone() * candidate.clone()).sum_dim(1) + matrix(own_offsets, rows, device);
     let logits = query.matmul(candidate.transpose()) + matrix(offsets, rows, device);

@@ -15,10 +15,18 @@ use saker_train::towers::Towers;
 fn environment() -> ort::environment::Environment {
     let cache = || std::env::var_os("SAKER_CACHE").map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/saker");
-    let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).unwrap_or_else(|| {
-        cache().unwrap_or_else(home).join("runtime/onnxruntime/libonnxruntime.so")
-    });
-    assert!(library.exists(), "{} is missing; `scripts/install` puts it there", library.display());
+    let library = std::env::var_os("ORT_DYLIB_PATH")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            cache()
+                .unwrap_or_else(home)
+                .join("runtime/onnxruntime/libonnxruntime.so")
+        });
+    assert!(
+        library.exists(),
+        "{} is missing; `scripts/install` puts it there",
+        library.display()
+    );
     ort::init_from(&library).unwrap().build().unwrap()
 }
 
@@ -28,11 +36,17 @@ fn table(table: &Table, rows: &[usize]) -> Inputs {
     let count = rows.len();
     let codes = table.categorical.iter().map(|column| {
         let values: Vec<i32> = rows.iter().map(|&row| column.codes[row]).collect();
-        (column.name.clone(), Tensor::from_array(([count], values)).unwrap().into())
+        (
+            column.name.clone(),
+            Tensor::from_array(([count], values)).unwrap().into(),
+        )
     });
     let numbers = table.continuous.iter().map(|column| {
         let values: Vec<f32> = rows.iter().map(|&row| column.values[row]).collect();
-        (column.name.clone(), Tensor::from_array(([count], values)).unwrap().into())
+        (
+            column.name.clone(),
+            Tensor::from_array(([count], values)).unwrap().into(),
+        )
     });
     codes.chain(numbers).collect()
 }
@@ -46,7 +60,12 @@ fn pretrained(data: &Dataset, items: &[usize]) -> Inputs {
                 table.values[code * table.dim..][..table.dim].to_vec()
             })
             .collect();
-        (table.name.clone(), Tensor::from_array(([items.len(), table.dim], values)).unwrap().into())
+        (
+            table.name.clone(),
+            Tensor::from_array(([items.len(), table.dim], values))
+                .unwrap()
+                .into(),
+        )
     };
     data.pretrained.iter().map(of).collect()
 }
@@ -68,26 +87,43 @@ fn assert_close(a: &[f32], b: &[f32]) {
 #[test]
 fn onnx_runtime_answers_what_was_trained() {
     let environment = environment();
-    let open = |bytes: &[u8]| Session::builder(&environment).unwrap().commit_from_memory(bytes).unwrap();
+    let open = |bytes: &[u8]| {
+        Session::builder(&environment)
+            .unwrap()
+            .commit_from_memory(bytes)
+            .unwrap()
+    };
     let data = dataset();
     let (mut tower_sizes, ranker_sizes) = sizes();
     let training = training();
     for normalize in [false, true] {
         tower_sizes.normalize = normalize;
         let mut towers = Towers::new(&tower_sizes, &data, 1);
-        towers.train(&data, &tower_sizes, &training, &mut ()).unwrap();
+        towers
+            .train(&data, &tower_sizes, &training, &mut ())
+            .unwrap();
 
         let users: Vec<usize> = (0..USERS).collect();
         let model = onnx::set_release(&onnx::tower(&towers.query, "query_tower"), "r-1").unwrap();
         let mut session = open(&model);
-        assert_eq!(session.metadata().unwrap().custom(onnx::RELEASE_KEY).as_deref(), Some("r-1"));
+        assert_eq!(
+            session
+                .metadata()
+                .unwrap()
+                .custom(onnx::RELEASE_KEY)
+                .as_deref(),
+            Some("r-1")
+        );
         let (shape, vectors) = run(&mut session, table(&data.users, &users), onnx::TOWER_OUTPUT);
         assert_eq!(shape, [USERS as i64, 8]);
         assert_close(&vectors, &towers.user_vectors(&data));
 
         let items: Vec<usize> = (0..ITEMS).collect();
         let mut session = open(&onnx::tower(&towers.candidate, "candidate_tower"));
-        let inputs = [table(&data.items, &items), pretrained(&data, &items)].into_iter().flatten().collect();
+        let inputs = [table(&data.items, &items), pretrained(&data, &items)]
+            .into_iter()
+            .flatten()
+            .collect();
         let (_, vectors) = run(&mut session, inputs, onnx::TOWER_OUTPUT);
         assert_close(&vectors, &towers.item_vectors(&data));
     }
@@ -96,9 +132,15 @@ fn onnx_runtime_answers_what_was_trained() {
     ranker.train(&data, &training, &[], &mut ()).unwrap();
     let mut session = open(&onnx::ranker(&ranker));
     for rows in [300, 1, 0] {
-        let requests: Vec<(u32, u32, u32)> =
-            (0..rows as u32).map(|i| (i % USERS as u32, i * 7, i % ITEMS as u32)).collect();
-        let of = |pick: fn(&(u32, u32, u32)) -> u32| requests.iter().map(|r| pick(r) as usize).collect::<Vec<_>>();
+        let requests: Vec<(u32, u32, u32)> = (0..rows as u32)
+            .map(|i| (i % USERS as u32, i * 7, i % ITEMS as u32))
+            .collect();
+        let of = |pick: fn(&(u32, u32, u32)) -> u32| {
+            requests
+                .iter()
+                .map(|r| pick(r) as usize)
+                .collect::<Vec<_>>()
+        };
         let items = of(|r| r.2);
         let inputs = [
             table(&data.users, &of(|r| r.0)),
@@ -106,13 +148,20 @@ fn onnx_runtime_answers_what_was_trained() {
             table(&data.items, &items),
             pretrained(&data, &items),
         ];
-        let (shape, scores) = run(&mut session, inputs.into_iter().flatten().collect(), onnx::RANKER_OUTPUT);
+        let (shape, scores) = run(
+            &mut session,
+            inputs.into_iter().flatten().collect(),
+            onnx::RANKER_OUTPUT,
+        );
         assert_eq!(shape, [rows as i64, 1]);
         assert_close(&scores, &ranker.scores(&data, &requests));
     }
 
     // A code beyond the table is refused by ONNX Runtime; memory is never read out of bounds.
-    let mut query = open(&onnx::tower(&Towers::new(&tower_sizes, &data, 1).query, "query_tower"));
+    let mut query = open(&onnx::tower(
+        &Towers::new(&tower_sizes, &data, 1).query,
+        "query_tower",
+    ));
     let mut inputs = table(&data.users, &[0]);
     inputs[0].1 = Tensor::from_array(([1], vec![i32::MAX])).unwrap().into();
     assert!(query.run(inputs).is_err());

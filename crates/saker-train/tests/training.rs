@@ -15,10 +15,14 @@ fn train(data: &Dataset) -> (Towers, Ranker) {
     let (towers_sizes, ranker_sizes) = sizes();
     let training = training();
     let mut towers = Towers::new(&towers_sizes, data, training.seed);
-    let history = towers.train(data, &towers_sizes, &training, &mut ()).unwrap();
+    let history = towers
+        .train(data, &towers_sizes, &training, &mut ())
+        .unwrap();
     assert!(history[history.len() - 1].loss < history[0].loss);
     let mut ranker = Ranker::new(&ranker_sizes, data, training.seed);
-    let history = ranker.train(data, &training, &towers.retrieve(data, 30), &mut ()).unwrap();
+    let history = ranker
+        .train(data, &training, &towers.retrieve(data, 30), &mut ())
+        .unwrap();
     assert!(history[history.len() - 1].loss < history[0].loss);
     (towers, ranker)
 }
@@ -32,13 +36,36 @@ fn both_models_find_the_right_kind_of_item() {
     let right: usize = retrieved
         .iter()
         .enumerate()
-        .map(|(user, items)| items.iter().filter(|&&item| item as usize % 2 == user % 2).count())
+        .map(|(user, items)| {
+            items
+                .iter()
+                .filter(|&&item| item as usize % 2 == user % 2)
+                .count()
+        })
         .sum();
-    assert!(right > USERS * 9, "{right} of {} retrieved items are of the user's kind", USERS * 10);
-    assert!(retrieved.iter().flatten().all(|&item| item as usize != common::ITEMS - 1), "out of vocabulary");
+    assert!(
+        right > USERS * 9,
+        "{right} of {} retrieved items are of the user's kind",
+        USERS * 10
+    );
+    assert!(
+        retrieved
+            .iter()
+            .flatten()
+            .all(|&item| item as usize != common::ITEMS - 1),
+        "out of vocabulary"
+    );
 
     let evaluation = evaluate(&data, &towers, &ranker, 30, Split::Test);
-    let ndcg = |method: &str| evaluation.methods.iter().find(|of| of.method == method).unwrap().list.ndcg_10;
+    let ndcg = |method: &str| {
+        evaluation
+            .methods
+            .iter()
+            .find(|of| of.method == method)
+            .unwrap()
+            .list
+            .ndcg_10
+    };
     assert!(ndcg("retrieval") > 1.2 * ndcg("popularity"));
     assert!(ndcg("ranked list") > 1.2 * ndcg("popularity"));
 }
@@ -49,7 +76,10 @@ fn the_same_seed_gives_the_same_model() {
     let ((towers, ranker), (towers_again, ranker_again)) = (train(&data), train(&data));
     assert_eq!(towers.item_vectors(&data), towers_again.item_vectors(&data));
     let requests: Vec<_> = (0..50).map(|i| (i, i * 20, i)).collect();
-    assert_eq!(ranker.scores(&data, &requests), ranker_again.scores(&data, &requests));
+    assert_eq!(
+        ranker.scores(&data, &requests),
+        ranker_again.scores(&data, &requests)
+    );
 }
 
 #[test]
@@ -57,7 +87,10 @@ fn a_checkpoint_holds_the_model() {
     let data = dataset();
     let (mut towers, mut ranker) = train(&data);
     let folder = tempfile::tempdir().unwrap();
-    let (of_towers, of_ranker) = (folder.path().join("towers.safetensors"), folder.path().join("ranker.safetensors"));
+    let (of_towers, of_ranker) = (
+        folder.path().join("towers.safetensors"),
+        folder.path().join("ranker.safetensors"),
+    );
     towers.save(&of_towers).unwrap();
     ranker.save(&of_ranker).unwrap();
     let (towers_sizes, ranker_sizes) = sizes();
@@ -67,12 +100,21 @@ fn a_checkpoint_holds_the_model() {
     let mut loaded = Ranker::new(&ranker_sizes, &data, 99);
     loaded.load(&of_ranker).unwrap();
     let requests = [(0, 0, 0), (1, 20, 5)];
-    assert_eq!(loaded.scores(&data, &requests), ranker.scores(&data, &requests));
+    assert_eq!(
+        loaded.scores(&data, &requests),
+        ranker.scores(&data, &requests)
+    );
 
     let error = loaded.load(&of_towers).unwrap_err().to_string();
     assert!(error.contains("towers"), "{error}");
-    let other = saker_pipeline::training::Ranker { top_layers: vec![4], ..ranker_sizes };
-    let error = Ranker::new(&other, &data, 1).load(&of_ranker).unwrap_err().to_string();
+    let other = saker_pipeline::training::Ranker {
+        top_layers: vec![4],
+        ..ranker_sizes
+    };
+    let error = Ranker::new(&other, &data, 1)
+        .load(&of_ranker)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("top.0.weight"), "{error}");
 }
 
@@ -90,7 +132,9 @@ fn progress_is_told_and_can_stop() {
     let data = dataset();
     let (sizes, _) = sizes();
     let mut towers = Towers::new(&sizes, &data, 1);
-    let error = towers.train(&data, &sizes, &training(), &mut StopAfter(3)).unwrap_err();
+    let error = towers
+        .train(&data, &sizes, &training(), &mut StopAfter(3))
+        .unwrap_err();
     assert!(matches!(error, Error::Stopped));
 }
 
@@ -106,11 +150,23 @@ fn what_does_not_fit_is_named() {
     let (sizes, _) = sizes();
     let mut training = training();
     training.mask[0].features = vec!["hobby".into()];
-    let error = Towers::new(&sizes, &data, 1).train(&data, &sizes, &training, &mut ()).unwrap_err().to_string();
-    assert!(error.contains("hobby") && error.contains("user_id, gender, device_type"), "{error}");
+    let error = Towers::new(&sizes, &data, 1)
+        .train(&data, &sizes, &training, &mut ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("hobby") && error.contains("user_id, gender, device_type"),
+        "{error}"
+    );
     training.mask.clear();
     let mut data = dataset();
     data.interactions.label.fill(0.0);
-    let error = Towers::new(&sizes, &data, 1).train(&data, &sizes, &training, &mut ()).unwrap_err().to_string();
-    assert!(error.contains("0 positive training interactions"), "{error}");
+    let error = Towers::new(&sizes, &data, 1)
+        .train(&data, &sizes, &training, &mut ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("0 positive training interactions"),
+        "{error}"
+    );
 }

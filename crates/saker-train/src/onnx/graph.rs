@@ -18,7 +18,12 @@ pub(super) struct GraphBuilder {
 
 impl GraphBuilder {
     pub(super) fn new(name: &str) -> Self {
-        Self { graph: proto::Graph { name: Some(name.to_owned()), ..Default::default() } }
+        Self {
+            graph: proto::Graph {
+                name: Some(name.to_owned()),
+                ..Default::default()
+            },
+        }
     }
 
     /// An input `[N]`, or `[N, columns]`.
@@ -29,19 +34,32 @@ impl GraphBuilder {
 
     /// Names the value an output `[N, columns]`.
     pub(super) fn output(&mut self, value: Value, name: &str, columns: usize) {
-        if let Some(node) = self.graph.node.iter_mut().find(|node| node.output.first() == Some(&value)) {
+        if let Some(node) = self
+            .graph
+            .node
+            .iter_mut()
+            .find(|node| node.output.first() == Some(&value))
+        {
             node.output = vec![name.to_owned()];
         }
-        self.graph.output.push(value_info(name, FLOAT, Some(columns)));
+        self.graph
+            .output
+            .push(value_info(name, FLOAT, Some(columns)));
     }
 
     pub(super) fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.constant(name, FLOAT, dims, bytes)
     }
 
     pub(super) fn integers(&mut self, name: &str, values: &[i64]) -> Value {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.constant(name, INT64, &[values.len()], bytes)
     }
 
@@ -56,14 +74,22 @@ impl GraphBuilder {
     }
 
     /// A node whose single output is named after it.
-    pub(super) fn node(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> Value {
+    pub(super) fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> Value {
         let name = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
         self.graph.node.push(proto::Node {
             input: inputs.iter().map(|&input| input.to_owned()).collect(),
             output: vec![name.clone()],
             name: Some(name.clone()),
             op_type: Some(op.to_owned()),
-            attribute: attributes.iter().map(|(name, value)| value.proto(name)).collect(),
+            attribute: attributes
+                .iter()
+                .map(|(name, value)| value.proto(name))
+                .collect(),
         });
         name
     }
@@ -74,7 +100,10 @@ impl GraphBuilder {
             producer_name: Some("saker".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             graph: Some(self.graph),
-            opset_import: vec![proto::OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],
+            opset_import: vec![proto::OperatorSet {
+                domain: Some(String::new()),
+                version: Some(OPSET),
+            }],
             metadata_props: Vec::new(),
         }
     }
@@ -90,20 +119,41 @@ impl Attribute {
     fn proto(&self, name: &str) -> proto::Attribute {
         let name = Some(name.to_owned());
         match self {
-            Self::Int(value) => proto::Attribute { name, i: Some(*value), ints: Vec::new(), kind: Some(2) },
-            Self::Ints(values) => proto::Attribute { name, i: None, ints: values.clone(), kind: Some(7) },
+            Self::Int(value) => proto::Attribute {
+                name,
+                i: Some(*value),
+                ints: Vec::new(),
+                kind: Some(2),
+            },
+            Self::Ints(values) => proto::Attribute {
+                name,
+                i: None,
+                ints: values.clone(),
+                kind: Some(7),
+            },
         }
     }
 }
 
 fn value_info(name: &str, element: i32, columns: Option<usize>) -> proto::ValueInfo {
-    let rows = proto::Dimension { value: None, parameter: Some("N".to_owned()) };
-    let columns = columns.map(|columns| proto::Dimension { value: Some(columns as i64), parameter: None });
-    let shape = proto::Shape { dim: std::iter::once(rows).chain(columns).collect() };
+    let rows = proto::Dimension {
+        value: None,
+        parameter: Some("N".to_owned()),
+    };
+    let columns = columns.map(|columns| proto::Dimension {
+        value: Some(columns as i64),
+        parameter: None,
+    });
+    let shape = proto::Shape {
+        dim: std::iter::once(rows).chain(columns).collect(),
+    };
     proto::ValueInfo {
         name: Some(name.to_owned()),
         kind: Some(proto::Type {
-            tensor: Some(proto::TensorType { element: Some(element), shape: Some(shape) }),
+            tensor: Some(proto::TensorType {
+                element: Some(element),
+                shape: Some(shape),
+            }),
         }),
     }
 }

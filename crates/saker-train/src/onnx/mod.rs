@@ -27,16 +27,29 @@ pub fn tower(tower: &Tower, name: &str) -> Vec<u8> {
     let mut parts: Vec<Value> = embeddings(&mut graph, &tower.embeddings);
     if let Some(projection) = &tower.projection {
         let inputs = continuous(&mut graph, &tower.continuous);
-        parts.push(dense(&mut graph, "continuous_projection", projection, &inputs));
+        parts.push(dense(
+            &mut graph,
+            "continuous_projection",
+            projection,
+            &inputs,
+        ));
     }
     for (name, projection) in &tower.pretrained {
         let vectors = graph.input(name, FLOAT, Some(projection.weight.rows));
-        parts.push(dense(&mut graph, &format!("{name}_projection"), projection, &vectors));
+        parts.push(dense(
+            &mut graph,
+            &format!("{name}_projection"),
+            projection,
+            &vectors,
+        ));
     }
     let input = concat(&mut graph, &parts);
     let mut output = layers(&mut graph, "layer", &tower.layers, input, false);
     if tower.normalize {
-        let axes = [("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(1))];
+        let axes = [
+            ("axes", Attribute::Ints(vec![1])),
+            ("keepdims", Attribute::Int(1)),
+        ];
         let norm = graph.node("ReduceL2", &[&output], &axes);
         let least = graph.floats("least_norm", &[1], &[1e-12]);
         let norm = graph.node("Max", &[&norm, &least], &[]);
@@ -50,10 +63,16 @@ pub fn tower(tower: &Tower, name: &str) -> Vec<u8> {
 pub fn ranker(ranker: &Ranker) -> Vec<u8> {
     let mut graph = GraphBuilder::new("dlrm_ranking");
     let mut parts = embeddings(&mut graph, &ranker.embeddings);
-    let inputs = (!ranker.continuous.is_empty()).then(|| continuous(&mut graph, &ranker.continuous));
+    let inputs =
+        (!ranker.continuous.is_empty()).then(|| continuous(&mut graph, &ranker.continuous));
     for (name, projection) in &ranker.pretrained {
         let vectors = graph.input(name, FLOAT, Some(projection.weight.rows));
-        parts.push(dense(&mut graph, &format!("{name}_projection"), projection, &vectors));
+        parts.push(dense(
+            &mut graph,
+            &format!("{name}_projection"),
+            projection,
+            &vectors,
+        ));
     }
     let bottom = inputs.map(|inputs| layers(&mut graph, "bottom", &ranker.bottom, inputs, true));
     parts.extend(bottom.clone());
@@ -62,12 +81,20 @@ pub fn ranker(ranker: &Ranker) -> Vec<u8> {
     let stacked = concat(&mut graph, &parts);
     let shape = graph.integers("stacked_shape", &[-1, vectors as i64, ranker.dim as i64]);
     let stacked = graph.node("Reshape", &[&stacked, &shape], &[]);
-    let transposed = graph.node("Transpose", &[&stacked], &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
+    let transposed = graph.node(
+        "Transpose",
+        &[&stacked],
+        &[("perm", Attribute::Ints(vec![0, 2, 1]))],
+    );
     let products = graph.node("MatMul", &[&stacked, &transposed], &[]);
     let flat = graph.integers("products_shape", &[-1, (vectors * vectors) as i64]);
     let products = graph.node("Reshape", &[&products, &flat], &[]);
     let pairs = graph.integers("pairs", &pairs(vectors));
-    let products = graph.node("Gather", &[&products, &pairs], &[("axis", Attribute::Int(1))]);
+    let products = graph.node(
+        "Gather",
+        &[&products, &pairs],
+        &[("axis", Attribute::Int(1))],
+    );
     let factor = graph.floats("products_scale", &[1], &[scale(ranker.dim)]);
     let products = graph.node("Mul", &[&products, &factor], &[]);
     let top: Vec<Value> = std::iter::once(products).chain(bottom).collect();
@@ -85,10 +112,13 @@ pub fn ranker(ranker: &Ranker) -> Vec<u8> {
 pub fn set_release(model: &[u8], release: &str) -> Result<Vec<u8>, crate::Error> {
     let mut model = proto::Model::decode(model)
         .map_err(|error| crate::Error::Data(format!("these bytes are no ONNX model: {error}")))?;
-    model.metadata_props.retain(|property| property.key.as_deref() != Some(RELEASE_KEY));
     model
         .metadata_props
-        .push(proto::Property { key: Some(RELEASE_KEY.to_owned()), value: Some(release.to_owned()) });
+        .retain(|property| property.key.as_deref() != Some(RELEASE_KEY));
+    model.metadata_props.push(proto::Property {
+        key: Some(RELEASE_KEY.to_owned()),
+        value: Some(release.to_owned()),
+    });
     Ok(model.encode_to_vec())
 }
 
@@ -99,8 +129,11 @@ fn embeddings(graph: &mut GraphBuilder, embeddings: &[Embedding]) -> Vec<Value> 
         .map(|embedding| {
             let codes = graph.input(&embedding.name, INT32, None);
             let table = &embedding.table;
-            let weight =
-                graph.floats(&format!("{}_embedding", embedding.name), &[table.rows, table.columns], &table.values);
+            let weight = graph.floats(
+                &format!("{}_embedding", embedding.name),
+                &[table.rows, table.columns],
+                &table.values,
+            );
             graph.node("Gather", &[&weight, &codes], &[("axis", Attribute::Int(0))])
         })
         .collect()
@@ -129,12 +162,22 @@ fn concat(graph: &mut GraphBuilder, parts: &[Value]) -> Value {
 
 fn dense(graph: &mut GraphBuilder, name: &str, layer: &Dense, input: &str) -> Value {
     let (weight, bias) = (&layer.weight, &layer.bias);
-    let weight = graph.floats(&format!("{name}_weight"), &[weight.rows, weight.columns], &weight.values);
+    let weight = graph.floats(
+        &format!("{name}_weight"),
+        &[weight.rows, weight.columns],
+        &weight.values,
+    );
     let bias = graph.floats(&format!("{name}_bias"), &[bias.columns], &bias.values);
     graph.node("Gemm", &[input, &weight, &bias], &[])
 }
 
-fn layers(graph: &mut GraphBuilder, name: &str, layers: &[Dense], input: Value, relu_last: bool) -> Value {
+fn layers(
+    graph: &mut GraphBuilder,
+    name: &str,
+    layers: &[Dense],
+    input: Value,
+    relu_last: bool,
+) -> Value {
     let mut value = input;
     for (place, layer) in layers.iter().enumerate() {
         value = dense(graph, &format!("{name}_{place}"), layer, &value);

@@ -10,7 +10,13 @@ pub const USERS: usize = 120;
 pub const ITEMS: usize = 60;
 
 fn categorical(name: &str, cardinality: usize, codes: Vec<i32>) -> Categorical {
-    Categorical { name: name.into(), cardinality, embedding_dim: None, cold_start: 2, codes }
+    Categorical {
+        name: name.into(),
+        cardinality,
+        embedding_dim: None,
+        cold_start: 2,
+        codes,
+    }
 }
 
 /// Users and items of even row like each other, and so do those of odd row; the gender tells the kind.
@@ -19,8 +25,16 @@ pub fn dataset() -> Dataset {
     let users = Table {
         rows: USERS,
         categorical: vec![
-            categorical("user_id", USERS + 3, (0..USERS as i32).map(|row| row + 3).collect()),
-            categorical("gender", 5, (0..USERS as i32).map(|row| row % 2 + 3).collect()),
+            categorical(
+                "user_id",
+                USERS + 3,
+                (0..USERS as i32).map(|row| row + 3).collect(),
+            ),
+            categorical(
+                "gender",
+                5,
+                (0..USERS as i32).map(|row| row % 2 + 3).collect(),
+            ),
         ],
         continuous: vec![Continuous {
             name: "age_norm".into(),
@@ -33,7 +47,11 @@ pub fn dataset() -> Dataset {
         rows: ITEMS,
         categorical: vec![
             categorical("item_id", ITEMS + 2, (0..ITEMS).map(code).collect()),
-            categorical("category_l1", 5, (0..ITEMS as i32).map(|row| row % 2 + 3).collect()),
+            categorical(
+                "category_l1",
+                5,
+                (0..ITEMS as i32).map(|row| row % 2 + 3).collect(),
+            ),
         ],
         continuous: vec![Continuous {
             name: "price_log_norm".into(),
@@ -43,10 +61,16 @@ pub fn dataset() -> Dataset {
     let mut interactions = Interactions::default();
     for user in 0..USERS {
         for event in 0..20 {
-            let kind = if rng.random::<f32>() < 0.9 { user % 2 } else { 1 - user % 2 };
+            let kind = if rng.random::<f32>() < 0.9 {
+                user % 2
+            } else {
+                1 - user % 2
+            };
             let item = 2 * rng.random_range(0..ITEMS / 2) + kind;
             interactions.user.push(user as u32);
-            interactions.item.push(if item + 1 == ITEMS { 0 } else { item as u32 });
+            interactions
+                .item
+                .push(if item + 1 == ITEMS { 0 } else { item as u32 });
             interactions.timestamp.push(event * 3600);
             interactions.label.push(1.0);
             interactions.split.push(match event {
@@ -59,7 +83,11 @@ pub fn dataset() -> Dataset {
     let rows = interactions.user.len();
     let context = Table {
         rows,
-        categorical: vec![categorical("device_type", 6, (0..rows).map(|_| rng.random_range(3..6)).collect())],
+        categorical: vec![categorical(
+            "device_type",
+            6,
+            (0..rows).map(|_| rng.random_range(3..6)).collect(),
+        )],
         continuous: vec![Continuous {
             name: "hour_sine".into(),
             values: (0..rows).map(|_| rng.random_range(-1.0..1.0)).collect(),
@@ -68,7 +96,9 @@ pub fn dataset() -> Dataset {
     let pretrained = vec![Pretrained {
         name: "item_description_embeddings".into(),
         dim: 4,
-        values: (0..(ITEMS + 2) * 4).map(|_| rng.random_range(-0.5..0.5)).collect(),
+        values: (0..(ITEMS + 2) * 4)
+            .map(|_| rng.random_range(-0.5..0.5))
+            .collect(),
     }];
     Dataset {
         users,
@@ -82,13 +112,26 @@ pub fn dataset() -> Dataset {
 }
 
 pub fn sizes() -> (Towers, Ranker) {
-    let towers = Towers { layers: vec![16, 8], pretrained_projection: 8, ..Towers::default() };
-    let ranker = Ranker { embedding_dim: 8, bottom_layers: vec![16, 8], top_layers: vec![16, 8] };
+    let towers = Towers {
+        layers: vec![16, 8],
+        pretrained_projection: 8,
+        ..Towers::default()
+    };
+    let ranker = Ranker {
+        embedding_dim: 8,
+        bottom_layers: vec![16, 8],
+        top_layers: vec![16, 8],
+    };
     (towers, ranker)
 }
 
 pub fn training() -> Training {
-    let schedule = Schedule { epochs: 6, batch_size: 128, warmup_steps: 5, ..Schedule::default() };
+    let schedule = Schedule {
+        epochs: 6,
+        batch_size: 128,
+        warmup_steps: 5,
+        ..Schedule::default()
+    };
     let ranker = RankerSchedule {
         epochs: 4,
         batch_size: 128,
@@ -96,6 +139,15 @@ pub fn training() -> Training {
         warmup_steps: 5,
         ..RankerSchedule::default()
     };
-    let mask = vec![Mask { features: vec!["user_id".into()], rate: 0.1 }];
-    Training { recency: Some(0.5), mask, towers: schedule, ranker, ..Training::default() }
+    let mask = vec![Mask {
+        features: vec!["user_id".into()],
+        rate: 0.1,
+    }];
+    Training {
+        recency: Some(0.5),
+        mask,
+        towers: schedule,
+        ranker,
+        ..Training::default()
+    }
 }
