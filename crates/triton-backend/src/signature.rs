@@ -85,15 +85,15 @@ impl Signature {
         self
     }
 
-    /// The config may declare any further inputs of these types.
+    /// The config may declare any further inputs of these types. A second call adds types.
     pub fn other_inputs(mut self, data_types: &[DataType]) -> Self {
-        self.other_inputs = data_types.to_vec();
+        self.other_inputs.extend(data_types);
         self
     }
 
-    /// The config may declare any further outputs of these types.
+    /// The config may declare any further outputs of these types. A second call adds types.
     pub fn other_outputs(mut self, data_types: &[DataType]) -> Self {
-        self.other_outputs = data_types.to_vec();
+        self.other_outputs.extend(data_types);
         self
     }
 
