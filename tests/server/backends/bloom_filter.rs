@@ -90,7 +90,11 @@ fn with_bitmaps_of_our_own() {
 fn with_the_servers_bloom_module() {
     let server = BloomServer::start().expect("a server with BF.*");
     let url = server.url(1);
-    filters(&url, &config(&url).parameter("MODE", "server"));
+    // The stand-in is a Python program, and slow.
+    let config = config(&url)
+        .parameter("MODE", "server")
+        .parameter("DEADLINE_MS", "10000");
+    filters(&url, &config);
 }
 
 #[test]

@@ -119,7 +119,11 @@ pub(crate) fn bad_parameters_are_refused(
     for (index, (key, value)) in bad.iter().enumerate() {
         let wrong = config.clone().parameter(key, value);
         let reason = stage.refusal(&format!("{name}_{index}"), &wrong, files);
-        for part in [key, value] {
+        // Of a JSON object, the member that is wrong.
+        let member = value
+            .strip_prefix("{\"")
+            .and_then(|rest| rest.split('"').next());
+        for part in [*key, member.unwrap_or(value)] {
             assert!(
                 reason.contains(part),
                 "'{part}' is not in the reason: {reason}"
