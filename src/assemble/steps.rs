@@ -3,7 +3,7 @@
 //! Names of models and of the tensors between retrieval, ranking and answer are the contract's (docs/contract.md); names
 //! of features come from the definition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{
@@ -345,6 +345,14 @@ impl Steps<'_> {
         if let Some(last) = self.steps.last_mut() {
             for (tensor, target) in &mut last.outputs {
                 target.clone_from(tensor);
+            }
+        }
+        // Triton refuses an ensemble with a tensor that no step reads.
+        let read: BTreeSet<String> =
+            self.steps.iter().flat_map(|step| step.inputs.iter()).map(|(_, source)| source.clone()).collect();
+        if let Some((_, others)) = self.steps.split_last_mut() {
+            for step in others {
+                step.outputs.retain(|(_, target)| read.contains(target));
             }
         }
         let mut inputs = vec![Tensor::column(&self.pipeline.user.id, DataType::Int32)];
