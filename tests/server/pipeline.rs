@@ -195,6 +195,7 @@ fn from_tables_to_a_recommendation() {
     }
     shop.done(&["evaluate", "tiny"]);
     shop.done(&["stop", "tiny"]);
-    let output = shop.run(&["recommend", "tiny", "--user", "7"]);
+    let server = format!("127.0.0.1:{}", shop.ports[0]);
+    let output = shop.run(&["recommend", "tiny", "--user", "7", "--server", &server]);
     assert_eq!(output.status.code(), Some(1));
 }

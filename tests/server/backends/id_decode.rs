@@ -79,14 +79,14 @@ fn wrong_configurations() {
         &config(),
         files,
         "VOCABULARY",
-        &[
-            ("VOCABULARY", "unique.nobody.parquet"),
-            ("START_INDEX", "three"),
-        ],
+        &[("START_INDEX", "three")],
     );
     let stage = Stage::new();
     let reason = stage.refusal("no_vocabulary", &config(), &[]);
     assert!(reason.contains("categories"), "{reason}");
+    let other = config().parameter("VOCABULARY", "unique.nobody.parquet");
+    let reason = stage.refusal("other_vocabulary", &other, files);
+    assert!(reason.contains("unique.nobody.parquet"), "{reason}");
     let broken = data("reference/answers.json");
     let reason = stage.refusal("broken", &config(), &[(PLACE, &broken)]);
     assert!(reason.contains("unique.item_id.parquet"), "{reason}");
