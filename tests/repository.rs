@@ -209,12 +209,26 @@ fn every_step_gets_tensors_that_an_earlier_one_gave() {
                     step.model
                 );
             }
-            for (tensor, (name, target)) in model.outputs.iter().zip(&step.outputs) {
-                assert_eq!(&tensor.name, name);
+            for (name, target) in &step.outputs {
+                let tensor = model.outputs.iter().find(|tensor| &tensor.name == name);
+                let tensor =
+                    tensor.unwrap_or_else(|| panic!("{dataset}, {}: no output {name}", step.model));
                 let earlier = given.insert(target.clone(), kind(tensor));
                 assert!(
                     earlier.is_none(),
                     "{dataset}, {}: {target} is given twice",
+                    step.model
+                );
+                // Triton refuses an ensemble with a tensor that nobody reads.
+                let read = ensemble
+                    .steps
+                    .iter()
+                    .flat_map(|step| &step.inputs)
+                    .any(|(_, source)| source == target);
+                let answered = ensemble.outputs.iter().any(|output| &output.name == target);
+                assert!(
+                    read || answered,
+                    "{dataset}, {}: nobody reads {target}",
                     step.model
                 );
             }
