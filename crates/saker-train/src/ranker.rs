@@ -205,7 +205,8 @@ impl Ranker {
     /// retrieval returns for each user), and keeps the epoch whose ranked lists have the best validation NDCG@10.
     ///
     /// # Errors
-    /// [`Error::Data`] without positives, [`Error::Diverged`], [`Error::Stopped`], or a mask of unknown features.
+    /// [`Error::Data`] without positives or with the wrong number of lists, [`Error::Diverged`], [`Error::Stopped`], or a
+    /// mask of unknown features.
     pub fn train(
         &mut self,
         data: &Dataset,
@@ -213,6 +214,13 @@ impl Ranker {
         candidates: &[Vec<u32>],
         progress: &mut dyn Progress,
     ) -> Result<Vec<Epoch>, Error> {
+        if candidates.len() != data.users.rows {
+            return Err(Error::Data(format!(
+                "there are candidates for {} users; one list for each of the {} users is needed",
+                candidates.len(),
+                data.users.rows
+            )));
+        }
         let schedule = &training.ranker;
         let mut rng = StdRng::seed_from_u64(training.seed.wrapping_add(3));
         let positives = Positives::new(data, training)?;

@@ -129,7 +129,10 @@ fn onnx_runtime_answers_what_was_trained() {
     }
 
     let mut ranker = Ranker::new(&ranker_sizes, &data, 1);
-    ranker.train(&data, &training, &[], &mut ()).unwrap();
+    let candidates = vec![Vec::new(); USERS];
+    ranker
+        .train(&data, &training, &candidates, &mut ())
+        .unwrap();
     let mut session = open(&onnx::ranker(&ranker));
     for rows in [300, 1, 0] {
         let requests: Vec<(u32, u32, u32)> = (0..rows as u32)

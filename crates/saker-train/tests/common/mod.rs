@@ -6,8 +6,8 @@ use rand::{RngExt, SeedableRng};
 use saker_pipeline::training::{Mask, Ranker, RankerSchedule, Schedule, Towers, Training};
 use saker_train::data::{Categorical, Continuous, Dataset, Interactions, Pretrained, Split, Table};
 
-pub const USERS: usize = 120;
-pub const ITEMS: usize = 60;
+pub(crate) const USERS: usize = 120;
+pub(crate) const ITEMS: usize = 60;
 
 fn categorical(name: &str, cardinality: usize, codes: Vec<i32>) -> Categorical {
     Categorical {
@@ -20,7 +20,7 @@ fn categorical(name: &str, cardinality: usize, codes: Vec<i32>) -> Categorical {
 }
 
 /// Users and items of even row like each other, and so do those of odd row; the gender tells the kind.
-pub fn dataset() -> Dataset {
+pub(crate) fn dataset() -> Dataset {
     let mut rng = StdRng::seed_from_u64(7);
     let users = Table {
         rows: USERS,
@@ -111,7 +111,7 @@ pub fn dataset() -> Dataset {
     }
 }
 
-pub fn sizes() -> (Towers, Ranker) {
+pub(crate) fn sizes() -> (Towers, Ranker) {
     let towers = Towers {
         layers: vec![16, 8],
         pretrained_projection: 8,
@@ -125,7 +125,7 @@ pub fn sizes() -> (Towers, Ranker) {
     (towers, ranker)
 }
 
-pub fn training() -> Training {
+pub(crate) fn training() -> Training {
     let schedule = Schedule {
         epochs: 6,
         batch_size: 128,
