@@ -267,15 +267,16 @@ pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = address.rsplit(':').next().unwrap_or("6379");
     let mut command = Command::new(runtime::valkey_server()?);
+    // Snapshots, and one on every orderly stop: an append-only file of single bits takes seconds to read back.
     command.args([
         "--port",
         port,
         "--bind",
         "127.0.0.1",
         "--appendonly",
-        "yes",
+        "no",
         "--save",
-        "",
+        "60 1",
     ]);
     command.arg("--dir").arg(std::path::absolute(&folder)?);
     let mut started = Started::spawn(layout, "valkey", command, None)?;

@@ -1,6 +1,7 @@
 use anyhow::{Context, Result, bail};
 use clap::builder::NonEmptyStringValueParser;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, LineStyle, Table};
 use serde_json::json;
 
 use super::Target;
@@ -39,6 +40,9 @@ pub struct Args {
     /// Triton's HTTP address [default: where `saker serve` started it, else 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", value_parser = NonEmptyStringValueParser::new())]
     server: Option<String>,
+    /// Port that `saker serve` is given, where nothing says that it runs
+    #[arg(long, env = "SAKER_HTTP_PORT", default_value_t = 8000, hide = true)]
+    http_port: u16,
 }
 
 /// Asks and prints.
@@ -46,7 +50,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let server = args.server.clone().unwrap_or_else(|| {
         let ports = Running::find(&layout, "triton").and_then(|running| running.ports);
-        format!("127.0.0.1:{}", ports.map_or(8000, |ports| ports.http))
+        format!(
+            "127.0.0.1:{}",
+            ports.map_or(args.http_port, |ports| ports.http)
+        )
     });
     let triton = Triton::new(&server);
     let mut request = vec![Tensor::int32(&pipeline.user.id, &[args.user])];
@@ -156,7 +163,7 @@ fn steps(timings: &[Timing]) -> Table {
 
 fn plain() -> Table {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));
     table
 }
 
