@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use saker_pipeline::training::{Ranker as Sizes, Training};
 
 use crate::Error;
-use crate::data::{Categorical, Dataset, OUT_OF_VOCABULARY, Split};
+use crate::data::{Categorical, Dataset, OUT_OF_VOCABULARY, Split, Table};
 use crate::evaluate::{Held, list_metrics, ranked_lists};
 use crate::layers::{
     Codes, Dense, DenseLeaves, Embedding, dense_stack, embed, host, matrix, pretrained_at, stack,
@@ -36,6 +36,9 @@ pub struct Ranker {
     pub(crate) top: Vec<Dense>,
     pub(crate) dim: usize,
 }
+
+/// Which row of a table a request asks for.
+type RowOf = fn(&Request) -> u32;
 
 /// A batch.
 struct Rows {
@@ -342,7 +345,7 @@ fn categorical(data: &Dataset) -> impl Iterator<Item = &Categorical> {
 }
 
 fn rows(data: &Dataset, requests: &[Request]) -> Rows {
-    let parts: [(&crate::data::Table, fn(&Request) -> u32); 3] = [
+    let parts: [(&Table, RowOf); 3] = [
         (&data.users, |r| r.0),
         (&data.context, |r| r.1),
         (&data.items, |r| r.2),
