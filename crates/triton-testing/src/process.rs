@@ -100,8 +100,12 @@ impl Server {
         Ok(())
     }
 
-    /// Kills the whole process group and waits for its end.
+    /// Kills the server and the rest of its process group; the server has gone when this returns.
     pub(crate) fn kill(&mut self) {
+        // The guard ends when it has seen the server's end. A group killed as a whole would leave nobody to see it.
+        if kill_process(self.server, Signal::KILL).is_ok() {
+            let _ = self.wait(Duration::from_secs(5));
+        }
         let _ = kill_process_group(Pid::from_child(&self.guard), Signal::KILL);
         let _ = self.guard.wait();
     }
