@@ -257,7 +257,9 @@ fn the_documentation_names_every_key() {
         .filter(|key| !of_operators.contains(&key.as_str()) && !more.contains(&key.as_str()))
     {
         assert!(
-            text.contains(&format!("`{key}`")) || text.contains(&format!(".{key}`")),
+            text.contains(&format!("`{key}`"))
+                || text.contains(&format!(".{key}`"))
+                || text.contains(&format!("`[{key}]`")),
             "docs/pipeline.md does not name `{key}`"
         );
     }
