@@ -258,6 +258,7 @@ fn the_documentation_names_every_key() {
     {
         assert!(
             text.contains(&format!("`{key}`"))
+                || text.contains(&format!("`[{key}]`"))
                 || text.contains(&format!(".{key}`"))
                 || text.contains(&format!("`[{key}]`")),
             "docs/pipeline.md does not name `{key}`"
