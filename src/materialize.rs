@@ -128,7 +128,7 @@ fn entities(
                 })
             })
             .collect();
-        step.at(writer.write(&EntityId::Int32(id), &values, time.clone())?);
+        step.at(writer.write(&EntityId::Int32(id), &values, *time)?);
     }
     writer.finish()?;
     step.done(&format!("{} rows", rows.num_rows()));

@@ -18,14 +18,12 @@ fn pipeline(name: &str) -> Pipeline {
 fn models(name: &str) -> Vec<ModelConfig> {
     let pipeline = pipeline(name);
     let mut defaults = Defaults::default();
-    pipeline
-        .user
-        .stored()
-        .for_each(|column| drop(defaults.user.insert(column.name.clone(), 33.0)));
-    pipeline
-        .item
-        .stored()
-        .for_each(|column| drop(defaults.item.insert(column.name.clone(), -1.0)));
+    for column in pipeline.user.stored() {
+        defaults.user.insert(column.name.clone(), 33.0);
+    }
+    for column in pipeline.item.stored() {
+        defaults.item.insert(column.name.clone(), -1.0);
+    }
     steps::models(&pipeline, &defaults, 1).unwrap()
 }
 
