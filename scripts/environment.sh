@@ -8,6 +8,8 @@ runtime="$SAKER_CACHE/runtime"
 : "${ORT_DYLIB_PATH:=$runtime/onnxruntime/libonnxruntime.so}"
 : "${SAKER_VALKEY:=$runtime/valkey/valkey-server}"
 : "${SAKER_BACKENDS:=$PWD/.saker/backends}"
+# rustup's programs, in a shell that was opened before rustup was installed.
+command -v cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 export SAKER_CACHE CARGO_TARGET_DIR SAKER_TRITON ORT_DYLIB_PATH SAKER_VALKEY SAKER_BACKENDS
 
 script_name=$(basename "$0")

@@ -126,7 +126,7 @@ impl Builder {
             "--disable-auto-complete-config".to_owned(),
             "--allow-gpu-metrics=false".to_owned(),
             "--metrics-interval-ms=100".to_owned(),
-            "--exit-timeout-secs=10".to_owned(),
+            "--exit-timeout-secs=3".to_owned(),
         ];
         for (service, port) in ["http", "grpc", "metrics"].iter().zip(ports) {
             arguments.push(format!("--{service}-address=127.0.0.1"));
