@@ -176,7 +176,10 @@ fn from_tables_to_a_recommendation() {
     for step in ["prepare", "train", "index", "materialize", "assemble"] {
         shop.done(&[step, "tiny"]);
     }
-    let releases = shop.folder.path().join("state/tiny/repository/releases.json");
+    let releases = shop
+        .folder
+        .path()
+        .join("state/tiny/repository/releases.json");
     let release = fs::read_to_string(&releases).expect("a release");
     // Again: nothing has changed, so nothing is made.
     for step in ["prepare", "train", "index", "assemble"] {
@@ -187,7 +190,11 @@ fn from_tables_to_a_recommendation() {
     shop.done(&["serve", "tiny", "--detach"]);
     for user in ["7", "59", "-1", "2147483647"] {
         let text = shop.done(&["recommend", "tiny", "--user", user]);
-        assert_eq!(text.matches("Item number").count(), 5, "user {user}: {text}");
+        assert_eq!(
+            text.matches("Item number").count(),
+            5,
+            "user {user}: {text}"
+        );
     }
     let text = shop.done(&["recommend", "tiny", "--user", "7", "--explain"]);
     for step in ["feast_user_lookup", "faiss_retrieval", "item_id_decoder"] {

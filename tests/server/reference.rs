@@ -141,7 +141,10 @@ fn optional_inputs_may_be_left_out() {
         );
     }
     // For several users, too.
-    let outputs = golden.answer("ensemble_model", &[Tensor::i32("user_id", &[5364, 34185, -7])]);
+    let outputs = golden.answer(
+        "ensemble_model",
+        &[Tensor::i32("user_id", &[5364, 34185, -7])],
+    );
     assert_eq!(outputs.i32("ordered_ids").len(), 60);
 }
 

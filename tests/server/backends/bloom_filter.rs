@@ -54,7 +54,11 @@ fn filters(url: &str, config: &Config) {
         let got = filtered(&[7], &candidates);
         // A filter may take an unseen item for a seen one, and the stand-in's does so often; never the other way.
         assert!(got.iter().all(|id| unseen.contains(id)), "{rows} rows");
-        assert!(20 * got.len() >= 19 * unseen.len(), "{rows} rows: {}", got.len());
+        assert!(
+            20 * got.len() >= 19 * unseen.len(),
+            "{rows} rows: {}",
+            got.len()
+        );
         assert!(got.is_sorted_by(|left, right| left > right), "order kept");
         // Nobody has seen nothing.
         assert_eq!(filtered(&[8], &candidates), candidates);

@@ -109,9 +109,7 @@ fn wrong_configurations() {
         .output("item_image_embeddings", "FP32", &[-1, 128]);
     let reason = stage.refusal("wide", &wide, &files[..1]);
     assert!(
-        reason.contains("item_image_embeddings")
-            && reason.contains("64")
-            && reason.contains("128"),
+        reason.contains("item_image_embeddings") && reason.contains("64") && reason.contains("128"),
         "{reason}"
     );
 }

@@ -108,7 +108,9 @@ fn items_are_held_in_memory() {
     view.write(&valkey);
     let stage = Stage::with(ITEMS, &items(&valkey.url(0)), &[]);
     for rows in SIZES {
-        let ids: Vec<i32> = (0..rows).map(|row| view.ids[row % view.ids.len()]).collect();
+        let ids: Vec<i32> = (0..rows)
+            .map(|row| view.ids[row % view.ids.len()])
+            .collect();
         let outputs = stage.answer(ITEMS, &[Tensor::i32("filtered_ids", &ids)]);
         assert_eq!(outputs.i32("item_id"), ids);
         for name in ["category_l1", "category_l2", "item_gender"] {

@@ -76,7 +76,10 @@ fn stage(group: Group, model: &str, config: &Config) -> Stage {
 fn users(rows: usize) -> Vec<Tensor> {
     let column = |value: &dyn Fn(usize) -> i32| (0..rows).map(value).collect::<Vec<i32>>();
     vec![
-        Tensor::i32("user_id", &column(&|row| if row % 2 == 0 { -1 } else { 46868 })),
+        Tensor::i32(
+            "user_id",
+            &column(&|row| if row % 2 == 0 { -1 } else { 46868 }),
+        ),
         Tensor::i32("age", &column(&|row| 18 + row as i32 % 60)),
         Tensor::i32("gender", &column(&|row| row as i32 % 2)),
         Tensor::i32("top_category", &column(&|row| row as i32 % 8)),
@@ -114,7 +117,10 @@ fn contexts_of_the_reference() {
     );
     for (row, answer) in answers().iter().enumerate() {
         let expected = &answer.context_features;
-        assert_eq!(f64::from(outputs.i32("device_type")[row]), expected["device_type"]);
+        assert_eq!(
+            f64::from(outputs.i32("device_type")[row]),
+            expected["device_type"]
+        );
         for name in ["hour_sine", "day_of_week_cosine"] {
             assert_eq!(outputs.f32(name)[row], expected[name] as f32, "{name}");
         }
@@ -145,7 +151,9 @@ fn wrong_requests() {
     wrong_tensors_are_refused(&stage, USER, &users(3), &[]);
     let mut inputs = users(3);
     inputs[1] = Tensor::i32("age", &[20, 30]);
-    let error = stage.infer(USER, &inputs).expect_err("two ages of three users");
+    let error = stage
+        .infer(USER, &inputs)
+        .expect_err("two ages of three users");
     is_clients_fault(&error);
     assert!(
         error.message.contains(USER) && error.message.contains("age"),

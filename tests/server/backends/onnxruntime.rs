@@ -136,7 +136,11 @@ fn wrong_configurations() {
     let stage = Stage::new();
     let reason = stage.refusal("no_graph", &config(), &[]);
     assert!(reason.contains("model.onnx"), "{reason}");
-    let reason = stage.refusal("broken", &config(), &[("model.onnx", &data("reference/answers.json"))]);
+    let reason = stage.refusal(
+        "broken",
+        &config(),
+        &[("model.onnx", &data("reference/answers.json"))],
+    );
     assert!(reason.contains("model.onnx"), "{reason}");
     let other = config().input("shoe_size", "FP32", &[-1]);
     let reason = stage.refusal("other_input", &other, files);

@@ -52,10 +52,7 @@ fn any_number_of_items() {
 #[test]
 fn several_users_have_rows_of_equal_length() {
     let stage = Stage::with(MODEL, &config(), &[]);
-    let outputs = stage.answer(
-        MODEL,
-        &request(&[4, -9], &[f32::NAN, f32::NEG_INFINITY], 6),
-    );
+    let outputs = stage.answer(MODEL, &request(&[4, -9], &[f32::NAN, f32::NEG_INFINITY], 6));
     assert_eq!(outputs.i32("user_id"), [4, 4, 4, -9, -9, -9]);
     let hours = outputs.f32("hour_sine");
     assert!(hours[..3].iter().all(|hour| hour.is_nan()));
