@@ -32,7 +32,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = ["warn", "info", "debug"][usize::from(arguments.verbose).min(2)];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
     match arguments.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -164,7 +164,7 @@ pub fn assemble(
         }
         let mut hashes = BTreeMap::new();
         for (source, name) in artefacts.of_model(&model.name, pipeline)? {
-            copy(&source, &version, &name, &mut hashes)?;
+            copy(&source, &version, &name, release, &mut hashes)?;
         }
         write_json(
             &version.join("release.json"),
@@ -204,11 +204,13 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Copies a file, or a folder with all in it, and notes the SHA-256 of every file.
+/// Copies a file, or a folder with all in it, and notes the SHA-256 of every file. An ONNX model gets the release in its
+/// metadata, so that it is known even where it is loaded without `release.json`.
 fn copy(
     source: &Path,
     folder: &Path,
     name: &str,
+    release: &str,
     hashes: &mut BTreeMap<String, String>,
 ) -> Result<()> {
     if source.is_dir() {
@@ -221,12 +223,20 @@ fn copy(
                 &entry.path(),
                 folder,
                 &format!("{name}/{}", entry.file_name().to_string_lossy()),
+                release,
                 hashes,
             )?;
         }
         return Ok(());
     }
-    let content = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let mut content =
+        fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    if source
+        .extension()
+        .is_some_and(|extension| extension == "onnx")
+    {
+        saker_train::onnx::set_release(&mut content, release);
+    }
     let target = folder.join(name);
     if let Some(parent) = target.parent() {
         create(parent)?;

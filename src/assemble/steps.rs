@@ -348,8 +348,12 @@ impl Steps<'_> {
             }
         }
         // Triton refuses an ensemble with a tensor that no step reads.
-        let read: BTreeSet<String> =
-            self.steps.iter().flat_map(|step| step.inputs.iter()).map(|(_, source)| source.clone()).collect();
+        let read: BTreeSet<String> = self
+            .steps
+            .iter()
+            .flat_map(|step| step.inputs.iter())
+            .map(|(_, source)| source.clone())
+            .collect();
         if let Some((_, others)) = self.steps.split_last_mut() {
             for step in others {
                 step.outputs.retain(|(_, target)| read.contains(target));

@@ -30,10 +30,20 @@ pub struct Target {
     #[arg(long, value_name = "FILE", env = "SAKER_PIPELINE")]
     pub pipeline: Option<PathBuf>,
     /// Folder for all that the commands make
-    #[arg(long, value_name = "FOLDER", env = "SAKER_STATE", default_value = ".saker")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "SAKER_STATE",
+        default_value = ".saker"
+    )]
     pub state: PathBuf,
     /// Address of Valkey or Redis, in place of the definition's
-    #[arg(long, value_name = "URL", env = "SAKER_REDIS_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SAKER_REDIS_URL",
+        hide_env_values = true
+    )]
     pub redis_url: Option<String>,
 }
 
@@ -45,7 +55,9 @@ impl Target {
     pub fn open(&self) -> Result<(Pipeline, Layout)> {
         let path = match &self.pipeline {
             Some(path) => path.clone(),
-            None => PathBuf::from("examples").join(&self.dataset).join("pipeline.toml"),
+            None => PathBuf::from("examples")
+                .join(&self.dataset)
+                .join("pipeline.toml"),
         };
         if !path.is_file() {
             bail!(

@@ -68,6 +68,9 @@ impl Model for OnnxRuntime {
         };
         let session = model.session()?;
         graph::check(&session, config)?;
+        if let Some(release) = context.release() {
+            graph::check_release(&session, &release.id)?;
+        }
         model.empty_shapes = config
             .outputs()
             .iter()

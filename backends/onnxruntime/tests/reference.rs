@@ -221,3 +221,42 @@ fn a_config_that_does_not_match_the_graph_does_not_load() {
         .unwrap_err();
     assert!(broken.message.contains("cannot load"), "{}", broken.message);
 }
+
+/// A model as `saker assemble` writes it: `metadata_props` (field 14) of the protobuf message, appended.
+fn stamp(model: &Path, release: &str) {
+    let field = |tag: u8, bytes: &[u8]| {
+        let mut field = vec![tag << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        field.extend(bytes);
+        field
+    };
+    let entry = [field(1, b"saker.release"), field(2, release.as_bytes())].concat();
+    let mut content = std::fs::read(model).unwrap();
+    content.extend(field(14, &entry));
+    std::fs::write(model, content).unwrap();
+}
+
+#[test]
+fn a_model_of_another_release_is_refused() {
+    let (folder, server) = (folder("query_tower.onnx"), server());
+    let version = folder.path().join("1");
+    std::fs::write(
+        version.join("release.json"),
+        r#"{"format": 1, "release": "monday"}"#,
+    )
+    .unwrap();
+    stamp(&version.join("model.onnx"), "monday");
+    drop(
+        server
+            .load_from("query_tower", 1, folder.path(), query_tower())
+            .unwrap(),
+    );
+    stamp(&version.join("model.onnx"), "tuesday");
+    let error = server
+        .load_from("query_tower", 1, folder.path(), query_tower())
+        .unwrap_err()
+        .message;
+    assert!(
+        error.contains("release tuesday") && error.contains("release monday"),
+        "{error}"
+    );
+}

@@ -551,13 +551,19 @@ impl Operator {
             {
                 return fail("boundaries must be numbers in ascending order, at least one");
             }
-            Self::Clip { min, max } => match (min, max) {
-                (None, None) => return fail("give min, max or both"),
-                (Some(min), Some(max)) if !(min <= max) => {
-                    return fail("min must not be greater than max");
+            Self::Clip {
+                min: None,
+                max: None,
+            } => return fail("give min, max or both"),
+            Self::Clip { min, max } => {
+                let (min, max) = (
+                    min.unwrap_or(f64::NEG_INFINITY),
+                    max.unwrap_or(f64::INFINITY),
+                );
+                if min.is_nan() || max.is_nan() || min > max {
+                    return fail("min and max must be numbers, min not greater than max");
                 }
-                _ => {}
-            },
+            }
             Self::ListSlice {
                 start,
                 end,
@@ -587,10 +593,8 @@ impl Operator {
                     return fail("columns must name what to aggregate");
                 }
             }
-            Self::TargetEncoding { p_smooth, .. } => {
-                if !(p_smooth.is_finite() && *p_smooth >= 0.0) {
-                    return fail("p_smooth must be a number, at least 0");
-                }
+            Self::TargetEncoding { p_smooth, .. } if !p_smooth.is_finite() || *p_smooth < 0.0 => {
+                return fail("p_smooth must be a number, at least 0");
             }
             Self::Rename { name, postfix } => match (name, postfix) {
                 (Some(_), None) if inputs.len() != 1 => {

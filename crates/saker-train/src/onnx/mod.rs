@@ -105,21 +105,19 @@ pub fn ranker(ranker: &Ranker) -> Vec<u8> {
     graph.model().encode_to_vec()
 }
 
-/// Writes the release id into the metadata of a model that this crate exported.
+/// Writes the release id into the metadata of an ONNX model, whoever exported it.
 ///
-/// # Errors
-/// The bytes are no ONNX model.
-pub fn set_release(model: &[u8], release: &str) -> Result<Vec<u8>, crate::Error> {
-    let mut model = proto::Model::decode(model)
-        .map_err(|error| crate::Error::Data(format!("these bytes are no ONNX model: {error}")))?;
-    model
-        .metadata_props
-        .retain(|property| property.key.as_deref() != Some(RELEASE_KEY));
-    model.metadata_props.push(proto::Property {
-        key: Some(RELEASE_KEY.to_owned()),
-        value: Some(release.to_owned()),
-    });
-    Ok(model.encode_to_vec())
+/// Protobuf reads the concatenation of two messages as one, repeated fields one after the other and the last of a key
+/// counting, so the entry is appended and all else stays byte for byte.
+pub fn set_release(model: &mut Vec<u8>, release: &str) {
+    let entry = proto::Model {
+        metadata_props: vec![proto::Property {
+            key: Some(RELEASE_KEY.to_owned()),
+            value: Some(release.to_owned()),
+        }],
+        ..proto::Model::default()
+    };
+    model.extend(entry.encode_to_vec());
 }
 
 /// One `Gather` per embedding: `[N, width]` each.
