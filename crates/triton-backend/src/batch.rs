@@ -23,6 +23,9 @@ pub struct Batch<'b> {
     requests: SmallVec<[Request<'b>; 8]>,
     compute_start_ns: Cell<Option<u64>>,
     compute_end_ns: Cell<Option<u64>>,
+    /// When the last response was ready. Sending one may run what waits for it on this thread, in an
+    /// ensemble the steps that follow, which is no computation of this model.
+    ready_ns: Cell<Option<u64>>,
 }
 
 /// One request of a batch.
@@ -63,6 +66,7 @@ impl<'b> Batch<'b> {
             requests,
             compute_start_ns: Cell::new(None),
             compute_end_ns: Cell::new(None),
+            ready_ns: Cell::new(None),
         }
     }
 
@@ -134,6 +138,7 @@ impl<'b> Batch<'b> {
             answer(request, &response)?;
             response.complete()
         });
+        self.ready_ns.set(Some(clock::now_ns()));
         match result {
             Ok(()) => request.send(raw, None),
             Err(error) => request.send(raw, Some(&error)),
@@ -156,7 +161,7 @@ impl<'b> Batch<'b> {
     }
 
     /// Says that the computation is done and outputs are being written, for Triton's
-    /// `compute_output` statistics. Without it, it ends with `execute`.
+    /// `compute_output` statistics. Without it, it ends when the last response is ready to be sent.
     pub fn compute_ends(&self) {
         self.compute_end_ns.set(Some(clock::now_ns()));
     }
@@ -183,6 +188,7 @@ impl<'b> Batch<'b> {
         let compute_end_ns = self
             .compute_end_ns
             .get()
+            .or(self.ready_ns.get())
             .unwrap_or(exec_end_ns)
             .max(compute_start_ns);
         let mut batch_size = 0;
