@@ -235,15 +235,6 @@ fn pairs(context: &ModelContext) -> Result<(Pair, Vec<Pair>), Error> {
 }
 
 fn find_vocabulary(folder: &Path, file: Option<&str>) -> Result<PathBuf, Error> {
-    if let Some(file) = file {
-        return if Path::new(file).file_name() == Some(file.as_ref()) {
-            Ok(folder.join(file))
-        } else {
-            Err(Error::invalid_argument(format!(
-                "parameter VOCABULARY = '{file}'; accepted: the name of a file in categories/"
-            )))
-        };
-    }
     let unreadable = |error| Error::invalid_argument(format!("{}: {error}", folder.display()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -255,14 +246,26 @@ fn find_vocabulary(folder: &Path, file: Option<&str>) -> Result<PathBuf, Error> 
             found.push(path);
         }
     }
-    match <[PathBuf; 1]>::try_from(found) {
-        Ok([path]) => Ok(path),
-        Err(found) => Err(Error::invalid_argument(format!(
-            "{} holds {} vocabularies; accepted: one, or its name in the parameter VOCABULARY",
-            folder.display(),
-            found.len()
-        ))),
+    found.sort();
+    let named = |path: &PathBuf| file.is_none_or(|file| path.file_name() == Some(file.as_ref()));
+    let mut matching = found.iter().filter(|path| named(path));
+    if let (Some(path), None) = (matching.next(), matching.next()) {
+        return Ok(path.clone());
     }
+    let names: Vec<_> = found
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str())
+        .collect();
+    Err(Error::invalid_argument(format!(
+        "parameter 'VOCABULARY' is {}; accepted: one of the vocabularies in {}: {}",
+        file.map_or("absent".to_owned(), |file| format!("'{file}'")),
+        folder.display(),
+        if names.is_empty() {
+            "there is none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    )))
 }
 
 /// The column name in `unique.<column>.parquet`.

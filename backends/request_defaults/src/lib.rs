@@ -99,7 +99,13 @@ impl Model for RequestDefaults {
             .collect::<Result<Vec<_>, Error>>()?;
         if let Some(name) = defaults.keys().next() {
             return Err(Error::invalid_argument(format!(
-                "DEFAULTS names '{name}', which is no output of config.pbtxt"
+                "parameter 'DEFAULTS' names '{name}'; accepted: outputs of config.pbtxt, which are {}",
+                config
+                    .outputs()
+                    .iter()
+                    .map(|output| output.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             )));
         }
         Ok(Self { tensors })

@@ -94,7 +94,7 @@ fn a_config_that_cannot_work_does_not_load() {
         ),
         (
             config().parameter("DEFAULTS", r#"{"time": 1}"#),
-            "no output of config.pbtxt",
+            "accepted: outputs of config.pbtxt, which are",
         ),
         (
             config().parameter("DEFALTS", "{}"),

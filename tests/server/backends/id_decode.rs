@@ -86,7 +86,11 @@ fn wrong_configurations() {
     assert!(reason.contains("categories"), "{reason}");
     let other = config().parameter("VOCABULARY", "unique.nobody.parquet");
     let reason = stage.refusal("other_vocabulary", &other, files);
-    assert!(reason.contains("unique.nobody.parquet"), "{reason}");
+    assert!(
+        reason.contains("'VOCABULARY' is 'unique.nobody.parquet'")
+            && reason.contains("unique.item_id.parquet"),
+        "{reason}"
+    );
     let broken = data("reference/answers.json");
     let reason = stage.refusal("broken", &config(), &[(PLACE, &broken)]);
     assert!(reason.contains("unique.item_id.parquet"), "{reason}");
