@@ -447,7 +447,10 @@ impl TritonServer {
     fn wait_ready(&self) -> Result<()> {
         let start = Instant::now();
         loop {
-            if self.get(self.http_port, "/v2/health/ready").is_ok() {
+            // The metrics' port opens last.
+            if self.get(self.http_port, "/v2/health/ready").is_ok()
+                && self.get(self.metrics_port, "/metrics").is_ok()
+            {
                 return Ok(());
             }
             if !self.is_alive() {
