@@ -1,9 +1,12 @@
 //! `saker`: prepare data, train, assemble a model repository and serve it on Triton.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use saker::commands::Command;
+use signal_hook::consts::SIGPIPE;
 use tracing_subscriber::EnvFilter;
 
 /// Recommendations from Triton Inference Server, with every custom step in Rust.
@@ -29,6 +32,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // `saker … | head`: end as other programs do when nobody reads on, with the status of SIGPIPE.
+    let always = Arc::new(AtomicBool::new(true));
+    if let Err(error) = signal_hook::flag::register_conditional_shutdown(SIGPIPE, 141, always) {
+        eprintln!("warning: cannot handle a closed output: {error}");
+    }
     let arguments = Arguments::parse();
     let level = ["warn", "info", "debug"][usize::from(arguments.verbose).min(2)];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
