@@ -1,5 +1,4 @@
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::native::Handle;
@@ -70,12 +69,20 @@ impl Index {
             dimension,
             reason,
         };
+        // FAISS counts dimensions in a C int.
         let native_dimension = i32::try_from(dimension)
             .ok()
             .filter(|dimension| *dimension > 0)
-            .ok_or_else(|| not_made("the dimension must be 1 or more".to_owned()))?;
-        let make =
-            || Handle::factory(factory, native_dimension, metric.to_native()).map_err(not_made);
+            .ok_or_else(|| not_made("the dimension must be 1 or more".to_owned()))?
+            .unsigned_abs();
+        let native_metric = metric.to_native().ok_or_else(|| {
+            not_made(format!(
+                "the metric is {metric}; accepted are {} and {}",
+                Metric::InnerProduct,
+                Metric::L2
+            ))
+        })?;
+        let make = || Handle::factory(factory, native_dimension, native_metric).map_err(not_made);
 
         threads::limit(threads);
         threads::limit_blas(threads);
@@ -100,8 +107,10 @@ impl Index {
             path: path.to_owned(),
             reason,
         };
-        let native = Handle::read(path.as_os_str().as_bytes()).map_err(damaged)?;
-        if native.dimension() <= 0 || native.len() < 0 {
+        let native = Handle::read(path).map_err(damaged)?;
+        if i32::try_from(native.dimension()).map_or(true, |dimension| dimension == 0)
+            || i64::try_from(native.len()).is_err()
+        {
             return Err(damaged(format!(
                 "its header says {} vectors of dimension {}",
                 native.len(),
@@ -127,7 +136,7 @@ impl Index {
         };
         let mut beside = path.as_os_str().to_owned();
         beside.push(".partial");
-        self.native.write(beside.as_bytes()).map_err(failed)?;
+        self.native.write(beside.as_ref()).map_err(failed)?;
         std::fs::rename(&beside, path).map_err(|error| failed(error.to_string()))
     }
 
@@ -282,9 +291,8 @@ fn check_vectors(dimension: usize, vectors: &[f32], ids: &[i64]) -> Result<(), E
 
 /// Trains the empty index where it needs that and adds the vectors, through an id map when it keeps no ids of its own.
 fn fill(mut native: Handle, factory: &str, vectors: &[f32], ids: &[i64]) -> Result<Handle, Error> {
-    let rows = ids.len() as i64;
     if !native.is_trained() {
-        native.train(rows, vectors).map_err(|reason| Error::Train {
+        native.train(vectors).map_err(|reason| Error::Train {
             factory: factory.to_owned(),
             vectors: ids.len(),
             reason,

@@ -1,8 +1,8 @@
 //! Approximate nearest neighbours with FAISS.
 //!
-//! The crate wraps the C API of FAISS in one type, [`Index`]: built from vectors and ids by a factory string, written
-//! to and read from FAISS's own file format, searched with many queries at once into buffers of the caller. It talks to
-//! `faiss-sys` rather than to the `faiss` crate because that one's search needs `&mut self` for an index of unknown
+//! One type, [`Index`]: built from vectors and ids by a factory string, written to and read from FAISS's own file
+//! format, searched with many queries at once into buffers of the caller. Building and files go through the crate
+//! `faiss`; the search calls its bindings, `faiss-sys`, because `faiss` needs `&mut self` to search an index of unknown
 //! kind and allocates its answers, neither of which suits a request path.
 //!
 //! ```

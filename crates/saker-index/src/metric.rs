@@ -1,3 +1,4 @@
+use faiss::MetricType;
 use faiss_sys as ffi;
 
 /// How an index compares two vectors.
@@ -21,11 +22,12 @@ impl Metric {
         }
     }
 
-    pub(crate) fn to_native(self) -> ffi::FaissMetricType {
+    /// `None` for a metric that `faiss` cannot build an index with.
+    pub(crate) fn to_native(self) -> Option<MetricType> {
         match self {
-            Metric::InnerProduct => ffi::FaissMetricType_METRIC_INNER_PRODUCT,
-            Metric::L2 => ffi::FaissMetricType_METRIC_L2,
-            Metric::Other(other) => other,
+            Metric::InnerProduct => Some(MetricType::InnerProduct),
+            Metric::L2 => Some(MetricType::L2),
+            Metric::Other(_) => None,
         }
     }
 }

@@ -1,135 +1,85 @@
-//! The C API of FAISS behind an owned handle. Lengths are checked by the caller, [`crate::Index`].
+//! The crate `faiss` with what a request path needs beside it: a search that borrows the index and writes into the
+//! caller's buffers. Lengths are checked by the caller, [`crate::Index`].
 
-use std::ffi::{CStr, CString};
-use std::os::raw::c_int;
-use std::ptr::NonNull;
+use std::path::Path;
 
+use faiss::error::Error as FaissError;
+use faiss::index::autotune::ParameterSpace;
+use faiss::index::id_map::IdMap;
+use faiss::index::io::{read_index, write_index};
+use faiss::index::{IndexImpl, NativeIndex, UpcastIndex};
+use faiss::{Idx, Index as _, MetricType, index_factory};
 use faiss_sys as ffi;
 
-/// An index that FAISS allocated; freed on drop.
-pub(crate) struct Handle(NonNull<ffi::FaissIndex>);
-
-// SAFETY: a FAISS index on the CPU has no tie to the thread that made it.
-unsafe impl Send for Handle {}
-// SAFETY: the methods that take `&self` only read the index, and FAISS documents concurrent searches of a CPU index as
-// safe; whatever changes the index takes `&mut self`.
-unsafe impl Sync for Handle {}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: the pointer came from FAISS, is owned by this handle alone and is not used again.
-        unsafe { ffi::faiss_Index_free(self.0.as_ptr()) }
-    }
-}
+/// An index in FAISS's memory.
+pub(crate) struct Handle(IndexImpl);
 
 impl Handle {
     /// An empty index by factory string.
     pub(crate) fn factory(
         description: &str,
-        dimension: c_int,
-        metric: ffi::FaissMetricType,
+        dimension: u32,
+        metric: MetricType,
     ) -> Result<Self, String> {
-        let description = c_string(description.as_bytes())?;
-        let mut index = std::ptr::null_mut();
-        // SAFETY: `index` is a valid place for the result and `description` is a C string that outlives the call.
-        check(unsafe {
-            ffi::faiss_index_factory(&mut index, dimension, description.as_ptr(), metric)
-        })?;
-        Self::own(index)
+        let index = index_factory(dimension, description, metric).map_err(reason)?;
+        Ok(Self(index))
     }
 
     /// Reads an index from a file.
-    pub(crate) fn read(path: &[u8]) -> Result<Self, String> {
-        let path = c_string(path)?;
-        let mut index = std::ptr::null_mut();
-        // SAFETY: `index` is a valid place for the result and `path` is a C string that outlives the call.
-        check(unsafe { ffi::faiss_read_index_fname(path.as_ptr(), 0, &mut index) })?;
-        Self::own(index)
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        Ok(Self(read_index(utf8(path)?).map_err(reason)?))
     }
 
     /// Writes the index to a file, over what was there.
-    pub(crate) fn write(&self, path: &[u8]) -> Result<(), String> {
-        let path = c_string(path)?;
-        // SAFETY: the handle is alive and `path` is a C string that outlives the call.
-        check(unsafe { ffi::faiss_write_index_fname(self.0.as_ptr(), path.as_ptr()) })
+    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+        write_index(&self.0, utf8(path)?).map_err(reason)
     }
 
     /// Wraps this empty index so that it keeps ids of the caller's.
     pub(crate) fn with_id_map(self) -> Result<Self, String> {
-        let mut map = std::ptr::null_mut();
-        // SAFETY: the inner index is alive; FAISS stores its pointer in the new map.
-        check(unsafe { ffi::faiss_IndexIDMap_new(&mut map, self.0.as_ptr()) })?;
-        let map = Self::own(map)?;
-        // SAFETY: `map` is the IndexIDMap made above. From here on it frees the inner index, which is why the inner
-        // handle is forgotten.
-        unsafe { ffi::faiss_IndexIDMap_set_own_fields(map.0.as_ptr(), 1) };
-        std::mem::forget(self);
-        Ok(map)
+        Ok(Self(IdMap::new(self.0).map_err(reason)?.upcast()))
     }
 
-    pub(crate) fn dimension(&self) -> c_int {
-        // SAFETY: the handle is alive; a plain read.
-        unsafe { ffi::faiss_Index_d(self.0.as_ptr()) }
+    pub(crate) fn dimension(&self) -> u32 {
+        self.0.d()
     }
 
-    pub(crate) fn len(&self) -> i64 {
-        // SAFETY: the handle is alive; a plain read.
-        unsafe { ffi::faiss_Index_ntotal(self.0.as_ptr()) }
+    pub(crate) fn len(&self) -> u64 {
+        self.0.ntotal()
     }
 
+    /// FAISS's number of the metric: `faiss` knows two of them and panics at the others.
     pub(crate) fn metric(&self) -> ffi::FaissMetricType {
-        // SAFETY: the handle is alive; a plain read.
-        unsafe { ffi::faiss_Index_metric_type(self.0.as_ptr()) }
+        // SAFETY: the index is alive; a plain read.
+        unsafe { ffi::faiss_Index_metric_type(self.0.inner_ptr()) }
     }
 
     pub(crate) fn is_trained(&self) -> bool {
-        // SAFETY: the handle is alive; a plain read.
-        unsafe { ffi::faiss_Index_is_trained(self.0.as_ptr()) != 0 }
+        self.0.is_trained()
     }
 
-    /// Trains on `rows` vectors. `vectors` must hold `rows` times the dimension.
-    pub(crate) fn train(&mut self, rows: i64, vectors: &[f32]) -> Result<(), String> {
-        // SAFETY: the handle is alive and exclusively borrowed; the caller checked that `vectors` holds `rows` rows.
-        check(unsafe { ffi::faiss_Index_train(self.0.as_ptr(), rows, vectors.as_ptr()) })
+    /// Trains on `vectors`, whole rows of the dimension.
+    pub(crate) fn train(&mut self, vectors: &[f32]) -> Result<(), String> {
+        self.0.train(vectors).map_err(reason)
     }
 
     /// Adds vectors with their ids. `vectors` must hold `ids.len()` times the dimension.
     pub(crate) fn add_with_ids(&mut self, vectors: &[f32], ids: &[i64]) -> Result<(), String> {
-        // SAFETY: the handle is alive and exclusively borrowed; the caller checked that both slices hold as many rows
-        // as `ids` is long.
-        check(unsafe {
-            ffi::faiss_Index_add_with_ids(
-                self.0.as_ptr(),
-                ids.len() as i64,
-                vectors.as_ptr(),
-                ids.as_ptr(),
-            )
-        })
+        let ids: Vec<Idx> = ids.iter().copied().map(Idx::from).collect();
+        self.0.add_with_ids(vectors, &ids).map_err(reason)
     }
 
     /// Sets one parameter by name.
     pub(crate) fn set_parameter(&mut self, name: &str, value: f64) -> Result<(), String> {
-        let name = c_string(name.as_bytes())?;
-        let mut space = std::ptr::null_mut();
-        // SAFETY: `space` is a valid place for the result.
-        check(unsafe { ffi::faiss_ParameterSpace_new(&mut space) })?;
-        // SAFETY: space and handle are alive, the handle exclusively borrowed, the name a C string.
-        let status = unsafe {
-            ffi::faiss_ParameterSpace_set_index_parameter(
-                space,
-                self.0.as_ptr(),
-                name.as_ptr(),
-                value,
-            )
-        };
-        let result = check(status);
-        // SAFETY: made above and not used again.
-        unsafe { ffi::faiss_ParameterSpace_free(space) };
-        result
+        ParameterSpace::new()
+            .and_then(|space| space.set_index_parameter(&self.0, name, value))
+            .map_err(reason)
     }
 
     /// The `k` nearest of each of `rows` queries. `queries` must hold `rows` times the dimension, `scores` and `ids`
     /// `rows * k` each.
+    ///
+    /// `faiss` itself has this for an index of unknown kind with `&mut self` only, and allocates its answer.
     pub(crate) fn search(
         &self,
         rows: i64,
@@ -138,42 +88,45 @@ impl Handle {
         scores: &mut [f32],
         ids: &mut [i64],
     ) -> Result<(), String> {
-        // SAFETY: the handle is alive and searching does not change it; the caller checked that the queries hold `rows`
-        // rows and that both result buffers hold `rows * k` values, which is all that FAISS reads and writes.
-        check(unsafe {
+        // SAFETY: the index is alive and on the CPU, where FAISS documents concurrent searches as safe; whatever
+        // changes it takes `&mut self`. The caller checked that the queries hold `rows` rows and that both result
+        // buffers hold `rows * k` values, which is all that FAISS reads and writes.
+        let status = unsafe {
             ffi::faiss_Index_search(
-                self.0.as_ptr(),
+                self.0.inner_ptr(),
                 rows,
                 queries.as_ptr(),
                 k,
                 scores.as_mut_ptr(),
                 ids.as_mut_ptr(),
             )
-        })
-    }
-
-    fn own(index: *mut ffi::FaissIndex) -> Result<Self, String> {
-        NonNull::new(index)
-            .map(Self)
-            .ok_or_else(|| "FAISS returned no index".to_owned())
+        };
+        if status == 0 {
+            return Ok(());
+        }
+        Err(last_error().unwrap_or_else(|| format!("FAISS error {status}")))
     }
 }
 
-/// Every fallible function of the C API catches C++ exceptions and returns a negative number for them.
-fn check(status: c_int) -> Result<(), String> {
-    if status == 0 {
-        return Ok(());
-    }
-    // SAFETY: no arguments; FAISS keeps the last exception of the calling thread, so its text stays valid until the
+/// The text of the exception that the last call of this thread ended in.
+fn last_error() -> Option<String> {
+    // SAFETY: no arguments. FAISS keeps the last exception of the calling thread, so its text stays valid until the
     // next call that fails on this thread, and it is copied before that.
     let text = unsafe {
         let text = ffi::faiss_get_last_error();
         if text.is_null() {
-            return Err(format!("FAISS error {status}"));
+            return None;
         }
-        CStr::from_ptr(text).to_string_lossy().into_owned()
+        std::ffi::CStr::from_ptr(text)
     };
-    Err(shorten(&text))
+    Some(shorten(&text.to_string_lossy()))
+}
+
+fn reason(error: FaissError) -> String {
+    match &error {
+        FaissError::Native(native) => shorten(native.msg()),
+        other => other.to_string(),
+    }
 }
 
 /// "Error in void faiss::f(..) at /build/…/X.cpp:12: Error: 'condition' failed: what happened" → its last part, which
@@ -191,8 +144,9 @@ fn shorten(text: &str) -> String {
     }
 }
 
-fn c_string(bytes: &[u8]) -> Result<CString, String> {
-    CString::new(bytes).map_err(|_| "a zero byte in the name".to_owned())
+fn utf8(path: &Path) -> Result<&str, String> {
+    path.to_str()
+        .ok_or_else(|| "FAISS takes a path in UTF-8 only".to_owned())
 }
 
 #[cfg(test)]
