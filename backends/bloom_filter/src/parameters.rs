@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use saker_store::Settings;
-use saker_store::feast::{EntityKeyVersion, FeatureView};
+use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, Reader};
 use serde::Deserialize;
@@ -43,13 +43,13 @@ pub struct Parameters {
     category_url: Option<String>,
     #[serde(default = "category_feature")]
     category_feature: String,
-    #[serde(default = "feast_project")]
+    #[serde(default = "defaults::project")]
     feast_project: String,
-    #[serde(default = "feature_view")]
+    #[serde(default = "defaults::user_view")]
     feature_view: String,
-    #[serde(default = "entity")]
+    #[serde(default = "defaults::user_entity")]
     entity: String,
-    #[serde(default = "entity_key_serialization")]
+    #[serde(default = "defaults::entity_key_serialization")]
     entity_key_serialization: String,
 }
 
@@ -79,22 +79,6 @@ fn popularity_topk() -> usize {
 
 fn category_feature() -> String {
     "top_category".into()
-}
-
-fn feast_project() -> String {
-    "my_feast_repo".into()
-}
-
-fn feature_view() -> String {
-    "user_features".into()
-}
-
-fn entity() -> String {
-    "user_id".into()
-}
-
-fn entity_key_serialization() -> String {
-    "3".into()
 }
 
 /// The database of the `trending:*` sets.

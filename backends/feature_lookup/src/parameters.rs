@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use saker_store::Settings;
-use saker_store::feast::{EntityKeyVersion, FeatureView};
+use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
 use serde::Deserialize;
 use triton_backend::Error;
 
@@ -16,13 +16,13 @@ pub struct Parameters {
     redis_url: String,
     #[serde(default)]
     pub(crate) mode: Mode,
-    #[serde(default = "feast_project")]
+    #[serde(default = "defaults::project")]
     feast_project: String,
-    #[serde(default = "feature_view")]
+    #[serde(default = "defaults::user_view")]
     feature_view: String,
-    #[serde(default = "entity")]
+    #[serde(default = "defaults::user_entity")]
     pub(crate) entity: String,
-    #[serde(default = "entity_key_serialization")]
+    #[serde(default = "defaults::entity_key_serialization")]
     entity_key_serialization: String,
     #[serde(default)]
     defaults: Option<String>,
@@ -49,22 +49,6 @@ pub(crate) enum Mode {
     Online,
     /// From a copy of the whole view.
     Cached,
-}
-
-fn feast_project() -> String {
-    "my_feast_repo".into()
-}
-
-fn feature_view() -> String {
-    "user_features".into()
-}
-
-fn entity() -> String {
-    "user_id".into()
-}
-
-fn entity_key_serialization() -> String {
-    "3".into()
 }
 
 fn deadline_ms() -> u32 {

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
+    tensor_names,
 };
 
 pub mod fill;
@@ -100,12 +101,7 @@ impl Model for RequestDefaults {
         if let Some(name) = defaults.keys().next() {
             return Err(Error::invalid_argument(format!(
                 "parameter 'DEFAULTS' names '{name}'; accepted: outputs of config.pbtxt, which are {}",
-                config
-                    .outputs()
-                    .iter()
-                    .map(|output| output.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                tensor_names(config.outputs())
             )));
         }
         Ok(Self { tensors })

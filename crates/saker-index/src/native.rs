@@ -7,7 +7,7 @@ use faiss::error::Error as FaissError;
 use faiss::index::autotune::ParameterSpace;
 use faiss::index::id_map::IdMap;
 use faiss::index::io::{read_index, write_index};
-use faiss::index::{IndexImpl, NativeIndex, UpcastIndex};
+use faiss::index::{IndexImpl, UpcastIndex};
 use faiss::{Idx, Index as _, MetricType, index_factory};
 use faiss_sys as ffi;
 

@@ -7,7 +7,7 @@ use std::ptr;
 use smallvec::SmallVec;
 use triton_rs_sys as sys;
 
-use crate::config::names;
+use crate::config::tensor_names;
 use crate::ffi::{check, guard, text, to_raw};
 use crate::{Code, Error, ModelContext, Response, Tensor, clock, log};
 
@@ -270,7 +270,7 @@ impl<'b> Request<'b> {
             Some(index) => self.input_at(index),
             None => Err(Error::internal(format!(
                 "the backend asks for the input '{name}'; config.pbtxt declares: {}",
-                names(self.context.config().inputs())
+                tensor_names(self.context.config().inputs())
             ))),
         }
     }

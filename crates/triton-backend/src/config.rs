@@ -14,7 +14,8 @@ pub struct TensorConfig {
     pub name: String,
     /// Its element type.
     pub data_type: DataType,
-    /// Its dimensions without the batch dimension; -1 is any size.
+    /// Its dimensions without the batch dimension, as the backend sees them: those of `reshape` where the config has
+    /// one. -1 is any size.
     pub dims: Vec<i64>,
     /// Whether a request may leave it out (inputs alone).
     pub optional: bool,
@@ -121,13 +122,14 @@ fn find<'a>(
     tensors.iter().find(|t| t.name == name).ok_or_else(|| {
         Error::invalid_argument(format!(
             "config.pbtxt has no {role} '{name}'; its {role}s: {}",
-            names(tensors)
+            tensor_names(tensors)
         ))
     })
 }
 
-/// `'a', 'b'`, or `none`.
-pub(crate) fn names(tensors: &[TensorConfig]) -> String {
+/// The tensors' names for a message: `'a', 'b'`, or `none`.
+#[must_use]
+pub fn tensor_names(tensors: &[TensorConfig]) -> String {
     if tensors.is_empty() {
         return "none".to_owned();
     }
@@ -161,7 +163,13 @@ fn tensor_config(tensor: &Value, role: &str) -> Result<TensorConfig, Error> {
             "{role} '{name}' has the unknown data type '{spelled}'"
         ))
     })?;
-    let dims = tensor["dims"]
+    let reshaped = &tensor["reshape"]["shape"];
+    let dims = if reshaped.is_array() {
+        reshaped
+    } else {
+        &tensor["dims"]
+    };
+    let dims = dims
         .as_array()
         .into_iter()
         .flatten()

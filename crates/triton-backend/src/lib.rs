@@ -76,7 +76,7 @@ mod signature;
 mod tensor;
 
 pub use batch::{Batch, Request};
-pub use config::{ModelConfig, TensorConfig};
+pub use config::{ModelConfig, TensorConfig, tensor_names};
 pub use context::ModelContext;
 pub use data_type::{DataType, Element};
 pub use entry::{LOWEST_API, entry_points};

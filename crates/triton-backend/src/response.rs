@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use triton_rs_sys as sys;
 
 use crate::buffer::HostBuffer;
-use crate::config::{index_of, names};
+use crate::config::{index_of, tensor_names};
 use crate::ffi::{c_string, check};
 use crate::{DataType, Element, Error, ModelContext, Request, gpu};
 
@@ -233,7 +233,7 @@ impl<'r> Response<'r> {
         config.output_index(name).ok_or_else(|| {
             Error::internal(format!(
                 "the backend writes the output '{name}'; config.pbtxt declares: {}",
-                names(config.outputs())
+                tensor_names(config.outputs())
             ))
         })
     }

@@ -1,6 +1,6 @@
 //! The tensors a backend understands, checked against config.pbtxt at load.
 
-use crate::config::{ModelConfig, TensorConfig, names};
+use crate::config::{ModelConfig, TensorConfig, tensor_names};
 use crate::{DataType, Error};
 
 /// The inputs and outputs a backend expects of a config.
@@ -134,7 +134,7 @@ fn check(
                 "config.pbtxt must declare the {role} '{}' ({}); it declares: {}",
                 rule.name,
                 list(&rule.data_types),
-                names(tensors)
+                tensor_names(tensors)
             )));
         }
     }

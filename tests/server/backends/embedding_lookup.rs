@@ -15,14 +15,14 @@ const MODEL: &str = "multimodal_embedding_lookup";
 const ROWS: i32 = 703;
 const WIDTH: usize = 64;
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config::new("embedding_lookup")
         .input("item_id", "INT32", &[-1])
         .output("item_image_embeddings", "FP32", &[-1, WIDTH as i64])
         .output("item_description_embeddings", "FP32", &[-1, WIDTH as i64])
 }
 
-fn tables() -> [(&'static str, PathBuf); 2] {
+pub(super) fn tables() -> [(&'static str, PathBuf); 2] {
     [
         (
             "item_image_embeddings",

@@ -12,7 +12,7 @@ use crate::support::{
 
 const MODEL: &str = "faiss_retrieval";
 
-fn config(topk: usize) -> Config {
+pub(super) fn config(topk: usize) -> Config {
     Config::new("faiss_retrieval")
         .input("output_1", "FP32", &[-1, 64])
         .output("candidate_ids", "INT32", &[-1])
@@ -20,7 +20,7 @@ fn config(topk: usize) -> Config {
 }
 
 /// The golden index: IVF with 16 lists of 700 vectors, inner product, ids = raw item ids.
-fn index() -> PathBuf {
+pub(super) fn index() -> PathBuf {
     data("reference/index.faiss")
 }
 
@@ -28,7 +28,7 @@ fn stage(topk: usize) -> Stage {
     Stage::with(MODEL, &config(topk), &[("index.faiss", &index())])
 }
 
-fn queries(rows: usize) -> Tensor {
+pub(super) fn queries(rows: usize) -> Tensor {
     let values: Vec<f32> = (0..rows * 64)
         .map(|place| ((place as f32) * 0.37).sin())
         .collect();

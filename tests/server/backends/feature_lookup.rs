@@ -13,7 +13,7 @@ use crate::support::{
 const USERS: &str = "feast_user_lookup";
 const ITEMS: &str = "feast_item_lookup";
 
-fn users(url: &str) -> Config {
+pub(super) fn users(url: &str) -> Config {
     Config::new("feature_lookup")
         .input("user_id", "INT32", &[-1])
         .output("user_id", "INT32", &[-1])

@@ -15,7 +15,7 @@ const USER: &str = "nvt_user_transform";
 const CONTEXT: &str = "nvt_context_transform";
 const ITEM: &str = "nvt_item_transform";
 
-fn user() -> Config {
+pub(super) fn user() -> Config {
     Config::new("feature_transform")
         .input("user_id", "INT32", &[-1])
         .input("age", "INT32", &[-1])
@@ -73,7 +73,7 @@ fn stage(group: Group, model: &str, config: &Config) -> Stage {
     stage
 }
 
-fn users(rows: usize) -> Vec<Tensor> {
+pub(super) fn users(rows: usize) -> Vec<Tensor> {
     let column = |value: &dyn Fn(usize) -> i32| (0..rows).map(value).collect::<Vec<i32>>();
     vec![
         Tensor::i32(

@@ -12,9 +12,9 @@ use crate::support::{
 };
 
 const MODEL: &str = "item_id_decoder";
-const PLACE: &str = "categories/unique.item_id.parquet";
+pub(super) const PLACE: &str = "categories/unique.item_id.parquet";
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config::new("id_decode")
         .input("ordered_ids", "INT32", &[-1])
         .input("ordered_scores", "FP32", &[-1])
@@ -22,7 +22,7 @@ fn config() -> Config {
         .output("ordered_scores", "FP32", &[-1])
 }
 
-fn vocabulary() -> PathBuf {
+pub(super) fn vocabulary() -> PathBuf {
     data("reference/categories/item/unique.item_id.parquet")
 }
 
@@ -30,7 +30,7 @@ fn stage() -> Stage {
     Stage::with(MODEL, &config(), &[(PLACE, &vocabulary())])
 }
 
-fn request(ids: &[i32]) -> Vec<Tensor> {
+pub(super) fn request(ids: &[i32]) -> Vec<Tensor> {
     let scores: Vec<f32> = (0..ids.len()).map(|row| 1.0 / (row as f32)).collect();
     vec![
         Tensor::i32("ordered_ids", ids),

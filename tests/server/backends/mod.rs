@@ -1,5 +1,6 @@
 //! Each of the ten backends by itself: sizes, ends of types, wrong requests, wrong configurations.
 
+mod batches;
 mod bloom_filter;
 mod embedding_lookup;
 mod faiss_retrieval;

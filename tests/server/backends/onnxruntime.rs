@@ -13,7 +13,7 @@ use crate::support::{
 
 const MODEL: &str = "query_tower";
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new("onnxruntime").input("age_norm", "FP32", &[-1]);
     for name in ["user_id", "age_binned", "gender", "top_category"] {
         config = config.input(name, "INT32", &[-1]);
@@ -23,7 +23,7 @@ fn config() -> Config {
         .parameter("intra_op_thread_count", "1")
 }
 
-fn tower() -> PathBuf {
+pub(super) fn tower() -> PathBuf {
     data("reference/query_tower.onnx")
 }
 
@@ -32,7 +32,7 @@ fn stage(config: &Config) -> Stage {
 }
 
 /// The features of the golden users, over and over.
-fn request(rows: usize) -> Vec<Tensor> {
+pub(super) fn request(rows: usize) -> Vec<Tensor> {
     let column = |name: &str| -> Vec<f64> {
         (0..rows)
             .map(|row| answers()[row % answers().len()].user_features[name])

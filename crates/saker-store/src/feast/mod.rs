@@ -4,6 +4,7 @@
 //! of `{view}:{feature}` in little-endian bytes and holds a `ValueProto`; the field `_ts:{view}` holds the event time.
 //! The layout was read off stores that Feast 0.67 wrote (tests/data/feast).
 
+pub mod defaults;
 mod key;
 mod load;
 mod value;
