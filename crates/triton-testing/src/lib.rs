@@ -2,10 +2,12 @@
 //! the real Triton and Valkey, started for one test.
 
 pub mod bloom_server;
+pub mod cluster;
 pub mod fake;
 mod process;
 pub mod repository;
 pub mod runtime;
 pub mod server;
 pub mod tensor;
+pub mod tls;
 pub mod valkey;

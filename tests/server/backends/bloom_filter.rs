@@ -1,7 +1,9 @@
 //! `bloom_filter`: candidates without the items that the user has seen.
 
 use saker_store::popularity::{self, Set};
-use triton_testing::{bloom_server::BloomServer, tensor::Tensor, valkey::Valkey};
+use triton_testing::{
+    bloom_server::BloomServer, cluster::Cluster, tensor::Tensor, tls::TlsProxy, valkey::Valkey,
+};
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, is_clients_fault, wrong_tensors_are_refused},
@@ -88,6 +90,24 @@ fn with_bitmaps_of_our_own() {
     let valkey = Valkey::start().expect("a running Valkey");
     let url = valkey.url(1);
     filters(&url, &config(&url));
+}
+
+#[test]
+fn with_bitmaps_in_a_cluster() {
+    let cluster = Cluster::start().expect("a running cluster");
+    filters(&cluster.url(), &config(&cluster.url()));
+}
+
+#[test]
+fn with_bitmaps_over_tls_with_a_login() {
+    let valkey = Valkey::builder()
+        .user("saker", "word")
+        .start()
+        .expect("a running Valkey");
+    let proxy = TlsProxy::start(valkey.port()).expect("a proxy");
+    let url = format!("rediss://saker:word@localhost:{}/1", proxy.port());
+    let config = config(&url).parameter("TLS_CA", &proxy.authority().to_string_lossy());
+    filters(&valkey.url(1), &config);
 }
 
 #[test]

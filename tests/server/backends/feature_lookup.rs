@@ -1,7 +1,7 @@
 //! `feature_lookup`: Feast's online store, asked per request or held in memory.
 
 use saker_store::feast::EntityKeyVersion;
-use triton_testing::{tensor::Tensor, valkey::Valkey};
+use triton_testing::{cluster::Cluster, tensor::Tensor, tls::TlsProxy, valkey::Valkey};
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, wrong_tensors_are_refused},
@@ -99,6 +99,51 @@ fn users_are_found_in_both_key_serializations() {
         assert_eq!(outputs.i32("user_id"), [-1; 4]);
         assert_eq!(outputs.i32("age"), [35; 4]);
     }
+}
+
+/// A server whose model reads this store answers with the golden users.
+fn finds_users(config: &Config) {
+    let view = golden_users(EntityKeyVersion::V3);
+    let stage = Stage::with(USERS, config, &[]);
+    let ids = &view.ids[..300];
+    // A cluster's connections are made one after another, in the background.
+    let start = std::time::Instant::now();
+    let outputs = loop {
+        let outputs = stage.answer(USERS, &[Tensor::i32("user_id", ids)]);
+        if outputs.i32("user_id") == ids {
+            break outputs;
+        }
+        assert!(
+            start.elapsed().as_secs() < 10,
+            "users are missing: {}",
+            stage.server.log()
+        );
+    };
+    for name in ["age", "gender", "top_category"] {
+        let expected: Vec<i32> = (0..ids.len()).map(|row| column(&view, name, row)).collect();
+        assert_eq!(outputs.i32(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn users_are_found_over_tls_with_a_login() {
+    let valkey = Valkey::builder()
+        .user("saker", "word")
+        .start()
+        .expect("a running Valkey");
+    golden_users(EntityKeyVersion::V3).write(&valkey);
+    let proxy = TlsProxy::start(valkey.port()).expect("a proxy");
+    let url = format!("rediss://saker:word@localhost:{}/0", proxy.port());
+    let authority = proxy.authority();
+    let config = users(&url).parameter("TLS_CA", &authority.to_string_lossy());
+    finds_users(&config);
+}
+
+#[test]
+fn users_are_found_in_a_cluster() {
+    let cluster = Cluster::start().expect("a running cluster");
+    golden_users(EntityKeyVersion::V3).write_to(&cluster.url());
+    finds_users(&users(&cluster.url()));
 }
 
 #[test]

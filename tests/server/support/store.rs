@@ -38,6 +38,11 @@ pub(crate) struct View<'a> {
 impl View<'_> {
     /// Writes the view under the contract's project.
     pub(crate) fn write(&self, valkey: &Valkey) {
+        self.write_to(&valkey.url(0));
+    }
+
+    /// The same at any address.
+    pub(crate) fn write_to(&self, url: &str) {
         let names = self.features.iter().map(|(name, _)| *name);
         let view = FeatureView::new(
             "my_feast_repo",
@@ -46,7 +51,7 @@ impl View<'_> {
             self.version,
             names,
         );
-        let mut connection = connect(&valkey.url(0));
+        let mut connection = connect(url);
         let mut writer = Writer::new(&mut connection, view, None);
         for (row, id) in self.ids.iter().enumerate() {
             let values: Vec<Option<Value>> = self

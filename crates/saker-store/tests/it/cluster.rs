@@ -1,76 +1,17 @@
 //! A real cluster of three masters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer, load};
 use saker_store::{Connection, Link, Pipeline, Reply};
-use triton_testing::valkey::Valkey;
+use triton_testing::cluster::Cluster;
 
 use crate::support::{command, connect, eventually, settings};
 
-/// Three masters that share the slots, and the cluster's URL.
-fn cluster() -> (Vec<Valkey>, String) {
-    let start = || {
-        Valkey::builder()
-            .arguments(&["--cluster-enabled", "yes"])
-            .start()
-            .expect("a running Valkey")
-    };
-    let nodes: Vec<Valkey> = (0..3).map(|_| start()).collect();
-    let ranges = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
-    for (index, (node, (first, last))) in nodes.iter().zip(ranges).enumerate() {
-        let mut connection = connect(&node.url(0));
-        let mut run = |words: &[&str]| {
-            let mut pipeline = Pipeline::new();
-            pipeline.keyless(|cmd| {
-                words.iter().for_each(|word| {
-                    cmd.arg(*word);
-                });
-            });
-            connection
-                .run(&pipeline, Duration::from_secs(5))
-                .expect("a reply")
-        };
-        run(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
-        run(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
-        if index > 0 {
-            run(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port().to_string()]);
-        }
-    }
-    let hosts: Vec<String> = nodes
-        .iter()
-        .map(|node| format!("127.0.0.1:{}", node.port()))
-        .collect();
-    let url = format!("redis+cluster://{}", hosts.join(","));
-    let writable = |connection: &mut Connection| {
-        let mut pipeline = Pipeline::new();
-        for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            pipeline.command(key.as_bytes(), |cmd| {
-                cmd.arg("SET").arg(key).arg(key);
-            });
-        }
-        connection.run(&pipeline, Duration::from_secs(5)).is_ok()
-    };
-    let start = Instant::now();
-    loop {
-        if let Ok(mut connection) = Connection::open(&settings(&url))
-            && connection.is_complete()
-            && writable(&mut connection)
-        {
-            break;
-        }
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "the cluster does not form"
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    (nodes, url)
-}
-
 #[test]
 fn a_cluster_is_read_and_written_as_one() {
-    let (nodes, url) = cluster();
+    let cluster = Cluster::start().expect("a running cluster");
+    let (nodes, url) = (cluster.nodes(), cluster.url());
     let mut connection = connect(&url);
     let view = FeatureView::new("p", "v", "user_id", EntityKeyVersion::V3, ["age"]);
     let mut writer = Writer::new(&mut connection, view.clone(), None);
@@ -84,7 +25,7 @@ fn a_cluster_is_read_and_written_as_one() {
             .expect("written");
     }
     assert_eq!(writer.finish().expect("written"), 3000);
-    for node in &nodes {
+    for node in nodes {
         let Reply::Int(keys) = command(&mut connect(&node.url(0)), &["DBSIZE"]) else {
             panic!("no number")
         };
@@ -150,7 +91,8 @@ fn a_cluster_is_read_and_written_as_one() {
 
 #[test]
 fn a_slot_that_moves_is_followed() {
-    let (nodes, url) = cluster();
+    let cluster = Cluster::start().expect("a running cluster");
+    let (nodes, url) = (cluster.nodes(), cluster.url());
     let mut connection = connect(&url);
     // "b" has slot 3300, of the first node; an empty slot can be given away at once.
     command(&mut connection, &["DEL", "b"]);

@@ -1,12 +1,9 @@
 //! Users, passwords, databases, Unix sockets and TLS.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use saker_store::{Connection, Link, Reply, Settings, StoreError};
-use triton_testing::valkey::Valkey;
+use triton_testing::{tls::TlsProxy, valkey::Valkey};
 
 use crate::support::{bytes, command, connect, get, settings};
 
@@ -73,60 +70,12 @@ fn a_unix_socket() {
     assert_eq!(bytes(&command(&mut connection, &["GET", "k"])), b"v");
 }
 
-/// Puts TLS in front of a plain server, as stunnel does, and gives the port and the certificate.
-fn tls_proxy(target: u16) -> (u16, String) {
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    let pem = cert.pem();
-    let key =
-        rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .expect("a server config");
-    let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let config = Arc::clone(&config);
-            std::thread::spawn(move || serve_tls(client, config, target));
-        }
-    });
-    (port, pem)
-}
-
-/// Question and answer in turn, which is all that our protocol needs: what the client sends in one go is answered.
-fn serve_tls(client: TcpStream, config: Arc<rustls::ServerConfig>, target: u16) {
-    let mut server = TcpStream::connect(("127.0.0.1", target)).expect("the plain server");
-    let session = rustls::ServerConnection::new(config).expect("a session");
-    let mut client = rustls::StreamOwned::new(session, client);
-    let mut buffer = [0; 65_536];
-    while let Ok(count) = client.read(&mut buffer) {
-        if count == 0 || server.write_all(&buffer[..count]).is_err() {
-            return;
-        }
-        let Ok(count) = server.read(&mut buffer) else {
-            return;
-        };
-        if client.write_all(&buffer[..count]).is_err() {
-            return;
-        }
-    }
-}
-
 #[test]
 fn tls_with_a_certificate_authority_of_our_own() {
     let valkey = Valkey::start().expect("a running Valkey");
     command(&mut connect(&valkey.url(0)), &["SET", "k", "v"]);
-    let (port, pem) = tls_proxy(valkey.port());
-    let folder = tempfile::tempdir().expect("a folder");
-    let authority = folder.path().join("ca.pem");
-    std::fs::write(&authority, pem).expect("a file");
-
+    let proxy = TlsProxy::start(valkey.port()).expect("a proxy");
+    let (port, authority) = (proxy.port(), proxy.authority());
     let url = format!("rediss://localhost:{port}/0");
     let mut connection =
         Connection::open(&Settings::parse(&url, Some(&authority)).expect("settings"))
