@@ -46,6 +46,7 @@ enum Store {
 
 /// What the config declares.
 struct Tensors {
+    id_name: String,
     id_type: DataType,
     /// Position of the output that echoes the id.
     echo: Option<usize>,
@@ -153,6 +154,7 @@ impl Tensors {
             )));
         }
         Ok(Self {
+            id_name: id.name.clone(),
             id_type: id.data_type,
             echo,
             features: features.into(),
@@ -162,7 +164,10 @@ impl Tensors {
     /// The ids of a request, appended as i64. Returns how many.
     fn read_ids(&self, request: &Request<'_>, ids: &mut Vec<i64>) -> Result<usize, Error> {
         let tensor = request.input_at(0)?.ok_or_else(|| {
-            Error::invalid_argument("the request has no ids: its only input is missing")
+            Error::invalid_argument(format!(
+                "the request has no input '{}', the ids to look up",
+                self.id_name
+            ))
         })?;
         match self.id_type {
             DataType::Int64 => ids.extend_from_slice(&tensor.as_slice::<i64>()?),
