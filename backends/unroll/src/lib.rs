@@ -6,28 +6,11 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use serde::Deserialize;
 use triton_backend::{
-    Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
-    Tensor,
+    Batch, DataType, Element, Error, FIXED_SIZE_TYPES, Instance, Model, ModelContext, Request,
+    Response, Signature, Tensor,
 };
 
 pub mod repeat;
-
-/// Every type whose elements have one size.
-const FIXED_SIZE: &[DataType] = &[
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bf16,
-];
 
 /// Parameters in config.pbtxt.
 #[derive(Debug, Deserialize)]
@@ -66,8 +49,8 @@ impl Model for Unroll {
 
     fn signature(_: &Parameters) -> Signature {
         Signature::new()
-            .other_inputs(FIXED_SIZE)
-            .other_outputs(FIXED_SIZE)
+            .other_inputs(FIXED_SIZE_TYPES)
+            .other_outputs(FIXED_SIZE_TYPES)
     }
 
     fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {

@@ -85,7 +85,7 @@ pub use metrics::{Counter, Gauge};
 pub use model::{Instance, Model};
 pub use release::Release;
 pub use response::Response;
-pub use signature::{ANY_TYPE, Signature};
+pub use signature::{ANY_TYPE, FIXED_SIZE_TYPES, Signature};
 pub use tensor::{Strings, Tensor};
 
 /// For [`export!`] alone.

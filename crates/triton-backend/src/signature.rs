@@ -46,9 +46,12 @@ pub const ANY_TYPE: &[DataType] = &[
     DataType::Fp16,
     DataType::Fp32,
     DataType::Fp64,
-    DataType::Bytes,
     DataType::Bf16,
+    DataType::Bytes,
 ];
+
+/// Every data type whose elements have one size: all but BYTES.
+pub const FIXED_SIZE_TYPES: &[DataType] = ANY_TYPE.split_at(ANY_TYPE.len() - 1).0;
 
 impl Signature {
     /// No tensors.
