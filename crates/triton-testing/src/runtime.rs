@@ -39,6 +39,14 @@ pub fn python() -> Result<PathBuf> {
     part("SAKER_TEST_PYTHON", "venv/bin/python")
 }
 
+/// The interpreter of the virtual environment that holds Feast.
+///
+/// # Errors
+/// The file is missing; the message names the command that installs it.
+pub fn feast_python() -> Result<PathBuf> {
+    part("SAKER_FEAST_PYTHON", "feast/bin/python")
+}
+
 /// NVIDIA's load generator.
 ///
 /// # Errors
@@ -82,7 +90,7 @@ fn part(variable: &str, place: &str) -> Result<PathBuf> {
     };
     if !path.is_file() {
         bail!(
-            "'{}' is missing: run scripts/install, or set {variable}",
+            "'{}' is missing: run scripts/install --tests, or set {variable}",
             path.display()
         );
     }

@@ -4,6 +4,7 @@ mod cluster;
 mod failures;
 mod feast;
 mod login;
+mod real_feast;
 mod recent;
 mod seen;
 mod support;
