@@ -483,7 +483,11 @@ fn lookup_parameters(
         );
     }
     let mut others = serde_json::Map::new();
+    let mut other_views = serde_json::Map::new();
     for column in entity.stored() {
+        if let Some(view) = &column.view {
+            other_views.insert(column.name.clone(), view.as_str().into());
+        }
         let value = defaults.get(&column.name).with_context(|| {
             format!(
                 "no default value of column {}; run `saker prepare`",
@@ -497,11 +501,11 @@ fn lookup_parameters(
             others.insert(column.name.clone(), number(*value));
         }
     }
-    if !others.is_empty() {
-        parameters.insert(
-            "DEFAULTS".to_owned(),
-            serde_json::Value::Object(others).to_string(),
-        );
+    for (key, object) in [("DEFAULTS", others), ("OTHER_VIEWS", other_views)] {
+        if !object.is_empty() {
+            let text = serde_json::Value::Object(object).to_string();
+            parameters.insert(key.to_owned(), text);
+        }
     }
     Ok(parameters)
 }

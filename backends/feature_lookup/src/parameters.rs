@@ -20,6 +20,8 @@ pub struct Parameters {
     feast_project: String,
     #[serde(default = "defaults::user_view")]
     feature_view: String,
+    #[serde(default)]
+    other_views: Option<String>,
     #[serde(default = "defaults::user_entity")]
     pub(crate) entity: String,
     #[serde(default = "defaults::entity_key_serialization")]
@@ -84,13 +86,33 @@ impl Parameters {
         let version: EntityKeyVersion = self.entity_key_serialization.parse().map_err(|error| {
             Error::invalid_argument(format!("parameter 'ENTITY_KEY_SERIALIZATION': {error}"))
         })?;
-        Ok(FeatureView::new(
+        let mut view = FeatureView::new(
             &self.feast_project,
             &self.feature_view,
             &self.entity,
             version,
             features,
-        ))
+        );
+        for (feature, other) in self.other_views()? {
+            view = view
+                .with_feature_elsewhere(&feature, &other)
+                .map_err(|error| {
+                    Error::invalid_argument(format!("parameter 'OTHER_VIEWS': {error}"))
+                })?;
+        }
+        Ok(view)
+    }
+
+    fn other_views(&self) -> Result<BTreeMap<String, String>, Error> {
+        let Some(text) = &self.other_views else {
+            return Ok(BTreeMap::new());
+        };
+        serde_json::from_str(text).map_err(|error| {
+            Error::invalid_argument(format!(
+                "parameter 'OTHER_VIEWS' is '{text}': {error}; accepted: a JSON object of features and views, such as \
+                 {{\"top_category\": \"user_activity\"}}"
+            ))
+        })
     }
 
     /// The default of each feature that has one of its own.

@@ -65,6 +65,9 @@ pub struct Column {
     pub empty: Vec<String>,
     /// Computes the column from the training interactions instead of reading it.
     pub derive: Option<Derive>,
+    /// A second feature view of the entity that holds this column alone, for a hand that writes nothing else, such as
+    /// clicks: of the two values the one with the later event time is served. `[user]` and `[item]` only.
+    pub view: Option<String>,
     /// What an absent entity, or an empty value, gets: a number, `"mean"` (of the training rows; truncated in an int32
     /// column), or `"now"` (server time; `[[context.columns]]` only). Default -1.
     #[serde(default)]

@@ -103,6 +103,12 @@ impl Pipeline {
                 "set",
                 "nothing: a request brings numbers, so the data must hold numbers too",
             )?;
+            check(
+                column.view.is_none(),
+                format!("{key}.view"),
+                quoted(column.view.as_deref().unwrap_or_default()),
+                "nothing: a request brings the value",
+            )?;
             if let Fallback::Word(word) = &column.default {
                 check(
                     word == "now",
@@ -437,6 +443,14 @@ fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
                 format!("{key}.derive"),
                 "a table",
                 "either derive, or source and codes",
+            )?;
+        }
+        if let Some(view) = &column.view {
+            check(
+                column.kind != ColumnType::Text && !view.is_empty(),
+                format!("{key}.view"),
+                quoted(view),
+                "the name of a feature view, of int32 and float32 columns",
             )?;
         }
         if let Fallback::Word(word) = &column.default {

@@ -1,13 +1,13 @@
 //! `feature_lookup`: Feast's online store, asked per request or held in memory.
 
-use saker_store::feast::EntityKeyVersion;
+use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer};
 use triton_testing::{cluster::Cluster, tensor::Tensor, tls::TlsProxy, valkey::Valkey};
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, wrong_tensors_are_refused},
     config::Config,
     stage::Stage,
-    store::{golden_items, golden_users},
+    store::{connect, golden_items, golden_users},
 };
 
 const USERS: &str = "feast_user_lookup";
@@ -147,6 +147,49 @@ fn users_are_found_in_a_cluster() {
 }
 
 #[test]
+fn what_clicks_wrote_survives_a_later_materialisation_of_older_rows() {
+    let valkey = Valkey::start().expect("a running Valkey");
+    let write = |view: &str, features: &[(&str, i32)], seconds: i64| {
+        let names = features.iter().map(|(name, _)| *name);
+        let view = FeatureView::new(
+            "my_feast_repo",
+            view,
+            "user_id",
+            EntityKeyVersion::V3,
+            names,
+        );
+        let mut connection = connect(&valkey.url(0));
+        let mut writer = Writer::new(&mut connection, view, None);
+        let values: Vec<_> = features
+            .iter()
+            .map(|(_, value)| Some(Value::Int32(*value)))
+            .collect();
+        let time = Timestamp::from_micros(seconds * 1_000_000);
+        writer
+            .write(&EntityId::Int32(7), &values, time)
+            .and_then(|_| writer.finish())
+            .expect("a row written");
+    };
+    let whole = |category: i32| [("age", 40), ("gender", 1), ("top_category", category)];
+    let config =
+        users(&valkey.url(0)).parameter("OTHER_VIEWS", r#"{"top_category": "user_activity"}"#);
+    let stage = Stage::with(USERS, &config, &[]);
+    let category = || {
+        let outputs = stage.answer(USERS, &[Tensor::i32("user_id", &[7])]);
+        assert_eq!(outputs.i32("user_id"), [7]);
+        (outputs.i32("age")[0], outputs.i32("top_category")[0])
+    };
+    write("user_activity", &[("top_category", 5)], 100);
+    assert_eq!(category(), (35, 5), "known by clicks alone");
+    write("user_features", &whole(2), 90);
+    assert_eq!(category(), (40, 5), "older rows of the whole view");
+    write("user_features", &whole(3), 110);
+    assert_eq!(category(), (40, 3), "newer ones");
+    write("user_activity", &[("top_category", 6)], 120);
+    assert_eq!(category(), (40, 6));
+}
+
+#[test]
 fn items_are_held_in_memory() {
     let valkey = Valkey::start().expect("a running Valkey");
     let view = golden_items();
@@ -238,6 +281,7 @@ fn wrong_configurations() {
             ("ENTITY_KEY_SERIALIZATION", "4"),
             ("DEFAULT_USER_AGE", "young"),
             ("DEFAULTS", r#"{"nobody":1}"#),
+            ("OTHER_VIEWS", r#"{"nobody":"clicks"}"#),
         ],
     );
     let stage = Stage::new();

@@ -3,7 +3,7 @@
 use redis::Value as Reply;
 
 use super::key::{EntityKeyVersion, write_join_keys};
-use super::{EntityId, Value, feature_field, timestamp_field};
+use super::{EntityId, Timestamp, Value, feature_field, timestamp_field};
 use crate::{Pipeline, StoreError};
 
 /// The features of a view that we read or write, and where they lie.
@@ -14,9 +14,20 @@ pub struct FeatureView {
     features: Vec<String>,
     fields: Vec<[u8; 4]>,
     timestamp: Vec<u8>,
+    /// Features that another view of the same entity may know better.
+    elsewhere: Vec<Elsewhere>,
     /// The Redis key up to the entity's type.
     prefix: Vec<u8>,
     project: Vec<u8>,
+}
+
+/// Where else a feature lies.
+#[derive(Clone, Debug)]
+struct Elsewhere {
+    /// Its position among the features.
+    position: usize,
+    field: [u8; 4],
+    timestamp: Vec<u8>,
 }
 
 impl FeatureView {
@@ -40,10 +51,41 @@ impl FeatureView {
                 .map(|feature| feature_field(name, feature))
                 .collect(),
             timestamp: timestamp_field(name),
+            elsewhere: Vec::new(),
             features,
             prefix,
             project: project.as_bytes().to_vec(),
         }
+    }
+
+    /// Reads `feature` from the view `other` of the same entity as well: of the two values, the one whose view has the
+    /// later event time counts (on a tie, the other's). What is written by one hand, say by clicks, is then not lost when
+    /// another hand writes older rows of the whole view. Writing is not concerned.
+    ///
+    /// # Errors
+    /// [`StoreError::Settings`] when the view has no such feature.
+    pub fn with_feature_elsewhere(
+        mut self,
+        feature: &str,
+        other: &str,
+    ) -> Result<Self, StoreError> {
+        let position = self
+            .features
+            .iter()
+            .position(|known| known == feature)
+            .ok_or_else(|| {
+                StoreError::Settings(format!(
+                    "view '{}' has no feature '{feature}'; accepted: {}",
+                    self.name,
+                    self.features.join(", ")
+                ))
+            })?;
+        self.elsewhere.push(Elsewhere {
+            position,
+            field: feature_field(other, feature),
+            timestamp: timestamp_field(other),
+        });
+        Ok(self)
     }
 
     /// The view's name.
@@ -94,7 +136,7 @@ impl FeatureView {
         pattern
     }
 
-    /// Adds the read of one entity: one HMGET of the features and of the view's event time.
+    /// Adds the read of one entity: one HMGET of the features, of the view's event time, and of what lies elsewhere.
     pub fn read(&self, id: &EntityId, pipeline: &mut Pipeline) {
         self.read_key(&self.key(id), pipeline);
     }
@@ -107,29 +149,41 @@ impl FeatureView {
                 cmd.arg(field.as_slice());
             }
             cmd.arg(self.timestamp.as_slice());
+            for other in &self.elsewhere {
+                cmd.arg(other.field.as_slice())
+                    .arg(other.timestamp.as_slice());
+            }
         });
     }
 
-    /// Reads a reply to [`FeatureView::read`]. `None`: the view has no such entity. That the entity has features in
-    /// other views does not count: the view's event time tells.
+    /// Reads a reply to [`FeatureView::read`]. `None`: neither the view nor those that features lie in elsewhere have such
+    /// an entity. That it has features in further views does not count: the views' event times tell.
     ///
     /// # Errors
     /// [`StoreError::Protocol`] when the reply is none of HMGET.
-    pub fn row<'r>(&self, reply: &'r Reply) -> Result<Option<Row<'r>>, StoreError> {
+    pub fn row<'r>(&'r self, reply: &'r Reply) -> Result<Option<Row<'r>>, StoreError> {
         let Reply::Array(values) = reply else {
             return Err(StoreError::Protocol("HMGET: not an array".into()));
         };
-        match values.split_last() {
-            Some((timestamp, features)) if features.len() == self.features.len() => {
-                let features = (!matches!(timestamp, Reply::Nil)).then_some(Row { features });
-                Ok(features)
-            }
-            _ => Err(StoreError::Protocol(format!(
-                "HMGET: {} values for {} features",
+        let features = self.features.len();
+        if values.len() != features + 1 + 2 * self.elsewhere.len() {
+            return Err(StoreError::Protocol(format!(
+                "HMGET: {} values for {features} features, of which {} lie elsewhere too",
                 values.len(),
-                self.features.len()
-            ))),
+                self.elsewhere.len()
+            )));
         }
+        let (own, elsewhere) = values.split_at(features + 1);
+        let mut times = own[features..]
+            .iter()
+            .chain(elsewhere.iter().skip(1).step_by(2));
+        Ok(times
+            .any(|time| !matches!(time, Reply::Nil))
+            .then_some(Row {
+                view: self,
+                own,
+                elsewhere,
+            }))
     }
 
     pub(super) fn fields(&self) -> &[[u8; 4]] {
@@ -144,20 +198,48 @@ impl FeatureView {
 /// The stored features of one entity.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'r> {
-    features: &'r [Reply],
+    view: &'r FeatureView,
+    /// The features, then the view's event time.
+    own: &'r [Reply],
+    /// Value and event time of each feature that lies elsewhere too.
+    elsewhere: &'r [Reply],
 }
 
 impl Row<'_> {
     /// The value of the feature at `position` in [`FeatureView::features`]; `None` when there is none, or a null.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when the bytes are no ValueProto.
+    /// [`StoreError::Data`] when the bytes are no ValueProto, or an event time that decides is no Timestamp.
     pub fn value(&self, position: usize) -> Result<Option<Value>, StoreError> {
-        match self.features.get(position) {
-            Some(Reply::BulkString(bytes)) => Value::from_bytes(bytes),
+        let Some(own) = self.own[..self.own.len() - 1].get(position) else {
+            return Ok(None);
+        };
+        let mut best = (own, self.own.last());
+        for (other, pair) in self.view.elsewhere.iter().zip(self.elsewhere.chunks(2)) {
+            let [value @ Reply::BulkString(_), time] = pair else {
+                continue;
+            };
+            if other.position == position
+                && (!matches!(best.0, Reply::BulkString(_))
+                    || event_time(Some(time))? >= event_time(best.1)?)
+            {
+                best = (value, Some(time));
+            }
+        }
+        match best.0 {
+            Reply::BulkString(bytes) => Value::from_bytes(bytes),
             _ => Ok(None),
         }
     }
+}
+
+/// Seconds since 1970 and nanoseconds; `None`, which is before any, when there is none.
+fn event_time(reply: Option<&Reply>) -> Result<Option<(i64, i32)>, StoreError> {
+    let Some(Reply::BulkString(bytes)) = reply else {
+        return Ok(None);
+    };
+    let time = Timestamp::from_bytes(bytes)?;
+    Ok(Some((time.seconds, time.nanos)))
 }
 
 /// Takes the special meaning from glob characters.
@@ -205,5 +287,36 @@ mod tests {
         assert_eq!(view.row(&null).unwrap().unwrap().value(0).unwrap(), None);
         assert!(view.row(&Reply::Array(vec![time])).is_err());
         assert!(view.row(&Reply::Okay).is_err());
+    }
+
+    #[test]
+    fn the_later_of_two_views_counts() {
+        let view = FeatureView::new("p", "v", "user_id", EntityKeyVersion::V3, ["a", "b"])
+            .with_feature_elsewhere("b", "clicks")
+            .unwrap();
+        let number = |number: i32| Reply::BulkString(Value::to_bytes(Some(&Value::Int32(number))));
+        let at = |micros: i64| Reply::BulkString(Timestamp::from_micros(micros).to_bytes());
+        let value = |reply: [Reply; 5], position: usize| {
+            let reply = Reply::Array(reply.to_vec());
+            let row = view.row(&reply).unwrap();
+            row.map(|row| row.value(position).unwrap())
+        };
+        let is = |number: i32| Some(Some(Value::Int32(number)));
+        let (one, two, clicked) = (number(1), number(2), number(9));
+        let row = |time: Reply, elsewhere: Reply, clicked_at: Reply| {
+            [one.clone(), two.clone(), time, elsewhere, clicked_at]
+        };
+        assert_eq!(value(row(at(5), clicked.clone(), at(6)), 1), is(9));
+        assert_eq!(value(row(at(5), clicked.clone(), at(5)), 1), is(9));
+        assert_eq!(value(row(at(7), clicked.clone(), at(6)), 1), is(2));
+        assert_eq!(value(row(at(5), clicked.clone(), at(6)), 0), is(1));
+        assert_eq!(value(row(at(5), Reply::Nil, Reply::Nil), 1), is(2));
+        // Known by clicks alone.
+        let newcomer = || [Reply::Nil, Reply::Nil, Reply::Nil, clicked.clone(), at(6)];
+        assert_eq!(value(newcomer(), 1), is(9));
+        assert_eq!(value(newcomer(), 0), Some(None));
+        assert_eq!(value([const { Reply::Nil }; 5], 1), None);
+        let error = view.clone().with_feature_elsewhere("c", "clicks");
+        assert!(error.unwrap_err().to_string().contains("a, b"));
     }
 }
