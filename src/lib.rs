@@ -10,12 +10,13 @@
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
-//! | [`client`], [`explain`], [`catalogue`] | asking Triton, what its steps answered, and names for people |
+//! | [`client`], [`explain`], [`degraded`], [`catalogue`] | asking Triton, what its steps answered, which of them had no store, and names for people |
 
 pub mod assemble;
 pub mod catalogue;
 pub mod client;
 pub mod commands;
+pub mod degraded;
 pub mod explain;
 pub mod features;
 pub mod layout;

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Target;
 use crate::catalogue::Catalogue;
 use crate::client::{Tensor, Triton};
+use crate::degraded::Degraded;
 use crate::explain::{self, Timing};
 use crate::server::Running;
 
@@ -48,13 +49,15 @@ pub struct Args {
 /// Asks and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
+    let ports = Running::find(&layout, "triton").and_then(|running| running.ports);
     let server = args.server.clone().unwrap_or_else(|| {
-        let ports = Running::find(&layout, "triton").and_then(|running| running.ports);
-        format!(
-            "127.0.0.1:{}",
-            ports.map_or(args.http_port, |ports| ports.http)
-        )
+        let port = ports.map_or(args.http_port, |ports| ports.http);
+        format!("127.0.0.1:{port}")
     });
+    // Of a server that somebody else started, nothing says where its metrics are.
+    let metrics = ports
+        .filter(|_| args.server.is_none())
+        .map(|ports| format!("127.0.0.1:{}", ports.metrics));
     let triton = Triton::new(&server);
     let mut request = vec![Tensor::int32(&pipeline.user.id, &[args.user])];
     for (name, value) in [("device_type", args.device), ("timestamp", args.time)] {
@@ -73,6 +76,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         request.push(Tensor::int32(name, &[value]));
     }
 
+    let before = metrics.as_deref().map(Degraded::read).transpose()?;
     let (answer, timings) = if args.explain {
         let (answer, timings) = explain::explain(&triton, &request)?;
         (answer, Some(timings))
@@ -81,6 +85,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
             triton.infer(crate::assemble::steps::ENSEMBLE, &request)?,
             None,
         )
+    };
+    let after = metrics.as_deref().map(Degraded::read).transpose()?;
+    let degraded = match (&before, &after) {
+        (Some(before), Some(after)) => after.since(before),
+        _ => Vec::new(),
     };
     let tensor = |name: &str| {
         answer
@@ -102,7 +111,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             .iter()
             .map(|(id, score)| json!({ "id": id, "score": score, "item": catalogue.item(*id) }))
             .collect();
-        let mut printed = json!({ "user": args.user, "items": items });
+        let mut printed = json!({ "user": args.user, "items": items, "degraded": degraded });
         if let Some(timings) = timings {
             printed["steps"] = timings.iter().map(Timing::json).collect();
         }
@@ -111,6 +120,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     println!("{}", catalogue.user(args.user));
     println!("{}", items(&catalogue, &answered));
+    if !degraded.is_empty() {
+        println!(
+            "degraded: {} had no answer from the store within the deadline, so user features may be those of a \
+             newcomer, and seen items may be shown; `saker status` tells whether the store is up",
+            degraded.join(", ")
+        );
+    }
     if answered.is_empty() {
         println!("nothing to recommend: every candidate is seen, or the index is empty");
     }

@@ -200,6 +200,15 @@ fn from_tables_to_a_recommendation() {
     for step in ["feast_user_lookup", "faiss_retrieval", "item_id_decoder"] {
         assert!(text.contains(step), "{text}");
     }
+    assert!(!text.contains("degraded"), "{text}");
+    shop.valkey.kill();
+    let text = shop.done(&["recommend", "tiny", "--user", "7"]);
+    assert!(
+        text.contains("degraded: feast_user_lookup, filter_seen_items"),
+        "{text}"
+    );
+    assert_eq!(text.matches("Item number").count(), 5, "{text}");
+    shop.valkey.restart().expect("a restart");
     shop.done(&["evaluate", "tiny"]);
     shop.done(&["stop", "tiny"]);
     let server = format!("127.0.0.1:{}", shop.ports[0]);
