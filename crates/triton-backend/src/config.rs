@@ -23,11 +23,15 @@ pub struct TensorConfig {
     pub(crate) c_name: CString,
 }
 
+/// The output that the SDK itself writes, see [`Release`](crate::Release).
+const RELEASE_OUTPUT: &str = "release";
+
 /// The parts of config.pbtxt that concern a backend.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
     inputs: Vec<TensorConfig>,
     outputs: Vec<TensorConfig>,
+    release_output: Option<TensorConfig>,
     max_batch_size: usize,
     parameters: BTreeMap<String, String>,
     json: Value,
@@ -50,9 +54,13 @@ impl ModelConfig {
                 (key.clone(), value.to_owned())
             })
             .collect();
+        let (release, outputs): (Vec<_>, Vec<_>) = tensors(&json["output"], "output")?
+            .into_iter()
+            .partition(|t| t.name == RELEASE_OUTPUT && t.data_type == DataType::Bytes);
         Ok(Self {
             inputs: tensors(&json["input"], "input")?,
-            outputs: tensors(&json["output"], "output")?,
+            outputs,
+            release_output: release.into_iter().next(),
             max_batch_size: integer(&json["max_batch_size"])
                 .unwrap_or(0)
                 .try_into()
@@ -67,9 +75,24 @@ impl ModelConfig {
         &self.inputs
     }
 
-    /// The outputs in the order of the config.
+    /// The outputs in the order of the config, without the one that the SDK writes (see [`Release`](crate::Release)).
     pub fn outputs(&self) -> &[TensorConfig] {
         &self.outputs
+    }
+
+    /// The output `release` of type BYTES, where the config declares it.
+    pub(crate) fn release_output(&self) -> Option<&TensorConfig> {
+        self.release_output.as_ref()
+    }
+
+    /// Puts these values in place of the config's own; `None` takes a key away.
+    pub(crate) fn override_parameters(&mut self, values: &BTreeMap<String, Option<String>>) {
+        for (key, value) in values {
+            match value {
+                Some(value) => self.parameters.insert(key.clone(), value.clone()),
+                None => self.parameters.remove(key),
+            };
+        }
     }
 
     /// The input of this name.
@@ -103,7 +126,7 @@ impl ModelConfig {
         self.max_batch_size
     }
 
-    /// The `parameters` as they stand; [`Model::Parameters`](crate::Model::Parameters) is the typed form.
+    /// The `parameters` of config.pbtxt, with what the [release](crate::Release) puts in their place; [`Model::Parameters`](crate::Model::Parameters) is the typed form.
     pub fn parameters(&self) -> &BTreeMap<String, String> {
         &self.parameters
     }

@@ -1,8 +1,10 @@
 //! What a model knows about itself when it loads.
 
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::ffi::c_string;
 use crate::metrics::{self, Counter, Gauge};
 use crate::release::Release;
 use crate::{Error, ModelConfig};
@@ -18,11 +20,13 @@ pub struct ModelContext {
     version_dir: PathBuf,
     config: ModelConfig,
     release: Option<Release>,
+    /// The release's id as the C API wants it, so that no response has to convert it.
+    release_id: Option<CString>,
 }
 
 impl ModelContext {
-    /// Puts a context together and checks its release, see [`Release`]. Tests of a backend's
-    /// `load` use it; in the server the SDK does.
+    /// Puts a context together, checks its release, and puts the release's own parameters in place of the config's, see
+    /// [`Release`]. Tests of a backend's `load` use it; in the server the SDK does.
     ///
     /// # Errors
     /// When the release file of the version folder is broken or of another release.
@@ -30,11 +34,15 @@ impl ModelContext {
         name: impl Into<String>,
         version: u64,
         repository: impl Into<PathBuf>,
-        config: ModelConfig,
+        mut config: ModelConfig,
     ) -> Result<Arc<Self>, Error> {
         let repository = repository.into();
         let version_dir = repository.join(version.to_string());
         let release = Release::of(&repository, &version_dir, version)?;
+        if let Some(release) = &release {
+            config.override_parameters(&release.parameters);
+        }
+        let release_id = release.as_ref().map(|release| c_string(&release.id));
         Ok(Arc::new(Self {
             name: name.into(),
             version,
@@ -42,6 +50,7 @@ impl ModelContext {
             version_dir,
             config,
             release,
+            release_id,
         }))
     }
 
@@ -73,6 +82,10 @@ impl ModelContext {
     /// The release this version belongs to, where the version folder names one.
     pub fn release(&self) -> Option<&Release> {
         self.release.as_ref()
+    }
+
+    pub(crate) fn release_id(&self) -> Option<&CStr> {
+        self.release_id.as_deref()
     }
 
     /// A counter on Triton's metrics page. The labels `model` and `version` are added.

@@ -301,5 +301,23 @@ unsafe fn context(
         check(sys::TRITONSERVER_MessageDelete(message))?;
         read?
     };
-    ModelContext::new(name, version, repository, ModelConfig::from_json(&config)?)
+    let config = ModelConfig::from_json(&config)?;
+    let written = config.parameters().clone();
+    let context = ModelContext::new(name, version, repository, config)?;
+    if let Some(release) = context.release() {
+        // Names alone: a value may be an address with a password.
+        let own = release.parameters.iter();
+        let own: Vec<&str> = own
+            .filter(|(key, value)| written.get(*key) != value.as_ref())
+            .map(|(key, _)| key.as_str())
+            .collect();
+        if !own.is_empty() {
+            log::info!(
+                "model '{name}' version {version}: {} as release {} says, not as config.pbtxt does",
+                own.join(", "),
+                release.id
+            );
+        }
+    }
+    Ok(context)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -10,14 +11,26 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-const FORMAT: u32 = 1;
+/// Formats of `release.json`: 1 has no parameters.
+const RELEASE_FORMATS: RangeInclusive<u32> = 1..=2;
+/// Formats of `releases.json`.
+const RELEASES_FORMATS: RangeInclusive<u32> = 1..=1;
 
 /// What `<model>/<version>/release.json` says of the artefacts beside it.
 ///
-/// `{"format": 1, "release": "<id>", "files": {"<file>": "<sha256>"}}`. At load the SDK
-/// compares the id with `<repository>/releases.json`,
-/// `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference fails the load. Where
-/// either file is absent, nothing is compared.
+/// ```json
+/// {"format": 2, "release": "<id>", "files": {"<file>": "<sha256>"}, "parameters": {"<KEY>": "<value>"}}
+/// ```
+///
+/// - **One run.** At load the SDK compares the id with `<repository>/releases.json`,
+///   `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference fails the load. Where either file is absent, nothing
+///   is compared.
+/// - **Its own settings.** Versions of a model share one config.pbtxt. What differs between two releases, such as a mean of
+///   the training rows, stands in `parameters` and replaces the value of config.pbtxt for this version alone; `null` takes
+///   the key away.
+/// - **Said in every answer.** Each response carries the id as the parameter `release`. Triton's ensembles forward no
+///   parameters of their steps, so a model may also declare one more output, `{ name: "release" data_type: TYPE_STRING
+///   dims: [ 1 ] }`: the SDK writes the id there (empty without a release), and the backend never sees that output.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Release {
     format: u32,
@@ -27,6 +40,9 @@ pub struct Release {
     /// SHA-256 of each artefact, lower-case hexadecimal, by file name. Not compared at load.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// Values in place of config.pbtxt's `parameters`; `None` takes the key away.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -45,14 +61,18 @@ impl Release {
         let Some(release) = read::<Self>(&version_dir.join("release.json"))? else {
             return Ok(None);
         };
-        check_format(&version_dir.join("release.json"), release.format)?;
+        check_format(
+            &version_dir.join("release.json"),
+            release.format,
+            &RELEASE_FORMATS,
+        )?;
         let Some(root) = model_dir.parent().map(|root| root.join("releases.json")) else {
             return Ok(Some(release));
         };
         let Some(served) = read::<Releases>(&root)? else {
             return Ok(Some(release));
         };
-        check_format(&root, served.format)?;
+        check_format(&root, served.format, &RELEASES_FORMATS)?;
         match served.releases.get(&version.to_string()) {
             Some(id) if *id != release.id => Err(Error::invalid_argument(format!(
                 "version {version} holds release {}, but the repository serves release {id} as version \
@@ -80,12 +100,18 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     })
 }
 
-fn check_format(path: &Path, format: u32) -> Result<(), Error> {
-    if format == FORMAT {
+fn check_format(path: &Path, format: u32, read: &RangeInclusive<u32>) -> Result<(), Error> {
+    if read.contains(&format) {
         return Ok(());
     }
+    let (first, last) = (read.start(), read.end());
+    let known = if first == last {
+        format!("format {last}")
+    } else {
+        format!("formats {first} to {last}")
+    };
     Err(Error::unsupported(format!(
-        "{} has format {format}; this version reads format {FORMAT}",
+        "{} has format {format}; this version reads {known}",
         path.display()
     )))
 }

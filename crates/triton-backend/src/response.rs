@@ -1,16 +1,19 @@
 //! The answer to one request.
 
 use std::cell::RefCell;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::{mem, ptr, slice};
 
 use smallvec::SmallVec;
 use triton_rs_sys as sys;
 
 use crate::buffer::HostBuffer;
-use crate::config::{index_of, tensor_names};
+use crate::config::{TensorConfig, index_of, tensor_names};
 use crate::ffi::{c_string, check};
 use crate::{DataType, Element, Error, ModelContext, Request, gpu};
+
+/// The response parameter that names the release.
+const RELEASE: &CStr = c"release";
 
 /// The answer to one request while its outputs are being written.
 ///
@@ -22,6 +25,8 @@ pub struct Response<'r> {
     context: &'r ModelContext,
     /// Per output of the config.
     outputs: RefCell<SmallVec<[Progress; 32]>>,
+    /// Whether the client asks for the release as a tensor.
+    wants_release: bool,
     staged: RefCell<Vec<Staged>>,
 }
 
@@ -52,15 +57,20 @@ impl<'r> Response<'r> {
         let outputs = context.config().outputs();
         let mut progress: SmallVec<[Progress; 32]> =
             SmallVec::from_elem(Progress::NotRequested, outputs.len());
+        let release = context.config().release_output();
+        let mut wants_release = false;
         for name in request.requested() {
             if let Some(index) = index_of(outputs, name) {
                 progress[index] = Progress::Requested;
+            } else if release.is_some_and(|release| release.c_name.as_c_str() == name) {
+                wants_release = true;
             }
         }
         Self {
             raw,
             context,
             outputs: RefCell::new(progress),
+            wants_release,
             staged: RefCell::default(),
         }
     }
@@ -166,11 +176,21 @@ impl<'r> Response<'r> {
                 elements.len()
             )));
         }
+        self.put_strings(&self.context.config().outputs()[index], shape, elements)
+    }
+
+    /// The bytes of a BYTES output: each element after its length.
+    fn put_strings<S: AsRef<[u8]>>(
+        &self,
+        output: &TensorConfig,
+        shape: &[i64],
+        elements: &[S],
+    ) -> Result<(), Error> {
         let byte_size = elements
             .iter()
             .map(|e| mem::size_of::<u32>() + e.as_ref().len())
             .sum();
-        let data = self.buffer(index, DataType::Bytes, shape, byte_size, 1)?;
+        let data = self.buffer(output, DataType::Bytes, shape, byte_size, 1)?;
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
             // SAFETY: the pieces add up to byte_size, which `data` has room for.
@@ -181,7 +201,8 @@ impl<'r> Response<'r> {
             let element = element.as_ref();
             let length = u32::try_from(element.len()).map_err(|_| {
                 Error::internal(format!(
-                    "an element of output '{name}' is longer than 4 GiB"
+                    "an element of output '{}' is longer than 4 GiB",
+                    output.name
                 ))
             })?;
             put(&length.to_le_bytes());
@@ -201,7 +222,10 @@ impl<'r> Response<'r> {
     /// # Errors
     /// When Triton refuses it.
     pub fn parameter(&self, key: &str, value: &str) -> Result<(), Error> {
-        let (key, value) = (c_string(key), c_string(value));
+        self.set_parameter(&c_string(key), &c_string(value))
+    }
+
+    fn set_parameter(&self, key: &CStr, value: &CStr) -> Result<(), Error> {
         // SAFETY: the response is open; Triton copies both strings.
         unsafe {
             check(sys::TRITONBACKEND_ResponseSetStringParameter(
@@ -212,8 +236,17 @@ impl<'r> Response<'r> {
         }
     }
 
-    /// Copies what was staged to where Triton wants it.
+    /// Says of which release the answer is, see [`Release`](crate::Release), and copies what was staged to where
+    /// Triton wants it.
     pub(crate) fn complete(&self) -> Result<(), Error> {
+        let release = self.context.release_id();
+        if let Some(id) = release {
+            self.set_parameter(RELEASE, id)?;
+        }
+        if let (true, Some(output)) = (self.wants_release, self.context.config().release_output()) {
+            let id = release.unwrap_or_default();
+            self.put_strings(output, &[1], &[id.to_bytes()])?;
+        }
         for staged in self.staged.take() {
             let (from, byte_size) = (staged.host.as_ptr(), staged.host.byte_size());
             // SAFETY: `to` is Triton's buffer for this output, of `byte_size` bytes.
@@ -293,20 +326,20 @@ impl<'r> Response<'r> {
             let name = &self.context.config().outputs()[index].name;
             Error::internal(format!("output '{name}' of shape {shape:?} is too large"))
         })?;
-        let data = self.buffer(index, T::DATA_TYPE, shape, byte_size, mem::align_of::<T>())?;
+        let output = &self.context.config().outputs()[index];
+        let data = self.buffer(output, T::DATA_TYPE, shape, byte_size, mem::align_of::<T>())?;
         Ok(Some((data.cast(), len)))
     }
 
     /// Host memory of this size and alignment: Triton's own where it is so, staged otherwise.
     fn buffer(
         &self,
-        index: usize,
+        config: &TensorConfig,
         data_type: DataType,
         shape: &[i64],
         byte_size: usize,
         align: usize,
     ) -> Result<*mut u8, Error> {
-        let name = &self.context.config().outputs()[index].c_name;
         let mut output = ptr::null_mut();
         let mut buffer: *mut c_void = ptr::null_mut();
         // We ask for host memory; Triton says what it gives.
@@ -317,7 +350,7 @@ impl<'r> Response<'r> {
             check(sys::TRITONBACKEND_ResponseOutput(
                 self.raw,
                 &mut output,
-                name.as_ptr(),
+                config.c_name.as_ptr(),
                 data_type.to_raw(),
                 shape.as_ptr(),
                 shape.len() as u32,
@@ -337,7 +370,7 @@ impl<'r> Response<'r> {
         if data.is_null() {
             return Err(Error::unavailable(format!(
                 "Triton gave no memory for the {byte_size} bytes of output '{}'",
-                self.context.config().outputs()[index].name
+                config.name
             )));
         }
         if memory_type != sys::TRITONSERVER_MEMORY_GPU && data.addr() % align == 0 {

@@ -212,3 +212,42 @@ fn a_mix_of_releases_is_refused() {
             .contains("release.json is not a release file")
     );
 }
+
+#[test]
+fn a_release_brings_its_own_parameters() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    fs::create_dir_all(folder.join("2")).unwrap();
+    let release = |text: &str| fs::write(folder.join("2/release.json"), text).unwrap();
+    let load = |config| server().load_from("m", 2, &folder, config).map(drop);
+
+    release(r#"{"format": 2, "release": "B", "parameters": {"TOPK": "1000", "OTHER": null}}"#);
+    let both = || config().parameter("TOPK", "7").parameter("OTHER", "x");
+    // The script of the model panics on a topk of 1000: the release's value is the one that is parsed.
+    let message = load(both()).unwrap_err().message;
+    assert!(message.contains("topk 1000 panics"), "{message}");
+
+    release(r#"{"format": 2, "release": "B", "parameters": {"OTHER": null}}"#);
+    on_load(|context| {
+        let parameters = context.config().parameters();
+        assert_eq!(parameters["TOPK"], "7", "what the release leaves out stays");
+        assert!(!parameters.contains_key("OTHER"));
+        Ok(())
+    });
+    load(both()).unwrap();
+    release(r#"{"format": 2, "release": "B"}"#);
+    let message = load(both()).unwrap_err().message;
+    assert!(message.contains("OTHER"), "{message}");
+    release(r#"{"format": 2, "release": "B", "parameters": {"TOPK": "many"}}"#);
+    let message = load(config()).unwrap_err().message;
+    assert!(
+        message.contains("TOPK") && message.contains("many"),
+        "{message}"
+    );
+    release(r#"{"format": 3, "release": "B"}"#);
+    let message = load(config()).unwrap_err().message;
+    assert!(
+        message.contains("has format 3; this version reads formats 1 to 2"),
+        "{message}"
+    );
+}

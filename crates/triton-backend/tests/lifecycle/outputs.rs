@@ -2,9 +2,9 @@
 
 use triton_backend::{Error, Response};
 use triton_rs_sys as sys;
-use triton_testing::fake::{Config, Memory, Report, Request};
+use triton_testing::fake::{Config, LoadedModel, Memory, Report, Request};
 
-use super::scripted::execute;
+use super::scripted::{execute, on_execute, server};
 
 fn config() -> Config {
     Config::new()
@@ -158,4 +158,49 @@ fn gpu_outputs_are_staged_on_the_host() {
         "{}",
         report.failure(0).message
     );
+}
+
+#[test]
+fn every_answer_names_its_release() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    std::fs::create_dir_all(folder.join("3")).unwrap();
+    std::fs::write(
+        folder.join("3/release.json"),
+        r#"{"format": 2, "release": "run-7"}"#,
+    )
+    .unwrap();
+    let config = || config().output("release", "TYPE_STRING", &[1]);
+    let answer = |loaded: &LoadedModel<'_>, request: Request| {
+        on_execute(|batch| {
+            batch.respond_each(|_, response| {
+                assert!(!response.wants("release"), "not the backend's output");
+                response.write("ids", &[1], &[5i32])
+            });
+            Ok(())
+        });
+        loaded.execute([request])
+    };
+    let server = server();
+    let loaded = server.load_from("m", 3, &folder, config()).unwrap();
+    for request in [Request::new(), Request::new().unaligned_outputs()] {
+        let report = answer(&loaded, request.output("ids").output("release"));
+        let response = report.success(0);
+        assert_eq!(
+            response.parameters,
+            [("release".to_owned(), "run-7".to_owned())]
+        );
+        assert_eq!(response.raw("release").bytes, *b"\x05\0\0\0run-7");
+        assert_eq!(response.raw("release").shape, [1]);
+        assert_eq!(response.output::<i32>("ids"), (vec![5], vec![1]));
+    }
+    let report = answer(&loaded, Request::new().output("ids"));
+    assert_eq!(report.success(0).names(), ["ids"], "only when asked for");
+
+    // No release: the output is there, but empty.
+    let loaded = server.load("m", config()).unwrap();
+    let report = answer(&loaded, Request::new().output("release"));
+    let response = report.success(0);
+    assert!(response.parameters.is_empty());
+    assert_eq!(response.raw("release").bytes, [0; 4]);
 }
