@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::assemble::VERSION;
 use crate::assemble::steps::ENSEMBLE;
 use crate::client::{Tensor, Triton};
 
@@ -60,8 +61,13 @@ pub fn explain(triton: &Triton, request: &[Tensor]) -> Result<(Vec<Tensor>, Vec<
         let model = step["model_name"]
             .as_str()
             .context("a step without a model")?;
+        // The number of the release that serves: another may be loaded beside it.
+        let version = step["model_version"]
+            .as_u64()
+            .context("a step without a version")?;
         let outputs =
-            ask(triton, model, step, &tensors).with_context(|| format!("step {model}"))?;
+            ask(triton, model, version, step, &tensors).with_context(|| format!("step {model}"))?;
+        let counted = format!("{model}/{version}");
         let shapes = outputs.iter().map(|(_, tensor)| {
             let shape: Vec<String> = tensor.shape.iter().map(i64::to_string).collect();
             format!("{}[{}]", tensor.name, shape.join(", "))
@@ -69,16 +75,20 @@ pub fn explain(triton: &Triton, request: &[Tensor]) -> Result<(Vec<Tensor>, Vec<
         timings.push(Timing {
             model: model.to_owned(),
             answers: summary(shapes.collect()),
-            nanoseconds: TIMES
-                .map(|time| nanoseconds(&after, model, time) - nanoseconds(&before, model, time)),
+            nanoseconds: TIMES.map(|time| {
+                nanoseconds(&after, &counted, time)
+                    .saturating_sub(nanoseconds(&before, &counted, time))
+            }),
         });
         tensors.extend(outputs);
     }
+    let counted = format!("{ENSEMBLE}/{VERSION}");
     timings.push(Timing {
         model: ENSEMBLE.to_owned(),
         answers: "in all".to_owned(),
-        nanoseconds: TIMES
-            .map(|time| nanoseconds(&after, ENSEMBLE, time) - nanoseconds(&before, ENSEMBLE, time)),
+        nanoseconds: TIMES.map(|time| {
+            nanoseconds(&after, &counted, time).saturating_sub(nanoseconds(&before, &counted, time))
+        }),
     });
     Ok((answer, timings))
 }
@@ -87,6 +97,7 @@ pub fn explain(triton: &Triton, request: &[Tensor]) -> Result<(Vec<Tensor>, Vec<
 fn ask(
     triton: &Triton,
     model: &str,
+    version: u64,
     step: &Value,
     tensors: &HashMap<String, Tensor>,
 ) -> Result<Vec<(String, Tensor)>> {
@@ -101,7 +112,7 @@ fn ask(
         })
         .collect();
     let named = map("output_map")?;
-    let outputs = triton.infer(model, &inputs)?.into_iter();
+    let outputs = triton.infer_version(model, version, &inputs)?.into_iter();
     Ok(outputs
         .filter_map(|tensor| Some((named.get(&tensor.name)?.as_str()?.to_owned(), tensor)))
         .collect())

@@ -28,7 +28,7 @@
 //!     checkpoint/*.safetensors   parameters of the towers and the ranker, with the optimiser's state
 //!     metrics.json               what `saker evaluate` measured
 //!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
-//!   repository/                  `saker assemble`: Triton's model repository
+//!   repository/                  `saker assemble`: Triton's model repository, of several releases (docs/releases.md)
 //!   valkey/  logs/  run/         `saker serve`: the store's files, logs, process ids and ports
 //!   stamps/<step>.json           what each step was last made from, so that an unchanged step is skipped
 //! ```

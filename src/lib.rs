@@ -9,6 +9,7 @@
 //! | [`features`] | what was prepared, as the models learn from it |
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
+//! | [`releases`] | several releases in one repository, and which of them serves |
 //! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
 //! | [`client`], [`explain`], [`degraded`], [`catalogue`] | asking Triton, what its steps answered, which of them had no store, and names for people |
 
@@ -23,6 +24,7 @@ pub mod layout;
 pub mod materialize;
 pub mod prepare;
 pub mod progress;
+pub mod releases;
 pub mod runtime;
 pub mod server;
 pub mod stamp;

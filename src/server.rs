@@ -309,6 +309,8 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
     command.args([
         "--model-control-mode=explicit",
         "--disable-auto-complete-config",
+        // Otherwise the server calls itself unready while a release is loaded beside the one that serves.
+        "--strict-readiness=false",
     ]);
     command.arg(format!("--load-model={ENSEMBLE}"));
     for (service, port) in [
@@ -327,7 +329,9 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
     }
     let mut started = Started::spawn(layout, "triton", command, Some(ports))?;
     let client = Triton::new(&format!("127.0.0.1:{}", ports.http));
-    started.wait(layout, || client.is_ready())?;
+    started.wait(layout, || {
+        client.is_ready() && client.is_model_ready(ENSEMBLE)
+    })?;
     Ok(started)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::assemble::hex;
+use crate::assemble::files::hex;
 use crate::layout::Layout;
 
 /// A hash over all that a step reads: files, tables of the definition, and the version of `saker`.

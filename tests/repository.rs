@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
-use saker_pipeline::{Group, Pipeline};
+use saker::releases::Repository;
+use saker_pipeline::{Default as Fallback, Group, Pipeline};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -69,6 +70,8 @@ fn retail_is_the_contract() {
     const STORED_ITEM: &str = "item_id, price f, category_l1, category_l2, item_gender";
     const SCORE: &str = "click/binary_classification_task f[1]";
     const ANSWER: &str = "ordered_ids, ordered_scores f";
+    // Beyond the reference: the release that answered, for those who ask.
+    const ANSWER_OF_RELEASE: &str = "ordered_ids, ordered_scores f, release text";
     let all = format!("{USER}, {CONTEXT}, {ITEM}, {VECTORS}");
     let expected = [
         (
@@ -124,12 +127,12 @@ fn retail_is_the_contract() {
             &format!("item_id, {SCORE}, user_id?"),
             ANSWER,
         ),
-        ("item_id_decoder", "id_decode", ANSWER, ANSWER),
+        ("item_id_decoder", "id_decode", ANSWER, ANSWER_OF_RELEASE),
         (
             "ensemble_model",
             "",
             "user_id, device_type?, timestamp?",
-            ANSWER,
+            ANSWER_OF_RELEASE,
         ),
     ];
     let tensors = |tensors: &[assemble::pbtxt::Tensor]| -> String {
@@ -137,6 +140,10 @@ fn retail_is_the_contract() {
             let mut text = tensor.name.clone();
             if tensor.data_type == assemble::pbtxt::DataType::Fp32 {
                 text += " f";
+            }
+            if tensor.data_type == assemble::pbtxt::DataType::String {
+                assert_eq!(tensor.dims, [1]);
+                text += " text";
             }
             if let [-1, width] = tensor.dims[..] {
                 text += &format!("[{width}]");
@@ -379,34 +386,41 @@ fn artefacts(folder: &Path) -> (Pipeline, Artefacts) {
     (pipeline, artefacts)
 }
 
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 #[test]
 fn one_release_stands_in_every_model() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, artefacts) = artefacts(folder.path());
     let target = folder.path().join("repository");
-    assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
-    fs::write(target.join("left over"), "").unwrap();
-    assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap();
-    assert!(
-        !target.join("left over").exists(),
-        "the repository is replaced as a whole"
-    );
+    let assembled = assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
+    assert_eq!((assembled.version, assembled.waits), (1, false));
 
-    let json = |path: PathBuf| -> serde_json::Value {
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-    };
     assert_eq!(
-        json(target.join("releases.json"))["releases"]["1"],
-        "second"
+        json(&target.join("releases.json"))["releases"]["1"],
+        "first"
     );
+    let manifest = json(&target.join("manifest-1.json"));
+    assert_eq!(manifest["release"], "first");
+    assert_eq!(manifest["pipeline"]["pipeline"]["name"], "retail");
     for model in steps::models(&pipeline, &artefacts.defaults, 1).unwrap() {
         let version = target.join(&model.name).join("1");
+        let config = fs::read_to_string(target.join(&model.name).join("config.pbtxt")).unwrap();
         if model.name == steps::ENSEMBLE {
             assert_eq!(fs::read_dir(version).unwrap().count(), 0);
             continue;
         }
-        let release = json(version.join("release.json"));
-        assert_eq!(release["release"], "second", "{}", model.name);
+        assert!(
+            config.contains("version_policy: { specific { versions: [ 1 ] } }"),
+            "{config}"
+        );
+        let release = json(&version.join("release.json"));
+        assert_eq!(release["format"], 2);
+        assert_eq!(release["release"], "first", "{}", model.name);
+        assert_eq!(release["parameters"], serde_json::json!({}));
+        assert_eq!(release["files"], manifest["models"][&model.name]["files"]);
         for (file, hash) in release["files"].as_object().unwrap() {
             assert!(version.join(file).is_file(), "{}: {file}", model.name);
             assert_eq!(hash.as_str().unwrap().len(), 64);
@@ -423,6 +437,124 @@ fn one_release_stands_in_every_model() {
     ] {
         assert!(target.join(file).is_file(), "{file}");
     }
+    Repository::open(&target).unwrap().verify(1).unwrap();
+}
+
+/// Every config.pbtxt of a repository.
+fn configs(target: &Path) -> BTreeMap<String, String> {
+    let repository = Repository::open(target).unwrap();
+    let mut models = repository.models().unwrap();
+    models.push(steps::ENSEMBLE.to_owned());
+    let config = |model: String| {
+        let text = repository.config(&model).unwrap();
+        (model, text)
+    };
+    models.into_iter().map(config).collect()
+}
+
+#[test]
+fn a_second_release_stands_beside_the_first_with_its_own_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut pipeline, mut artefacts) = artefacts(folder.path());
+    pipeline.retrieval.search_parameters = "nprobe=8".to_owned();
+    let target = folder.path().join("repository");
+    assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
+    let by_hand = target.join("dlrm_ranking/config.pbtxt");
+    let text = fs::read_to_string(&by_hand).unwrap() + "dynamic_batching { }\n";
+    fs::write(&by_hand, text).unwrap();
+    let before = configs(&target);
+
+    // What a later run learns or was told to do otherwise …
+    pipeline.ranking.topk = 7;
+    pipeline.retrieval.search_parameters = String::new();
+    let age = |column: &&mut saker_pipeline::Column| column.name == "age";
+    pipeline.user.columns.iter_mut().find(age).unwrap().default = Fallback::Number(41.0);
+    artefacts.defaults = Defaults::of(&pipeline).unwrap();
+    // … and where it runs now.
+    pipeline.store.redis_url = "redis://me:secret@elsewhere:6379".to_owned();
+    let assembled = assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap();
+    assert_eq!((assembled.version, assembled.waits), (2, true));
+    assert_eq!(assembled.changed, Vec::<String>::new());
+
+    let repository = Repository::open(&target).unwrap();
+    repository.verify(1).unwrap();
+    repository.verify(2).unwrap();
+    assert_eq!(repository.serving().unwrap(), 1, "it waits to be promoted");
+    let own = |model: &str| json(&target.join(model).join("2/release.json"))["parameters"].clone();
+    assert_eq!(
+        own("feast_user_lookup"),
+        serde_json::json!({ "DEFAULT_USER_AGE": "41" })
+    );
+    assert_eq!(
+        own("softmax_sampling"),
+        serde_json::json!({ "RANKING_TOPK": "7" })
+    );
+    assert_eq!(
+        own("faiss_retrieval"),
+        serde_json::json!({ "SEARCH_PARAMETERS": null })
+    );
+    assert_eq!(own("query_tower"), serde_json::json!({}));
+    for (model, text) in configs(&target) {
+        let moved =
+            before[&model].replace("redis://127.0.0.1:6379", "redis://me:secret@elsewhere:6379");
+        assert_eq!(
+            text, moved,
+            "{model}: only where the store is has changed, for all releases"
+        );
+    }
+    let manifest = fs::read_to_string(target.join("manifest-2.json")).unwrap();
+    assert!(manifest.contains("redis://elsewhere:6379") && !manifest.contains("secret"));
+
+    // The same id is another release's; a crash before the id was written down leaves nothing.
+    let error = assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap_err();
+    assert!(error.to_string().contains("second stands in"), "{error:#}");
+    artefacts.index = folder.path().join("no such index");
+    assemble::assemble(&pipeline, &artefacts, "third", &target).unwrap_err();
+    assert_eq!(repository.index().unwrap().releases.len(), 2);
+    assert!(
+        target.join("query_tower/3").exists(),
+        "half a release, which nobody names"
+    );
+    assert_eq!(repository.prune(3, &[1]).unwrap(), Vec::<u64>::new());
+    assert!(!target.join("query_tower/3").exists(), "swept");
+    let pruned = repository.prune(1, &[]).unwrap();
+    assert_eq!(pruned, [1]);
+    assert!(!target.join("query_tower/1").exists() && target.join("query_tower/2").exists());
+}
+
+#[test]
+fn other_tensors_make_a_new_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut pipeline, mut artefacts) = artefacts(folder.path());
+    let target = folder.path().join("repository");
+    assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
+    fs::write(target.join("left over"), "").unwrap();
+    let dropped = pipeline.user.features.pop().unwrap();
+    artefacts.defaults = Defaults::of(&pipeline).unwrap();
+    let assembled = assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap();
+    assert_eq!((assembled.version, assembled.waits), (2, false));
+    for model in [
+        "nvt_user_transform",
+        "query_tower",
+        "dlrm_ranking",
+        "ensemble_model",
+    ] {
+        assert!(
+            assembled.changed.iter().any(|name| name == model),
+            "{}: {assembled:?}",
+            dropped.name
+        );
+    }
+    assert!(
+        !assembled
+            .changed
+            .iter()
+            .any(|name| name == "faiss_retrieval")
+    );
+    let repository = Repository::open(&target).unwrap();
+    assert_eq!(repository.serving().unwrap(), 2);
+    repository.verify(2).unwrap();
+    assert!(!target.join("left over").exists() && !target.join("query_tower/1").exists());
 }
 
 #[test]
@@ -436,4 +568,84 @@ fn a_missing_artefact_leaves_the_old_repository() {
     assert!(format!("{error:#}").contains("no such index"), "{error:#}");
     let releases = fs::read_to_string(target.join("releases.json")).unwrap();
     assert!(releases.contains("first") && !releases.contains("second"));
+}
+
+/// The formats as they were first written: what reads them reads these.
+#[test]
+fn written_formats_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let content = "3dd1971ea7075270a3549139407d505e732acbb6080aa276bb6afa24b3c1e5a2"; // of "a vector"
+    write(
+        "releases.json",
+        r#"{"format": 1, "releases": {"4": "a", "5": "b"}, "next": 6, "promoted": [4], "failed": {"5": "why"}}"#,
+    );
+    write(
+        "ensemble_model/config.pbtxt",
+        "step [ {\n  model_name: \"m\"\n  model_version: 4\n} ]\n",
+    );
+    write(
+        "m/4/release.json",
+        r#"{"format": 2, "release": "a", "files": {"x": "00"}, "parameters": {}}"#,
+    );
+    write("m/4/x", "a vector");
+    let manifest = |hash: &str| {
+        format!(
+            r#"{{"format": 1, "release": "a", "version": 4, "created": 1773500966, "saker": "0.1.0",
+            "data": {{"first": 1, "last": 2, "interactions": 3}}, "metrics": null, "pipeline": {{}},
+            "models": {{"m": {{"interface": "00", "parameters": {{}}, "files": {{"x": "{hash}"}}}}}}}}"#
+        )
+    };
+    write("manifest-4.json", &manifest("00"));
+    let repository = Repository::open(folder.path()).unwrap();
+    let error = repository.verify(4).unwrap_err().to_string();
+    let found = error
+        .split("SHA-256 is ")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next())
+        .unwrap();
+    assert!(
+        error.contains("m/4/x is damaged") && error.ends_with("says 00"),
+        "{error}"
+    );
+    assert_eq!(found, content);
+    write("manifest-4.json", &manifest(found));
+    repository.verify(4).unwrap();
+    let index = repository.index().unwrap();
+    assert_eq!(
+        (index.next, index.before(5), index.find("b").unwrap()),
+        (6, Some(4), 5)
+    );
+    assert_eq!(index.find("4").unwrap(), 4);
+    let unknown = index.find("c").unwrap_err().to_string();
+    assert_eq!(
+        unknown,
+        "there is no release c; there are a (version 4), b (version 5)"
+    );
+    assert_eq!(
+        repository
+            .manifest(4)
+            .unwrap()
+            .record
+            .data
+            .unwrap()
+            .interactions,
+        3
+    );
+    write(
+        "manifest-4.json",
+        &manifest(found).replace("\"format\": 1", "\"format\": 9"),
+    );
+    let error = repository.verify(4).unwrap_err().to_string();
+    assert!(
+        error.contains("has format 9; this version reads format 1"),
+        "{error}"
+    );
+    // An index of before there were several releases.
+    write("releases.json", r#"{"format": 1, "releases": {"1": "a"}}"#);
+    assert_eq!(repository.index().unwrap().next, 2);
 }

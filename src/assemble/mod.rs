@@ -1,7 +1,10 @@
-//! The model repository of one training run: 14 steps and the ensemble, with one release id.
+//! The artefacts of one training run as a release in a model repository: 14 steps and the ensemble, with one release id.
 //!
-//! A repository is written beside its place and then renamed, so that a server never sees half of one.
+//! A new repository is written beside its place and then renamed; a release beside others is named last. A server never sees
+//! half of one. What happens with releases from there on is in [`releases`](crate::releases).
 
+pub(crate) mod edit;
+pub(crate) mod files;
 pub mod pbtxt;
 mod release;
 pub mod steps;
@@ -9,18 +12,24 @@ pub mod steps;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Group, Pipeline};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-pub use release::release_id;
+pub use release::{release_id, utc};
 pub use steps::Defaults;
 
 use crate::layout::Layout;
+use crate::releases::manifest::{self, Manifest};
+use crate::releases::record::Record;
+use crate::releases::repository::{Index, Repository};
+use files::{beside, create, hex, remove, write, write_json};
+use pbtxt::{ModelConfig, Step};
 
-/// The version number under which every model of a repository stands.
+/// The version number of a new repository's first release.
 pub const VERSION: u64 = 1;
 
 /// What one training run made, as files.
@@ -38,6 +47,8 @@ pub struct Artefacts {
     pub tables: BTreeMap<String, PathBuf>,
     /// What an absent user or item gets.
     pub defaults: Defaults,
+    /// Where they come from, for the manifest.
+    pub record: Record,
 }
 
 impl Artefacts {
@@ -60,6 +71,7 @@ impl Artefacts {
                 .map(|e| (e.name.clone(), layout.table(&e.name)))
                 .collect(),
             defaults: Defaults::read(&layout.defaults())?,
+            record: Record::of(layout)?,
         };
         let dataset = &pipeline.pipeline.name;
         for (path, command) in artefacts.files() {
@@ -141,48 +153,265 @@ impl Defaults {
     }
 }
 
-/// Writes the whole repository at `target`, in place of what was there.
+/// What [`assemble`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assembled {
+    /// The release's version number.
+    pub version: u64,
+    /// Whether it stands beside the release that serves and waits to be promoted; otherwise it is the only one, and serves.
+    pub waits: bool,
+    /// Models whose tensors are not those of the releases that stood here, which therefore went.
+    pub changed: Vec<String>,
+}
+
+/// Writes a release into the repository at `target`: beside the ones that stand there, or, where there is none or the models
+/// have other tensors now, as the only one of a new repository in their place.
 ///
 /// # Errors
-/// An artefact is missing, or the disk does not take it; `target` is then as before.
+/// An artefact is missing, the id is taken, or the disk does not take it; what was there is then as before.
 pub fn assemble(
     pipeline: &Pipeline,
     artefacts: &Artefacts,
     release: &str,
     target: &Path,
-) -> Result<()> {
-    let models = steps::models(pipeline, &artefacts.defaults, VERSION)?;
-    let fresh = beside(target, "new");
-    remove(&fresh)?;
-    for model in &models {
-        let folder = fresh.join(&model.name);
-        let version = folder.join(VERSION.to_string());
-        create(&version)?;
-        write(&folder.join("config.pbtxt"), &model.render())?;
-        if !model.steps.is_empty() {
-            continue; // an ensemble holds no artefact; Triton asks for its empty version folder
-        }
-        let mut hashes = BTreeMap::new();
-        for (source, name) in artefacts.of_model(&model.name, pipeline)? {
-            copy(&source, &version, &name, release, &mut hashes)?;
-        }
-        write_json(
-            &version.join("release.json"),
-            &json!({ "format": 1, "release": release, "files": hashes }),
-        )?;
+) -> Result<Assembled> {
+    let Ok(repository) = Repository::open(target) else {
+        fresh(pipeline, artefacts, release, VERSION, target)?;
+        return Ok(Assembled {
+            version: VERSION,
+            waits: false,
+            changed: Vec::new(),
+        });
+    };
+    let _lock = repository.lock()?;
+    let index = repository.index()?;
+    let version = index.next;
+    if let Some(taken) = index.releases.iter().find(|(_, id)| *id == release) {
+        bail!(
+            "release {release} stands in {} already, as version {}; give another id",
+            target.display(),
+            taken.0
+        );
     }
-    let releases = json!({ "format": 1, "releases": { VERSION.to_string(): release } });
-    write_json(&fresh.join("releases.json"), &releases)?;
+    let models = steps::models(pipeline, &artefacts.defaults, version)?;
+    let changed = changed(&repository, &models);
+    if changed.is_empty() {
+        add(pipeline, artefacts, release, version, &models, &repository)?;
+    } else {
+        fresh(pipeline, artefacts, release, version, target)?;
+    }
+    Ok(Assembled {
+        version,
+        waits: changed.is_empty(),
+        changed,
+    })
+}
 
+/// The models that cannot serve this release beside the one that serves now.
+fn changed(repository: &Repository, models: &[ModelConfig]) -> Vec<String> {
+    let serving = repository
+        .serving()
+        .and_then(|version| repository.manifest(version));
+    // A repository of an older saker has no manifest: nothing is known of its tensors.
+    let before = serving.map(|manifest| manifest.models).unwrap_or_default();
+    let now: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+    let gone = before.keys().filter(|name| !now.contains(&name.as_str()));
+    models
+        .iter()
+        .filter(|model| before.get(&model.name).map(|m| &m.interface) != Some(&interface(model)))
+        .map(|model| &model.name)
+        .chain(gone)
+        .cloned()
+        .collect()
+}
+
+/// What versions of a model must share: all of its config.pbtxt but its settings and which versions there are.
+fn interface(model: &ModelConfig) -> String {
+    let steps = model.steps.iter().map(|step| Step {
+        version: 0,
+        ..step.clone()
+    });
+    let shared = ModelConfig {
+        parameters: BTreeMap::new(),
+        versions: Vec::new(),
+        instances: 0,
+        steps: steps.collect(),
+        ..model.clone()
+    };
+    hex(&Sha256::digest(shared.render()))
+}
+
+/// A new repository with one release, written beside `target` and then put in its place.
+fn fresh(
+    pipeline: &Pipeline,
+    artefacts: &Artefacts,
+    release: &str,
+    version: u64,
+    target: &Path,
+) -> Result<()> {
+    let mut models = steps::models(pipeline, &artefacts.defaults, version)?;
+    let folder = beside(target, "new");
+    remove(&folder)?;
+    let mut manifest = manifest(pipeline, artefacts, release, version)?;
+    for model in &mut models {
+        let of_ensemble = !model.steps.is_empty();
+        if !of_ensemble {
+            model.versions = vec![version];
+        }
+        // Triton asks for a version folder of an ensemble, too; its releases are not told apart by it.
+        let place = folder.join(&model.name);
+        create(&place.join(if of_ensemble { VERSION } else { version }.to_string()))?;
+        write(&place.join("config.pbtxt"), &model.render())?;
+        let files = match of_ensemble {
+            true => BTreeMap::new(),
+            false => {
+                let own = BTreeMap::new();
+                place_version(
+                    pipeline,
+                    artefacts,
+                    release,
+                    model,
+                    &own,
+                    &place.join(version.to_string()),
+                )?
+            }
+        };
+        manifest
+            .models
+            .insert(model.name.clone(), entry(model, files));
+    }
+    write_json(&folder.join(format!("manifest-{version}.json")), &manifest)?;
+    write_json(&folder.join("releases.json"), &Index::new(version, release))?;
     let old = beside(target, "old");
     remove(&old)?;
     if target.exists() {
         fs::rename(target, &old)
             .with_context(|| format!("cannot move {} away", target.display()))?;
     }
-    fs::rename(&fresh, target)
+    fs::rename(&folder, target)
         .with_context(|| format!("cannot put {} in place", target.display()))?;
     remove(&old)
+}
+
+/// A release beside those that stand here. Nothing names it before `releases.json` does, at the end.
+fn add(
+    pipeline: &Pipeline,
+    artefacts: &Artefacts,
+    release: &str,
+    version: u64,
+    models: &[ModelConfig],
+    repository: &Repository,
+) -> Result<()> {
+    let serving = repository.manifest(repository.serving()?)?;
+    let mut manifest = manifest(pipeline, artefacts, release, version)?;
+    for model in models {
+        let mut files = BTreeMap::new();
+        if model.steps.is_empty() {
+            let folder = repository.version_folder(&model.name, version);
+            remove(&folder)?;
+            let before = serving.models.get(&model.name);
+            let own = own_parameters(&repository.config(&model.name)?, model, before);
+            files = place_version(pipeline, artefacts, release, model, &own, &folder)?;
+        }
+        manifest
+            .models
+            .insert(model.name.clone(), entry(model, files));
+    }
+    repository.write_manifest(&manifest)?;
+    let mut index = repository.index()?;
+    index.releases.insert(version, release.to_owned());
+    index.next = version + 1;
+    repository.write_index(&index)?;
+    for model in models.iter().filter(|model| model.steps.is_empty()) {
+        repository.edit(&model.name, |text| deploy(text, model))?;
+    }
+    Ok(())
+}
+
+/// The parameters that this release needs otherwise than the config.pbtxt that all versions share says; `None` takes one
+/// away that the release before had and this one has not.
+fn own_parameters(
+    shared: &str,
+    model: &ModelConfig,
+    before: Option<&manifest::Model>,
+) -> BTreeMap<String, Option<String>> {
+    let shared = edit::parameters(shared);
+    let travelling = |key: &str| !steps::DEPLOYMENT.contains(&key);
+    let mut own: BTreeMap<String, Option<String>> = model
+        .parameters
+        .iter()
+        .filter(|(key, value)| travelling(key) && shared.get(*key) != Some(value))
+        .map(|(key, value)| (key.clone(), Some(value.clone())))
+        .collect();
+    let gone = before
+        .into_iter()
+        .flat_map(|before| before.parameters.keys())
+        .filter(|key| shared.contains_key(*key) && !model.parameters.contains_key(*key));
+    own.extend(gone.map(|key| (key.clone(), None)));
+    own
+}
+
+/// The settings that belong to the place and not to the release, in a config.pbtxt that stands already.
+fn deploy(text: &str, model: &ModelConfig) -> Result<String> {
+    let mut text = edit::set_instances(text, model.instances)?;
+    for (key, value) in &model.parameters {
+        if steps::DEPLOYMENT.contains(&key.as_str()) {
+            text = edit::set_parameter(&text, key, value);
+        }
+    }
+    Ok(text)
+}
+
+/// Fills a model's version folder; the files' hashes.
+fn place_version(
+    pipeline: &Pipeline,
+    artefacts: &Artefacts,
+    release: &str,
+    model: &ModelConfig,
+    own: &BTreeMap<String, Option<String>>,
+    folder: &Path,
+) -> Result<BTreeMap<String, String>> {
+    create(folder)?;
+    let mut hashes = BTreeMap::new();
+    for (source, name) in artefacts.of_model(&model.name, pipeline)? {
+        copy(&source, folder, &name, release, &mut hashes)?;
+    }
+    let stamp = json!({ "format": 2, "release": release, "files": hashes, "parameters": own });
+    write_json(&folder.join("release.json"), &stamp)?;
+    Ok(hashes)
+}
+
+fn entry(model: &ModelConfig, files: BTreeMap<String, String>) -> manifest::Model {
+    let mut parameters = model.parameters.clone();
+    parameters.retain(|key, _| !steps::DEPLOYMENT.contains(&key.as_str()));
+    manifest::Model {
+        interface: interface(model),
+        parameters,
+        files,
+    }
+}
+
+fn manifest(
+    pipeline: &Pipeline,
+    artefacts: &Artefacts,
+    release: &str,
+    version: u64,
+) -> Result<Manifest> {
+    let mut definition = pipeline.clone();
+    let url = &mut definition.store.redis_url;
+    if let (Some((scheme, _)), Some((_, place))) = (url.split_once("://"), url.rsplit_once('@')) {
+        *url = format!("{scheme}://{place}");
+    }
+    Ok(Manifest {
+        format: manifest::FORMAT,
+        release: release.to_owned(),
+        version,
+        created: manifest::seconds(SystemTime::now()),
+        saker: env!("CARGO_PKG_VERSION").to_owned(),
+        record: artefacts.record.clone(),
+        pipeline: serde_json::to_value(&definition).context("the definition as JSON")?,
+        models: BTreeMap::new(),
+    })
 }
 
 /// Writes only the `config.pbtxt` of every model, over what is there. The defaults must then be numbers.
@@ -196,12 +425,6 @@ pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
         write(&folder.join("config.pbtxt"), &model.render())?;
     }
     Ok(())
-}
-
-fn beside(target: &Path, suffix: &str) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{suffix}"));
-    target.with_file_name(name)
 }
 
 /// Copies a file, or a folder with all in it, and notes the SHA-256 of every file. An ONNX model gets the release in its
@@ -244,29 +467,4 @@ fn copy(
     fs::write(&target, &content).with_context(|| format!("cannot write {}", target.display()))?;
     hashes.insert(name.to_owned(), hex(&Sha256::digest(&content)));
     Ok(())
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn create(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    write(path, &format!("{value:#}\n"))
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::edit;
+
 /// Type of a tensor, as Triton names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataType {
@@ -10,6 +12,8 @@ pub enum DataType {
     Int32,
     /// 32-bit floats.
     Fp32,
+    /// Bytes of any length.
+    String,
 }
 
 impl DataType {
@@ -17,6 +21,7 @@ impl DataType {
         match self {
             Self::Int32 => "TYPE_INT32",
             Self::Fp32 => "TYPE_FP32",
+            Self::String => "TYPE_STRING",
         }
     }
 }
@@ -41,6 +46,16 @@ impl Tensor {
             name: name.to_owned(),
             data_type,
             dims: vec![-1],
+            optional: false,
+        }
+    }
+
+    /// One text.
+    pub fn text(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            data_type: DataType::String,
+            dims: vec![1],
             optional: false,
         }
     }
@@ -86,6 +101,8 @@ pub struct ModelConfig {
     pub inputs: Vec<Tensor>,
     /// What it answers.
     pub outputs: Vec<Tensor>,
+    /// The versions that Triton loads; where there is none, the latest.
+    pub versions: Vec<u64>,
     /// Settings of the backend.
     pub parameters: BTreeMap<String, String>,
     /// Instances on the CPU; 0 for an ensemble.
@@ -107,28 +124,16 @@ impl ModelConfig {
         }
         // Requests carry whole columns, so Triton must not add a batch dimension of its own.
         line(out, 0, "max_batch_size: 0");
+        if !self.versions.is_empty() {
+            line(out, 0, &edit::version_policy(&self.versions));
+        }
         tensors(out, "input", &self.inputs);
         tensors(out, "output", &self.outputs);
         if self.instances > 0 {
-            line(
-                out,
-                0,
-                &format!(
-                    "instance_group [ {{ kind: KIND_CPU count: {} }} ]",
-                    self.instances
-                ),
-            );
+            line(out, 0, &edit::instance_group(self.instances));
         }
         for (key, value) in &self.parameters {
-            let value = quote(value);
-            line(
-                out,
-                0,
-                &format!(
-                    "parameters {{ key: {} value {{ string_value: {value} }} }}",
-                    quote(key)
-                ),
-            );
+            line(out, 0, &edit::parameter(key, value));
         }
         if !self.steps.is_empty() {
             line(out, 0, "ensemble_scheduling {");
@@ -204,7 +209,7 @@ fn line(out: &mut String, depth: usize, text: &str) {
 }
 
 /// A string of the protobuf text format. Non-ASCII text stands as it is, in UTF-8.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
 use sha2::{Digest, Sha256};
 
-use super::{Artefacts, hex};
+use super::Artefacts;
+use super::files::hex;
 
 /// `<pipeline>-<UTC time>-<hash of the artefacts>`, such as `movielens-20260314T150926Z-1f3a9c2b`.
 ///
@@ -47,7 +48,7 @@ fn add(hash: &mut Sha256, path: &Path) -> Result<()> {
 }
 
 /// Unix seconds as `20260314T150926Z`. The date is Howard Hinnant's `civil_from_days`.
-fn utc(seconds: u64) -> String {
+pub fn utc(seconds: u64) -> String {
     let days = (seconds / 86_400) as i64 + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

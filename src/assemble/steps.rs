@@ -24,6 +24,19 @@ pub const ORDERED_IDS: &str = "ordered_ids";
 /// The ensemble's second output: the score of each.
 pub const ORDERED_SCORES: &str = "ordered_scores";
 
+/// The ensemble's third output: the id of the release that answered, one text.
+pub const RELEASE: &str = "release";
+/// Parameters that belong to where the models run and not to what was trained: they stand in config.pbtxt, for all releases
+/// alike. All others travel with the release that they were assembled for.
+pub const DEPLOYMENT: [&str; 6] = [
+    "DEADLINE_MS",
+    "POPULARITY_URL",
+    "REDIS_URL",
+    "THREADS",
+    "inter_op_thread_count",
+    "intra_op_thread_count",
+];
+
 /// What an entity that the store does not hold gets, by column, with every mean filled in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Defaults {
@@ -287,7 +300,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         "item_id_decoder",
         "id_decode",
         wire(answer(), from("softmax_sampling")),
-        answer(),
+        answer_of_release(),
         BTreeMap::from([("VOCABULARY".to_owned(), format!("unique.{item_id}.parquet"))]),
     );
 
@@ -336,7 +349,7 @@ impl Steps<'_> {
                 .get(name)
                 .copied()
                 .unwrap_or(serving.instance_count),
-            steps: Vec::new(),
+            ..ModelConfig::default()
         });
     }
 
@@ -370,7 +383,7 @@ impl Steps<'_> {
         self.models.push(ModelConfig {
             name: ENSEMBLE.to_owned(),
             inputs,
-            outputs: answer(),
+            outputs: answer_of_release(),
             steps: self.steps,
             ..ModelConfig::default()
         });
@@ -401,6 +414,12 @@ fn answer() -> Vec<Tensor> {
         Tensor::column(ORDERED_IDS, DataType::Int32),
         Tensor::column(ORDERED_SCORES, DataType::Fp32),
     ]
+}
+
+fn answer_of_release() -> Vec<Tensor> {
+    let mut tensors = answer();
+    tensors.push(Tensor::text(RELEASE));
+    tensors
 }
 
 fn data_type(column: &Column) -> DataType {

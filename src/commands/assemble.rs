@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -6,6 +6,7 @@ use anyhow::Result;
 use super::Target;
 use crate::assemble::{self, Artefacts};
 use crate::progress::Step;
+use crate::releases::Repository;
 use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker assemble`.
@@ -26,12 +27,12 @@ pub struct Args {
     /// Only write every model's config.pbtxt
     #[arg(long, conflicts_with = "release")]
     config_only: bool,
-    /// Assemble even when nothing has changed
+    /// Assemble a release even when nothing has changed
     #[arg(long)]
     force: bool,
 }
 
-/// Writes the repository.
+/// Writes the release.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let target = args.output.clone().unwrap_or_else(|| layout.repository());
@@ -57,18 +58,48 @@ pub(super) fn run(args: &Args) -> Result<()> {
             "{} is up to date; --force assembles it again",
             target.display()
         );
-        return Ok(());
+        return note_metrics(&artefacts, &target);
     }
     let step = Step::start("assemble the model repository");
     let release = match &args.release {
         Some(release) => release.clone(),
         None => assemble::release_id(&pipeline, &artefacts, SystemTime::now())?,
     };
-    assemble::assemble(&pipeline, &artefacts, &release, &target)?;
+    let assembled = assemble::assemble(&pipeline, &artefacts, &release, &target)?;
     if args.output.is_none() {
         stamp::record(&layout, "assemble", &fingerprint)?;
     }
-    step.done(&format!("release {release}"));
+    let name = &pipeline.pipeline.name;
+    step.done(&format!("release {release}, version {}", assembled.version));
+    if assembled.waits {
+        println!("`saker promote {name}` makes it the one that serves");
+    } else if !assembled.changed.is_empty() {
+        println!(
+            "a new repository: the tensors of {} are not those of the releases before, which could not stay beside it; a \
+             running server takes it up when it is started again",
+            assembled.changed.join(", ")
+        );
+    }
     println!("{}", target.display());
+    Ok(())
+}
+
+/// Notes in the newest release's manifest what was measured since it was assembled: the fingerprint says that it is of these
+/// artefacts.
+fn note_metrics(artefacts: &Artefacts, target: &Path) -> Result<()> {
+    let repository = Repository::open(target)?;
+    let _lock = repository.lock()?;
+    let newest = repository.index()?.releases.into_keys().next_back();
+    let Some(mut manifest) = newest.and_then(|version| repository.manifest(version).ok()) else {
+        return Ok(());
+    };
+    if artefacts.record.metrics.is_some() && manifest.record.metrics != artefacts.record.metrics {
+        manifest
+            .record
+            .metrics
+            .clone_from(&artefacts.record.metrics);
+        repository.write_manifest(&manifest)?;
+        println!("noted what was measured on {}", manifest.release);
+    }
     Ok(())
 }

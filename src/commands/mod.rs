@@ -14,7 +14,10 @@ mod evaluate;
 mod index;
 mod materialize;
 mod prepare;
+mod promote;
 mod recommend;
+mod releases;
+mod rollback;
 mod serve;
 mod status;
 mod stop;
@@ -88,8 +91,14 @@ pub enum Command {
     Index(index::Args),
     /// Write users, items and popularity to Valkey
     Materialize(materialize::Args),
-    /// Write Triton's model repository
+    /// Write a release into Triton's model repository
     Assemble(assemble::Args),
+    /// Make a release the one that serves
+    Promote(promote::Args),
+    /// Go back to the release that served before
+    Rollback(rollback::Args),
+    /// List the releases, their metrics and their state
+    Releases(releases::Args),
     /// Start Valkey and Triton
     Serve(serve::Args),
     /// Stop what `saker serve --detach` started
@@ -113,6 +122,9 @@ impl Command {
             Self::Index(args) => index::run(args),
             Self::Materialize(args) => materialize::run(args),
             Self::Assemble(args) => assemble::run(args),
+            Self::Promote(args) => promote::run(args),
+            Self::Rollback(args) => rollback::run(args),
+            Self::Releases(args) => releases::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Stop(args) => stop::run(args),
             Self::Recommend(args) => recommend::run(args),

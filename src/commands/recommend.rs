@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, LineStyle, Table};
 use serde_json::json;
 
 use super::Target;
+use crate::assemble::steps::RELEASE;
 use crate::catalogue::Catalogue;
 use crate::client::{Tensor, Triton};
 use crate::degraded::Degraded;
@@ -111,7 +112,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
             .iter()
             .map(|(id, score)| json!({ "id": id, "score": score, "item": catalogue.item(*id) }))
             .collect();
+        // A server that was not assembled by this program may not say it.
+        let release = tensor(RELEASE).and_then(Tensor::texts).ok();
         let mut printed = json!({ "user": args.user, "items": items, "degraded": degraded });
+        if let Some(release) = release {
+            printed["release"] = release.concat().into();
+        }
         if let Some(timings) = timings {
             printed["steps"] = timings.iter().map(Timing::json).collect();
         }

@@ -8,5 +8,6 @@ mod clients;
 mod perf_analyzer;
 mod pipeline;
 mod reference;
+mod releases;
 mod resilience;
 mod support;

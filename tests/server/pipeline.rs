@@ -9,6 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
+use serde_json::Value;
 use triton_testing::{runtime, valkey::Valkey};
 
 const DEFINITION: &str = r#"
@@ -210,6 +211,44 @@ fn from_tables_to_a_recommendation() {
     assert_eq!(text.matches("Item number").count(), 5, "{text}");
     shop.valkey.restart().expect("a restart");
     shop.done(&["evaluate", "tiny"]);
+    // What was measured is noted on the release; a new one takes over in the running server, and goes again.
+    let text = shop.done(&["assemble", "tiny"]);
+    assert!(text.contains("noted what was measured"), "{text}");
+    let listed = || -> Value {
+        let text = shop.done(&["releases", "tiny", "--json"]);
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let metrics = &listed()["releases"][0]["metrics"];
+    assert!(metrics["methods"].is_array(), "{metrics}");
+    shop.done(&["assemble", "tiny", "--force", "--release", "next"]);
+    let answered = || -> Value {
+        let text = shop.done(&["recommend", "tiny", "--user", "7", "--json"]);
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let first = answered()["release"].clone();
+    assert_ne!(first, "next");
+    shop.done(&["promote", "tiny"]);
+    assert_eq!(answered()["release"], "next");
+    shop.done(&["recommend", "tiny", "--user", "7", "--explain"]);
+    let rows = listed()["releases"].clone();
+    assert_eq!(
+        (&rows[0]["release"], &rows[0]["state"]),
+        (&"next".into(), &"serving".into())
+    );
+    assert_eq!(
+        (&rows[1]["release"], &rows[1]["state"]),
+        (&first, &"loaded".into())
+    );
+    assert_eq!(
+        rows[0]["data"]["interactions"],
+        rows[1]["data"]["interactions"]
+    );
+    assert!(
+        rows[0]["data"]["first"].as_i64() >= Some(1_700_000_000),
+        "{rows}"
+    );
+    shop.done(&["rollback", "tiny"]);
+    assert_eq!(answered()["release"], first);
     shop.done(&["stop", "tiny"]);
     let server = format!("127.0.0.1:{}", shop.ports[0]);
     let output = shop.run(&["recommend", "tiny", "--user", "7", "--server", &server]);

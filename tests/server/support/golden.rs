@@ -189,7 +189,7 @@ pub(crate) fn retail() -> Pipeline {
 }
 
 /// examples/retail/pipeline.toml, as the golden pipeline differs from it.
-fn pipeline(valkey: &Valkey) -> Pipeline {
+pub(crate) fn pipeline(valkey: &Valkey) -> Pipeline {
     let mut pipeline = retail();
     pipeline.ranking.topk = 20;
     pipeline.store.redis_url = valkey.url(0).trim_end_matches("/0").to_owned();
@@ -200,13 +200,20 @@ fn assemble(valkey: &Valkey, deadline_ms: u64, repository: &Path) -> Vec<ModelCo
     let mut pipeline = pipeline(valkey);
     pipeline.store.deadline_ms = deadline_ms;
     let folder = tempfile::tempdir().expect("a folder");
+    let artefacts = artefacts(&pipeline, folder.path());
+    assemble::assemble(&pipeline, &artefacts, RELEASE, repository).expect("a model repository");
+    steps::models(&pipeline, &artefacts.defaults, assemble::VERSION).expect("the models")
+}
+
+/// The golden run's artefacts; the workflows are written into `folder`.
+pub(crate) fn artefacts(pipeline: &Pipeline, folder: &Path) -> Artefacts {
     let workflows = Group::ALL.map(|group| {
-        let place = folder.path().join(group.as_str());
+        let place = folder.join(group.as_str());
         golden_workflow(group, &place);
         (group, place)
     });
     let reference = |name: &str| data(&format!("reference/{name}"));
-    let artefacts = Artefacts {
+    Artefacts {
         workflows: workflows.into(),
         query_tower: reference("query_tower.onnx"),
         ranker: reference("dlrm_ranking.onnx"),
@@ -217,8 +224,7 @@ fn assemble(valkey: &Valkey, deadline_ms: u64, repository: &Path) -> Vec<ModelCo
         ]
         .map(|(tensor, file)| (tensor.to_owned(), reference(file)))
         .into(),
-        defaults: Defaults::of(&pipeline).expect("defaults"),
-    };
-    assemble::assemble(&pipeline, &artefacts, RELEASE, repository).expect("a model repository");
-    steps::models(&pipeline, &artefacts.defaults, assemble::VERSION).expect("the models")
+        defaults: Defaults::of(pipeline).expect("defaults"),
+        ..Artefacts::default()
+    }
 }

@@ -1,0 +1,264 @@
+//! Making another release the visible one.
+//!
+//! In a running server, in this order:
+//!
+//! 1. **Check** every artefact against the manifest.
+//! 2. **Load** the release's version of each model beside the serving one. Only the server's memory changes: the version is
+//!    named in a configuration sent along with the load, so a server that starts again knows nothing of it.
+//! 3. **Ask** the canary. From here on config.pbtxt names both versions, since both are known to load.
+//! 4. **Switch**: the ensemble's config.pbtxt, replaced by a rename, pins the new version, and the ensemble alone is reloaded.
+//!    Triton swaps it in one step; a request that is under way ends in the ensemble that it began in.
+//! 5. **Prune** old releases. config.pbtxt names the serving version alone again, and the one before stays loaded for a
+//!    rollback.
+//!
+//! Without a server the files change in the same order, and its next start serves the release.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::canary;
+use super::repository::{Index, Repository};
+use crate::assemble::steps::ENSEMBLE;
+use crate::client::Triton;
+
+/// How far a promotion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The artefacts are compared with the manifest.
+    Check,
+    /// The models are loaded beside those that serve.
+    Load,
+    /// The canary is asked.
+    Canary,
+    /// The release becomes the visible one.
+    Switch,
+    /// Old releases go.
+    Prune,
+}
+
+/// What [`promote`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The release that serves now.
+    pub version: u64,
+    /// Its id.
+    pub release: String,
+    /// The version that served until now.
+    pub before: u64,
+    /// Requests that the canary answered; none without a server.
+    pub canary: Option<usize>,
+    /// Versions that were removed.
+    pub pruned: Vec<u64>,
+}
+
+/// Makes `version` the release that serves, in the server where there is one, and keeps the newest `keep` releases and the
+/// one that served until now.
+///
+/// # Errors
+/// An artefact is damaged, a model does not load, or the canary's answers are wrong: the release that served goes on, and
+/// `releases.json` says what was wrong with the other. Or the server cannot be reached.
+pub fn promote(
+    repository: &Repository,
+    triton: Option<&Triton>,
+    version: u64,
+    keep: usize,
+    on: &mut dyn FnMut(Stage),
+) -> Result<Outcome> {
+    let _lock = repository.lock()?;
+    let index = repository.index()?;
+    let release = index.releases.get(&version).cloned();
+    let release = release.with_context(|| format!("there is no version {version}"))?;
+    let serving = repository.serving()?;
+
+    on(Stage::Check);
+    if let Err(error) = repository.verify(version) {
+        return Err(failed(repository, &index, version, error));
+    }
+    let (before, canary) = match triton {
+        Some(triton) => {
+            let switch = Switch {
+                repository,
+                triton,
+                models: repository.models()?,
+                serving,
+                held: server_pins(triton)?,
+                version,
+            };
+            let asked = switch.try_out(&release, on).and_then(|asked| {
+                on(Stage::Switch);
+                switch.show()?;
+                Ok(asked)
+            });
+            let asked = asked.map_err(|error| {
+                switch.withdraw();
+                failed(repository, &index, version, error)
+            })?;
+            (switch.held, Some(asked))
+        }
+        None => {
+            on(Stage::Switch);
+            repository.admit(&[serving, version])?;
+            repository.pin(version)?;
+            (serving, None)
+        }
+    };
+    repository.admit(&[version])?;
+    let mut index = repository.index()?;
+    index.note(version);
+    repository.write_index(&index)?;
+
+    on(Stage::Prune);
+    let mut held = vec![version, before];
+    held.extend(index.before(version));
+    let pruned = repository.prune(keep, &held)?;
+    Ok(Outcome {
+        version,
+        release,
+        before,
+        canary,
+        pruned,
+    })
+}
+
+/// Notes why a release cannot serve.
+fn failed(
+    repository: &Repository,
+    index: &Index,
+    version: u64,
+    error: anyhow::Error,
+) -> anyhow::Error {
+    let mut noted = index.clone();
+    noted.failed.insert(version, format!("{error:#}"));
+    if let Err(error) = repository.write_index(&noted) {
+        tracing::warn!("{error:#}");
+    }
+    let serving = repository.serving().map(|version| index.name(version));
+    error.context(format!(
+        "release {} is not promoted, {} serves on",
+        index.name(version),
+        serving.unwrap_or_else(|_| "the one before".to_owned())
+    ))
+}
+
+/// The version that the running server's ensemble is pinned to.
+///
+/// # Errors
+/// The server does not answer, has no ensemble, or its steps mix versions.
+pub fn server_pins(triton: &Triton) -> Result<u64> {
+    let config = triton.config(ENSEMBLE)?;
+    let steps = config["ensemble_scheduling"]["step"].as_array();
+    let versions = steps
+        .into_iter()
+        .flatten()
+        .map(|step| version_of(&step["model_version"]));
+    let mut versions = versions.collect::<Option<Vec<u64>>>().unwrap_or_default();
+    versions.dedup();
+    match versions[..] {
+        [version] => Ok(version),
+        _ => bail!(
+            "the ensemble of the server at {} is pinned to no version, or to several; was it assembled by `saker \
+             assemble`?",
+            triton.address()
+        ),
+    }
+}
+
+fn version_of(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// A promotion in a running server.
+struct Switch<'p> {
+    repository: &'p Repository,
+    triton: &'p Triton,
+    models: Vec<String>,
+    /// What the files say that serves.
+    serving: u64,
+    /// What the server serves: another one where a promotion was killed between file and server.
+    held: u64,
+    version: u64,
+}
+
+impl Switch<'_> {
+    /// Loads the release beside the serving one and asks it; the number of requests.
+    fn try_out(&self, release: &str, on: &mut dyn FnMut(Stage)) -> Result<usize> {
+        on(Stage::Load);
+        ensure!(
+            self.repository.index()?.releases.contains_key(&self.held),
+            "the server at {} serves version {}, which this repository does not hold: it serves another one, or this one was \
+             assembled anew. Start it again on this one",
+            self.triton.address(),
+            self.held
+        );
+        let known = self.triton.models()?;
+        let is_ready = |model: &str, version: u64| {
+            let mut known = known.iter();
+            known.any(|known| known.model == model && known.version == version && known.ready)
+        };
+        // One that a killed promotion left would hold on to the versions that it is pinned to.
+        if is_ready(canary::CANARY, 1) {
+            self.triton.unload(canary::CANARY)?;
+        }
+        for model in &self.models {
+            ensure!(
+                is_ready(model, self.held),
+                "{model} is not ready as version {} in the server at {}",
+                self.held,
+                self.triton.address()
+            );
+            if !is_ready(model, self.version) {
+                self.hold(model, &[self.held, self.version])?;
+            }
+        }
+        // Both are known to load, so the files may name both; `serving` was known before.
+        self.repository
+            .admit(&[self.serving, self.held, self.version])?;
+        on(Stage::Canary);
+        canary::run(self.repository, self.triton, self.version, release)
+    }
+
+    /// Has the server load these versions of a model, without a change of its files. A version that it holds stays as it is.
+    fn hold(&self, model: &str, versions: &[u64]) -> Result<()> {
+        let mut config = self.triton.config(model)?;
+        config["version_policy"] = json!({ "specific": { "versions": versions } });
+        self.triton.load_config(model, &config)
+    }
+
+    /// Takes the release out of the server again. What fails here is said and left: the serving release is not touched.
+    fn withdraw(&self) {
+        let files = self.repository.admit(&[self.serving]);
+        let models = self
+            .models
+            .iter()
+            .map(|model| self.hold(model, &[self.held]));
+        for error in std::iter::once(files).chain(models).filter_map(Result::err) {
+            tracing::warn!("after the failed promotion: {error:#}");
+        }
+    }
+
+    /// Pins the ensemble to the release, in its file and then in the server; both go back where the server does not take it.
+    fn show(&self) -> Result<()> {
+        self.repository.pin(self.version)?;
+        let shown = self.triton.load(ENSEMBLE).and_then(|()| {
+            let pins = server_pins(self.triton)?;
+            ensure!(
+                pins == self.version,
+                "the server's ensemble is still pinned to version {pins}"
+            );
+            Ok(())
+        });
+        let Err(error) = shown else {
+            return Ok(());
+        };
+        let back = self
+            .repository
+            .pin(self.serving)
+            .and_then(|()| self.triton.load(ENSEMBLE));
+        match back {
+            Ok(()) => Err(error.context("the ensemble does not take the release; it is as before")),
+            Err(other) => Err(error.context(format!(
+                "the ensemble does not take the release, nor the one before ({other:#})"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Where a release comes from: the training events' window, and what `saker evaluate` measured.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int32Type;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::layout::Layout;
+
+/// The part of the manifest that the training run leaves behind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The events it was trained on.
+    pub data: Option<Window>,
+    /// `models/metrics.json`, where it was written after the models.
+    pub metrics: Option<Value>,
+}
+
+/// First and last training event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Unix seconds of the first.
+    pub first: i64,
+    /// Unix seconds of the last.
+    pub last: i64,
+    /// How many there are.
+    pub interactions: u64,
+}
+
+impl Record {
+    /// What the other commands left; what they did not write is `None`.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn of(layout: &Layout) -> Result<Self> {
+        let interactions = layout.data("interactions");
+        Ok(Self {
+            data: match interactions.is_file() {
+                true => window(&interactions)?,
+                false => None,
+            },
+            metrics: metrics(layout)?,
+        })
+    }
+}
+
+/// What was measured on these models: a file that is older than they are tells of others.
+fn metrics(layout: &Layout) -> Result<Option<Value>> {
+    let path = layout.metrics();
+    let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let measured = written(&path);
+    if measured.is_none() || measured < written(&layout.model("dlrm_ranking")) {
+        return Ok(None);
+    }
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let metrics = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is damaged; run `saker evaluate`", path.display()))?;
+    Ok(Some(metrics))
+}
+
+/// The training rows' timestamps; only these two columns are read.
+fn window(path: &Path) -> Result<Option<Window>> {
+    let damaged = || format!("{} is no readable table of interactions", path.display());
+    let file = File::open(path).with_context(damaged)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(damaged)?;
+    let columns = ["timestamp", "split"];
+    if columns
+        .iter()
+        .any(|name| builder.schema().column_with_name(name).is_none())
+    {
+        return Ok(None);
+    }
+    let projection = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let mut window: Option<Window> = None;
+    for batch in builder
+        .with_projection(projection)
+        .build()
+        .with_context(damaged)?
+    {
+        let batch = batch.with_context(damaged)?;
+        let times = batch.column_by_name("timestamp");
+        let times = times.and_then(|column| column.as_primitive_opt::<Int32Type>());
+        let splits = batch
+            .column_by_name("split")
+            .and_then(|column| column.as_string_opt::<i32>());
+        let (Some(times), Some(splits)) = (times, splits) else {
+            return Ok(None);
+        };
+        for row in (0..batch.num_rows()).filter(|&row| times.is_valid(row)) {
+            if splits.value(row) != "train" {
+                continue;
+            }
+            let time = i64::from(times.value(row));
+            let window = window.get_or_insert(Window {
+                first: time,
+                last: time,
+                interactions: 0,
+            });
+            window.first = window.first.min(time);
+            window.last = window.last.max(time);
+            window.interactions += 1;
+        }
+    }
+    Ok(window)
+}
