@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::Target;
 use crate::assemble::{self, Artefacts};
 use crate::progress::Step;
-use crate::releases::Repository;
+use crate::releases::{Manifest, Repository};
 use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker assemble`.
@@ -49,10 +49,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         fingerprint = fingerprint.file(path)?;
     }
     let fingerprint = fingerprint.finish();
-    let stands = target.join("releases.json");
+    // One of an older saker has no manifest and is written anew.
+    let stands = newest(&target).is_ok();
     if args.output.is_none()
         && !args.force
-        && stamp::is_current(&layout, "assemble", &fingerprint, &[&stands])
+        && stands
+        && stamp::is_current(&layout, "assemble", &fingerprint, &[])
     {
         println!(
             "{} is up to date; --force assembles it again",
@@ -75,8 +77,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         println!("`saker promote {name}` makes it the one that serves");
     } else if !assembled.changed.is_empty() {
         println!(
-            "a new repository: the tensors of {} are not those of the releases before, which could not stay beside it; a \
-             running server takes it up when it is started again",
+            "a new repository: the releases before have other tensors, or do not say which, in {} and could not stay \
+             beside it; a running server takes it up when it is started again",
             assembled.changed.join(", ")
         );
     }
@@ -84,20 +86,22 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The newest release of a repository, and what it says of itself.
+fn newest(target: &Path) -> Result<(Repository, Manifest)> {
+    let repository = Repository::open(target)?;
+    let newest = repository.index()?.releases.into_keys().next_back();
+    let manifest = repository.manifest(newest.unwrap_or_default())?;
+    Ok((repository, manifest))
+}
+
 /// Notes in the newest release's manifest what was measured since it was assembled: the fingerprint says that it is of these
 /// artefacts.
 fn note_metrics(artefacts: &Artefacts, target: &Path) -> Result<()> {
-    let repository = Repository::open(target)?;
-    let _lock = repository.lock()?;
-    let newest = repository.index()?.releases.into_keys().next_back();
-    let Some(mut manifest) = newest.and_then(|version| repository.manifest(version).ok()) else {
-        return Ok(());
-    };
-    if artefacts.record.metrics.is_some() && manifest.record.metrics != artefacts.record.metrics {
-        manifest
-            .record
-            .metrics
-            .clone_from(&artefacts.record.metrics);
+    let (repository, mut manifest) = newest(target)?;
+    let metrics = &artefacts.record.metrics;
+    if metrics.is_some() && manifest.record.metrics != *metrics {
+        let _lock = repository.lock()?;
+        manifest.record.metrics.clone_from(metrics);
         repository.write_manifest(&manifest)?;
         println!("noted what was measured on {}", manifest.release);
     }

@@ -140,6 +140,20 @@ impl Row {
     }
 }
 
+/// Unix seconds as `2026-03-14 15:09`, UTC.
+fn moment(seconds: u64) -> String {
+    let utc = utc(seconds);
+    let part = |range: std::ops::Range<usize>| utc.get(range).unwrap_or_default();
+    format!(
+        "{}-{}-{} {}:{}",
+        part(0..4),
+        part(4..6),
+        part(6..8),
+        part(9..11),
+        part(11..13)
+    )
+}
+
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
@@ -158,7 +172,7 @@ fn table(rows: &[Row]) -> Table {
         let unknown = || "–".to_owned();
         let window = manifest.and_then(|manifest| manifest.record.data);
         let window = window.map(|window| {
-            let day = |seconds: i64| utc(seconds.max(0) as u64)[..8].to_owned();
+            let day = |seconds: i64| moment(seconds.max(0) as u64)[..10].to_owned();
             format!(
                 "{} – {}, {} events",
                 day(window.first),
@@ -169,7 +183,7 @@ fn table(rows: &[Row]) -> Table {
         table.add_row([
             row.version.to_string(),
             row.release.clone(),
-            manifest.map_or_else(unknown, |manifest| utc(manifest.created)),
+            manifest.map_or_else(unknown, |manifest| moment(manifest.created)),
             window.unwrap_or_else(unknown),
             row.metric("/list/ndcg_10"),
             row.metric("/list/hit_10"),
@@ -183,4 +197,15 @@ fn table(rows: &[Row]) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::moment;
+
+    #[test]
+    fn moments_are_dates_and_times() {
+        assert_eq!(moment(951_782_400), "2000-02-29 00:00");
+        assert_eq!(moment(1_773_500_966), "2026-03-14 15:09");
+    }
 }
