@@ -1,17 +1,9 @@
 //! A server that answers the `BF.*` commands, which the installed Valkey lacks: fakeredis, a Python
 //! stand-in that speaks the real protocol.
 
-use std::{
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+use anyhow::Result;
 
-use anyhow::{Result, bail};
-
-use crate::{
-    process::{Server, free_port},
-    runtime,
-};
+use crate::{runtime, stand_in::StandIn};
 
 const PROGRAM: &str = r#"
 import sys
@@ -24,12 +16,7 @@ server.serve_forever()
 
 /// A running stand-in; it is killed on drop, and when this process ends in whatever way.
 #[derive(Debug)]
-pub struct BloomServer {
-    // First, so that the server ends before its folder goes.
-    _process: Server,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
+pub struct BloomServer(StandIn);
 
 impl BloomServer {
     /// Starts the server on a free TCP port.
@@ -38,30 +25,12 @@ impl BloomServer {
     /// The Python clients are not installed (the message says how to get them), or the server does not
     /// come up.
     pub fn start() -> Result<Self> {
-        let python = runtime::python()?;
-        let folder = tempfile::Builder::new().prefix("saker-bloom-").tempdir()?;
-        let log = folder.path().join("server.log");
-        let port = free_port()?;
-        let arguments = ["-c", PROGRAM, &port.to_string()];
-        let mut process = Server::spawn(&python, arguments, &[], &log)?;
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if !process.is_alive() || start.elapsed() > Duration::from_secs(20) {
-                let log = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("the BF.* server does not come up:\n{log}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self {
-            _process: process,
-            port,
-            _folder: folder,
-        })
+        StandIn::start("the BF.* server", &runtime::python()?, PROGRAM).map(Self)
     }
 
     /// The address of a database.
     #[must_use]
     pub fn url(&self, database: u8) -> String {
-        format!("redis://127.0.0.1:{}/{database}", self.port)
+        format!("redis://127.0.0.1:{}/{database}", self.0.port)
     }
 }

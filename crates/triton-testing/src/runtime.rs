@@ -39,12 +39,12 @@ pub fn python() -> Result<PathBuf> {
     part("SAKER_TEST_PYTHON", "venv/bin/python")
 }
 
-/// The interpreter of the virtual environment that holds Feast.
+/// The interpreter of the virtual environment that holds Feast and the stand-in for S3.
 ///
 /// # Errors
 /// The file is missing; the message names the command that installs it.
-pub fn feast_python() -> Result<PathBuf> {
-    part("SAKER_FEAST_PYTHON", "feast/bin/python")
+pub fn peers_python() -> Result<PathBuf> {
+    part("SAKER_PEERS_PYTHON", "peers/bin/python")
 }
 
 /// NVIDIA's load generator.

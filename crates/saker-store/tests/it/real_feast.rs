@@ -30,7 +30,7 @@ fn both_ways(version: EntityKeyVersion, number: &str) {
     let valkey = Valkey::start().expect("a running Valkey");
     let folder = tempfile::tempdir().expect("a folder");
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/real_feast.py");
-    let mut feast = Command::new(runtime::feast_python().expect("Feast"))
+    let mut feast = Command::new(runtime::peers_python().expect("Feast"))
         .arg(program)
         .arg(folder.path())
         .args([&valkey.port().to_string(), number])

@@ -1,0 +1,22 @@
+//! The offline store: what an entity's features were, and when, for training and for fine-tuning.
+//!
+//! One folder per feature view, partitioned by the day (UTC) of the event time, in Parquet:
+//!
+//! ```text
+//! <root>/<view>/event_date=2026-05-01/<name>.parquet
+//! ```
+//!
+//! A file holds the join key, the features and the column `event_timestamp` (microseconds, UTC). Feast reads a view's folder
+//! as the path of a `FileSource`, and so does anything that knows Hive partitions. The root is a folder or a bucket of S3.
+//!
+//! Files are written whole and under names that the writer chooses: a batch that is appended once more, after a crash say,
+//! replaces itself and is not counted twice.
+
+mod error;
+mod location;
+mod partition;
+mod store;
+
+pub use error::Error;
+pub use partition::EVENT_TIMESTAMP;
+pub use store::{Appended, OfflineStore};

@@ -1,0 +1,44 @@
+//! Python stand-ins for servers that cannot be installed, started for one test.
+
+use std::{
+    net::TcpStream,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::process::{Server, free_port};
+
+/// A running program; it is killed on drop, and when this process ends in whatever way.
+#[derive(Debug)]
+pub(crate) struct StandIn {
+    // First, so that the server ends before its folder goes.
+    _process: Server,
+    pub(crate) port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl StandIn {
+    /// Runs a program's text, whose one argument is the port to listen at, and waits until it does.
+    pub(crate) fn start(what: &str, python: &Path, program: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("saker-").tempdir()?;
+        let log = folder.path().join("server.log");
+        let port = free_port()?;
+        let arguments = ["-c", program, &port.to_string()];
+        let mut process = Server::spawn(python, arguments, &[], &log)?;
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if !process.is_alive() || start.elapsed() > Duration::from_secs(20) {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!("{what} does not come up:\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            _process: process,
+            port,
+            _folder: folder,
+        })
+    }
+}
