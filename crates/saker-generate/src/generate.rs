@@ -1,0 +1,178 @@
+//! Writing a shop into a folder: what is there already and whole is kept.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest};
+use crate::picture;
+use crate::settings::Settings;
+use crate::shop::Shop;
+use crate::tables;
+
+const PICTURES: &str = "pictures";
+
+/// What [`generate`] is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Users, items, descriptions.
+    Entities,
+    /// Pictures, counted one by one.
+    Pictures,
+    /// Days, counted in rows.
+    Interactions,
+}
+
+/// Hears of the progress: the stage, what of it is done, and its size. Called from several threads.
+pub type Report<'a> = dyn Fn(Stage, u64, u64) + Sync + 'a;
+
+/// Name of a day's file: `day_00.parquet`.
+pub fn day_file(day: usize) -> String {
+    format!("day_{day:02}.parquet")
+}
+
+/// The table files of a shop, in the order in which they are written.
+fn tables(settings: &Settings) -> Vec<String> {
+    let mut names: Vec<String> = ["users", "items", "item_descriptions"]
+        .iter()
+        .map(|name| format!("{name}.parquet"))
+        .collect();
+    names.extend((0..settings.days).map(day_file));
+    names
+}
+
+/// Whether a folder holds all of the shop of these settings.
+///
+/// # Errors
+/// Its `generator.json` is damaged or not one of ours.
+pub fn is_complete(settings: &Settings, folder: &Path) -> Result<bool> {
+    let Some(manifest) = Manifest::find(folder)? else {
+        return Ok(false);
+    };
+    let mut names = tables(settings);
+    names.push(PICTURES.to_owned());
+    Ok(manifest.is_of(settings) && names.iter().all(|name| manifest.holds(folder, name)))
+}
+
+/// Writes every file of a shop that the folder does not hold already.
+///
+/// A folder with another shop's files loses those (no others); an interrupted run goes on with the first file that is not
+/// whole. The bytes follow from the settings alone, whatever the number of threads.
+///
+/// # Errors
+/// The folder cannot be written, or its `generator.json` is not one of ours.
+pub fn generate(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
+    let settings = shop.settings();
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    let mut manifest = match Manifest::find(folder)? {
+        Some(manifest) if manifest.is_of(settings) => manifest,
+        Some(other) => {
+            remove(&other, folder)?;
+            Manifest::new(settings)
+        }
+        None => Manifest::new(settings),
+    };
+    manifest
+        .files
+        .retain(|name, size| manifest::size(&folder.join(name)).is_ok_and(|found| found == *size));
+    manifest.write(folder)?;
+
+    report(Stage::Entities, 0, 3);
+    type Write = fn(&Path, &Shop) -> Result<()>;
+    let entities: [(&str, Write); 3] = [
+        ("users.parquet", tables::write_users),
+        ("items.parquet", tables::write_items),
+        ("item_descriptions.parquet", tables::write_descriptions),
+    ];
+    for (done, (name, write)) in entities.into_iter().enumerate() {
+        if !manifest.files.contains_key(name) {
+            write(&folder.join(name), shop)?;
+            manifest.finish(folder, name)?;
+        }
+        report(Stage::Entities, done as u64 + 1, 3);
+    }
+    if !manifest.files.contains_key(PICTURES) {
+        pictures(shop, folder, report)?;
+        manifest.finish(folder, PICTURES)?;
+    }
+    days(shop, folder, &mut manifest, report)
+}
+
+/// Draws a day while the one before it is written, so that at most two are in memory.
+fn days(shop: &Shop, folder: &Path, manifest: &mut Manifest, report: &Report<'_>) -> Result<()> {
+    let all = shop.settings().interactions;
+    let days = 0..shop.settings().days;
+    let missing: Vec<usize> = days
+        .filter(|&day| !manifest.files.contains_key(&day_file(day)))
+        .collect();
+    let mut done = all - missing.iter().map(|&day| shop.rows(day)).sum::<u64>();
+    report(Stage::Interactions, done, all);
+    let mut events = missing.first().map(|&day| shop.events(day));
+    for (place, &day) in missing.iter().enumerate() {
+        let name = day_file(day);
+        let path = folder.join(&name);
+        let drawn = events.take().unwrap_or_default();
+        let (written, next) = rayon::join(
+            || tables::write_day(&path, shop, &drawn),
+            || missing.get(place + 1).map(|&day| shop.events(day)),
+        );
+        written?;
+        manifest.finish(folder, &name)?;
+        events = next;
+        done += shop.rows(day);
+        report(Stage::Interactions, done, all);
+    }
+    Ok(())
+}
+
+/// Draws all pictures into a folder that gets its name when it is whole.
+fn pictures(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
+    let beside = folder.join(format!("{PICTURES}.new"));
+    let finished = folder.join(PICTURES);
+    for stale in [&beside, &finished] {
+        if stale.exists() {
+            fs::remove_dir_all(stale).map_err(Error::file(stale))?;
+        }
+    }
+    fs::create_dir_all(&beside).map_err(Error::file(&beside))?;
+    let all = shop.items().len() as u64;
+    let done = AtomicU64::new(0);
+    shop.items().par_iter().try_for_each(|item| {
+        let path = beside.join(format!("{}.png", item.id));
+        fs::write(&path, picture::png(item)?).map_err(Error::file(&path))?;
+        report(
+            Stage::Pictures,
+            done.fetch_add(1, Ordering::Relaxed) + 1,
+            all,
+        );
+        Ok(())
+    })?;
+    fs::rename(&beside, &finished).map_err(Error::file(&finished))
+}
+
+/// Removes the files that another shop's manifest lists; a name that no generator gives is left alone.
+fn remove(manifest: &Manifest, folder: &Path) -> Result<()> {
+    for name in tables(&manifest.settings) {
+        let path = folder.join(name);
+        if path.is_file() {
+            fs::remove_file(&path).map_err(Error::file(&path))?;
+        }
+    }
+    Ok(())
+}
+
+impl Manifest {
+    fn is_of(&self, settings: &Settings) -> bool {
+        let fresh = Self::new(settings);
+        (&self.settings, self.model) == (&fresh.settings, fresh.model)
+    }
+
+    fn finish(&mut self, folder: &Path, name: &str) -> Result<()> {
+        let size = manifest::size(&folder.join(name))?;
+        self.files.insert(name.to_owned(), size);
+        self.write(folder)
+    }
+}

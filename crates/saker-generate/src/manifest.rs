@@ -1,0 +1,128 @@
+//! `generator.json`: what a folder's shop was made from, and which of its files are whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::settings::Settings;
+
+/// Name of the file in the shop's folder.
+pub const FILE: &str = "generator.json";
+/// Version of this file's layout.
+const FORMAT: u32 = 1;
+/// Version of the model of behaviour: any change of what the same settings give is a new one.
+const MODEL: u32 = 1;
+const GENERATOR: &str = "retail";
+
+/// The content of `generator.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this layout.
+    pub format: u32,
+    /// `retail`
+    pub generator: String,
+    /// Version of the model of behaviour.
+    pub model: u32,
+    /// Everything from which the shop is rebuilt.
+    pub settings: Settings,
+    /// Size in bytes of each file that is whole; `pictures` stands for all of that folder.
+    pub files: BTreeMap<String, u64>,
+}
+
+impl Manifest {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            format: FORMAT,
+            generator: GENERATOR.to_owned(),
+            model: MODEL,
+            settings: settings.clone(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a folder's.
+    ///
+    /// # Errors
+    /// There is none, it is damaged, or its shop was made by another version of the model.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let manifest = Self::find(folder)?.ok_or_else(|| Error::Manifest {
+            path: folder.join(FILE),
+            reason: "there is no such file; `saker generate retail` makes it".to_owned(),
+        })?;
+        if manifest.model != MODEL {
+            return Err(Error::Manifest {
+                path: folder.join(FILE),
+                reason: format!(
+                    "model = {}: this version of Saker draws model {MODEL}; run `saker generate retail` again",
+                    manifest.model
+                ),
+            });
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest of a folder, of whatever model; none where there is no such file.
+    pub(crate) fn find(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read(&path).map_err(Error::file(&path))?;
+        let refused = |reason: String| Error::Manifest {
+            path: path.clone(),
+            reason,
+        };
+        // The format first: another one may have other fields.
+        #[derive(Deserialize)]
+        struct Header {
+            format: u32,
+            generator: String,
+        }
+        let header: Header = serde_json::from_slice(&text)
+            .map_err(|error| refused(format!("no manifest of a generated shop: {error}")))?;
+        if header.format != FORMAT || header.generator != GENERATOR {
+            return Err(refused(format!(
+                "generator = {}, format = {}: accepted is {GENERATOR}, {FORMAT}",
+                header.generator, header.format
+            )));
+        }
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| refused(error.to_string()))
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        text.push(b'\n');
+        let beside = folder.join(format!("{FILE}.new"));
+        fs::write(&beside, text).map_err(Error::file(&beside))?;
+        fs::rename(&beside, &path).map_err(Error::file(&path))
+    }
+
+    /// Whether a file is listed and lies there whole.
+    pub(crate) fn holds(&self, folder: &Path, name: &str) -> bool {
+        let size = size(&folder.join(name)).ok();
+        size.is_some() && self.files.get(name).copied() == size
+    }
+}
+
+/// Size in bytes of a file, or of all files of a folder together.
+pub(crate) fn size(path: &Path) -> Result<u64> {
+    let about = fs::metadata(path).map_err(Error::file(path))?;
+    if about.is_file() {
+        return Ok(about.len());
+    }
+    let mut sum = 0;
+    for entry in fs::read_dir(path).map_err(Error::file(path))? {
+        let entry = entry.map_err(Error::file(path))?;
+        sum += entry.metadata().map_err(Error::file(&entry.path()))?.len();
+    }
+    Ok(sum)
+}

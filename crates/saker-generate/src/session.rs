@@ -1,0 +1,203 @@
+//! Sessions: a first choice from the model, then a walk through related items, each from a view down the funnel.
+
+use chacha20::ChaCha8Rng;
+use rand::RngExt;
+
+use crate::choice::{Choice, Context};
+use crate::population::User;
+use crate::random::draw;
+use crate::taxonomy::{CATEGORIES, OUTFITS};
+
+/// How far a user went with an item; the names are those of the column `event_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventType {
+    /// Looked at it in a list.
+    View,
+    /// Opened its page.
+    Click,
+    /// Put it into the cart.
+    Cart,
+    /// Bought it.
+    Purchase,
+}
+
+impl EventType {
+    /// All of them, from the top of the funnel to its bottom.
+    pub const ALL: [Self; 4] = [Self::View, Self::Click, Self::Cart, Self::Purchase];
+
+    /// `view`, `click`, `cart` or `purchase`.
+    pub const fn name(self) -> &'static str {
+        ["view", "click", "cart", "purchase"][self as usize]
+    }
+}
+
+/// A row of a day's table; user and item are indices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) timestamp: i32,
+    pub(crate) user: u32,
+    pub(crate) item: u32,
+    pub(crate) session: i64,
+    pub(crate) device: u8,
+    pub(crate) kind: EventType,
+}
+
+/// Chance that a session ends after a choice, and its longest length in choices.
+const END: f64 = 0.28;
+const LONGEST: usize = 20;
+/// Chances of the next choice to stay in the category, and to go on to another for the same outfit; the rest starts afresh.
+const STAY: f64 = 0.62;
+const OUTFIT: f64 = 0.23;
+/// What a likeness (0 to 3) multiplies the weight of the next item by: e^(0.6 · likeness).
+const LIKENESS: f64 = 0.6;
+/// Mean seconds between two choices, and between two steps of the funnel.
+const PAUSE_SECONDS: f64 = 45.0;
+const STEP_SECONDS: f64 = 15.0;
+/// Log-odds of each step of the funnel, what the item's appeal adds, and what each device does.
+const FUNNEL: [f64; 3] = [-0.4, -1.5, -0.8];
+const APPEAL: f64 = 0.35;
+const FUNNEL_BY_DEVICE: [[f64; 3]; 3] = [[0.3, -0.3, -0.4], [-0.1, 0.5, 0.6], [0.0, 0.1, 0.0]];
+
+/// Draws sessions; keeps its tables from one to the next.
+pub(crate) struct Sessions<'a> {
+    choice: &'a Choice,
+    categories: Vec<f64>,
+    within: Vec<f64>,
+    next: Vec<f64>,
+    /// What each likeness, 0 to 3, multiplies a weight by.
+    likeness: [f64; 4],
+}
+
+/// Who comes, when, and how long the day lasts.
+pub(crate) struct Visit<'a> {
+    pub(crate) index: usize,
+    pub(crate) user: &'a User,
+    pub(crate) context: Context,
+    pub(crate) start: i32,
+    /// The last second of the day: what would come later comes then.
+    pub(crate) end: i32,
+    pub(crate) session: i64,
+}
+
+impl<'a> Sessions<'a> {
+    pub(crate) fn new(choice: &'a Choice) -> Self {
+        Self {
+            choice,
+            categories: Vec::new(),
+            within: Vec::new(),
+            next: Vec::new(),
+            likeness: std::array::from_fn(|likeness| (LIKENESS * likeness as f64).exp()),
+        }
+    }
+
+    /// Appends the events of a session.
+    pub(crate) fn draw(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        visit: &Visit<'_>,
+        events: &mut Vec<Event>,
+    ) {
+        let (user, context) = (visit.user, visit.context);
+        self.choice.categories(user, context, &mut self.categories);
+        let mut category = draw(rng, &self.categories);
+        self.choice
+            .within(user, context, category, &mut self.within);
+        let mut column = self.choice.starts[category] + draw(rng, &self.within);
+        let mut time = f64::from(visit.start);
+        for _ in 0..LONGEST {
+            self.funnel(rng, visit, column, &mut time, events);
+            if rng.random_bool(END) {
+                break;
+            }
+            time += 2.0 + pause(rng, PAUSE_SECONDS);
+            let turn = rng.random::<f64>();
+            if turn < STAY {
+                column = self.related(rng, category, column);
+                continue;
+            }
+            category = if turn < STAY + OUTFIT {
+                self.outfit(rng, category)
+            } else {
+                draw(rng, &self.categories)
+            };
+            self.choice
+                .within(user, context, category, &mut self.within);
+            column = self.choice.starts[category] + draw(rng, &self.within);
+        }
+    }
+
+    /// Another item of the category, one like the last rather than not.
+    fn related(&mut self, rng: &mut ChaCha8Rng, category: usize, last: usize) -> usize {
+        let first = self.choice.starts[category];
+        self.next.clear();
+        self.next
+            .extend(self.within.iter().enumerate().map(|(place, weight)| {
+                if first + place == last {
+                    return 0.0;
+                }
+                let likeness = self.choice.likeness(last, first + place);
+                weight * self.likeness[usize::from(likeness)]
+            }));
+        if self.next.iter().all(|&weight| weight == 0.0) {
+            return last;
+        }
+        first + draw(rng, &self.next)
+    }
+
+    /// A category that makes an outfit with this one, by the user's own preference among them.
+    fn outfit(&mut self, rng: &mut ChaCha8Rng, category: usize) -> usize {
+        let groups = OUTFITS[CATEGORIES[category].group];
+        self.next.clear();
+        self.next.extend(
+            self.categories
+                .iter()
+                .zip(CATEGORIES)
+                .map(|(weight, other)| {
+                    if groups.contains(&other.group) {
+                        *weight
+                    } else {
+                        0.0
+                    }
+                }),
+        );
+        if self.next.iter().all(|&weight| weight == 0.0) {
+            return category;
+        }
+        draw(rng, &self.next)
+    }
+
+    fn funnel(
+        &self,
+        rng: &mut ChaCha8Rng,
+        visit: &Visit<'_>,
+        column: usize,
+        time: &mut f64,
+        events: &mut Vec<Event>,
+    ) {
+        let taste = self.choice.taste(visit.user, visit.context, column);
+        let appeal = APPEAL * f64::from(taste).clamp(-3.0, 3.0);
+        let by_device = FUNNEL_BY_DEVICE[visit.context.device];
+        for (step, kind) in EventType::ALL.into_iter().enumerate() {
+            if step > 0 {
+                let odds = (FUNNEL[step - 1] + by_device[step - 1] + appeal).exp();
+                if !rng.random_bool(odds / (1.0 + odds)) {
+                    return;
+                }
+                *time += 1.0 + pause(rng, STEP_SECONDS);
+            }
+            events.push(Event {
+                timestamp: (*time as i32).min(visit.end),
+                user: visit.index as u32,
+                item: self.choice.order[column] as u32,
+                session: visit.session,
+                device: visit.context.device as u8,
+                kind,
+            });
+        }
+    }
+}
+
+/// An exponential pause.
+fn pause(rng: &mut ChaCha8Rng, mean_seconds: f64) -> f64 {
+    -mean_seconds * (1.0 - rng.random::<f64>()).ln()
+}
