@@ -11,6 +11,7 @@ use crate::layout::Layout;
 
 mod assemble;
 mod evaluate;
+mod generate;
 mod index;
 mod materialize;
 mod prepare;
@@ -81,6 +82,8 @@ impl Target {
 /// All commands, in the order in which a new pipeline needs them.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Make a synthetic shop's data, of any size, with known preferences
+    Generate(generate::Args),
     /// Clean and split the data, fit the feature workflows, encode everything
     Prepare(prepare::Args),
     /// Train the two towers and the ranker, and export them to ONNX
@@ -116,6 +119,7 @@ impl Command {
     /// What went wrong, and what to do about it.
     pub fn run(&self) -> Result<()> {
         match self {
+            Self::Generate(args) => generate::run(args),
             Self::Prepare(args) => prepare::run(args),
             Self::Train(args) => train::run(args),
             Self::Evaluate(args) => evaluate::run(args),

@@ -183,13 +183,15 @@ fn steps(timings: &[Timing]) -> Table {
     table
 }
 
-fn plain() -> Table {
+/// A table for people: a line under the header, no frame.
+pub(super) fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));
     table
 }
 
-fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+/// Aligns columns of numbers.
+pub(super) fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
     for column in columns {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

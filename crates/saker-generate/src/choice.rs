@@ -14,7 +14,7 @@ const DEVICE: f32 = 1.0;
 const HOUR: f32 = 1.0;
 const WEEKEND: f32 = 0.8;
 /// Deviation of the part of a user's taste for categories that the persona does not explain.
-const OWN_TASTE: f32 = 0.6;
+const OWN_TASTE: f32 = 0.4;
 /// What a category for the other gender costs, and an item.
 const OTHER_GENDER: f32 = 2.5;
 const OTHER_GENDER_ITEM: f32 = 2.2;

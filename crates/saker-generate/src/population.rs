@@ -46,9 +46,9 @@ const LATE: f64 = 0.12;
 /// Exponent of the activity of a user by rank r among n: (r + n/200)^-0.7.
 const ACTIVITY_EXPONENT: f32 = 0.7;
 /// How far a user's tastes lie from the persona's.
-const STYLE_DEVIATION: f32 = 0.5;
-const PALETTE_DEVIATION: f32 = 0.4;
-const PRICE_DEVIATION: f32 = 0.3;
+const STYLE_DEVIATION: f32 = 0.3;
+const PALETTE_DEVIATION: f32 = 0.25;
+const PRICE_DEVIATION: f32 = 0.2;
 /// Smallest user id, and the room that each has.
 const FIRST_ID: i32 = 1_000_003;
 const ID_STEP: i32 = 3;
