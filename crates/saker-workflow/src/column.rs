@@ -43,6 +43,32 @@ impl fmt::Display for DType {
     }
 }
 
+/// What an enum of one slice per element type knows of itself.
+macro_rules! typed {
+    ($name:ident: $($variant:ident),+) => {
+        impl $name<'_> {
+            /// Element type.
+            pub fn dtype(&self) -> DType {
+                match self {
+                    $(Self::$variant(_) => DType::$variant,)+
+                }
+            }
+
+            /// Number of rows.
+            pub fn len(&self) -> usize {
+                match self {
+                    $(Self::$variant(values) => values.len(),)+
+                }
+            }
+
+            /// Whether there are no rows.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+        }
+    };
+}
+
 /// A column's values, `[rows]`.
 #[derive(Debug, Clone, Copy)]
 pub enum Slice<'a> {
@@ -60,36 +86,7 @@ pub enum Slice<'a> {
     String(&'a [&'a [u8]]),
 }
 
-impl Slice<'_> {
-    /// Element type.
-    pub fn dtype(&self) -> DType {
-        match self {
-            Self::Int32(_) => DType::Int32,
-            Self::Int64(_) => DType::Int64,
-            Self::Float32(_) => DType::Float32,
-            Self::Float64(_) => DType::Float64,
-            Self::Bool(_) => DType::Bool,
-            Self::String(_) => DType::String,
-        }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Int32(v) => v.len(),
-            Self::Int64(v) => v.len(),
-            Self::Float32(v) => v.len(),
-            Self::Float64(v) => v.len(),
-            Self::Bool(v) => v.len(),
-            Self::String(v) => v.len(),
-        }
-    }
-
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
+typed!(Slice: Int32, Int64, Float32, Float64, Bool, String);
 
 /// Where a column is written, `[rows]`.
 #[derive(Debug)]
@@ -106,34 +103,7 @@ pub enum SliceMut<'a> {
     Bool(&'a mut [bool]),
 }
 
-impl SliceMut<'_> {
-    /// Element type.
-    pub fn dtype(&self) -> DType {
-        match self {
-            Self::Int32(_) => DType::Int32,
-            Self::Int64(_) => DType::Int64,
-            Self::Float32(_) => DType::Float32,
-            Self::Float64(_) => DType::Float64,
-            Self::Bool(_) => DType::Bool,
-        }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Int32(v) => v.len(),
-            Self::Int64(v) => v.len(),
-            Self::Float32(v) => v.len(),
-            Self::Float64(v) => v.len(),
-            Self::Bool(v) => v.len(),
-        }
-    }
-
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
+typed!(SliceMut: Int32, Int64, Float32, Float64, Bool);
 
 /// Values and, where a column can be null and its type has no NaN, which rows hold one.
 #[derive(Debug, Clone, Copy)]

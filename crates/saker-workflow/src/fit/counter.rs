@@ -1,0 +1,116 @@
+//! How often each value, or combination of values, was seen: what Categorify's vocabularies are made of.
+
+use arrow::array::Array;
+use rustc_hash::FxHashMap;
+
+use super::keys::{Key, KeyColumn, KeyRow, key_columns, table_keys};
+use crate::bulk::Ingested;
+use crate::column::DType;
+use crate::definition::Operator;
+use crate::error::Error;
+use crate::vocabulary::{OOV_CODE, Vocabulary};
+
+#[derive(Debug)]
+pub(super) struct Counter {
+    name: String,
+    /// Key columns, and whether they hold strings.
+    columns: Vec<(String, bool)>,
+    /// Whether all columns count into one vocabulary.
+    joint: bool,
+    ints: FxHashMap<i64, u64>,
+    strings: FxHashMap<Box<str>, u64>,
+    combined: FxHashMap<KeyRow, u64>,
+}
+
+impl Counter {
+    pub(super) fn new(name: &str, members: &[Ingested], joint: bool) -> Self {
+        let string = |c: &Ingested| c.dtype == DType::String;
+        let columns = if joint {
+            vec![(name.to_owned(), members.iter().any(string))]
+        } else {
+            members
+                .iter()
+                .map(|c| (c.name.clone(), string(c)))
+                .collect()
+        };
+        Self {
+            name: name.to_owned(),
+            columns,
+            joint,
+            ints: FxHashMap::default(),
+            strings: FxHashMap::default(),
+            combined: FxHashMap::default(),
+        }
+    }
+
+    pub(super) fn update(&mut self, members: &[Ingested]) -> Result<(), Error> {
+        if !self.joint && members.len() > 1 {
+            let columns = key_columns(members)?;
+            for row in 0..members[0].elements.len() {
+                let keys = columns.iter().map(|column| column.get(row)).collect();
+                *self.combined.entry(keys).or_default() += 1;
+            }
+            return Ok(());
+        }
+        for column in members {
+            if (column.dtype == DType::String) != self.columns[0].1 {
+                return Err(Error::types(
+                    &column.name,
+                    column.dtype,
+                    "the type of the columns it shares a vocabulary with",
+                ));
+            }
+            // A null has a code of its own, so only values are counted.
+            match KeyColumn::new(column)? {
+                KeyColumn::Int(keys) if keys.null_count() == 0 => {
+                    for &key in keys.values() {
+                        *self.ints.entry(key).or_default() += 1;
+                    }
+                }
+                KeyColumn::Int(keys) => {
+                    for key in keys.iter().flatten() {
+                        *self.ints.entry(key).or_default() += 1;
+                    }
+                }
+                KeyColumn::String(keys) => {
+                    for key in keys.iter().flatten() {
+                        match self.strings.get_mut(key) {
+                            Some(count) => *count += 1,
+                            None => {
+                                self.strings.insert(key.into(), 1);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self, operator: &Operator) -> Vocabulary {
+        let (threshold, max_size, buckets) = match operator {
+            Operator::Categorify {
+                freq_threshold,
+                max_size,
+                num_buckets,
+                ..
+            } => (*freq_threshold, *max_size, *num_buckets),
+            _ => (0, 0, 1),
+        };
+        let start = OOV_CODE + buckets;
+        let single = |key: Key, count| (KeyRow::from_iter([key]), count);
+        let mut counted: Vec<(KeyRow, u64)> = (self.ints.into_iter())
+            .map(|(key, count)| single(Key::Int(key), count))
+            .chain((self.strings.into_iter()).map(|(key, count)| single(Key::String(key), count)))
+            .chain(self.combined)
+            .filter(|(keys, count)| *count >= threshold && keys.iter().any(|key| *key != Key::Null))
+            .collect();
+        counted.sort_unstable_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+        if max_size > 0 {
+            counted.truncate(max_size - start.min(max_size));
+        }
+        let sizes = counted.iter().map(|(_, count)| *count as i64).collect();
+        let keys: Vec<KeyRow> = counted.into_iter().map(|(keys, _)| keys).collect();
+        Vocabulary::new(&self.name, table_keys(&self.columns, &keys), sizes, start)
+    }
+}

@@ -1,0 +1,135 @@
+//! Statistics by key: what JoinGroupby and TargetEncoding look up.
+
+use rustc_hash::FxHashMap;
+
+use super::keys::{KeyRow, key_columns, table_keys};
+use super::moments::Moments;
+use super::numbers;
+use crate::bulk::Ingested;
+use crate::column::DType;
+use crate::definition::{Grouping, Statistic, joined_statistics};
+use crate::error::Error;
+use crate::vocabulary::GroupTable;
+
+/// The groups of one key.
+#[derive(Debug)]
+pub(super) struct Groups {
+    name: String,
+    columns: Vec<(String, bool)>,
+    rows: FxHashMap<KeyRow, usize>,
+    counts: Vec<u64>,
+    /// Per aggregated column: whether it is float32, and the moments by row.
+    moments: Vec<(bool, Vec<Moments>)>,
+}
+
+/// The keys that a grouping forms of the columns, by name.
+pub(super) fn grouped(group: Grouping, columns: &[Ingested]) -> Vec<(String, &[Ingested])> {
+    match group {
+        Grouping::Separate => columns
+            .iter()
+            .map(|c| (c.name.clone(), std::slice::from_ref(c)))
+            .collect(),
+        Grouping::Joint | Grouping::Combo => {
+            let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+            vec![(names.join("_"), columns)]
+        }
+    }
+}
+
+impl Groups {
+    /// Takes the values of a batch into the groups of each key.
+    pub(super) fn update_all(
+        groups: &mut Vec<Self>,
+        group: Grouping,
+        columns: &[Ingested],
+        values: &[Ingested],
+    ) -> Result<(), Error> {
+        let keys = grouped(group, columns);
+        if groups.is_empty() {
+            groups.extend(
+                keys.iter()
+                    .map(|(name, members)| Self::new(name, members, values)),
+            );
+        }
+        for (group, (_, members)) in groups.iter_mut().zip(keys) {
+            group.update(members, values)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn new(name: &str, members: &[Ingested], values: &[Ingested]) -> Self {
+        Self {
+            name: name.to_owned(),
+            columns: members
+                .iter()
+                .map(|c| (c.name.clone(), c.dtype == DType::String))
+                .collect(),
+            rows: FxHashMap::default(),
+            counts: Vec::new(),
+            moments: values
+                .iter()
+                .map(|c| (c.dtype == DType::Float32, Vec::new()))
+                .collect(),
+        }
+    }
+
+    pub(super) fn update(
+        &mut self,
+        members: &[Ingested],
+        values: &[Ingested],
+    ) -> Result<(), Error> {
+        if let Some(list) = members.iter().chain(values).find(|c| c.lists.is_some()) {
+            return Err(Error::types(&list.name, "list", "one value a row"));
+        }
+        let keys = key_columns(members)?;
+        let values = values.iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
+        for row in 0..members.first().map_or(0, |c| c.elements.len()) {
+            let key = keys.iter().map(|column| column.get(row)).collect();
+            let place = *self.rows.entry(key).or_insert_with(|| {
+                self.counts.push(0);
+                for (_, moments) in &mut self.moments {
+                    moments.push(Moments::default());
+                }
+                self.counts.len() - 1
+            });
+            self.counts[place] += 1;
+            for ((_, moments), values) in self.moments.iter_mut().zip(&values) {
+                moments[place].add(values[row]);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self, aggregated: &[String], stats: &[Statistic]) -> GroupTable {
+        // In the order of the keys, so that a fit is reproducible.
+        let mut rows: Vec<(KeyRow, usize)> = self.rows.into_iter().collect();
+        rows.sort_unstable();
+        let values = joined_statistics(&self.name, aggregated, stats)
+            .into_iter()
+            .map(|(name, (column, statistic))| {
+                let single = column.is_some_and(|column| self.moments[column].0);
+                let value = |place: usize| match column {
+                    None => self.counts[place] as f64,
+                    Some(column) => {
+                        let moments = &self.moments[column].1[place];
+                        match statistic {
+                            Statistic::Count => self.counts[place] as f64,
+                            Statistic::Sum => moments.sum,
+                            Statistic::Mean => moments.mean().unwrap_or(f64::NAN),
+                            Statistic::Var => moments.variance(),
+                            Statistic::Std => moments.variance().sqrt(),
+                            Statistic::Min if moments.count > 0 => moments.min,
+                            Statistic::Max if moments.count > 0 => moments.max,
+                            Statistic::Min | Statistic::Max => f64::NAN,
+                        }
+                    }
+                };
+                let single =
+                    single && matches!(statistic, Statistic::Sum | Statistic::Min | Statistic::Max);
+                (name, single, rows.iter().map(|(_, p)| value(*p)).collect())
+            })
+            .collect();
+        let keys: Vec<KeyRow> = rows.into_iter().map(|(keys, _)| keys).collect();
+        GroupTable::new(table_keys(&self.columns, &keys), values)
+    }
+}
