@@ -147,7 +147,7 @@ pub struct Feature {
     /// The columns it is made of. Default: the one of the same name.
     #[serde(default)]
     pub columns: Vec<String>,
-    /// The operators, first one first; see `docs/operators.md`.
+    /// The operators, first one first; see `docs/transforms.md`.
     #[serde(default)]
     pub operators: Vec<Operator>,
     /// Width of a categorical feature's embedding in the models. Default: `[towers] embedding_dim`.
@@ -184,6 +184,7 @@ impl Feature {
                 | Operator::DifferenceLag { .. }
                 | Operator::JoinGroupby { .. }
                 | Operator::TargetEncoding { .. }
+                | Operator::ColumnSimilarity { .. }
                 | Operator::LambdaOp(Function::Sine { .. } | Function::Cosine { .. }) => {
                     Some(FeatureKind::Continuous)
                 }

@@ -12,10 +12,11 @@ use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int
 use arrow::record_batch::RecordBatch;
 
 use crate::column::{Column, DType, Slice, SliceMut};
-use crate::compile::{self, Variable};
+use crate::compile::{self, SmallInt, Variable};
 use crate::definition::{Chain, Operator, list_slice_bounds, list_slice_length};
 use crate::error::Error;
 use crate::fitted::Fitted;
+use crate::folds::BatchFolds;
 use crate::program::{self, Expression, Scratch};
 
 /// An arrow column in one of our types, its lists flattened.
@@ -184,12 +185,19 @@ pub(crate) fn ingest(batch: &RecordBatch, name: &str) -> Result<Ingested, Error>
     }
 }
 
-/// Applies a chain's operators before `until`.
+/// The folds of a batch's rows as a column.
+pub(crate) fn fold_column(folds: &[i32]) -> Result<Ingested, Error> {
+    let array: ArrayRef = Arc::new(Int32Array::from(folds.to_vec()));
+    Ingested::new("__fold__", &array)
+}
+
+/// Applies a chain's operators before `until`; with `folds`, as for the rows that were fitted on.
 pub(crate) fn apply_chain(
     chain: &Chain,
     fitted: &[Fitted],
     until: usize,
     batch: &RecordBatch,
+    folds: Option<&BatchFolds>,
 ) -> Result<Vec<Ingested>, Error> {
     let mut columns = chain
         .columns
@@ -197,7 +205,7 @@ pub(crate) fn apply_chain(
         .map(|name| ingest(batch, name))
         .collect::<Result<Vec<_>, _>>()?;
     for (operator, fitted) in chain.operators.iter().zip(fitted).take(until) {
-        columns = apply_operator(operator, fitted, columns, batch)?;
+        columns = apply_operator(operator, fitted, columns, batch, folds)?;
     }
     Ok(columns)
 }
@@ -207,6 +215,7 @@ fn apply_operator(
     fitted: &Fitted,
     mut columns: Vec<Ingested>,
     batch: &RecordBatch,
+    folds: Option<&BatchFolds>,
 ) -> Result<Vec<Ingested>, Error> {
     let variables: Vec<Variable> = columns
         .iter()
@@ -219,6 +228,15 @@ fn apply_operator(
             side_columns.push(ingest(batch, name)?);
         }
     }
+    let mut in_fold = false;
+    if let Operator::TargetEncoding {
+        kfold, fold_seed, ..
+    } = operator
+        && let Some(folds) = folds.and_then(|folds| folds.of((*kfold, *fold_seed)))
+    {
+        side_columns.push(fold_column(folds)?);
+        in_fold = true;
+    }
     let first_side = columns.len();
     let side_variable = |name: &str| {
         side_columns
@@ -230,7 +248,8 @@ fn apply_operator(
                 given: "none".to_owned(),
             })
     };
-    let outputs = compile::compile(operator, fitted, &variables, &side_variable)?;
+    let fold = in_fold.then(|| side_columns[0].variable(first_side));
+    let outputs = compile::compile(operator, fitted, &variables, &side_variable, fold.as_ref())?;
     if let Operator::ListSlice {
         start,
         end,
@@ -264,6 +283,11 @@ fn apply_operator(
             }
             let rows = inputs.first().map_or(0, |column| column.values.len());
             let elements = evaluate(&variable, rows, &inputs, &mut scratch);
+            let elements = match variable.small {
+                Some(SmallInt::Int8) => convert(&variable.name, &elements, &DataType::Int8)?,
+                Some(SmallInt::Int16) => convert(&variable.name, &elements, &DataType::Int16)?,
+                None => elements,
+            };
             let array = match &columns[0].lists {
                 Some((offsets, nulls)) if variable.list => Arc::new(ListArray::new(
                     Arc::new(Field::new("item", elements.data_type().clone(), true)),
@@ -362,11 +386,12 @@ pub(crate) fn apply(
     chains: &[Chain],
     fitted: &[Vec<Fitted>],
     batch: &RecordBatch,
+    folds: Option<&BatchFolds>,
 ) -> Result<RecordBatch, Error> {
     let mut fields = Vec::new();
     let mut arrays = Vec::new();
     for (chain, fitted) in chains.iter().zip(fitted) {
-        for column in apply_chain(chain, fitted, usize::MAX, batch)? {
+        for column in apply_chain(chain, fitted, usize::MAX, batch, folds)? {
             fields.push(Field::new(
                 &column.name,
                 column.array.data_type().clone(),

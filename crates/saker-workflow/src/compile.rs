@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::column::DType;
 use crate::definition::{
-    Chain, FloatType, Function, Grouping, IntType, Operator, joined_statistics,
+    Chain, FloatType, Function, Grouping, IntType, Operator, Properties, joined_statistics,
 };
 use crate::error::Error;
 use crate::fitted::Fitted;
@@ -22,6 +22,17 @@ pub(crate) struct Variable {
     /// Number of codes, for categorical columns.
     pub(crate) cardinality: Option<usize>,
     pub(crate) vocabulary: Option<Arc<Vocabulary>>,
+    /// The type in tables, where it is smaller than `dtype`.
+    pub(crate) small: Option<SmallInt>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) properties: Properties,
+}
+
+/// An integer type that tables have and kernels do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SmallInt {
+    Int8,
+    Int16,
 }
 
 impl Variable {
@@ -33,6 +44,9 @@ impl Variable {
             expression: Expression::Input(index),
             cardinality: None,
             vocabulary: None,
+            small: None,
+            tags: Vec::new(),
+            properties: Properties::new(),
         }
     }
 
@@ -89,6 +103,9 @@ fn apply(
         })),
         cardinality: None,
         vocabulary: None,
+        small: None,
+        tags: Vec::new(),
+        properties: Properties::new(),
     }
 }
 
@@ -105,17 +122,44 @@ pub(crate) fn chain(
         .map(|name| input(name))
         .collect::<Result<Vec<_>, _>>()?;
     for (operator, fitted) in chain.operators.iter().zip(fitted).take(until) {
-        columns = compile(operator, fitted, &columns, input)?;
+        columns = compile(operator, fitted, &columns, input, None)?;
     }
     Ok(columns)
 }
 
-/// Compiles one operator over its columns. `input` finds the workflow's input columns, for operators that read some besides theirs.
+/// Compiles one operator over its columns. `input` finds the workflow's input columns, for operators that read some besides theirs;
+/// `fold` is the column of the rows' folds, when rows are encoded as the ones that were fitted on.
 pub(crate) fn compile(
     operator: &Operator,
     fitted: &Fitted,
     columns: &[Variable],
     input: &dyn Fn(&str) -> Result<Variable, Error>,
+    fold: Option<&Variable>,
+) -> Result<Vec<Variable>, Error> {
+    let mut outputs = kernels(operator, fitted, columns, input, fold)?;
+    // What is known of a column holds for what is made of it.
+    if outputs.len() == columns.len() {
+        for (output, column) in outputs.iter_mut().zip(columns) {
+            output.tags.clone_from(&column.tags);
+            output.properties.clone_from(&column.properties);
+        }
+    }
+    let (tags, properties) = operator.metadata();
+    for output in &mut outputs {
+        let new = tags.iter().filter(|tag| !output.tags.contains(tag));
+        let new: Vec<String> = new.cloned().collect();
+        output.tags.extend(new);
+        output.properties.extend(properties.clone());
+    }
+    Ok(outputs)
+}
+
+fn kernels(
+    operator: &Operator,
+    fitted: &Fitted,
+    columns: &[Variable],
+    input: &dyn Fn(&str) -> Result<Variable, Error>,
+    fold: Option<&Variable>,
 ) -> Result<Vec<Variable>, Error> {
     let each = |f: &dyn Fn(&Variable) -> Result<Variable, Error>| {
         columns.iter().map(f).collect::<Result<Vec<_>, _>>()
@@ -361,39 +405,102 @@ pub(crate) fn compile(
             target,
             p_smooth,
             group,
+            ..
         } => {
-            let Fitted::Target { tables, mean } = fitted else {
+            let Fitted::Target {
+                tables,
+                mean,
+                folds,
+            } = fitted
+            else {
                 return Err(not_fitted(operator, columns));
             };
             let mut outputs = Vec::new();
-            for ((key, members), table) in key_groups(*group, columns).into_iter().zip(tables) {
-                let column = |name: String| {
-                    table
-                        .column(&name)
-                        .map(|(_, values)| values)
-                        .ok_or_else(|| not_fitted(operator, members))
+            let groups = key_groups(*group, columns).into_iter().zip(tables);
+            for (position, ((key, members), table)) in groups.enumerate() {
+                let totals = |table: &GroupTable, key: &str| {
+                    let column = |name: String| {
+                        let values = table.column(&name).map(|(_, values)| values);
+                        values.ok_or_else(|| not_fitted(operator, members))
+                    };
+                    let counts = column(format!("{key}_count"))?.iter().copied();
+                    let sums = column(format!("{key}_{target}_sum"))?.iter().copied();
+                    Ok::<Vec<(f64, f64)>, Error>(counts.zip(sums).collect())
                 };
-                let counts = column(format!("{key}_count"))?;
-                let sums = column(format!("{key}_{target}_sum"))?;
-                let values = sums
-                    .iter()
-                    .zip(counts)
-                    .map(|(sum, count)| (sum + p_smooth * mean) / (count + p_smooth))
-                    .collect();
-                let kernel = Kernel::Gather {
-                    values,
-                    absent: *mean,
+                let all = totals(table, &key)?;
+                let row = find_row(members, table)?;
+                let (kernel, arguments) = match (fold, folds.get(position)) {
+                    (Some(fold), Some(by_fold)) => {
+                        let mut keys = members.to_vec();
+                        keys.insert(0, fold.clone());
+                        let kernel = Kernel::OutOfFold {
+                            fold: totals(by_fold, &format!("{}_{key}", fold.name))?,
+                            all,
+                            p_smooth: *p_smooth,
+                            mean: *mean,
+                        };
+                        (kernel, vec![row, find_row(&keys, by_fold)?])
+                    }
+                    _ => {
+                        let values = all
+                            .iter()
+                            .map(|(count, sum)| (sum + p_smooth * mean) / (count + p_smooth))
+                            .collect();
+                        let absent = *mean;
+                        (Kernel::Gather { values, absent }, vec![row])
+                    }
                 };
-                outputs.push(apply(
-                    format!("TE_{key}_{target}"),
-                    DType::Float32,
-                    false,
-                    kernel,
-                    vec![find_row(members, table)?],
-                ));
+                let name = format!("TE_{key}_{target}");
+                outputs.push(apply(name, DType::Float32, false, kernel, arguments));
             }
             Ok(outputs)
         }
+        Operator::ColumnSimilarity { dtype, .. } => {
+            let Fitted::Similarity(left, right) = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            for column in columns {
+                column.scalar()?;
+                column.require(
+                    column.dtype.is_integer(),
+                    "int32 or int64, a row of the matrix",
+                )?;
+            }
+            Ok(vec![apply(
+                format!("{}_sim", joined(columns, "_")),
+                float(*dtype),
+                false,
+                Kernel::Similarity(Arc::clone(left), Arc::clone(right)),
+                columns.iter().map(|c| c.expression.clone()).collect(),
+            )])
+        }
+        Operator::DropLowCardinality { .. } => {
+            let Fitted::Columns { kept } = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            let kept = columns.iter().filter(|c| kept.contains(&c.name));
+            Ok(kept.cloned().collect())
+        }
+        Operator::ReduceDtypeSize => {
+            let Fitted::Ranges { ranges } = fitted else {
+                return Err(not_fitted(operator, columns));
+            };
+            each(&|column| {
+                Ok(match (column.dtype, ranges.get(&column.name)) {
+                    (DType::Int32 | DType::Int64, Some(&(min, max))) => reduce(column, min, max),
+                    (DType::Float64, _) => column.apply(DType::Float32, Kernel::ToFloat32),
+                    _ => column.clone(),
+                })
+            })
+        }
+        Operator::DataStats
+        | Operator::AddMetadata { .. }
+        | Operator::AddTags { .. }
+        | Operator::AddProperties { .. }
+        | Operator::TagAsUserID
+        | Operator::TagAsItemID
+        | Operator::TagAsUserFeatures
+        | Operator::TagAsItemFeatures => Ok(columns.to_vec()),
         Operator::Rename { .. } => {
             let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
             Ok(operator
@@ -427,6 +534,36 @@ pub(crate) fn compile(
             }
         }),
     }
+}
+
+/// The column in the smallest integer type that holds the range.
+fn reduce(column: &Variable, min: f64, max: f64) -> Variable {
+    let holds = |least: i64, greatest: i64| min >= least as f64 && max <= greatest as f64;
+    let bounds = |small, dtype, least, greatest| (small, dtype, (least, greatest));
+    let (small, dtype, (least, greatest)) = if holds(i8::MIN.into(), i8::MAX.into()) {
+        bounds(
+            Some(SmallInt::Int8),
+            DType::Int32,
+            i8::MIN.into(),
+            i8::MAX.into(),
+        )
+    } else if holds(i16::MIN.into(), i16::MAX.into()) {
+        bounds(
+            Some(SmallInt::Int16),
+            DType::Int32,
+            i16::MIN.into(),
+            i16::MAX.into(),
+        )
+    } else if holds(i32::MIN.into(), i32::MAX.into()) {
+        bounds(None, DType::Int32, i32::MIN.into(), i32::MAX.into())
+    } else {
+        return column.clone();
+    };
+    let mut reduced = column.apply(dtype, Kernel::Limit { least, greatest });
+    reduced.small = small;
+    reduced.cardinality = column.cardinality;
+    reduced.vocabulary.clone_from(&column.vocabulary);
+    reduced
 }
 
 fn flag(column: &Variable) -> Variable {

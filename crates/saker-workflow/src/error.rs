@@ -62,6 +62,17 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The workflow prepares data and cannot answer requests.
+    #[error(
+        "{operator} {effect}, but a request must get one answer for each of its rows: the workflow cannot be served; \
+         prepare the table with one workflow and serve another, whose definition has no `table`"
+    )]
+    NotServed {
+        /// The operator.
+        operator: &'static str,
+        /// What it does to the rows.
+        effect: &'static str,
+    },
     /// A file of a saved workflow is not as it should be.
     #[error("{path}: {message}")]
     File {

@@ -3,7 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use crate::column::DType;
+use crate::similarity::Features;
 use crate::vocabulary::{GroupTable, Vocabulary};
+
+/// What DataStats records of a column. Texts count by their number of characters.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnStatistics {
+    /// Element type.
+    pub dtype: DType,
+    /// Least value; none of no values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// Greatest value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// Mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<f64>,
+    /// Standard deviation with one delta degree of freedom; none of fewer than two values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std: Option<f64>,
+    /// Missing values, percent of the rows.
+    pub per_nan: f64,
+    /// Number of distinct values, of columns other than floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cardinality: Option<u64>,
+}
 
 /// An operator's fitted state, by the names of the columns it gets.
 #[derive(Debug, Clone, Default)]
@@ -45,5 +75,26 @@ pub enum Fitted {
         tables: Vec<Arc<GroupTable>>,
         /// The target's mean over all rows.
         mean: f64,
+        /// With `kfold`: counts and sums by fold (column `__fold__`) and key, in the order of `tables`.
+        folds: Vec<Arc<GroupTable>>,
     },
+    /// ReduceDtypeSize.
+    Ranges {
+        /// Least and greatest value by column; none of columns without values.
+        ranges: BTreeMap<String, (f64, f64)>,
+    },
+    /// DataStats.
+    Statistics {
+        /// Statistics by column.
+        columns: BTreeMap<String, ColumnStatistics>,
+    },
+    /// DropLowCardinality.
+    Columns {
+        /// The columns that stay.
+        kept: Vec<String>,
+    },
+    /// ColumnSimilarity: the left and the right matrix.
+    Similarity(Arc<Features>, Arc<Features>),
+    /// JoinExternal: the chosen columns of the other table.
+    External(Arc<RecordBatch>),
 }

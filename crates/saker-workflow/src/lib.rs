@@ -15,25 +15,31 @@ mod definition;
 mod error;
 mod fit;
 mod fitted;
+mod folds;
 pub mod hash;
 pub mod kernels;
 mod lookup;
 mod plan;
 mod program;
+mod saved;
+mod similarity;
+mod table;
 mod vocabulary;
 mod workflow;
 
 pub use column::{DType, Slice, SliceMut};
 pub use definition::{
-    Chain, Definition, FloatType, Function, Grouping, HashKey, IntType, Operator, Statistic,
+    Aggregation, Chain, Comparison, Condition, Definition, FloatType, Function, Grouping, HashKey,
+    IntType, Join, Operator, Properties, Scalar, Similarity, Statistic, TableOperator,
 };
 pub use error::Error;
 pub use fit::{Fitter, Pass};
-pub use fitted::Fitted;
+pub use fitted::{ColumnStatistics, Fitted};
 pub use lookup::Keys;
 pub use plan::{Bound, Plan, PlanOutput};
 pub use program::Scratch;
+pub use similarity::Features;
 pub use vocabulary::{
     GroupTable, NULL_CODE, OOV_CODE, PADDING_CODE, Vocabulary, read_parquet, write_batch,
 };
-pub use workflow::{FORMAT, InputColumn, OutputColumn, WORKFLOW_FILE, Workflow};
+pub use workflow::{FORMAT, InputColumn, OutOfFold, OutputColumn, WORKFLOW_FILE, Workflow};

@@ -32,9 +32,15 @@ impl Plan {
     /// types than were fitted, where the operators take both: int64 for int32, say.
     ///
     /// # Errors
-    /// The workflow needs a column that is missing; a type does not suit; a column holds lists or an output strings, which cannot be
-    /// served.
+    /// The workflow has an operator that changes rows; it needs a column that is missing; a type does not suit; a column holds lists or
+    /// an output strings, which cannot be served.
     pub fn prepare(workflow: &Workflow, inputs: &[(&str, DType)]) -> Result<Self, Error> {
+        if let Some(operator) = workflow.definition().table.first() {
+            return Err(Error::NotServed {
+                operator: operator.name(),
+                effect: operator.effect(),
+            });
+        }
         let inputs: Vec<InputColumn> = inputs
             .iter()
             .map(|&(name, dtype)| InputColumn {

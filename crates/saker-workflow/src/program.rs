@@ -9,6 +9,7 @@ use crate::definition::HashKey;
 use crate::hash;
 use crate::kernels::{self, Number};
 use crate::lookup::{ABSENT, KeyIndex};
+use crate::similarity::Features;
 
 /// A column as a tree: an input, or a kernel over columns.
 #[derive(Debug, Clone)]
@@ -36,10 +37,25 @@ pub(crate) enum Kernel {
         values: Vec<f64>,
         absent: f64,
     },
+    /// First argument: row of a key in `all`; second: its row in `fold`. Counts and sums of the rows outside the row's fold, smoothed.
+    OutOfFold {
+        all: Vec<(f64, f64)>,
+        fold: Vec<(f64, f64)>,
+        p_smooth: f64,
+        mean: f64,
+    },
+    /// Inner product of the rows that the two arguments name.
+    Similarity(Arc<Features>, Arc<Features>),
     Hash {
         num_buckets: u64,
         key: HashKey,
     },
+    /// An integer as int32 or int64, beyond the range as its nearest end.
+    Limit {
+        least: i64,
+        greatest: i64,
+    },
+    ToFloat32,
     Bucketize(Vec<f64>),
     Log,
     Normalize {
@@ -157,7 +173,9 @@ pub(crate) fn mask(expression: &Expression) -> Option<usize> {
     match expression {
         Expression::Input(index) => Some(*index),
         Expression::Apply(node) => match node.kernel {
-            Kernel::Clip { .. } | Kernel::Hour | Kernel::Weekday => mask(&node.arguments[0]),
+            Kernel::Clip { .. } | Kernel::Limit { .. } | Kernel::Hour | Kernel::Weekday => {
+                mask(&node.arguments[0])
+            }
             _ => None,
         },
     }
@@ -284,6 +302,67 @@ fn apply(
                 }
             }
         }
+        (
+            Kernel::OutOfFold {
+                all,
+                fold,
+                p_smooth,
+                mean,
+            },
+            SliceMut::Float32(out),
+        ) => {
+            if let (Slice::Int64(all_rows), Slice::Int64(fold_rows)) =
+                (column.values, arguments.get(1).values)
+            {
+                let totals = |totals: &[(f64, f64)], row: i64| {
+                    usize::try_from(row)
+                        .ok()
+                        .and_then(|row| totals.get(row))
+                        .copied()
+                };
+                for ((out, &row), &fold_row) in out.iter_mut().zip(all_rows).zip(fold_rows) {
+                    *out = match (totals(all, row), totals(fold, fold_row)) {
+                        (Some((count, sum)), Some((fold_count, fold_sum))) => {
+                            (sum - fold_sum + p_smooth * mean) / (count - fold_count + p_smooth)
+                        }
+                        _ => *mean,
+                    } as f32;
+                }
+            }
+        }
+        (Kernel::Similarity(left, right), output) => {
+            let (a, b) = (column, arguments.get(1));
+            let value = |row: usize| match (integer(a, row), integer(b, row)) {
+                (Some(a), Some(b)) => left.inner(a, right, b),
+                _ => f64::NAN,
+            };
+            match output {
+                SliceMut::Float32(out) => {
+                    (out.iter_mut().enumerate()).for_each(|(row, out)| *out = value(row) as f32);
+                }
+                SliceMut::Float64(out) => {
+                    (out.iter_mut().enumerate()).for_each(|(row, out)| *out = value(row));
+                }
+                _ => {}
+            }
+        }
+        (Kernel::Limit { least, greatest }, output) => {
+            let limit = |x: i64| x.clamp(*least, *greatest);
+            match (column.values, output) {
+                (Slice::Int32(x), SliceMut::Int32(out)) => {
+                    kernels::map(x, out, |x| limit(x.into()) as i32);
+                }
+                (Slice::Int64(x), SliceMut::Int32(out)) => {
+                    kernels::map(x, out, |x| limit(x) as i32);
+                }
+                (Slice::Int64(x), SliceMut::Int64(out)) => kernels::map(x, out, limit),
+                _ => {}
+            }
+        }
+        (Kernel::ToFloat32, SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::map(x, out, Number::to_f32));
+            patch(column.valid, out, f32::NAN);
+        }
         (Kernel::Hash { num_buckets, key }, SliceMut::Int32(out)) => {
             combined_hashes(arguments, *key, hashes, out.len());
             kernels::map(hashes, out, |hash| (hash % num_buckets) as i32);
@@ -366,6 +445,16 @@ fn apply(
         }
         // The compiler of programs gives every kernel an output of its type.
         _ => debug_assert!(false, "kernel and output type do not match"),
+    }
+}
+
+/// An integer column's value; none where it is null.
+fn integer(column: Column<'_>, row: usize) -> Option<i64> {
+    match (column.valid, column.values) {
+        (Some(valid), _) if !valid[row] => None,
+        (_, Slice::Int32(x)) => Some(x[row].into()),
+        (_, Slice::Int64(x)) => Some(x[row]),
+        _ => None,
     }
 }
 

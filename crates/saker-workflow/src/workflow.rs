@@ -1,7 +1,6 @@
 //! A fitted workflow: applied in bulk, saved to and loaded from a folder.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -10,17 +9,21 @@ use serde::{Deserialize, Serialize};
 use crate::bulk;
 use crate::column::DType;
 use crate::compile::{self, Variable};
-use crate::definition::{Chain, Definition, Grouping, Operator};
+use crate::definition::{Definition, Properties};
 use crate::error::Error;
 use crate::fit::{Fitter, Pass};
 use crate::fitted::Fitted;
-use crate::vocabulary::{GroupTable, OOV_CODE, Vocabulary};
+use crate::folds::Folds;
+use crate::saved;
+use crate::table;
+use crate::vocabulary::Vocabulary;
 
 /// Name of the file in a workflow's folder.
 pub const WORKFLOW_FILE: &str = "workflow.json";
 
-/// The newest format this library writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
+/// The format this library writes, and the newest it reads. Format 2 added operators over the table, folds and tags to format 1; what
+/// format 1 holds means the same in it.
+pub const FORMAT: u32 = 2;
 
 /// A column that a workflow reads, as it was when fitting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,32 +51,42 @@ pub struct OutputColumn {
     pub cardinality: Option<usize>,
     /// The vocabulary of the codes, when Categorify made them.
     pub vocabulary: Option<Arc<Vocabulary>>,
+    /// Tags that AddMetadata and its kind gave it.
+    pub tags: Vec<String>,
+    /// Properties that AddMetadata and its kind gave it.
+    pub properties: Properties,
+}
+
+/// A definition and what fitting found.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) definition: Definition,
+    /// The columns read of the input.
+    pub(crate) inputs: Vec<InputColumn>,
+    /// The columns that the chains read: of the input, or of what the table's operators make of it.
+    pub(crate) sources: Vec<InputColumn>,
+    /// State of each of the table's operators.
+    pub(crate) table: Vec<Fitted>,
+    /// State of each chain's operators.
+    pub(crate) fitted: Vec<Vec<Fitted>>,
 }
 
 /// A fitted workflow.
 #[derive(Debug, Clone)]
 pub struct Workflow {
-    definition: Definition,
-    inputs: Vec<InputColumn>,
-    fitted: Vec<Vec<Fitted>>,
+    parts: Parts,
     outputs: Vec<OutputColumn>,
 }
 
 impl Workflow {
-    pub(crate) fn from_parts(
-        definition: Definition,
-        inputs: Vec<InputColumn>,
-        fitted: Vec<Vec<Fitted>>,
-    ) -> Result<Self, Error> {
-        definition.validate()?;
+    pub(crate) fn from_parts(parts: Parts) -> Result<Self, Error> {
+        parts.definition.validate()?;
         let mut workflow = Self {
-            definition,
-            inputs,
-            fitted,
+            parts,
             outputs: Vec::new(),
         };
         workflow.outputs = workflow
-            .compile(&workflow.inputs)?
+            .compile(&workflow.parts.sources)?
             .into_iter()
             .map(|variable| OutputColumn {
                 name: variable.name,
@@ -81,6 +94,8 @@ impl Workflow {
                 list: variable.list,
                 cardinality: variable.cardinality,
                 vocabulary: variable.vocabulary,
+                tags: variable.tags,
+                properties: variable.properties,
             })
             .collect();
         Ok(workflow)
@@ -106,7 +121,7 @@ impl Workflow {
                 })
         };
         let mut outputs = Vec::new();
-        for (chain, fitted) in self.definition.chains.iter().zip(&self.fitted) {
+        for (chain, fitted) in self.parts.definition.chains.iter().zip(&self.parts.fitted) {
             outputs.extend(compile::chain(chain, fitted, usize::MAX, &input)?);
         }
         Ok(outputs)
@@ -129,22 +144,47 @@ impl Workflow {
         }
     }
 
-    /// Transforms a batch: the columns of [`Workflow::outputs`], in order, with the batch's number of rows.
+    /// Transforms a batch: the columns of [`Workflow::outputs`], in order, with the batch's number of rows, unless the definition's
+    /// operators over the table change it. A Groupby aggregates each batch by itself.
     ///
     /// # Errors
     /// A column is missing, or its type does not suit its operators.
     pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch, Error> {
-        bulk::apply(&self.definition.chains, &self.fitted, batch)
+        self.transform(batch, None)
+    }
+
+    /// Begins to encode the rows that the workflow was fitted on, out of fold.
+    pub fn out_of_fold(&self) -> OutOfFold<'_> {
+        OutOfFold {
+            workflow: self,
+            folds: Folds::new(&self.parts.definition),
+        }
+    }
+
+    fn transform(
+        &self,
+        batch: &RecordBatch,
+        folds: Option<&mut Folds>,
+    ) -> Result<RecordBatch, Error> {
+        let Parts {
+            definition,
+            table: states,
+            fitted,
+            ..
+        } = &self.parts;
+        let table = table::apply(&definition.table, states, batch)?;
+        let folds = folds.map(|folds| folds.next(table.num_rows()));
+        bulk::apply(&definition.chains, fitted, &table, folds.as_ref())
     }
 
     /// What the workflow does.
     pub fn definition(&self) -> &Definition {
-        &self.definition
+        &self.parts.definition
     }
 
     /// The columns it reads.
     pub fn inputs(&self) -> &[InputColumn] {
-        &self.inputs
+        &self.parts.inputs
     }
 
     /// The columns it gives.
@@ -169,329 +209,41 @@ impl Workflow {
 
     /// The fitted state of each chain's operators.
     pub fn fitted(&self) -> &[Vec<Fitted>] {
-        &self.fitted
+        &self.parts.fitted
     }
 
-    /// Writes `workflow.json` and the vocabularies, in NVTabular's layout, under `categories/`.
+    /// Writes `workflow.json` and, beside it, the tables it needs: vocabularies and statistics in NVTabular's layout under
+    /// `categories/`, other tables under `tables/`.
     ///
     /// # Errors
     /// Names the file that cannot be written, or the two chains whose vocabularies would share a file.
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
-        let mut files = Files::default();
-        let chains = self
-            .definition
-            .chains
-            .iter()
-            .zip(&self.fitted)
-            .map(|(chain, fitted)| {
-                let operators = chain
-                    .operators
-                    .iter()
-                    .zip(fitted)
-                    .map(|(operator, fitted)| {
-                        Ok(SavedOperator {
-                            operator: operator.clone(),
-                            fitted: files.add(operator, fitted)?,
-                        })
-                    })
-                    .collect::<Result<Vec<_>, Error>>()?;
-                Ok(SavedChain {
-                    columns: chain.columns.clone(),
-                    operators,
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        for (file, content) in &files.content {
-            match content {
-                Content::Vocabulary(vocabulary) => vocabulary.write(&folder.join(file))?,
-                Content::Table(table) => table.write(&folder.join(file))?,
-            }
-        }
-        let saved = Saved {
-            format: FORMAT,
-            inputs: self.inputs.clone(),
-            chains,
-        };
-        let path = folder.join(WORKFLOW_FILE);
-        let json =
-            serde_json::to_string_pretty(&saved).map_err(|error| Error::file(&path, error))?;
-        std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
-        std::fs::write(&path, json + "\n").map_err(|error| Error::file(&path, error))
+        saved::write(&self.parts, folder)
     }
 
-    /// Reads what [`Workflow::save`] wrote.
+    /// Reads what [`Workflow::save`] wrote, in this format or an earlier one.
     ///
     /// # Errors
     /// Names the file that is missing, not as it should be, or of a newer format.
     pub fn load(folder: &Path) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
-        let path = folder.join(WORKFLOW_FILE);
-        let json = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
-        let version: Version =
-            serde_json::from_str(&json).map_err(|error| Error::file(&path, error))?;
-        if version.format != FORMAT {
-            return Err(Error::file(
-                &path,
-                format!(
-                    "format {} is not known; this version reads format {FORMAT}",
-                    version.format
-                ),
-            ));
-        }
-        let saved: Saved =
-            serde_json::from_str(&json).map_err(|error| Error::file(&path, error))?;
-        let mut chains = Vec::new();
-        let mut fitted = Vec::new();
-        for chain in saved.chains {
-            let mut operators = Vec::new();
-            let mut states = Vec::new();
-            for saved in chain.operators {
-                states.push(load_fitted(folder, &saved.operator, saved.fitted)?);
-                operators.push(saved.operator);
-            }
-            chains.push(Chain {
-                columns: chain.columns,
-                operators,
-            });
-            fitted.push(states);
-        }
-        Self::from_parts(Definition::new(chains), saved.inputs, fitted)
+        Self::from_parts(saved::read(folder)?)
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    format: u32,
-    inputs: Vec<InputColumn>,
-    chains: Vec<SavedChain>,
+/// Encodes the rows that a workflow was fitted on: a TargetEncoding with `kfold` gives each row the encoding of the targets outside the
+/// row's fold, so that no row is encoded by its own target. Everything else is as in [`Workflow::apply`].
+#[derive(Debug)]
+pub struct OutOfFold<'a> {
+    workflow: &'a Workflow,
+    folds: Folds,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SavedChain {
-    columns: Vec<String>,
-    operators: Vec<SavedOperator>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SavedOperator {
-    operator: Operator,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    fitted: Option<SavedFitted>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum SavedFitted {
-    Moments {
-        means: BTreeMap<String, f64>,
-        stds: BTreeMap<String, f64>,
-    },
-    Extremes {
-        mins: BTreeMap<String, f64>,
-        maxs: BTreeMap<String, f64>,
-    },
-    Medians {
-        medians: BTreeMap<String, f64>,
-    },
-    Lengths {
-        lengths: BTreeMap<String, (usize, usize)>,
-    },
-    Vocabularies {
-        vocabularies: Vec<SavedTable>,
-    },
-    Groups {
-        tables: Vec<SavedTable>,
-    },
-    Target {
-        mean: f64,
-        tables: Vec<SavedTable>,
-    },
-}
-
-/// A parquet file, or a folder of them, beside `workflow.json`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SavedTable {
-    name: String,
-    /// Key columns; those of a vocabulary stand in the file itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    keys: Vec<String>,
-    file: PathBuf,
-}
-
-enum Content {
-    Vocabulary(Arc<Vocabulary>),
-    Table(Arc<GroupTable>),
-}
-
-#[derive(Default)]
-struct Files {
-    content: BTreeMap<String, Content>,
-}
-
-impl Files {
-    fn insert(&mut self, column: &str, file: &str, content: Content) -> Result<(), Error> {
-        let same = match (self.content.get(file), &content) {
-            (None, _) => true,
-            (Some(Content::Vocabulary(a)), Content::Vocabulary(b)) => {
-                a.columns() == b.columns() && a.start() == b.start()
-            }
-            (Some(Content::Table(a)), Content::Table(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        };
-        if !same {
-            return Err(Error::definition(
-                column,
-                &format!(
-                    "two chains would save different tables as {file}; rename the column in one of them first"
-                ),
-            ));
-        }
-        self.content.insert(file.to_owned(), content);
-        Ok(())
-    }
-
-    fn tables(
-        &mut self,
-        prefix: &str,
-        tables: &[Arc<GroupTable>],
-    ) -> Result<Vec<SavedTable>, Error> {
-        tables
-            .iter()
-            .map(|table| {
-                let keys: Vec<String> = table.keys().iter().map(|(n, _)| n.clone()).collect();
-                let name = keys.join("_");
-                let file = format!("categories/{prefix}.{name}.parquet");
-                self.insert(&name, &file, Content::Table(Arc::clone(table)))?;
-                Ok(SavedTable {
-                    name,
-                    keys,
-                    file: file.into(),
-                })
-            })
-            .collect()
-    }
-
-    fn add(&mut self, operator: &Operator, fitted: &Fitted) -> Result<Option<SavedFitted>, Error> {
-        Ok(Some(match fitted {
-            Fitted::Nothing => return Ok(None),
-            Fitted::Moments { means, stds } => SavedFitted::Moments {
-                means: means.clone(),
-                stds: stds.clone(),
-            },
-            Fitted::Extremes { mins, maxs } => SavedFitted::Extremes {
-                mins: mins.clone(),
-                maxs: maxs.clone(),
-            },
-            Fitted::Medians { medians } => SavedFitted::Medians {
-                medians: medians.clone(),
-            },
-            Fitted::Lengths { lengths } => SavedFitted::Lengths {
-                lengths: lengths.clone(),
-            },
-            Fitted::Vocabularies(vocabularies) => SavedFitted::Vocabularies {
-                vocabularies: vocabularies
-                    .iter()
-                    .map(|vocabulary| {
-                        let name = vocabulary.name().to_owned();
-                        let file = format!("categories/unique.{name}.parquet");
-                        let content = Content::Vocabulary(Arc::clone(vocabulary));
-                        self.insert(&name, &file, content)?;
-                        Ok(SavedTable {
-                            name,
-                            keys: Vec::new(),
-                            file: file.into(),
-                        })
-                    })
-                    .collect::<Result<_, Error>>()?,
-            },
-            Fitted::Groups(tables) => SavedFitted::Groups {
-                tables: self.tables("cat_stats", tables)?,
-            },
-            Fitted::Target { tables, mean } => {
-                let target = match operator {
-                    Operator::TargetEncoding { target, .. } => target.as_str(),
-                    _ => "",
-                };
-                SavedFitted::Target {
-                    mean: *mean,
-                    tables: self.tables(&format!("target_stats.{target}"), tables)?,
-                }
-            }
-        }))
-    }
-}
-
-fn load_fitted(
-    folder: &Path,
-    operator: &Operator,
-    saved: Option<SavedFitted>,
-) -> Result<Fitted, Error> {
-    let tables = |saved: Vec<SavedTable>| {
-        saved
-            .into_iter()
-            .map(|table| GroupTable::read(&inside(folder, &table.file)?, &table.keys).map(Arc::new))
-            .collect::<Result<Vec<_>, Error>>()
-    };
-    Ok(match saved {
-        None => Fitted::Nothing,
-        Some(SavedFitted::Moments { means, stds }) => Fitted::Moments { means, stds },
-        Some(SavedFitted::Extremes { mins, maxs }) => Fitted::Extremes { mins, maxs },
-        Some(SavedFitted::Medians { medians }) => Fitted::Medians { medians },
-        Some(SavedFitted::Lengths { lengths }) => Fitted::Lengths { lengths },
-        Some(SavedFitted::Vocabularies { vocabularies }) => {
-            let (buckets, combo) = match operator {
-                Operator::Categorify {
-                    num_buckets,
-                    encode_type,
-                    ..
-                } => (*num_buckets, *encode_type == Grouping::Combo),
-                _ => (1, false),
-            };
-            let vocabularies = vocabularies
-                .into_iter()
-                .map(|saved| {
-                    let path = inside(folder, &saved.file)?;
-                    let vocabulary = Vocabulary::read(&path, &saved.name, OOV_CODE + buckets)?;
-                    if vocabulary.columns().len() > 1 && !combo {
-                        return Err(Error::file(
-                            &path,
-                            format!("expected one key column '{}'", saved.name),
-                        ));
-                    }
-                    Ok(Arc::new(vocabulary))
-                })
-                .collect::<Result<_, Error>>()?;
-            Fitted::Vocabularies(vocabularies)
-        }
-        Some(SavedFitted::Groups { tables: saved }) => Fitted::Groups(tables(saved)?),
-        Some(SavedFitted::Target {
-            mean,
-            tables: saved,
-        }) => Fitted::Target {
-            mean,
-            tables: tables(saved)?,
-        },
-    })
-}
-
-/// A file named by `workflow.json`, which must lie in its folder.
-fn inside(folder: &Path, file: &Path) -> Result<PathBuf, Error> {
-    let safe = file
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_)));
-    if safe {
-        Ok(folder.join(file))
-    } else {
-        Err(Error::file(
-            file,
-            "must be a relative path inside the workflow's folder",
-        ))
+impl OutOfFold<'_> {
+    /// Transforms the next rows of the data that was fitted on, in the order of the fit.
+    ///
+    /// # Errors
+    /// As [`Workflow::apply`].
+    pub fn apply(&mut self, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+        self.workflow.transform(batch, Some(&mut self.folds))
     }
 }

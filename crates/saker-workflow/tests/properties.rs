@@ -212,10 +212,10 @@ fn errors_name_column_value_and_what_is_accepted() {
 fn a_workflow_of_another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("workflow.json");
-    std::fs::write(&path, r#"{ "format": 2, "something": "new" }"#).unwrap();
+    std::fs::write(&path, r#"{ "format": 3, "something": "new" }"#).unwrap();
     let error = Workflow::load(folder.path()).unwrap_err().to_string();
     assert!(
-        error.contains("format 2") && error.contains("workflow.json"),
+        error.contains("format 3") && error.contains("workflow.json"),
         "{error}"
     );
     std::fs::write(

@@ -1,13 +1,248 @@
-//! The median of a column.
+//! The exact median of a column, in memory that does not grow with its rows.
 
-/// The middle value, or the mean of the two in the middle; none of no values.
-pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
-    let middle = values.len() / 2;
-    if values.is_empty() {
-        return None;
+/// Values kept as they are: 8 MiB of them. A column with fewer is done after one pass.
+const KEPT: usize = 1 << 20;
+/// Bits of a value that one pass tells apart when there are more.
+const DIGIT: u32 = 16;
+
+/// Finds the middle value by passes over the data: each counts the values by their next 16 bits and goes on in the bucket that holds
+/// the middle, until that bucket's values can be kept. For the mean of two middle values there may be two buckets.
+#[derive(Debug)]
+pub(super) struct Median {
+    intervals: Vec<Interval>,
+    known: Option<f64>,
+}
+
+/// The values whose upper bits are `prefix`, as integers that have the order of the floats.
+#[derive(Debug)]
+struct Interval {
+    prefix: u64,
+    /// Number of lower bits, not known yet.
+    free: u32,
+    /// The ranks looked for among these values; none in the first pass, when the number of values is not known.
+    ranks: Vec<u64>,
+    count: u64,
+    kept: Vec<u64>,
+    /// Values by their next bits, once there are too many to keep.
+    buckets: Vec<u64>,
+    found: Vec<u64>,
+}
+
+/// What a pass led to.
+#[derive(Debug)]
+pub(super) enum Search {
+    /// The median; none of no values.
+    Found(Option<f64>),
+    /// Pass the same values again.
+    Again(Median),
+}
+
+impl Default for Median {
+    fn default() -> Self {
+        Self {
+            intervals: vec![Interval::new(0, u64::BITS)],
+            known: None,
+        }
     }
-    let even = values.len().is_multiple_of(2);
-    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    Some(if even { (lower + upper) / 2.0 } else { upper })
+}
+
+impl Median {
+    /// A search that is over, while those of other columns go on.
+    pub(super) fn known(median: f64) -> Self {
+        Self {
+            intervals: Vec::new(),
+            known: Some(median),
+        }
+    }
+
+    /// Takes in a value; NaN is a missing one.
+    pub(super) fn add(&mut self, x: f64) {
+        if !x.is_nan() {
+            let key = to_key(x);
+            self.intervals.iter_mut().for_each(|i| i.add(key));
+        }
+    }
+
+    /// Ends a pass.
+    pub(super) fn finish(mut self) -> Search {
+        if self.known.is_some() {
+            return Search::Found(self.known);
+        }
+        if let [first] = self.intervals.as_mut_slice()
+            && first.ranks.is_empty()
+            && first.found.is_empty()
+        {
+            if first.count == 0 {
+                return Search::Found(None);
+            }
+            // The same rank twice for an odd number of values.
+            first.ranks = vec![(first.count - 1) / 2, first.count / 2];
+        }
+        let next: Vec<Interval> = self
+            .intervals
+            .into_iter()
+            .flat_map(Interval::refine)
+            .collect();
+        if next.iter().all(|interval| interval.ranks.is_empty()) {
+            let middle: Vec<f64> = (next.iter())
+                .flat_map(|interval| &interval.found)
+                .map(|&key| from_key(key))
+                .collect();
+            return Search::Found(match middle.as_slice() {
+                [lower, upper] if lower == upper => Some(*lower),
+                [lower, upper] => Some((lower + upper) / 2.0),
+                _ => None,
+            });
+        }
+        Search::Again(Self {
+            intervals: next,
+            known: None,
+        })
+    }
+}
+
+impl Interval {
+    fn new(prefix: u64, free: u32) -> Self {
+        Self {
+            prefix,
+            free,
+            ranks: Vec::new(),
+            count: 0,
+            kept: Vec::new(),
+            buckets: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, key: u64) {
+        if self.free < u64::BITS && (key >> self.free != self.prefix || self.ranks.is_empty()) {
+            return;
+        }
+        self.count += 1;
+        if self.buckets.is_empty() {
+            if self.kept.len() < KEPT {
+                self.kept.push(key);
+                return;
+            }
+            self.buckets = vec![0; 1 << DIGIT];
+            for kept in std::mem::take(&mut self.kept) {
+                self.buckets[digit(kept, self.free)] += 1;
+            }
+        }
+        self.buckets[digit(key, self.free)] += 1;
+    }
+
+    /// The intervals that hold the ranks looked for, or what was found there.
+    fn refine(mut self) -> Vec<Self> {
+        if self.buckets.is_empty() {
+            for rank in std::mem::take(&mut self.ranks) {
+                let place = usize::try_from(rank).unwrap_or(usize::MAX);
+                if place < self.kept.len() {
+                    self.found.push(*self.kept.select_nth_unstable(place).1);
+                }
+            }
+            self.kept.clear();
+            return vec![self];
+        }
+        let mut parts: Vec<Self> = Vec::new();
+        for rank in self.ranks {
+            let mut below = 0;
+            for (bucket, &count) in self.buckets.iter().enumerate() {
+                if rank < below + count {
+                    let free = self.free - DIGIT;
+                    let prefix = if self.free == u64::BITS {
+                        0
+                    } else {
+                        self.prefix << DIGIT
+                    } | bucket as u64;
+                    if parts.last().is_none_or(|part| part.prefix != prefix) {
+                        parts.push(Self::new(prefix, free));
+                    }
+                    if let Some(part) = parts.last_mut() {
+                        if free == 0 {
+                            part.found.push(prefix);
+                        } else {
+                            part.ranks.push(rank - below);
+                        }
+                    }
+                    break;
+                }
+                below += count;
+            }
+        }
+        parts
+    }
+}
+
+fn digit(key: u64, free: u32) -> usize {
+    (key >> (free - DIGIT)) as usize & ((1 << DIGIT) - 1)
+}
+
+/// An integer with the order of the floats.
+fn to_key(x: f64) -> u64 {
+    let bits = x.to_bits();
+    if bits >> 63 == 0 {
+        bits | 1 << 63
+    } else {
+        !bits
+    }
+}
+
+fn from_key(key: u64) -> f64 {
+    f64::from_bits(if key >> 63 == 1 {
+        key & !(1 << 63)
+    } else {
+        !key
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, Median, Search};
+
+    fn median(values: impl Fn() -> Box<dyn Iterator<Item = f64>>) -> (Option<f64>, usize) {
+        let mut search = Median::default();
+        for pass in 1.. {
+            values().for_each(|x| search.add(x));
+            match search.finish() {
+                Search::Found(median) => return (median, pass),
+                Search::Again(next) => search = next,
+            }
+        }
+        unreachable!("every pass knows 16 bits more")
+    }
+
+    #[test]
+    fn few_values_take_one_pass() {
+        assert_eq!(median(|| Box::new([].into_iter())), (None, 1));
+        assert_eq!(
+            median(|| Box::new([f64::NAN, 7.0].into_iter())),
+            (Some(7.0), 1)
+        );
+        let values = || {
+            Box::new([3.0, -1.0, f64::NAN, 8.0, 4.5].into_iter()) as Box<dyn Iterator<Item = f64>>
+        };
+        assert_eq!(median(values), (Some(3.75), 1));
+    }
+
+    #[test]
+    fn many_values_take_more_and_no_more_memory() {
+        // A walk through 0..n, far from sorted, with negative values too.
+        let n = 2 * KEPT as u64 + 10;
+        let values = move || {
+            let walk = (0..n).map(move |i| (i * 1_000_003 % n) as f64 - 1000.0);
+            Box::new(walk) as Box<dyn Iterator<Item = f64>>
+        };
+        let expected = (n - 1) as f64 / 2.0 - 1000.0;
+        assert_eq!(median(values), (Some(expected), 2));
+        // All equal: the bits run out.
+        let values = move || Box::new((0..n).map(|_| 0.1)) as Box<dyn Iterator<Item = f64>>;
+        assert_eq!(median(values), (Some(0.1), 4));
+        // The two middle values lie in different buckets.
+        let values = move || {
+            Box::new((0..n).map(move |i| if i % 2 == 0 { -1e9 } else { 1e-3 * i as f64 }))
+                as Box<dyn Iterator<Item = f64>>
+        };
+        assert_eq!(median(values).0, Some((-1e9 + 1e-3) / 2.0));
+    }
 }

@@ -5,6 +5,7 @@ mod groups;
 mod keys;
 mod median;
 mod moments;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +17,18 @@ use arrow::record_batch::RecordBatch;
 
 use self::counter::Counter;
 use self::groups::{Groups, grouped};
-use self::median::median;
+use self::median::{Median, Search};
 use self::moments::Moments;
+use self::statistics::Statistics;
 use crate::bulk::{self, Ingested};
 use crate::column::DType;
-use crate::definition::{Definition, Grouping, Operator, Statistic};
+use crate::definition::{Chain, Definition, Grouping, Operator, Statistic};
 use crate::error::Error;
 use crate::fitted::Fitted;
-use crate::workflow::{InputColumn, Workflow};
+use crate::folds::{BatchFolds, Folds};
+use crate::similarity::Features;
+use crate::table;
+use crate::workflow::{InputColumn, Parts, Workflow};
 
 /// Fits a workflow on batches.
 ///
@@ -48,11 +53,10 @@ use crate::workflow::{InputColumn, Workflow};
 /// ```
 #[derive(Debug)]
 pub struct Fitter {
-    definition: Definition,
-    inputs: Vec<InputColumn>,
-    fitted: Vec<Vec<Fitted>>,
+    parts: Parts,
     /// Per chain, the operator that this pass fits.
     current: Vec<Option<(usize, Accumulator)>>,
+    folds: Folds,
 }
 
 /// What a pass over the data led to.
@@ -68,62 +72,70 @@ impl Fitter {
     /// Begins.
     ///
     /// # Errors
-    /// The definition is not accepted.
+    /// The definition is not accepted, or a file that it names cannot be read.
     pub fn new(definition: Definition) -> Result<Self, Error> {
         definition.validate()?;
-        let fitted = definition.chains.iter().map(|_| Vec::new()).collect();
+        let table = definition.table.iter().map(table::prepare);
         let mut fitter = Self {
-            definition,
-            inputs: Vec::new(),
-            fitted,
+            folds: Folds::new(&definition),
+            parts: Parts {
+                table: table.collect::<Result<_, _>>()?,
+                fitted: definition.chains.iter().map(|_| Vec::new()).collect(),
+                definition,
+                inputs: Vec::new(),
+                sources: Vec::new(),
+            },
             current: Vec::new(),
         };
-        fitter.advance();
+        fitter.advance()?;
         Ok(fitter)
     }
 
-    /// Moves every chain to its next operator that needs fitting; whether there is one.
-    fn advance(&mut self) -> bool {
-        self.current.clear();
-        for (chain, fitted) in self.definition.chains.iter().zip(&mut self.fitted) {
-            let mut next = None;
-            while next.is_none() && fitted.len() < chain.operators.len() {
+    /// Moves every chain that fits nothing to its next operator that needs fitting; whether there is one to fit.
+    fn advance(&mut self) -> Result<bool, Error> {
+        let Parts {
+            definition, fitted, ..
+        } = &mut self.parts;
+        self.current.resize_with(fitted.len(), || None);
+        for ((chain, fitted), current) in
+            (definition.chains.iter().zip(fitted)).zip(&mut self.current)
+        {
+            while current.is_none() && fitted.len() < chain.operators.len() {
                 match Accumulator::new(&chain.operators[fitted.len()]) {
-                    Some(accumulator) => next = Some((fitted.len(), accumulator)),
-                    None => fitted.push(Fitted::Nothing),
+                    Some(accumulator) => *current = Some((fitted.len(), accumulator)),
+                    None => fitted.push(without_data(chain, fitted)?),
                 }
             }
-            self.current.push(next);
         }
-        self.current.iter().any(Option::is_some)
+        Ok(self.current.iter().any(Option::is_some))
     }
 
     /// Takes in a batch. Batches may have any number of rows; each must have all columns of
-    /// [`Definition::fit_input_names`].
+    /// [`Definition::fit_input_names`]. With a Groupby the rows of a group must lie in one batch; with a TargetEncoding in folds
+    /// every pass must bring the rows in the same order.
     ///
     /// # Errors
     /// A column is missing, or its type or a value does not suit an operator.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        if self.inputs.is_empty() {
-            for name in self.definition.input_names() {
-                let column = bulk::ingest(batch, name)?;
-                self.inputs.push(InputColumn {
-                    name: name.to_owned(),
-                    dtype: column.dtype,
-                    list: column.lists.is_some(),
-                });
-            }
+        let Parts {
+            definition,
+            inputs,
+            sources,
+            table: states,
+            fitted,
+        } = &mut self.parts;
+        let table = table::apply(&definition.table, states, batch)?;
+        if inputs.is_empty() {
+            *inputs = described(batch, &definition.input_names())?;
+            *sources = described(&table, &definition.chain_inputs(false))?;
         }
-        for ((chain, fitted), current) in self
-            .definition
-            .chains
-            .iter()
-            .zip(&self.fitted)
-            .zip(&mut self.current)
+        let folds = self.folds.next(table.num_rows());
+        for ((chain, fitted), current) in
+            (definition.chains.iter().zip(fitted)).zip(&mut self.current)
         {
             if let Some((position, accumulator)) = current {
-                let columns = bulk::apply_chain(chain, fitted, *position, batch)?;
-                accumulator.update(&chain.operators[*position], &columns, batch)?;
+                let columns = bulk::apply_chain(chain, fitted, *position, &table, Some(&folds))?;
+                accumulator.update(&chain.operators[*position], &columns, &table, &folds)?;
             }
         }
         Ok(())
@@ -134,30 +146,116 @@ impl Fitter {
     /// # Errors
     /// There was no batch, or an operator cannot be fitted on what there was.
     pub fn finish(mut self) -> Result<Pass, Error> {
-        if self.inputs.is_empty() && !self.definition.chains.is_empty() {
+        let Parts {
+            definition,
+            inputs,
+            fitted,
+            ..
+        } = &mut self.parts;
+        if inputs.is_empty() && !definition.chains.is_empty() {
             return Err(Error::Fit {
-                column: self.definition.input_names().join(", "),
+                column: definition.input_names().join(", "),
                 operator: "workflow",
                 reason: "no batch was given".to_owned(),
             });
         }
-        let current = std::mem::take(&mut self.current);
-        for ((chain, fitted), current) in self
-            .definition
-            .chains
-            .iter()
-            .zip(&mut self.fitted)
-            .zip(current)
+        for ((chain, fitted), current) in
+            (definition.chains.iter().zip(fitted)).zip(&mut self.current)
         {
-            if let Some((position, accumulator)) = current {
-                fitted.push(accumulator.finish(&chain.operators[position])?);
+            if let Some((position, accumulator)) = current.take() {
+                match accumulator.finish(&chain.operators[position])? {
+                    Finished::Fitted(state) => fitted.push(state),
+                    Finished::Again(accumulator) => *current = Some((position, accumulator)),
+                }
             }
         }
-        if self.advance() {
+        if self.advance()? {
+            self.folds = Folds::new(&self.parts.definition);
             return Ok(Pass::Again(self));
         }
-        Workflow::from_parts(self.definition, self.inputs, self.fitted).map(Pass::Done)
+        Workflow::from_parts(self.parts).map(Pass::Done)
     }
+}
+
+/// Name and type of each column.
+fn described(batch: &RecordBatch, names: &[&str]) -> Result<Vec<InputColumn>, Error> {
+    let describe = |name: &&str| {
+        let column = bulk::ingest(batch, name)?;
+        Ok(InputColumn {
+            name: (*name).to_owned(),
+            dtype: column.dtype,
+            list: column.lists.is_some(),
+        })
+    };
+    names.iter().map(describe).collect()
+}
+
+/// The state of a chain's next operator, when it follows from the operators before it and from files.
+fn without_data(chain: &Chain, fitted: &[Fitted]) -> Result<Fitted, Error> {
+    Ok(match &chain.operators[fitted.len()] {
+        Operator::DropLowCardinality { min_cardinality } => Fitted::Columns {
+            kept: greatest_codes(chain, fitted)
+                .into_iter()
+                .filter(|(_, greatest)| greatest.is_none_or(|code| code >= *min_cardinality))
+                .map(|(name, _)| name)
+                .collect(),
+        },
+        Operator::ColumnSimilarity {
+            left,
+            right,
+            metric,
+            ..
+        } => {
+            let left = Arc::new(Features::read(left, *metric)?);
+            let right = match right {
+                Some(right) => Arc::new(Features::read(right, *metric)?),
+                None => Arc::clone(&left),
+            };
+            Fitted::Similarity(left, right)
+        }
+        _ => Fitted::Nothing,
+    })
+}
+
+/// The columns after the operators that are fitted, and the greatest code of those that hold codes with a known end.
+fn greatest_codes(chain: &Chain, fitted: &[Fitted]) -> Vec<(String, Option<usize>)> {
+    let mut columns: Vec<(String, Option<usize>)> = chain
+        .columns
+        .iter()
+        .map(|name| (name.clone(), None))
+        .collect();
+    for (operator, fitted) in chain.operators.iter().zip(fitted) {
+        let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+        let outputs = operator.output_names(&names);
+        columns = match (operator, fitted) {
+            (_, Fitted::Columns { kept }) => columns
+                .into_iter()
+                .filter(|(name, _)| kept.contains(name))
+                .collect(),
+            (Operator::Categorify { .. }, Fitted::Vocabularies(vocabularies)) => outputs
+                .into_iter()
+                .enumerate()
+                .map(|(position, name)| {
+                    // Columns that share a vocabulary share the only one.
+                    let vocabulary = vocabularies.get(position).or(vocabularies.first());
+                    (name, vocabulary.map(|v| v.cardinality() - 1))
+                })
+                .collect(),
+            // NVTabular gives the number of buckets as the greatest code here.
+            (Operator::HashBucket { num_buckets, .. }, _) => outputs
+                .into_iter()
+                .map(|name| (name, Some(*num_buckets as usize)))
+                .collect(),
+            (Operator::Rename { .. } | Operator::DataStats, _) => {
+                (outputs.into_iter().zip(columns))
+                    .map(|(name, (_, code))| (name, code))
+                    .collect()
+            }
+            (operator, _) if operator.is_metadata() => columns,
+            _ => outputs.into_iter().map(|name| (name, None)).collect(),
+        };
+    }
+    columns
 }
 
 /// A running state for each column that an operator gets, by the column's name.
@@ -167,11 +265,24 @@ type PerColumn<T> = Vec<(String, T)>;
 enum Accumulator {
     Moments(PerColumn<Moments>),
     Extremes(PerColumn<Moments>),
-    Medians(PerColumn<Vec<f64>>),
+    Medians(PerColumn<Median>),
+    Ranges(PerColumn<Moments>),
+    Statistics(PerColumn<Statistics>),
     Lengths(PerColumn<Option<(usize, usize)>>),
     Counts(Vec<Counter>),
     Groups(Vec<Groups>),
-    Target(Vec<Groups>, Moments),
+    Target {
+        groups: Vec<Groups>,
+        folds: Vec<Groups>,
+        moments: Moments,
+    },
+}
+
+/// What a pass led to for one operator.
+enum Finished {
+    Fitted(Fitted),
+    /// It must see the same values again.
+    Again(Accumulator),
 }
 
 impl Accumulator {
@@ -183,7 +294,13 @@ impl Accumulator {
             Operator::FillMedian { .. } => Self::Medians(Vec::new()),
             Operator::ValueCount => Self::Lengths(Vec::new()),
             Operator::JoinGroupby { .. } => Self::Groups(Vec::new()),
-            Operator::TargetEncoding { .. } => Self::Target(Vec::new(), Moments::default()),
+            Operator::ReduceDtypeSize => Self::Ranges(Vec::new()),
+            Operator::DataStats => Self::Statistics(Vec::new()),
+            Operator::TargetEncoding { .. } => Self::Target {
+                groups: Vec::new(),
+                folds: Vec::new(),
+                moments: Moments::default(),
+            },
             _ => return None,
         })
     }
@@ -193,16 +310,24 @@ impl Accumulator {
         operator: &Operator,
         columns: &[Ingested],
         batch: &RecordBatch,
+        folds: &BatchFolds,
     ) -> Result<(), Error> {
         match self {
             Self::Moments(all) | Self::Extremes(all) => each(all, columns, |moments, column| {
                 numbers(column)?.into_iter().for_each(|x| moments.add(x));
                 Ok(())
             })?,
-            Self::Medians(all) => each(all, columns, |values, column| {
-                values.extend(numbers(column)?.into_iter().filter(|x| !x.is_nan()));
+            Self::Medians(all) => each(all, columns, |median, column| {
+                numbers(column)?.into_iter().for_each(|x| median.add(x));
                 Ok(())
             })?,
+            Self::Ranges(all) => each(all, columns, |moments, column| {
+                if column.dtype.is_integer() {
+                    numbers(column)?.into_iter().for_each(|x| moments.add(x));
+                }
+                Ok(())
+            })?,
+            Self::Statistics(all) => each(all, columns, Statistics::update)?,
             Self::Lengths(all) => each(all, columns, |bounds, column| {
                 let Some((offsets, _)) = &column.lists else {
                     return Err(Error::types(&column.name, column.dtype, "lists"));
@@ -243,8 +368,19 @@ impl Accumulator {
                     .collect::<Result<Vec<_>, _>>()?;
                 Groups::update_all(groups, *group, columns, &values)?;
             }
-            Self::Target(groups, moments) => {
-                let Operator::TargetEncoding { target, group, .. } = operator else {
+            Self::Target {
+                groups,
+                folds: by_fold,
+                moments,
+            } => {
+                let Operator::TargetEncoding {
+                    target,
+                    group,
+                    kfold,
+                    fold_seed,
+                    ..
+                } = operator
+                else {
                     return Ok(());
                 };
                 let values = [bulk::ingest(batch, target)?];
@@ -252,18 +388,32 @@ impl Accumulator {
                     .into_iter()
                     .for_each(|x| moments.add(x));
                 Groups::update_all(groups, *group, columns, &values)?;
+                if let Some(folds) = folds.of((*kfold, *fold_seed)) {
+                    let fold = bulk::fold_column(folds)?;
+                    for (position, (name, members)) in
+                        grouped(*group, columns).into_iter().enumerate()
+                    {
+                        let mut members = members.to_vec();
+                        members.insert(0, fold.clone());
+                        if by_fold.len() == position {
+                            let name = format!("{}_{name}", fold.name);
+                            by_fold.push(Groups::new(&name, &members, &values));
+                        }
+                        by_fold[position].update(&members, &values)?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    fn finish(self, operator: &Operator) -> Result<Fitted, Error> {
+    fn finish(self, operator: &Operator) -> Result<Finished, Error> {
         let nothing = |column: &str| Error::Fit {
             column: column.to_owned(),
             operator: operator.name(),
             reason: "every value is missing".to_owned(),
         };
-        Ok(match self {
+        Ok(Finished::Fitted(match self {
             Self::Moments(all) => {
                 let (mut means, mut stds) = (BTreeMap::new(), BTreeMap::new());
                 for (name, moments) in all {
@@ -284,13 +434,38 @@ impl Accumulator {
                 Fitted::Extremes { mins, maxs }
             }
             Self::Medians(all) => {
-                let mut medians = BTreeMap::new();
-                for (name, values) in all {
-                    let median = median(values).ok_or_else(|| nothing(&name))?;
-                    medians.insert(name, median);
+                let (mut medians, mut next, mut done) = (BTreeMap::new(), Vec::new(), true);
+                for (name, median) in all {
+                    match median.finish() {
+                        Search::Found(None) => return Err(nothing(&name)),
+                        Search::Found(Some(median)) => {
+                            medians.insert(name.clone(), median);
+                            next.push((name, Median::known(median)));
+                        }
+                        Search::Again(median) => {
+                            done = false;
+                            next.push((name, median));
+                        }
+                    }
+                }
+                if !done {
+                    return Ok(Finished::Again(Self::Medians(next)));
                 }
                 Fitted::Medians { medians }
             }
+            Self::Ranges(all) => Fitted::Ranges {
+                ranges: all
+                    .into_iter()
+                    .filter(|(_, moments)| moments.count > 0)
+                    .map(|(name, moments)| (name, (moments.min, moments.max)))
+                    .collect(),
+            },
+            Self::Statistics(all) => Fitted::Statistics {
+                columns: all
+                    .into_iter()
+                    .map(|(name, statistics)| (name, statistics.finish()))
+                    .collect(),
+            },
             Self::Lengths(all) => Fitted::Lengths {
                 lengths: all
                     .into_iter()
@@ -305,7 +480,7 @@ impl Accumulator {
             ),
             Self::Groups(groups) => {
                 let Operator::JoinGroupby { columns, stats, .. } = operator else {
-                    return Ok(Fitted::Nothing);
+                    return Ok(Finished::Fitted(Fitted::Nothing));
                 };
                 Fitted::Groups(
                     groups
@@ -314,21 +489,29 @@ impl Accumulator {
                         .collect(),
                 )
             }
-            Self::Target(groups, moments) => {
+            Self::Target {
+                groups,
+                folds,
+                moments,
+            } => {
                 let Operator::TargetEncoding { target, .. } = operator else {
-                    return Ok(Fitted::Nothing);
+                    return Ok(Finished::Fitted(Fitted::Nothing));
                 };
-                let names = [target.clone()];
-                let stats = [Statistic::Count, Statistic::Sum];
+                let tables = |groups: Vec<Groups>| {
+                    let stats = [Statistic::Count, Statistic::Sum];
+                    let names = std::slice::from_ref(target);
+                    let tables = groups
+                        .into_iter()
+                        .map(|group| Arc::new(group.finish(names, &stats)));
+                    tables.collect()
+                };
                 Fitted::Target {
                     mean: moments.mean().ok_or_else(|| nothing(target))?,
-                    tables: groups
-                        .into_iter()
-                        .map(|group| Arc::new(group.finish(&names, &stats)))
-                        .collect(),
+                    tables: tables(groups),
+                    folds: tables(folds),
                 }
             }
-        })
+        }))
     }
 }
 

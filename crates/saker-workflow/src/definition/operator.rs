@@ -1,149 +1,13 @@
-//! What a workflow does, as data: chains of operators over named columns.
-//!
-//! A [`Definition`] is written by people (as TOML in a pipeline definition) or by code, and becomes a
-//! `Workflow` by fitting. It holds no fitted numbers.
-//!
-//! ```
-//! use saker_workflow::{Chain, Definition, Operator};
-//!
-//! let operators: Vec<Operator> = serde_json::from_str(
-//!     r#"[{ "op": "Bucketize", "boundaries": [18, 25, 35, 50, 65] }, { "op": "Categorify" }]"#,
-//! )?;
-//! let definition = Definition::new(vec![Chain::feature("age_binned", "age", operators)]);
-//! assert_eq!(definition.output_names()?, ["age_binned"]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! The operators of a chain, their parameters and the names of what they give.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::parameters::{
+    FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic,
+};
 use crate::error::Error;
-
-/// A workflow's chains. Their outputs, in order, are the workflow's output columns.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Definition {
-    /// The chains, in the order of their outputs.
-    pub chains: Vec<Chain>,
-}
-
-/// One or more input columns passed through operators, first to last.
-///
-/// Every operator maps the columns it gets to the columns it gives, as a chain of `>>` does in NVTabular: most keep
-/// the names and treat each column by itself, some join their columns into one ([`Operator::HashedCross`]), some add columns
-/// ([`Operator::FillMissing`] with a flag).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Chain {
-    /// Names of the input columns.
-    pub columns: Vec<String>,
-    /// The operators, first to last. None: the columns pass through unchanged.
-    #[serde(default)]
-    pub operators: Vec<Operator>,
-}
-
-/// How an operator with several columns forms its keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Grouping {
-    /// Each column by itself.
-    #[default]
-    Separate,
-    /// Each column gives one output, all share one vocabulary named by the columns joined with `_`. Categorify only.
-    Joint,
-    /// The combination of the columns' values is the key; one output named by the columns joined with `_`.
-    Combo,
-}
-
-/// What is hashed to choose a bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HashKey {
-    /// The value alone, so that a value has one bucket wherever it stands: the default.
-    #[default]
-    Value,
-    /// The value and its row number, as NVTabular 23.8 does on pandas, where a value's bucket depends on the row it
-    /// stands in. Only for reproducing its output.
-    ValueAndRow,
-}
-
-/// Element type of a floating-point output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum FloatType {
-    /// 32 bits: the default.
-    #[default]
-    #[serde(rename = "float32")]
-    Float32,
-    /// 64 bits.
-    #[serde(rename = "float64")]
-    Float64,
-}
-
-/// Element type of an integer output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum IntType {
-    /// 32 bits: the default.
-    #[default]
-    #[serde(rename = "int32")]
-    Int32,
-    /// 64 bits.
-    #[serde(rename = "int64")]
-    Int64,
-}
-
-/// A statistic of a group's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Statistic {
-    /// Rows of the group; int32. The same whatever the value column, so it is given once.
-    Count,
-    /// Sum of the group's values; float32 for a float32 column, otherwise float64.
-    Sum,
-    /// Mean; float32.
-    Mean,
-    /// Standard deviation with one delta degree of freedom; float32; NaN in a group of one row.
-    Std,
-    /// Variance with one delta degree of freedom; float32; NaN in a group of one row.
-    Var,
-    /// Least value; type as the sum's.
-    Min,
-    /// Greatest value; type as the sum's.
-    Max,
-}
-
-impl Statistic {
-    /// The name in a column such as `click_price_mean`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Sum => "sum",
-            Self::Mean => "mean",
-            Self::Std => "std",
-            Self::Var => "var",
-            Self::Min => "min",
-            Self::Max => "max",
-        }
-    }
-}
-
-/// A named function of one number, in place of a Python lambda, which cannot be saved.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "function", rename_all = "snake_case")]
-pub enum Function {
-    /// Hour of the day, 0 to 23, of Unix seconds in UTC: (t / 3600) mod 24. Integer in, int32 out.
-    Hour,
-    /// Day of the week, Monday = 0, of Unix seconds in UTC: (t / 86400 + 3) mod 7. Integer in, int32 out.
-    Weekday,
-    /// sin(2π x / period), computed in float64; float32 out.
-    Sine {
-        /// The x after which the wave repeats: 24 for hours, 7 for weekdays.
-        period: f64,
-    },
-    /// cos(2π x / period), computed in float64; float32 out.
-    Cosine {
-        /// The x after which the wave repeats: 24 for hours, 7 for weekdays.
-        period: f64,
-    },
-}
 
 /// A feature operator, with the semantics of NVTabular 23.8 and its parameter defaults unless said otherwise.
 ///
@@ -284,7 +148,67 @@ pub enum Operator {
         /// Keys: each column by itself, or the combination of all.
         #[serde(default)]
         group: Grouping,
+        /// Folds (NVTabular's default is 3): with more than 1, the rows that it was fitted on can be encoded by the other folds' targets alone
+        /// ([`OutOfFold`](crate::OutOfFold)). All other rows are encoded by all targets.
+        #[serde(default = "one_fold", skip_serializing_if = "is_one_fold")]
+        kfold: u32,
+        /// Seed of the draw of each row's fold. Null: rows take the folds in turn.
+        #[serde(default = "fold_seed", skip_serializing_if = "is_fold_seed")]
+        fold_seed: Option<u32>,
     },
+    /// Compares two id columns by the features of what they name: the inner product of row `x` of the left matrix and row `y` of the
+    /// right one. Two integer columns; one output named `<left>_<right>_sim`. An id without a row gives 0, a null NaN.
+    ColumnSimilarity {
+        /// Parquet file of the left matrix, an entry a row: columns `row`, `column`, `value`. A saved workflow keeps a copy.
+        left: PathBuf,
+        /// That of the right matrix; absent: the left one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        right: Option<PathBuf>,
+        /// How rows are compared.
+        #[serde(default)]
+        metric: Similarity,
+        /// Element type of the output (NVTabular's is float64).
+        #[serde(default)]
+        dtype: FloatType,
+    },
+    /// Drops the columns of codes whose greatest code is less than `min_cardinality`; all others stay.
+    DropLowCardinality {
+        /// The least greatest code that stays.
+        #[serde(default = "four")]
+        min_cardinality: usize,
+    },
+    /// Gives numbers the smallest type that holds the fitted range, int8 to int64, and floats float32. Values beyond the range become
+    /// the nearest end of the type. Served as int32, int64 or float32.
+    ReduceDtypeSize,
+    /// Records range, mean, deviation, cardinality and share of missing values in the fitted state; the columns pass through.
+    DataStats,
+    /// Tells readers of the workflow something about the columns, which pass through.
+    AddMetadata {
+        /// Tags such as `user`, `item`, `id`, `context`, `target`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tags: Vec<String>,
+        /// Properties by name.
+        #[serde(default, skip_serializing_if = "Properties::is_empty")]
+        properties: Properties,
+    },
+    /// AddMetadata with tags alone.
+    AddTags {
+        /// The tags.
+        tags: Vec<String>,
+    },
+    /// AddMetadata with properties alone.
+    AddProperties {
+        /// Properties by name.
+        properties: Properties,
+    },
+    /// AddMetadata with the tags `id` and `user`.
+    TagAsUserID,
+    /// AddMetadata with the tags `id` and `item`.
+    TagAsItemID,
+    /// AddMetadata with the tag `user`.
+    TagAsUserFeatures,
+    /// AddMetadata with the tag `item`.
+    TagAsItemFeatures,
     /// Renames the chain's columns: to `name` (one column) or by adding `postfix`.
     Rename {
         /// The new name of a single column.
@@ -298,6 +222,9 @@ pub enum Operator {
     LambdaOp(Function),
 }
 
+/// A bound that keeps a slip of the keyboard from filling the memory with tables.
+const MOST_FOLDS: u32 = 1 << 16;
+
 fn one() -> usize {
     1
 }
@@ -306,125 +233,32 @@ fn twenty() -> f64 {
     20.0
 }
 
+fn one_fold() -> u32 {
+    1
+}
+
+fn is_one_fold(kfold: &u32) -> bool {
+    *kfold == 1
+}
+
+fn fold_seed() -> Option<u32> {
+    Some(42)
+}
+
+fn is_fold_seed(seed: &Option<u32>) -> bool {
+    *seed == fold_seed()
+}
+
+fn four() -> usize {
+    4
+}
+
 fn shift_one() -> Vec<i64> {
     vec![1]
 }
 
 fn count() -> Vec<Statistic> {
     vec![Statistic::Count]
-}
-
-impl Definition {
-    /// A definition of these chains.
-    pub fn new(chains: Vec<Chain>) -> Self {
-        Self { chains }
-    }
-
-    /// The input columns that serving needs, in order of first use.
-    pub fn input_names(&self) -> Vec<&str> {
-        self.collect_inputs(false)
-    }
-
-    /// The input columns that fitting needs: those of serving and the columns aggregated by JoinGroupby and TargetEncoding.
-    pub fn fit_input_names(&self) -> Vec<&str> {
-        self.collect_inputs(true)
-    }
-
-    fn collect_inputs(&self, fitting: bool) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        let mut add = |name| {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        };
-        for chain in &self.chains {
-            chain.columns.iter().for_each(|name| add(name.as_str()));
-            for operator in &chain.operators {
-                match operator {
-                    Operator::DifferenceLag { partition, .. } => {
-                        partition.iter().for_each(|name| add(name.as_str()));
-                    }
-                    Operator::JoinGroupby { columns, .. } if fitting => {
-                        columns.iter().for_each(|name| add(name.as_str()));
-                    }
-                    Operator::TargetEncoding { target, .. } if fitting => add(target.as_str()),
-                    _ => {}
-                }
-            }
-        }
-        names
-    }
-
-    /// The output columns, in order.
-    ///
-    /// # Errors
-    /// As [`Definition::validate`].
-    pub fn output_names(&self) -> Result<Vec<String>, Error> {
-        let mut names: Vec<String> = Vec::new();
-        for chain in &self.chains {
-            for name in chain.output_names()? {
-                if names.contains(&name) {
-                    return Err(Error::definition(
-                        &name,
-                        "two chains give this output column; rename one of them",
-                    ));
-                }
-                names.push(name);
-            }
-        }
-        Ok(names)
-    }
-
-    /// Checks every parameter that can be checked without data.
-    ///
-    /// # Errors
-    /// Names the column, the operator and what is accepted.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.output_names().map(drop)
-    }
-}
-
-impl Chain {
-    /// Columns through operators.
-    pub fn new<S: Into<String>>(
-        columns: impl IntoIterator<Item = S>,
-        operators: Vec<Operator>,
-    ) -> Self {
-        Self {
-            columns: columns.into_iter().map(Into::into).collect(),
-            operators,
-        }
-    }
-
-    /// The chain of one feature: column `source` through `operators` to output `name`. The column is renamed first, so that fitted
-    /// numbers and vocabularies carry the feature's name.
-    pub fn feature(name: &str, source: &str, operators: Vec<Operator>) -> Self {
-        let mut all = Vec::with_capacity(operators.len() + 1);
-        if name != source {
-            all.push(Operator::Rename {
-                name: Some(name.to_owned()),
-                postfix: None,
-            });
-        }
-        all.extend(operators);
-        Self::new([source], all)
-    }
-
-    /// The output columns of this chain, in order.
-    ///
-    /// # Errors
-    /// An operator's parameters are not accepted, or it does not fit the number of columns.
-    pub fn output_names(&self) -> Result<Vec<String>, Error> {
-        if self.columns.is_empty() {
-            return Err(Error::definition("(none)", "a chain names no input column"));
-        }
-        let mut names = self.columns.clone();
-        for operator in &self.operators {
-            operator.validate(&names)?;
-            names = operator.output_names(&names);
-        }
-        Ok(names)
-    }
 }
 
 impl Operator {
@@ -459,12 +293,52 @@ impl Operator {
             Self::DifferenceLag { .. } => "DifferenceLag",
             Self::JoinGroupby { .. } => "JoinGroupby",
             Self::TargetEncoding { .. } => "TargetEncoding",
+            Self::ColumnSimilarity { .. } => "ColumnSimilarity",
+            Self::DropLowCardinality { .. } => "DropLowCardinality",
+            Self::ReduceDtypeSize => "ReduceDtypeSize",
+            Self::DataStats => "DataStats",
+            Self::AddMetadata { .. } => "AddMetadata",
+            Self::AddTags { .. } => "AddTags",
+            Self::AddProperties { .. } => "AddProperties",
+            Self::TagAsUserID => "TagAsUserID",
+            Self::TagAsItemID => "TagAsItemID",
+            Self::TagAsUserFeatures => "TagAsUserFeatures",
+            Self::TagAsItemFeatures => "TagAsItemFeatures",
             Self::Rename { .. } => "Rename",
             Self::LambdaOp(_) => "LambdaOp",
         }
     }
 
-    /// The columns this operator gives for the columns it gets.
+    /// Whether it only tells something about its columns.
+    pub(crate) fn is_metadata(&self) -> bool {
+        matches!(
+            self,
+            Self::AddMetadata { .. }
+                | Self::AddTags { .. }
+                | Self::AddProperties { .. }
+                | Self::TagAsUserID
+                | Self::TagAsItemID
+                | Self::TagAsUserFeatures
+                | Self::TagAsItemFeatures
+        )
+    }
+
+    /// The tags and properties that it gives its columns.
+    pub(crate) fn metadata(&self) -> (Vec<String>, Properties) {
+        let tags = |tags: &[&str]| tags.iter().map(|&tag| tag.to_owned()).collect();
+        match self {
+            Self::AddMetadata { tags, properties } => (tags.clone(), properties.clone()),
+            Self::AddTags { tags } => (tags.clone(), Properties::new()),
+            Self::AddProperties { properties } => (Vec::new(), properties.clone()),
+            Self::TagAsUserID => (tags(&["id", "user"]), Properties::new()),
+            Self::TagAsItemID => (tags(&["id", "item"]), Properties::new()),
+            Self::TagAsUserFeatures => (tags(&["user"]), Properties::new()),
+            Self::TagAsItemFeatures => (tags(&["item"]), Properties::new()),
+            _ => (Vec::new(), Properties::new()),
+        }
+    }
+
+    /// The columns this operator gives for the columns it gets; DropLowCardinality may give fewer, by what was fitted.
     pub fn output_names(&self, inputs: &[String]) -> Vec<String> {
         match self {
             Self::Categorify {
@@ -505,6 +379,7 @@ impl Operator {
                 .iter()
                 .map(|key| format!("TE_{key}_{target}"))
                 .collect(),
+            Self::ColumnSimilarity { .. } => vec![format!("{}_sim", inputs.join("_"))],
             Self::Rename { name, postfix } => match (name, postfix) {
                 (Some(name), _) => vec![name.clone()],
                 (None, Some(postfix)) => inputs.iter().map(|n| format!("{n}{postfix}")).collect(),
@@ -514,7 +389,7 @@ impl Operator {
         }
     }
 
-    fn validate(&self, inputs: &[String]) -> Result<(), Error> {
+    pub(super) fn validate(&self, inputs: &[String]) -> Result<(), Error> {
         let column = inputs.join(", ");
         let fail = |accepted: &str| {
             Err(Error::definition(
@@ -596,6 +471,15 @@ impl Operator {
             Self::TargetEncoding { p_smooth, .. } if !p_smooth.is_finite() || *p_smooth < 0.0 => {
                 return fail("p_smooth must be a number, at least 0");
             }
+            Self::TargetEncoding { kfold, .. } if *kfold == 0 || *kfold > MOST_FOLDS => {
+                return fail("kfold must lie in 1..=65536");
+            }
+            Self::ColumnSimilarity { .. } if inputs.len() != 2 => {
+                return fail("takes two columns, the left and the right one");
+            }
+            Self::AddTags { tags } if tags.is_empty() => {
+                return fail("tags must name at least one tag");
+            }
             Self::Rename { name, postfix } => match (name, postfix) {
                 (Some(_), None) if inputs.len() != 1 => {
                     return fail("name renames one column; use postfix for several");
@@ -611,16 +495,6 @@ impl Operator {
             _ => {}
         }
         Ok(())
-    }
-}
-
-impl Grouping {
-    /// The keys formed from these columns, by name.
-    pub(crate) fn keys(self, columns: &[String]) -> Vec<String> {
-        match self {
-            Self::Separate => columns.to_vec(),
-            Self::Joint | Self::Combo => vec![columns.join("_")],
-        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! What operators are told: the types of their parameters.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of a column beside its values, by name.
+pub type Properties = BTreeMap<String, serde_json::Value>;
+
+/// How the rows of two feature matrices are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Similarity {
+    /// Cosine of the rows weighted by inverse document frequency, ln(rows / entries of the column): the default.
+    #[default]
+    Tfidf,
+    /// Cosine of the rows.
+    Cosine,
+    /// Inner product of the rows.
+    Inner,
+}
+
+/// How an operator with several columns forms its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grouping {
+    /// Each column by itself.
+    #[default]
+    Separate,
+    /// Each column gives one output, all share one vocabulary named by the columns joined with `_`. Categorify only.
+    Joint,
+    /// The combination of the columns' values is the key; one output named by the columns joined with `_`.
+    Combo,
+}
+
+/// What is hashed to choose a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKey {
+    /// The value alone, so that a value has one bucket wherever it stands: the default.
+    #[default]
+    Value,
+    /// The value and its row number, as NVTabular 23.8 does on pandas, where a value's bucket depends on the row it
+    /// stands in. Only for reproducing its output.
+    ValueAndRow,
+}
+
+/// Element type of a floating-point output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum FloatType {
+    /// 32 bits: the default.
+    #[default]
+    #[serde(rename = "float32")]
+    Float32,
+    /// 64 bits.
+    #[serde(rename = "float64")]
+    Float64,
+}
+
+/// Element type of an integer output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum IntType {
+    /// 32 bits: the default.
+    #[default]
+    #[serde(rename = "int32")]
+    Int32,
+    /// 64 bits.
+    #[serde(rename = "int64")]
+    Int64,
+}
+
+/// A statistic of a group's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Statistic {
+    /// Rows of the group; int32. The same whatever the value column, so it is given once.
+    Count,
+    /// Sum of the group's values; float32 for a float32 column, otherwise float64.
+    Sum,
+    /// Mean; float32.
+    Mean,
+    /// Standard deviation with one delta degree of freedom; float32; NaN in a group of one row.
+    Std,
+    /// Variance with one delta degree of freedom; float32; NaN in a group of one row.
+    Var,
+    /// Least value; type as the sum's.
+    Min,
+    /// Greatest value; type as the sum's.
+    Max,
+}
+
+impl Statistic {
+    /// The name in a column such as `click_price_mean`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Std => "std",
+            Self::Var => "var",
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+}
+
+/// A named function of one number, in place of a Python lambda, which cannot be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "function", rename_all = "snake_case")]
+pub enum Function {
+    /// Hour of the day, 0 to 23, of Unix seconds in UTC: (t / 3600) mod 24. Integer in, int32 out.
+    Hour,
+    /// Day of the week, Monday = 0, of Unix seconds in UTC: (t / 86400 + 3) mod 7. Integer in, int32 out.
+    Weekday,
+    /// sin(2π x / period), computed in float64; float32 out.
+    Sine {
+        /// The x after which the wave repeats: 24 for hours, 7 for weekdays.
+        period: f64,
+    },
+    /// cos(2π x / period), computed in float64; float32 out.
+    Cosine {
+        /// The x after which the wave repeats: 24 for hours, 7 for weekdays.
+        period: f64,
+    },
+}
+
+impl Grouping {
+    /// The keys formed from these columns, by name.
+    pub(crate) fn keys(self, columns: &[String]) -> Vec<String> {
+        match self {
+            Self::Separate => columns.to_vec(),
+            Self::Joint | Self::Combo => vec![columns.join("_")],
+        }
+    }
+}

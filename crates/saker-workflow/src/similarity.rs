@@ -1,0 +1,153 @@
+//! Feature matrices of ColumnSimilarity: sparse, row by row.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::record_batch::RecordBatch;
+
+use crate::definition::Similarity;
+use crate::error::Error;
+use crate::vocabulary::{read_parquet, write_batch};
+
+/// A sparse matrix, weighted so that the inner product of two rows is their similarity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Features {
+    /// Where each row's entries begin, and the end.
+    starts: Vec<usize>,
+    /// Entries by row, then column: the column and the weight.
+    entries: Vec<(i64, f64)>,
+}
+
+/// The most rows a matrix may have: what fits into 8 GiB of row starts says that a row number is a slip, not a row.
+const MOST_ROWS: i64 = 1 << 30;
+
+impl Features {
+    /// A matrix of entries (row, column, value), weighted for the metric. Its number of rows is the greatest row + 1; entries of the same
+    /// place are added after the weighting, as SciPy does.
+    fn new(entries: &[(i64, i64, f64)], metric: Similarity) -> Self {
+        let rows = entries
+            .iter()
+            .map(|&(row, _, _)| row + 1)
+            .max()
+            .unwrap_or(0) as usize;
+        let mut weighted = entries.to_vec();
+        if metric == Similarity::Tfidf {
+            let mut uses = rustc_hash::FxHashMap::<i64, f64>::default();
+            for (_, column, _) in entries {
+                *uses.entry(*column).or_default() += 1.0;
+            }
+            for (_, column, value) in &mut weighted {
+                *value *= (rows as f64 / uses[column]).ln();
+            }
+        }
+        if metric != Similarity::Inner {
+            let mut squares = vec![0.0; rows];
+            for &(row, _, value) in &weighted {
+                squares[row as usize] += value * value;
+            }
+            for (row, _, value) in &mut weighted {
+                *value /= squares[*row as usize].sqrt();
+            }
+        }
+        weighted.sort_by_key(|&(row, column, _)| (row, column));
+        weighted.dedup_by(|next, kept| {
+            let same = (next.0, next.1) == (kept.0, kept.1);
+            if same {
+                kept.2 += next.2;
+            }
+            same
+        });
+        let mut starts = vec![0; rows + 1];
+        for &(row, _, _) in &weighted {
+            starts[row as usize + 1] += 1;
+        }
+        for row in 0..rows {
+            starts[row + 1] += starts[row];
+        }
+        Self {
+            starts,
+            entries: weighted.iter().map(|&(_, c, v)| (c, v)).collect(),
+        }
+    }
+
+    fn row(&self, row: i64) -> &[(i64, f64)] {
+        let bounds = usize::try_from(row).ok().and_then(|row| {
+            Some((
+                *self.starts.get(row)?,
+                *self.starts.get(row.checked_add(1)?)?,
+            ))
+        });
+        bounds
+            .and_then(|(from, to)| self.entries.get(from..to))
+            .unwrap_or_default()
+    }
+
+    /// The inner product of a row with a row of another matrix; 0 where either matrix has no such row.
+    pub fn inner(&self, row: i64, other: &Self, other_row: i64) -> f64 {
+        let (mut left, mut right) = (self.row(row), other.row(other_row));
+        let mut sum = 0.0;
+        while let (Some((a, x)), Some((b, y))) = (left.first(), right.first()) {
+            if a == b {
+                sum += x * y;
+            }
+            if a <= b {
+                left = &left[1..];
+            }
+            if b <= a {
+                right = &right[1..];
+            }
+        }
+        sum
+    }
+
+    /// Reads a parquet file of entries: integer columns `row` and `column`, numeric `value`.
+    pub(crate) fn read(path: &Path, metric: Similarity) -> Result<Self, Error> {
+        let batch = read_parquet(path)?;
+        let column = |name: &str, to: &DataType| {
+            let array = batch.column_by_name(name).ok_or_else(|| {
+                Error::file(path, "expected the columns 'row', 'column' and 'value'")
+            })?;
+            let array = cast(array, to).map_err(|error| Error::file(path, error))?;
+            if array.null_count() > 0 {
+                return Err(Error::file(path, format!("column '{name}' holds nulls")));
+            }
+            Ok(array)
+        };
+        let rows = column("row", &DataType::Int64)?;
+        let columns = column("column", &DataType::Int64)?;
+        let values = column("value", &DataType::Float64)?;
+        let entries: Vec<(i64, i64, f64)> = (rows.as_primitive::<Int64Type>().values().iter())
+            .zip(columns.as_primitive::<Int64Type>().values())
+            .zip(values.as_primitive::<Float64Type>().values())
+            .map(|((&row, &column), &value)| (row, column, value))
+            .collect();
+        if let Some((row, _, _)) =
+            (entries.iter()).find(|(row, _, _)| !(0..MOST_ROWS).contains(row))
+        {
+            return Err(Error::file(
+                path,
+                format!("row {row} is not accepted: rows lie in 0..{MOST_ROWS}"),
+            ));
+        }
+        Ok(Self::new(&entries, metric))
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        let rows = self.starts.windows(2).zip(0i64..);
+        let rows: Int64Array = rows
+            .flat_map(|(bounds, row)| std::iter::repeat_n(Some(row), bounds[1] - bounds[0]))
+            .collect();
+        let columns: Int64Array = self.entries.iter().map(|&(c, _)| Some(c)).collect();
+        let values: Float64Array = self.entries.iter().map(|&(_, v)| Some(v)).collect();
+        let batch = RecordBatch::try_from_iter([
+            ("row", Arc::new(rows) as ArrayRef),
+            ("column", Arc::new(columns)),
+            ("value", Arc::new(values)),
+        ])
+        .map_err(|error| Error::file(path, error))?;
+        write_batch(path, &batch)
+    }
+}
