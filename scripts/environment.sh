@@ -7,10 +7,11 @@ runtime="$SAKER_CACHE/runtime"
 : "${SAKER_TRITON:=$runtime/triton/pytriton/tritonserver/bin/tritonserver}"
 : "${ORT_DYLIB_PATH:=$runtime/onnxruntime/libonnxruntime.so}"
 : "${SAKER_VALKEY:=$runtime/valkey/valkey-server}"
+: "${SAKER_NVTABULAR:=$runtime/nvtabular/bin/python}"
 : "${SAKER_BACKENDS:=$PWD/.saker/backends}"
 # rustup's programs, in a shell that was opened before rustup was installed.
 command -v cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
-export SAKER_CACHE CARGO_TARGET_DIR SAKER_TRITON ORT_DYLIB_PATH SAKER_VALKEY SAKER_BACKENDS
+export SAKER_CACHE CARGO_TARGET_DIR SAKER_TRITON ORT_DYLIB_PATH SAKER_VALKEY SAKER_NVTABULAR SAKER_BACKENDS
 
 script_name=$(basename "$0")
 

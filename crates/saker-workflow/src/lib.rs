@@ -19,6 +19,7 @@ mod folds;
 pub mod hash;
 pub mod kernels;
 mod lookup;
+pub mod nvtabular;
 mod plan;
 mod program;
 mod saved;

@@ -417,7 +417,7 @@ fn load_fitted(
 }
 
 /// A file named by `workflow.json`, which must lie in its folder.
-fn inside(folder: &Path, file: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn inside(folder: &Path, file: &Path) -> Result<PathBuf, Error> {
     let safe = file
         .components()
         .all(|part| matches!(part, std::path::Component::Normal(_)));

@@ -490,7 +490,7 @@ fn columns_of_different_length_find_their_medians() {
     let parts: Vec<RecordBatch> = (0..10)
         .map(|part| {
             let long = (0..rows).map(|i| Some(((i * 10 + part) * 7 % 1_310_720) as f64));
-            let short = (0..rows).map(|i| (i == 0).then_some(f64::from(part as i32)));
+            let short = (0..rows).map(|i| (i == 0).then_some(f64::from(part)));
             batch(vec![("short", floats(short)), ("long", floats(long))])
         })
         .collect();

@@ -5,7 +5,8 @@ Usage: generate.py [--out FOLDER] [CASE ...]
 
 Each case is a folder with the table that a workflow was fitted on (fit.parquet), the one that it was applied to
 (apply.parquet), what came out (expected.parquet), and what NVTabular saved without its pickle (saved/). The tables
-are drawn anew from a fixed seed. The cases that are not listed here were made in the same way before.
+are drawn from a fixed seed. The tables of the cases in OLDER were drawn elsewhere: those cases are fitted on the tables
+that they have.
 """
 
 import argparse
@@ -195,6 +196,69 @@ CASES = {
 }
 
 
+def categorify(columns, **parameters):
+    return columns >> ops.Categorify(dtype=np.int32, **parameters)
+
+
+def wave(unit, period, function, name):
+    values = {
+        "hour": lambda t: (t // 3600) % 24,
+        "weekday": lambda t: (t // 86400 + 3) % 7,
+    }[unit]
+    return (
+        ["timestamp"]
+        >> ops.LambdaOp(values)
+        >> ops.LambdaOp(lambda x: function(2 * np.pi * x / period).astype("float32"))
+        >> ops.Rename(name=name)
+    )
+
+
+BOUNDS = [18, 25, 35, 50, 65]
+
+
+def binned():
+    return ["age"] >> ops.Bucketize(BOUNDS) >> ops.Rename(name="age_binned")
+
+
+OLDER = {
+    "bucketize": binned,
+    "bucketize_categorify": lambda: categorify(binned()),
+    "categorify_combo": lambda: categorify([["gender", "brand"]], encode_type="combo"),
+    "categorify_freq_buckets": lambda: categorify(["user_id"], freq_threshold=5, num_buckets=8),
+    "categorify_freq_threshold": lambda: categorify(["user_id"], freq_threshold=5),
+    "categorify_int": lambda: categorify(["user_id", "item_id", "gender"]),
+    "categorify_joint": lambda: categorify([["user_id", "item_id"]], encode_type="joint"),
+    "categorify_max_size": lambda: categorify(["user_id"], max_size=50),
+    "categorify_num_buckets": lambda: categorify(["user_id"], num_buckets=10),
+    "categorify_string_null": lambda: categorify(["brand"]),
+    "clip": lambda: ["amount"] >> ops.Clip(min_value=-10, max_value=25.5),
+    "difference_lag": lambda: ["timestamp"] >> ops.DifferenceLag("user_id", shift=1),
+    "fill_median": lambda: ["score"] >> ops.FillMedian(),
+    "fill_missing": lambda: ["score"] >> ops.FillMissing(-7),
+    "fill_missing_flag": lambda: ["score"] >> ops.FillMissing(0, add_binary_cols=True),
+    "hash_bucket": lambda: ["user_id", "item_id"] >> ops.HashBucket({"user_id": 97, "item_id": 13}),
+    "hashed_cross": lambda: [["user_id", "item_id"]] >> ops.HashedCross(1000),
+    "join_groupby": lambda: ["click"]
+    >> ops.JoinGroupby(cont_cols=["price"], stats=["count", "sum", "mean", "std", "min", "max"]),
+    "list_categorify": lambda: categorify(["hist"]),
+    "list_slice": lambda: ["hist"] >> ops.ListSlice(-3, pad=True),
+    "list_slice_head": lambda: ["hist"] >> ops.ListSlice(0, 2),
+    "log_normalize": lambda: ["price"] >> ops.LogOp() >> ops.Normalize(out_dtype=np.float32) >> ops.Rename(postfix="_log_norm"),
+    "minmax": lambda: ["amount", "age"] >> ops.NormalizeMinMax(),
+    "normalize_f32": lambda: ["age"] >> ops.Normalize(out_dtype=np.float32),
+    "normalize_f64": lambda: ["amount"] >> ops.Normalize(),
+    "target_encoding": lambda: ["brand", "gender"] >> ops.TargetEncoding("click", kfold=1, p_smooth=20),
+    "time_features": lambda: wave("hour", 24, np.sin, "hour_sine")
+    + wave("hour", 24, np.cos, "hour_cosine")
+    + wave("weekday", 7, np.sin, "day_of_week_sine")
+    + wave("weekday", 7, np.cos, "day_of_week_cosine"),
+    "user_workflow": lambda: categorify(["user_id", "gender"])
+    + (["age"] >> ops.Normalize(out_dtype=np.float32) >> ops.Rename(name="age_norm"))
+    + categorify(binned()),
+    "value_count": lambda: ["hist"] >> ops.ValueCount(),
+}
+
+
 def numbers(workflow):
     """What was fitted, by operator."""
     from merlin.dag import Graph
@@ -222,6 +286,26 @@ def with_words(frame, seed):
     return frame
 
 
+def run(output, fit, applied):
+    """A workflow fitted on one table, and what it makes of another."""
+    workflow = nvt.Workflow(output)
+    workflow.fit(nvt.Dataset(fit.copy()))
+    # One partition: the folds and groups of a partition are its own.
+    return workflow, workflow.transform(nvt.Dataset(applied.copy(), npartitions=1)).to_ddf().compute().reset_index(drop=True)
+
+
+def refit(case, folder):
+    """The workflow of a case fitted anew on the tables of its folder, and what it makes of them."""
+    output = OLDER[case]() if case in OLDER else CASES[case]()[0]
+    tables = [pd.read_parquet(folder / name) for name in ("fit.parquet", "apply.parquet")]
+    for table in tables:
+        for name in table.columns:
+            if isinstance(table[name].iloc[0], np.ndarray):
+                # As lists: ListSlice does not pad arrays.
+                table[name] = table[name].map(list)
+    return run(output, *tables)
+
+
 def make(case, folder):
     output, inputs, says, files = CASES[case]()
     fit, applied = FIT, APPLY
@@ -236,10 +320,7 @@ def make(case, folder):
         # Beyond the fitted range NVTabular's numbers wrap.
         applied = applied[applied.user_id < 4000]
     fit, applied = fit[inputs], applied[inputs]
-    workflow = nvt.Workflow(output)
-    workflow.fit(nvt.Dataset(fit.copy()))
-    # One partition: the folds and groups of a partition are its own.
-    expected = workflow.transform(nvt.Dataset(applied.copy(), npartitions=1)).to_ddf().compute().reset_index(drop=True)
+    workflow, expected = run(output, fit, applied)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     fit.to_parquet(folder / "fit.parquet", index=False)
@@ -275,7 +356,7 @@ def workflow_categories(workflow):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent, help="where the cases' folders go")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="default: all")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="default: all but those in OLDER")
     arguments = parser.parse_args()
     arguments.out = arguments.out.resolve()
     import os

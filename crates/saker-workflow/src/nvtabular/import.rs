@@ -1,0 +1,349 @@
+//! From NVTabular's graph to chains.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::operators::{Read, Step};
+use super::{FORMAT_VERSION, GRAPH_FILE, Graph, Node};
+use crate::column::DType;
+use crate::definition::{Chain, Definition, Operator, TableOperator};
+use crate::error::Error;
+use crate::fitted::Fitted;
+use crate::workflow::{InputColumn, Parts, Workflow};
+
+/// Reads a workflow that NVTabular saved as `graph.json`, or that `scripts/export-nvtabular` made of one of 23.8.
+///
+/// # Errors
+/// A file cannot be read, or an operator has no equal here: the message names its node, its columns and what there is.
+pub fn import(folder: &Path) -> Result<Workflow, Error> {
+    let path = folder.join(GRAPH_FILE);
+    let json = std::fs::read_to_string(&path).map_err(|error| {
+        let hint = if folder.join("workflow.pkl").exists() {
+            "; the folder holds a Python pickle: run scripts/export-nvtabular on it, beside NVTabular"
+        } else {
+            ""
+        };
+        Error::file(&path, format!("{error}{hint}"))
+    })?;
+    let graph: Graph = serde_json::from_str(&json).map_err(|error| Error::file(&path, error))?;
+    if graph.format_version != FORMAT_VERSION {
+        return Err(Error::file(
+            &path,
+            format!(
+                "format_version {} is not known; this version reads {FORMAT_VERSION}",
+                graph.format_version
+            ),
+        ));
+    }
+    let mut import = Import {
+        path: &path,
+        folder,
+        nodes: graph.nodes.iter().map(|node| (node.id, node)).collect(),
+        table: Vec::new(),
+        done: BTreeMap::new(),
+    };
+    let mut bundles = import.node(graph.output_node_id)?;
+    for bundle in &bundles {
+        import.passes_table(bundle, graph.output_node_id)?;
+    }
+    let output = import.get(graph.output_node_id)?;
+    let order: Vec<&str> = (output.output_schema.iter().flatten())
+        .map(|column| column.name.as_str())
+        .collect();
+    let place = |bundle: &Bundle| {
+        order
+            .iter()
+            .position(|name| bundle.names.iter().any(|n| n == name))
+    };
+    bundles.sort_by_key(|bundle| place(bundle).unwrap_or(usize::MAX));
+
+    let (mut chains, mut fitted) = (Vec::new(), Vec::new());
+    for bundle in bundles {
+        chains.push(Chain {
+            columns: bundle.columns,
+            operators: bundle.operators,
+        });
+        fitted.push(bundle.fitted);
+    }
+    let (operators, states) = import.table.into_iter().unzip();
+    let definition = Definition {
+        table: operators,
+        chains,
+    };
+    let types = column_types(&graph);
+    let described = |names: Vec<&str>| {
+        let describe = |name: &&str| {
+            types.get(*name).cloned().ok_or_else(|| {
+                Error::file(
+                    &path,
+                    format!("the type of the input column '{name}' is not given"),
+                )
+            })
+        };
+        names.iter().map(describe).collect::<Result<Vec<_>, _>>()
+    };
+    Workflow::from_parts(Parts {
+        inputs: described(definition.input_names())?,
+        sources: described(definition.chain_inputs(false))?,
+        table: states,
+        fitted,
+        definition,
+    })
+}
+
+/// Some of a node's columns: those that one chain gives.
+#[derive(Debug, Clone)]
+pub(super) struct Bundle {
+    /// Input columns of the chain.
+    pub(super) columns: Vec<String>,
+    pub(super) operators: Vec<Operator>,
+    pub(super) fitted: Vec<Fitted>,
+    /// What the chain gives.
+    pub(super) names: Vec<String>,
+    /// How many operators over the table it comes after.
+    table: usize,
+}
+
+impl Bundle {
+    fn input(name: &str, table: usize) -> Self {
+        Self {
+            columns: vec![name.to_owned()],
+            operators: Vec::new(),
+            fitted: Vec::new(),
+            names: vec![name.to_owned()],
+            table,
+        }
+    }
+
+    /// The chain with one more operator.
+    pub(super) fn push(&mut self, operator: Operator, fitted: Fitted) {
+        self.names = match &fitted {
+            Fitted::Columns { kept } => kept.clone(),
+            _ => operator.output_names(&self.names),
+        };
+        self.operators.push(operator);
+        self.fitted.push(fitted);
+    }
+}
+
+struct Import<'a> {
+    path: &'a Path,
+    folder: &'a Path,
+    nodes: BTreeMap<usize, &'a Node>,
+    table: Vec<(TableOperator, Fitted)>,
+    done: BTreeMap<usize, Vec<Bundle>>,
+}
+
+impl<'a> Import<'a> {
+    fn get(&self, id: usize) -> Result<&'a Node, Error> {
+        self.nodes
+            .get(&id)
+            .copied()
+            .ok_or_else(|| Error::file(self.path, format!("there is no node {id}")))
+    }
+
+    /// The columns after a node.
+    fn node(&mut self, id: usize) -> Result<Vec<Bundle>, Error> {
+        if let Some(done) = self.done.get(&id) {
+            return Ok(done.clone());
+        }
+        let node = self.get(id)?;
+        let joins = node.operator() == "ConcatColumns";
+        let others = if joins {
+            node.dependency_ids.as_slice()
+        } else {
+            &[]
+        };
+        let mut bundles: Vec<Bundle> = Vec::new();
+        for &parent in node.parent_ids.iter().chain(others) {
+            // Also what keeps this from running in a circle.
+            if parent >= id {
+                return Err(self.fail(
+                    node,
+                    &format!("its parent {parent} does not come before it"),
+                ));
+            }
+            bundles.extend(self.node(parent)?);
+        }
+        let selected = node.selector.as_ref().map_or(&[][..], |s| &s.names);
+        if node.parent_ids.is_empty() && bundles.is_empty() {
+            bundles = selected.iter().map(|name| Bundle::input(name, 0)).collect();
+        } else if !joins && !selected.is_empty() {
+            bundles = self.select(node, bundles, selected)?;
+        }
+        let bundles = self.apply(node, bundles)?;
+        self.done.insert(id, bundles.clone());
+        Ok(bundles)
+    }
+
+    /// The chains that give the selected columns.
+    fn select(
+        &self,
+        node: &Node,
+        bundles: Vec<Bundle>,
+        names: &[String],
+    ) -> Result<Vec<Bundle>, Error> {
+        let mut kept: Vec<Bundle> = Vec::new();
+        for bundle in bundles {
+            let taken = bundle
+                .names
+                .iter()
+                .filter(|name| names.contains(name))
+                .count();
+            if taken == bundle.names.len() {
+                kept.push(bundle);
+            } else if taken > 0 {
+                return Err(self.fail(
+                    node,
+                    &format!(
+                        "it takes some of the columns {}, which one operator gives together; a chain here hands on all of them",
+                        bundle.names.join(", ")
+                    ),
+                ));
+            }
+        }
+        let given = |name: &String| kept.iter().any(|bundle| bundle.names.contains(name));
+        match names.iter().find(|name| !given(name)) {
+            Some(name) => Err(self.fail(
+                node,
+                &format!("no node before it gives the column '{name}'"),
+            )),
+            None => Ok(kept),
+        }
+    }
+
+    fn apply(&mut self, node: &'a Node, bundles: Vec<Bundle>) -> Result<Vec<Bundle>, Error> {
+        let read = Read {
+            node,
+            // In the order of the selector, which is the schema's too.
+            names: match node.selector.as_ref().map(|selector| &selector.names) {
+                Some(names) if !names.is_empty() => names.clone(),
+                _ => bundles
+                    .iter()
+                    .flat_map(|bundle| bundle.names.clone())
+                    .collect(),
+            },
+            folder: &self.folder.join(node.folder()),
+        };
+        let failed = |error: Error| self.fail(node, &error.to_string());
+        let mut given = Vec::new();
+        match read.steps().map_err(failed)? {
+            Step::Pass => return Ok(bundles),
+            Step::Table(operator, state) => {
+                if let Some(bundle) = bundles.iter().find(|b| !b.operators.is_empty()) {
+                    return Err(self.fail(
+                        node,
+                        &format!(
+                            "it works on '{}', which is made by {}: an operator over the table must come first here. Split the \
+                             workflow in two: one up to it, one after it",
+                            bundle.names.join(", "),
+                            bundle.operators[0].name()
+                        ),
+                    ));
+                }
+                for bundle in &bundles {
+                    self.passes_table(bundle, node.id)?;
+                }
+                let before = bundles.iter().flat_map(|bundle| bundle.names.clone());
+                let names = match operator.leaves() {
+                    Some(left) => left,
+                    None => before.chain(operator.makes()).collect::<Vec<_>>(),
+                };
+                self.table.push((*operator, state));
+                let depth = self.table.len();
+                given.extend(names.iter().map(|name| Bundle::input(name, depth)));
+            }
+            Step::Each(steps) => {
+                let mut left = bundles;
+                for (names, operators) in steps {
+                    let (mut taken, rest): (Vec<_>, Vec<_>) = (left.into_iter())
+                        .partition(|bundle| bundle.names.iter().any(|name| names.contains(name)));
+                    left = rest;
+                    // The same column may enter several keys: it stays for the next.
+                    let again: Vec<Bundle> = taken.clone();
+                    taken.sort_by_key(|b| names.iter().position(|n| b.names.contains(n)));
+                    let mut bundle = self.join(node, taken)?;
+                    for (operator, fitted) in operators {
+                        bundle.push(operator, fitted);
+                    }
+                    given.push(bundle);
+                    left.extend(again);
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    /// One chain of several, which must be input columns as they are.
+    fn join(&self, node: &Node, bundles: Vec<Bundle>) -> Result<Bundle, Error> {
+        let mut bundles = bundles.into_iter();
+        let Some(mut joined) = bundles.next() else {
+            return Err(self.fail(node, "none of its columns is given"));
+        };
+        for bundle in bundles {
+            if let Some(operator) = joined.operators.first().or(bundle.operators.first()) {
+                return Err(self.fail(
+                    node,
+                    &format!(
+                        "it combines '{}' and '{}', of which one is made by {}: only input columns can be combined here",
+                        joined.names.join(", "),
+                        bundle.names.join(", "),
+                        operator.name()
+                    ),
+                ));
+            }
+            joined.columns.extend(bundle.columns);
+            joined.names.extend(bundle.names);
+        }
+        Ok(joined)
+    }
+
+    fn passes_table(&self, bundle: &Bundle, id: usize) -> Result<(), Error> {
+        match self.table.get(bundle.table) {
+            Some((operator, _)) => Err(self.fail(
+                self.get(id)?,
+                &format!(
+                    "'{}' does not pass through {}, which other columns do: their rows differ",
+                    bundle.names.join(", "),
+                    operator.name()
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, node: &Node, message: &str) -> Error {
+        Error::file(
+            self.path,
+            format!("node {}, {}: {message}", node.id, node.operator()),
+        )
+    }
+}
+
+/// The columns of all schemas by name; the first that is seen, which is the input's.
+fn column_types(graph: &Graph) -> BTreeMap<String, InputColumn> {
+    let mut types = BTreeMap::new();
+    let schemas =
+        (graph.nodes.iter()).flat_map(|node| node.input_schema.iter().chain(&node.output_schema));
+    for column in schemas.flatten() {
+        let name = column.dtype.as_ref().map(|dtype| match dtype {
+            serde_json::Value::String(name) => name.as_str(),
+            other => other["name"].as_str().unwrap_or_default(),
+        });
+        let dtype = match name.unwrap_or_default() {
+            "int8" | "int16" | "int32" | "uint8" | "uint16" => DType::Int32,
+            "int64" | "uint32" | "uint64" => DType::Int64,
+            "float16" | "float32" => DType::Float32,
+            "float64" => DType::Float64,
+            "bool" => DType::Bool,
+            "object" | "str" | "string" => DType::String,
+            _ => continue,
+        };
+        types.entry(column.name.clone()).or_insert(InputColumn {
+            name: column.name.clone(),
+            dtype,
+            list: column.is_list == Some(true),
+        });
+    }
+    types
+}

@@ -1,0 +1,307 @@
+//! Workflows from NVTabular and back: its JSON form, and what `scripts/export-nvtabular` makes of the pickles of the real NVTabular
+//! 23.8, which runs here from the pins of tests/data/nvtabular.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use arrow::compute::cast;
+use arrow::record_batch::RecordBatch;
+use saker_workflow::{Definition, Fitted, Workflow, nvtabular, read_parquet};
+use serde_json::{Value, json};
+
+mod support;
+
+use support::compare;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The Python that NVTabular is installed in.
+fn python() -> PathBuf {
+    let path = match std::env::var_os("SAKER_NVTABULAR") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let cache = std::env::var_os("SAKER_CACHE").map_or_else(
+                || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/saker"),
+                PathBuf::from,
+            );
+            cache.join("runtime/nvtabular/bin/python")
+        }
+    };
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/install, or let SAKER_NVTABULAR name a Python with NVTabular 23.8",
+        path.display()
+    );
+    path
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// `loose`: NVTabular's types are wider than ours.
+fn check(name: &str, ours: &RecordBatch, theirs: &RecordBatch, loose: bool) -> Result<(), String> {
+    if ours.num_columns() != theirs.num_columns() {
+        return Err(format!(
+            "{name}: columns {:?}, not {:?}",
+            ours.schema().fields(),
+            theirs.schema().fields()
+        ));
+    }
+    for (field, theirs) in theirs.schema().fields().iter().zip(theirs.columns()) {
+        let column = field.name();
+        let ours = ours
+            .column_by_name(column)
+            .ok_or_else(|| format!("{name}: column '{column}' is missing"))?;
+        let theirs = if loose {
+            cast(theirs, ours.data_type()).unwrap()
+        } else {
+            theirs.clone()
+        };
+        compare(column, ours, &theirs, 1e-6).map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn reads_what_nvtabular_saves_after_23_8() {
+    let folder = repository().join("tests/data/nvtabular-graph");
+    let workflow = nvtabular::import(&folder).unwrap();
+    let applied = read_parquet(&folder.join("apply.parquet")).unwrap();
+    let expected = read_parquet(&folder.join("expected.parquet")).unwrap();
+    let output = workflow.out_of_fold().apply(&applied).unwrap();
+    check("graph.json", &output, &expected, false).unwrap();
+    // The outputs stand in NVTabular's order, and its tags are kept.
+    let names = |batch: &RecordBatch| -> Vec<String> {
+        let schema = batch.schema();
+        schema.fields().iter().map(|f| f.name().clone()).collect()
+    };
+    assert_eq!(names(&output), names(&expected));
+    assert_eq!(workflow.output("user_id").unwrap().tags, ["id", "user"]);
+    assert_eq!(workflow.output("price").unwrap().properties["unit"], "euro");
+
+    // As a workflow of ours it is the same.
+    let kept = tempfile::tempdir().unwrap();
+    workflow.save(kept.path()).unwrap();
+    let output = Workflow::load(kept.path()).unwrap();
+    let output = output.out_of_fold().apply(&applied).unwrap();
+    check("workflow.json", &output, &expected, false).unwrap();
+}
+
+/// Every operator that graph.json has a form for: exported and read again, it transforms as before.
+#[test]
+fn writes_what_nvtabular_reads() {
+    let data = repository().join("tests/data/nvtabular-graph");
+    let definition: Definition = serde_json::from_value(json!({ "chains": [
+        { "columns": ["user_id"], "operators": [{ "op": "TagAsUserID" }, { "op": "Categorify" }] },
+        { "columns": ["gender", "click"], "operators": [
+            { "op": "Categorify", "encode_type": "joint", "dtype": "int64", "num_buckets": 3, "hash": "value_and_row" }] },
+        { "columns": ["hist"], "operators": [{ "op": "Categorify" }, { "op": "ListSlice", "start": 0, "end": 2 }] },
+        { "columns": ["age"], "operators": [{ "op": "Rename", "name": "age_binned" },
+            { "op": "Bucketize", "boundaries": [18, 25, 35.5] }, { "op": "Categorify" }] },
+        { "columns": ["age"], "operators": [{ "op": "Normalize" }] },
+        { "columns": ["price"], "operators": [{ "op": "LogOp" }, { "op": "NormalizeMinMax", "dtype": "float64" },
+            { "op": "Rename", "postfix": "_log" }] },
+        { "columns": ["score"], "operators": [{ "op": "FillMedian", "add_binary_cols": true }] },
+        { "columns": ["price"], "operators": [{ "op": "Clip", "min": 2, "max": 40 }, { "op": "FillMissing", "value": -1 },
+            { "op": "AddProperties", "properties": { "unit": "euro" } }] },
+        { "columns": ["item_id"], "operators": [{ "op": "HashBucket", "num_buckets": 50, "hash": "value_and_row" }] },
+        { "columns": ["brand"], "operators": [{ "op": "JoinGroupby", "columns": ["price"], "stats": ["count", "mean"] }] },
+        { "columns": ["brand"], "operators": [{ "op": "TargetEncoding", "target": "click", "kfold": 3 }] },
+    ] }))
+    .unwrap();
+    let table = read_parquet(&data.join("apply.parquet")).unwrap();
+    let workflow = Workflow::fit(definition, std::slice::from_ref(&table)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    nvtabular::export(&workflow, folder.path()).unwrap();
+    let expected = workflow.out_of_fold().apply(&table).unwrap();
+    let read = nvtabular::import(folder.path()).unwrap();
+    let output = read.out_of_fold().apply(&table).unwrap();
+    check("graph.json", &output, &expected, false).unwrap();
+    assert_eq!(output.schema(), expected.schema());
+    assert_eq!(read.output("user_id").unwrap().tags, ["id", "user"]);
+
+    let refused = |operators: Value| {
+        let definition = json!({ "chains": [{ "columns": ["item_id"], "operators": operators }] });
+        let definition: Definition = serde_json::from_value(definition).unwrap();
+        let workflow = Workflow::fit(definition, std::slice::from_ref(&table)).unwrap();
+        nvtabular::export(&workflow, folder.path())
+            .unwrap_err()
+            .to_string()
+    };
+    let error = refused(json!([{ "op": "Categorify", "padding": -1 }]));
+    assert!(
+        error.contains("'item_id'") && error.contains("padding"),
+        "{error}"
+    );
+    let error = refused(json!([{ "op": "HashBucket", "num_buckets": 9 }]));
+    assert!(error.contains("value_and_row"), "{error}");
+    let error = refused(json!([{ "op": "LambdaOp", "function": "hour" }]));
+    assert!(error.contains("LambdaOp"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let data = fs::canonicalize(repository().join("tests/data/nvtabular-graph")).unwrap();
+    let graph = fs::read_to_string(data.join("graph.json")).unwrap();
+    let graph: Value = serde_json::from_str(&graph).unwrap();
+    let says = |change: &dyn Fn(&mut Value)| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut graph = graph.clone();
+        change(&mut graph);
+        std::os::unix::fs::symlink(data.join("artifacts"), folder.path().join("artifacts"))
+            .unwrap();
+        fs::write(folder.path().join("graph.json"), graph.to_string()).unwrap();
+        nvtabular::import(folder.path()).unwrap_err().to_string()
+    };
+    let node = |graph: &mut Value, class: &str| {
+        let nodes = graph["nodes"].as_array_mut().unwrap();
+        let found = nodes
+            .iter()
+            .position(|n| n["op_class"].as_str().unwrap().ends_with(class));
+        found.unwrap()
+    };
+    let error = says(&|graph| graph["format_version"] = json!(2));
+    assert!(error.contains("format_version 2"), "{error}");
+    let error = says(&|graph| {
+        let at = node(graph, "Clip");
+        graph["nodes"][at]["op_class"] = json!("nvtabular.ops.lambdaop.LambdaOp");
+        graph["nodes"][at]["op_params"] =
+            json!({ "f": { "module": "shop", "qualname": "per_cent" } });
+    });
+    for part in [
+        "price",
+        "LambdaOp",
+        "'shop.per_cent'",
+        "hour, weekday, sine",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let error = says(&|graph| {
+        let at = node(graph, "Clip");
+        graph["nodes"][at]["op_class"] = json!("shop.ops.Round");
+    });
+    assert!(error.contains("'Round'"), "{error}");
+    let error = says(&|graph| {
+        let at = node(graph, "Clip");
+        graph["nodes"][at]["parent_ids"] = json!([at]);
+    });
+    assert!(error.contains("does not come before"), "{error}");
+    let error = says(&|graph| {
+        let at = node(graph, "Categorify");
+        graph["nodes"][at]["op_state"]["categories"][0]["path"] = json!("../../../etc/passwd");
+    });
+    assert!(error.contains("inside"), "{error}");
+    let error = says(&|graph| {
+        // One of the columns that are joined at the end loses rows, the others do not.
+        let at = node(graph, "Clip");
+        graph["nodes"][at]["op_class"] = json!("nvtabular.ops.dropna.Dropna");
+    });
+    assert!(error.contains("does not pass through Dropna"), "{error}");
+}
+
+/// Fits every golden case in the real NVTabular, saves it, exports the pickle, reads that, and compares with NVTabular's own output.
+#[test]
+fn exports_of_the_real_nvtabular_transform_as_it_does() {
+    let data = repository().join("tests/data/nvtabular");
+    let work = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/refit_goldens.py");
+    let exporter = repository().join("scripts/export-nvtabular");
+    let output = run(Command::new(python())
+        .arg(script)
+        .args([&data, &exporter, work.path()]));
+    assert!(output.status.success());
+
+    let mut cases: Vec<String> = (fs::read_dir(&data).unwrap())
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("case.json").exists())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 45, "cases are missing: {cases:?}");
+    let mut failed = Vec::new();
+    for case in &cases {
+        let folder = work.path().join(case);
+        if case == "filter" {
+            let refused = fs::read_to_string(folder.join("refused.txt")).unwrap();
+            assert!(
+                refused.contains("'price', 'age', 'brand'") && refused.contains("Python function"),
+                "{refused}"
+            );
+            continue;
+        }
+        let applied = read_parquet(&data.join(case).join("apply.parquet")).unwrap();
+        let result = nvtabular::import(&folder.join("exported"))
+            .map_err(|error| format!("{case}: {error}"))
+            .and_then(|workflow| {
+                let theirs = read_parquet(&folder.join("expected.parquet")).unwrap();
+                let ours = workflow.out_of_fold().apply(&applied);
+                let ours = ours.map_err(|error| format!("{case}: {error}"))?;
+                // pandas has keys of 64 bits only, and lists of Python's numbers.
+                let loose = case.starts_with("groupby") || case.starts_with("list_");
+                check(case, &ours, &theirs, loose)?;
+                // What was fitted comes along.
+                let fitted = workflow.fitted().iter().flatten();
+                if case == "data_stats"
+                    && !fitted
+                        .clone()
+                        .any(|f| matches!(f, Fitted::Statistics { .. }))
+                {
+                    return Err(format!("{case}: no statistics"));
+                }
+                Ok(())
+            });
+        match result {
+            Ok(()) => println!("{case}: reproduced"),
+            Err(error) => {
+                println!("{error}");
+                failed.push(case);
+            }
+        }
+    }
+    assert!(failed.is_empty(), "not reproduced: {failed:?}");
+
+    // The program itself: from NVTabular's folder to ours.
+    let exported = work.path().join("by_hand");
+    let pickle = work.path().join("user_workflow/pickle");
+    let output = run(Command::new(python())
+        .arg(&exporter)
+        .args([&pickle, &exported]));
+    assert!(output.status.success());
+    assert!(nvtabular::import(&exported).is_ok());
+    let error = nvtabular::import(&pickle).unwrap_err().to_string();
+    assert!(error.contains("scripts/export-nvtabular"), "{error}");
+    let output = run(Command::new(python())
+        .arg(&exporter)
+        .args([&pickle, &exported]));
+    assert_eq!(output.status.code(), Some(2), "a folder that is not empty");
+
+    // A function that is none of those that can be written down.
+    let saved = work.path().join("lambda");
+    let code = format!(
+        "import nvtabular as nvt, pandas as pd\n\
+         w = nvt.Workflow(['price'] >> nvt.ops.LambdaOp(lambda x: x * 1.07))\n\
+         w.fit(nvt.Dataset(pd.DataFrame({{'price': [1.0, 2.0]}})))\n\
+         w.save({:?})",
+        saved.to_str().unwrap()
+    );
+    assert!(
+        run(Command::new(python()).args(["-c", &code]))
+            .status
+            .success()
+    );
+    let out = work.path().join("lambda_exported");
+    let output = run(Command::new(python()).arg(&exporter).args([&saved, &out]));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        error.contains("'price'") && error.contains("hour, weekday, sine and cosine"),
+        "{error}"
+    );
+    assert!(!out.exists(), "half an export is left");
+}
