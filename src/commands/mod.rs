@@ -23,6 +23,7 @@ mod serve;
 mod status;
 mod stop;
 mod train;
+mod workflow;
 
 /// Which pipeline a command works on.
 #[derive(Args, Clone, Debug)]
@@ -110,6 +111,8 @@ pub enum Command {
     Recommend(recommend::Args),
     /// Show what is made and what runs
     Status(status::Args),
+    /// Convert feature workflows from and to NVTabular's, and show them
+    Workflow(workflow::Args),
 }
 
 impl Command {
@@ -133,6 +136,7 @@ impl Command {
             Self::Stop(args) => stop::run(args),
             Self::Recommend(args) => recommend::run(args),
             Self::Status(args) => status::run(args),
+            Self::Workflow(args) => workflow::run(args),
         }
     }
 }

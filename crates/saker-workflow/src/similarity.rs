@@ -73,6 +73,11 @@ impl Features {
         }
     }
 
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts.len() - 1
+    }
+
     fn row(&self, row: i64) -> &[(i64, f64)] {
         let bounds = usize::try_from(row).ok().and_then(|row| {
             Some((
