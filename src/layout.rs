@@ -20,6 +20,8 @@
 //!                                timestamp (Int32), split (Utf8)
 //!     schema.json                what training must know of every feature, see [`Schema`]
 //!     tables/<name>.npy          one per `[[item.embeddings]]`: f32 [cardinality of the item id, dim], row = encoded id
+//!   content/<name>.parquet       vectors of texts and pictures by the hash of model and content, before their reduction to
+//!                                a table: what `saker prepare` need not encode again
 //!   models/                      `saker train`
 //!     query_tower.onnx           user features -> output_1 f32 [rows, dim]
 //!     candidate_tower.onnx       item features (and embeddings) -> output_1 f32 [rows, dim]
@@ -95,6 +97,11 @@ impl Layout {
         self.root
             .join("features/tables")
             .join(format!("{name}.npy"))
+    }
+
+    /// `content/<name>.parquet`: encoded texts or pictures of an embedding table, by the hash of their content.
+    pub fn content(&self, name: &str) -> PathBuf {
+        self.root.join("content").join(format!("{name}.parquet"))
     }
 
     /// `models/<name>.onnx`

@@ -36,7 +36,7 @@ impl Fingerprint {
         Ok(self)
     }
 
-    /// Adds a file's content; a folder's files in the order of their names.
+    /// Adds a file's content; of a folder, its files' names and contents.
     ///
     /// # Errors
     /// It cannot be read.
@@ -52,7 +52,12 @@ impl Fingerprint {
                 .map(|entry| Ok(entry?.path()))
                 .collect::<io::Result<Vec<_>>>()?;
             entries.sort();
-            return entries.iter().try_for_each(|entry| self.add(entry));
+            return entries.iter().try_for_each(|entry| {
+                let name = entry.file_name().unwrap_or_default();
+                self.hash.update(name.as_encoded_bytes());
+                self.hash.update([0]);
+                self.add(entry)
+            });
         }
         let mut file = File::open(path)?;
         let mut buffer = vec![0; 1 << 16];

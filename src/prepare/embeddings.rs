@@ -1,60 +1,101 @@
 //! Embedding tables of the items: computed here or read from a file, rows = encoded ids.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use ndarray::Array2;
 use saker_pipeline::{Embedding, EmbeddingSource, Pipeline};
 use saker_train::pretrained;
 
-use crate::table;
+use super::content;
+use crate::layout::Layout;
+use crate::progress::Step;
 
-/// Files that the definition's embeddings are read from.
-pub(super) fn files(pipeline: &Pipeline) -> impl Iterator<Item = &String> {
-    pipeline
-        .item
-        .embeddings
-        .iter()
-        .filter_map(|embedding| match &embedding.source {
-            EmbeddingSource::File { path } => Some(path),
-            _ => None,
-        })
+/// The vectors of all items.
+pub(super) struct Vectors {
+    /// Row-major f32 [items, dim].
+    pub(super) values: Vec<f32>,
+    /// How they were made, to follow `… rows of …`.
+    pub(super) note: String,
+}
+
+impl From<Vec<f32>> for Vectors {
+    fn from(values: Vec<f32>) -> Self {
+        Self {
+            values,
+            note: String::new(),
+        }
+    }
+}
+
+/// Files and folders that the definition's embeddings are read from.
+///
+/// # Errors
+/// A path with a variable that is not set.
+pub(super) fn files(pipeline: &Pipeline) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for embedding in &pipeline.item.embeddings {
+        match &embedding.source {
+            EmbeddingSource::File { path } => files.push(pipeline.resolve(path)?),
+            EmbeddingSource::Sentence { path, model, .. } => {
+                if let Some(path) = path {
+                    files.push(pipeline.resolve(path)?);
+                }
+                files.push(model_at(pipeline, model)?);
+            }
+            EmbeddingSource::Image { path, model, .. } => {
+                // All pictures: the folder above the part of the path that holds the id.
+                let place = path.find(&format!("{{{}}}", pipeline.item.id));
+                let above = &path[..place.unwrap_or(path.len())];
+                let folder = above.rfind('/').map_or(".", |end| &above[..=end]);
+                files.push(pipeline.resolve(folder)?);
+                let model = model_at(pipeline, model)?;
+                let config = model.with_file_name("preprocessor_config.json");
+                files.push(model);
+                files.extend(config.exists().then_some(config));
+            }
+            EmbeddingSource::Text { .. } | EmbeddingSource::Cooccurrence => {}
+        }
+    }
+    Ok(files)
+}
+
+fn model_at(pipeline: &Pipeline, model: &str) -> Result<PathBuf> {
+    let path = pipeline.resolve(model)?;
+    if !path.exists() {
+        bail!(
+            "the model {} is missing; `scripts/install --content` fetches those of the examples",
+            path.display()
+        );
+    }
+    Ok(path)
 }
 
 /// The vectors of all items, row-major f32 [items, dim], row i for row i of `items`, which is row `order[i]` of the source.
 pub(super) fn vectors(
     pipeline: &Pipeline,
+    layout: &Layout,
     embedding: &Embedding,
     items: &RecordBatch,
     order: &[usize],
     histories: &[Vec<u32>],
-) -> Result<Vec<f32>> {
+    step: &Step,
+) -> Result<Vectors> {
     let (dim, seed) = (embedding.dim, pipeline.training.seed);
     match &embedding.source {
         EmbeddingSource::Text { columns } => {
-            let columns = columns
-                .iter()
-                .map(|name| table::texts(items, name))
-                .collect::<Result<Vec<_>>>()?;
-            let text = |row| {
-                columns
-                    .iter()
-                    .map(|column| column.value(row))
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            };
-            let texts: Vec<String> = (0..items.num_rows()).map(text).collect();
-            debug_assert!(columns.iter().all(|column| column.null_count() == 0));
-            Ok(pretrained::text_vectors(&texts, dim, seed))
+            let texts = content::texts_of_items(items, columns)?;
+            Ok(pretrained::text_vectors(&texts, dim, seed).into())
         }
-        EmbeddingSource::Cooccurrence => Ok(pretrained::cooccurrence_vectors(
-            histories,
-            items.num_rows(),
-            dim,
-            seed,
-        )),
+        EmbeddingSource::Cooccurrence => {
+            let items = items.num_rows();
+            Ok(pretrained::cooccurrence_vectors(histories, items, dim, seed).into())
+        }
+        EmbeddingSource::Sentence { .. } | EmbeddingSource::Image { .. } => {
+            content::vectors(pipeline, layout, embedding, items, step)
+        }
         EmbeddingSource::File { path } => {
             let path = pipeline.resolve(path)?;
             let vectors: Array2<f32> = ndarray_npy::read_npy(&path).with_context(|| {
@@ -69,10 +110,8 @@ pub(super) fn vectors(
                     items.num_rows()
                 );
             }
-            Ok(order
-                .iter()
-                .flat_map(|&row| vectors.row(row).to_vec())
-                .collect())
+            let rows = order.iter().flat_map(|&row| vectors.row(row).to_vec());
+            Ok(rows.collect::<Vec<f32>>().into())
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From the source's tables to encoded features: clean, split, derive, fit on the training part, encode everything.
 
 mod columns;
+mod content;
 mod embeddings;
 mod encode;
 mod interactions;
@@ -60,8 +61,9 @@ pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
         .value(&pipeline.context)?
         .value(&pipeline.item)?;
     let paths = [&data.users.path, &data.items.path, &data.interactions.path];
-    for path in paths.into_iter().chain(embeddings::files(pipeline)) {
-        let path = pipeline.resolve(path)?;
+    let tables = paths.into_iter().map(|path| pipeline.resolve(path));
+    let tables = tables.collect::<Result<Vec<_>, _>>()?;
+    for path in tables.into_iter().chain(embeddings::files(pipeline)?) {
         fingerprint = fingerprint.file(&path).with_context(|| {
             format!(
                 "{} is missing; for the examples' data run `scripts/install`",
@@ -233,16 +235,26 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
     for embedding in &pipeline.item.embeddings {
         let step = Step::start(format!("embedding table {}", embedding.name));
         let histories = events.histories(users.ids.len());
-        let vectors =
-            embeddings::vectors(pipeline, embedding, &item_table, &items.order, &histories)?;
+        let vectors = embeddings::vectors(
+            pipeline,
+            layout,
+            embedding,
+            &item_table,
+            &items.order,
+            &histories,
+            &step,
+        )?;
         embeddings::write(
             &layout.table(&embedding.name),
-            &vectors,
+            &vectors.values,
             codes,
             cardinality,
             embedding.dim,
         )?;
-        step.done(&format!("{cardinality} rows of {}", embedding.dim));
+        step.done(&format!(
+            "{cardinality} rows of {}{}",
+            embedding.dim, vectors.note
+        ));
     }
     // Last, since training starts from it.
     write_json(&layout.schema(), &schema)?;

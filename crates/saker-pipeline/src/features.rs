@@ -247,11 +247,70 @@ pub enum EmbeddingSource {
     },
     /// Items that the same users interacted with: positive pointwise mutual information, then truncated singular values.
     Cooccurrence,
+    /// Sentence-BERT: the vectors of texts, reduced by principal components.
+    Sentence {
+        /// The text columns, joined with a space: of `[item]`, or of the table `path`.
+        columns: Vec<String>,
+        /// Another table that holds the columns, in the format of `[data]`, one row per item.
+        path: Option<String>,
+        /// The item id's column in `path`, when it is not called as in `[item] id`.
+        id: Option<String>,
+        /// Folder of a model in sentence-transformers' layout. Default: all-MiniLM-L6-v2 where
+        /// `scripts/install --content` puts it.
+        #[serde(default = "sentence_model")]
+        model: String,
+        /// What an item without text gets.
+        #[serde(default)]
+        missing: Missing,
+    },
+    /// An image encoder, such as CLIP's: the vectors of pictures, reduced by principal components.
+    Image {
+        /// The pictures' files; `{item_id}`, the item id's name in braces, stands for the id.
+        path: String,
+        /// An ONNX model of one input, `[pictures, 3, height, width]` f32. A `preprocessor_config.json` beside it says how
+        /// pictures are prepared; without one they are prepared as for CLIP.
+        model: String,
+        /// The tensor of the model that is read: an output, or any tensor within. Default: the only output, or
+        /// `image_embeds`.
+        output: Option<String>,
+        /// How an output of `[pictures, tokens, width]` becomes one vector a picture.
+        #[serde(default)]
+        pooling: ImagePooling,
+        /// What an item without a picture, or with a damaged one, gets.
+        #[serde(default)]
+        missing: Missing,
+    },
     /// A `.npy` file, f32 [items, dim], row i for row i of `[data.items]`.
     File {
         /// The file.
         path: String,
     },
+}
+
+fn sentence_model() -> String {
+    "${SAKER_CACHE}/runtime/all-MiniLM-L6-v2".to_owned()
+}
+
+/// How the tokens of a picture become one vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImagePooling {
+    /// The first token: a vision transformer's class token.
+    #[default]
+    First,
+    /// The mean of all.
+    Mean,
+}
+
+/// What an item gets whose content is missing or cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// A vector of zeros, and a warning that counts such items.
+    #[default]
+    Zero,
+    /// `saker prepare` ends with an error.
+    Fail,
 }
 
 /// Names of the numbers of a column with `codes`: index = code.

@@ -19,7 +19,7 @@ pub use data::{Data, Format, Interactions, Split, Table};
 pub use error::Error;
 pub use features::{
     Codes, Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity,
-    Feature, FeatureKind, Names,
+    Feature, FeatureKind, ImagePooling, Missing, Names,
 };
 pub use serving::{Bloom, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
 pub use validate::MODELS;

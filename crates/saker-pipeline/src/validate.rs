@@ -248,26 +248,65 @@ impl Pipeline {
                 quoted(&embedding.name),
                 UNIQUE,
             )?;
-            if let EmbeddingSource::Text { columns } = &embedding.source {
+            self.validate_source(&format!("{key}.source"), &embedding.source)?;
+        }
+        Ok(())
+    }
+
+    fn validate_source(&self, key: &str, source: &EmbeddingSource) -> Result<(), Error> {
+        match source {
+            EmbeddingSource::Text { columns } => self.validate_texts(key, columns),
+            EmbeddingSource::Sentence {
+                columns,
+                path: None,
+                id,
+                ..
+            } => {
+                self.validate_texts(key, columns)?;
                 check(
-                    !columns.is_empty(),
-                    format!("{key}.source.columns"),
-                    "[]",
-                    "one or more text columns of [item]",
-                )?;
-                for name in columns {
-                    let text = self
-                        .item
-                        .column(name)
-                        .is_some_and(|column| column.kind == ColumnType::Text);
-                    check(
-                        text,
-                        format!("{key}.source.columns"),
-                        quoted(name),
-                        "names of text columns of [item]",
-                    )?;
-                }
+                    id.is_none(),
+                    format!("{key}.id"),
+                    quoted(id.as_deref().unwrap_or_default()),
+                    "nothing without path: the columns are those of [item]",
+                )
             }
+            EmbeddingSource::Sentence { columns, .. } => check(
+                !columns.is_empty(),
+                format!("{key}.columns"),
+                "[]",
+                "one or more columns of the table in path",
+            ),
+            EmbeddingSource::Image { path, .. } => {
+                let place = format!("{{{}}}", self.item.id);
+                check(
+                    path.contains(&place),
+                    format!("{key}.path"),
+                    quoted(path),
+                    format!("a path with {place}, which stands for the item's id"),
+                )
+            }
+            EmbeddingSource::Cooccurrence | EmbeddingSource::File { .. } => Ok(()),
+        }
+    }
+
+    fn validate_texts(&self, key: &str, columns: &[String]) -> Result<(), Error> {
+        check(
+            !columns.is_empty(),
+            format!("{key}.columns"),
+            "[]",
+            "one or more text columns of [item]",
+        )?;
+        for name in columns {
+            let text = self
+                .item
+                .column(name)
+                .is_some_and(|column| column.kind == ColumnType::Text);
+            check(
+                text,
+                format!("{key}.columns"),
+                quoted(name),
+                "names of text columns of [item]",
+            )?;
         }
         Ok(())
     }

@@ -145,6 +145,39 @@ fn errors_name_key_value_and_what_is_accepted() {
             &["item.embeddings.item_image_embeddings.dim = 0", "1 or more"],
         ),
         (
+            "{item_id}.png",
+            "item.png",
+            &[
+                "item.embeddings.item_image_embeddings.source.path = ",
+                "{item_id}",
+            ],
+        ),
+        ("source.output", "source.layer", &["layer", "output"]),
+        (
+            "source.columns = [\"description\"]",
+            "source.columns = []",
+            &[
+                "item_description_embeddings.source.columns = []",
+                "one or more",
+            ],
+        ),
+        (
+            "source.path = \"${SAKER_STATE}/retail/source/item_descriptions.parquet\"",
+            "",
+            &[
+                "item_description_embeddings.source.columns = \"description\"",
+                "text columns of [item]",
+            ],
+        ),
+        (
+            "source.path = \"${SAKER_STATE}/retail/source/item_descriptions.parquet\"\nsource.columns = [\"description\"]",
+            "source.columns = [\"title\"]\nsource.id = \"sku\"",
+            &[
+                "item_description_embeddings.source.id = \"sku\"",
+                "nothing without path",
+            ],
+        ),
+        (
             "[retrieval]",
             "[serving.instances]\nranker = 2\n[retrieval]",
             &["serving.instances.ranker = 2", "dlrm_ranking"],
