@@ -1,11 +1,14 @@
 //! The encoded features of `saker prepare`, as the models learn from them.
 
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use arrow::array::RecordBatch;
+use anyhow::{Context, Result, anyhow};
+use arrow::array::{Array, RecordBatch};
 use ndarray::Array2;
-use saker_train::data::{Categorical, Continuous, Dataset, Interactions, Pretrained, Split, Table};
+use saker_train::data::{
+    Categorical, Codes, Continuous, Dataset, Interactions, Numbers, Pretrained, Split, Table,
+};
 
 use crate::layout::{FeatureSchema, Layout, Schema};
 use crate::prepare::PARTS;
@@ -23,50 +26,55 @@ pub fn schema(layout: &Layout) -> Result<Schema> {
         .with_context(|| format!("{} is damaged; run `saker prepare --force`", path.display()))
 }
 
-/// Reads everything under `features/`.
+/// Reads everything under `features/`, a part of the rows at a time: in memory are the columns in their narrowest form.
 ///
 /// # Errors
 /// A file is missing or does not fit the others; the message says to prepare.
 pub fn read(layout: &Layout) -> Result<Dataset> {
     let schema = schema(layout)?;
-    let read = |name| table::read(&layout.features(name)).context("run `saker prepare --force`");
-    let (users, items, events) = (read("users")?, read("items")?, read("interactions")?);
-    let rows = |name| -> Result<Vec<u32>> {
-        Ok(table::int32s(&events, name)?
+    let all = |name, features: &[FeatureSchema]| -> Result<Table> {
+        let mut encoded = empty(features);
+        let names: Vec<&str> = features
             .iter()
-            .map(|&row| row as u32)
-            .collect())
+            .map(|feature| feature.name.as_str())
+            .collect();
+        each_part(&layout.features(name), &names, |rows| {
+            extend(&mut encoded, rows)
+        })?;
+        Ok(encoded)
     };
-    let split = |name: &str| match PARTS.iter().position(|part| *part == name) {
-        Some(0) => Ok(Split::Train),
-        Some(1) => Ok(Split::Validation),
-        Some(2) => Ok(Split::Test),
-        _ => bail!(
-            "split \"{name}\" in {}; accepted: {}",
-            layout.features("interactions").display(),
-            PARTS.join(", ")
-        ),
-    };
-    let parts = table::texts(&events, "split")?;
+    let path = layout.features("interactions");
+    let there = table::columns(&path).with_context(again)?;
+    let then: Vec<FeatureSchema> = schema
+        .user
+        .iter()
+        .filter(|feature| there.contains(&feature.name))
+        .cloned()
+        .collect();
+    let (mut context, mut users_then) = (empty(&schema.context), empty(&then));
+    let mut interactions = Interactions::default();
+    let names = ["user_row", "item_row", "timestamp", "label", "split"];
+    let features = schema.context.iter().chain(&then);
+    let names: Vec<&str> = names
+        .into_iter()
+        .chain(features.map(|feature| feature.name.as_str()))
+        .collect();
+    each_part(&path, &names, |rows| {
+        extend(&mut context, rows)?;
+        extend(&mut users_then, rows)?;
+        extend_interactions(&mut interactions, rows)
+    })?;
     let dataset = Dataset {
-        users: encoded(&schema.user, &users)?,
-        items: encoded(&schema.item, &items)?,
-        context: encoded(&schema.context, &events)?,
+        users: all("users", &schema.user)?,
+        items: all("items", &schema.item)?,
+        context,
+        users_then,
         pretrained: schema
             .embeddings
             .iter()
             .map(|(name, &dim)| pretrained(layout, name, dim))
             .collect::<Result<_>>()?,
-        interactions: Interactions {
-            user: rows("user_row")?,
-            item: rows("item_row")?,
-            timestamp: table::int32s(&events, "timestamp")?
-                .iter()
-                .map(|&time| i64::from(time))
-                .collect(),
-            label: table::float32s(&events, "label")?.to_vec(),
-            split: parts.iter().flatten().map(split).collect::<Result<_>>()?,
-        },
+        interactions,
         user_id: schema.user_id,
         item_id: schema.item_id,
     };
@@ -76,30 +84,90 @@ pub fn read(layout: &Layout) -> Result<Dataset> {
     Ok(dataset)
 }
 
-fn encoded(features: &[FeatureSchema], rows: &RecordBatch) -> Result<Table> {
-    let mut encoded = Table {
-        rows: rows.num_rows(),
-        ..Table::default()
+fn again() -> &'static str {
+    "run `saker prepare --force`"
+}
+
+/// Calls `take` with a part of the rows after the other.
+fn each_part(
+    path: &Path,
+    columns: &[&str],
+    mut take: impl FnMut(&RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let mut read = || -> Result<()> {
+        for rows in table::stream(path, columns)? {
+            take(&rows?).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
     };
+    read().with_context(again)
+}
+
+fn extend_interactions(interactions: &mut Interactions, rows: &RecordBatch) -> Result<()> {
+    let numbers = |name| -> Result<_> {
+        let column = table::int32s(rows, name)?;
+        Ok(column.iter().map(|&row| row as u32))
+    };
+    interactions.user.extend(numbers("user_row")?);
+    interactions.item.extend(numbers("item_row")?);
+    let times = table::int32s(rows, "timestamp")?;
+    interactions.timestamp.extend_from_slice(times);
+    let labels = table::float32s(rows, "label")?;
+    interactions
+        .positive
+        .extend(labels.iter().map(|&label| label > 0.0));
+    let parts = table::texts(rows, "split")?;
+    for row in 0..parts.len() {
+        let split = match PARTS.iter().position(|part| *part == parts.value(row)) {
+            Some(0) => Split::Train,
+            Some(1) => Split::Validation,
+            Some(2) => Split::Test,
+            _ => {
+                return Err(anyhow!(
+                    "split \"{}\"; accepted: {}",
+                    parts.value(row),
+                    PARTS.join(", ")
+                ));
+            }
+        };
+        interactions.split.push(split);
+    }
+    Ok(())
+}
+
+/// A table of these features without rows.
+fn empty(features: &[FeatureSchema]) -> Table {
+    let mut table = Table::default();
     for feature in features {
         let name = feature.name.clone();
         match feature.cardinality {
-            Some(cardinality) => encoded.categorical.push(Categorical {
+            Some(cardinality) => table.categorical.push(Categorical {
+                name,
                 cardinality,
                 embedding_dim: feature.embedding_dim,
                 cold_start: feature.cold_start as i32,
-                codes: table::int32s(rows, &name)?.to_vec(),
-                name,
+                codes: Codes::with_cardinality(cardinality),
             }),
-            None => {
-                encoded.continuous.push(Continuous {
-                    values: table::float32s(rows, &name)?.to_vec(),
-                    name,
-                });
-            }
+            None => table.continuous.push(Continuous {
+                name,
+                cold_start: feature.cold_start,
+                values: Numbers::default(),
+            }),
         }
     }
-    Ok(encoded)
+    table
+}
+
+/// Adds rows to every column of a table.
+fn extend(table: &mut Table, rows: &RecordBatch) -> Result<()> {
+    for column in &mut table.categorical {
+        column.codes.extend(table::int32s(rows, &column.name)?);
+    }
+    for column in &mut table.continuous {
+        column.values.extend(table::float32s(rows, &column.name)?);
+    }
+    table.rows += rows.num_rows();
+    Ok(())
 }
 
 fn pretrained(layout: &Layout, name: &str, dim: usize) -> Result<Pretrained> {

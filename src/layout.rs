@@ -29,6 +29,11 @@
 //!     item_vectors.npy           the candidate tower's output for row i of features/items.parquet: f32 [items, dim]
 //!     checkpoint/*.safetensors   parameters of the towers and the ranker, with the optimiser's state
 //!     metrics.json               what `saker evaluate` measured
+//!     report.html                the same for people: one file that needs nothing beside it
+//!     run/config.json            what the latest training was made of: sizes, schedules, rows, device
+//!     run/epochs.jsonl           a line per epoch: loss, validation metrics, seconds, rows per second
+//!     run/<model>.safetensors    while a model trains: its state, from which a stopped run goes on; and
+//!     run/<model>-best.safetensors   its best epoch so far
 //!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
 //!   repository/                  `saker assemble`: Triton's model repository, of several releases (docs/releases.md)
 //!   valkey/  logs/  run/         `saker serve`: the store's files, logs, process ids and ports
@@ -124,6 +129,16 @@ impl Layout {
     /// `models/metrics.json`
     pub fn metrics(&self) -> PathBuf {
         self.root.join("models/metrics.json")
+    }
+
+    /// `models/report.html`: the metrics for people.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("models/report.html")
+    }
+
+    /// `models/run`: how the latest training went.
+    pub fn training_run(&self) -> PathBuf {
+        self.root.join("models/run")
     }
 
     /// `index/index.faiss`

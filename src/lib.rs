@@ -6,7 +6,8 @@
 //! | [`layout`] | where a pipeline's files lie |
 //! | [`stamp`], [`progress`], [`table`] | skipping what is done, saying what is being done, Parquet tables |
 //! | [`prepare`] | the source's tables, cleaned, split and encoded by fitted workflows |
-//! | [`features`] | what was prepared, as the models learn from it |
+//! | [`features`], [`files`], [`training_run`] | what was prepared, as the models learn from it; small files; how training went |
+//! | [`report`], [`groupings`] | an evaluation for people; what its requests are told apart by |
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
@@ -20,12 +21,16 @@ pub mod commands;
 pub mod degraded;
 pub mod explain;
 pub mod features;
+pub mod files;
+pub mod groupings;
 pub mod layout;
 pub mod materialize;
 pub mod prepare;
 pub mod progress;
 pub mod releases;
+pub mod report;
 pub mod runtime;
 pub mod server;
 pub mod stamp;
 pub mod table;
+pub mod training_run;

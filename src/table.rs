@@ -9,8 +9,8 @@ use arrow::array::{
     Array, ArrayRef, Float32Array, Int32Array, RecordBatch, RecordBatchReader, StringArray,
 };
 use arrow::compute::concat_batches;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
@@ -50,6 +50,40 @@ pub fn read(path: &Path) -> Result<RecordBatch> {
         .collect::<Result<Vec<_>, _>>()
         .with_context(damaged)?;
     concat_batches(&schema, &batches).with_context(damaged)
+}
+
+/// Reads some columns of a Parquet file, a part of the rows at a time.
+///
+/// # Errors
+/// It is missing or is no Parquet file; a column that it does not have is missing from the parts.
+pub fn stream(
+    path: &Path,
+    columns: &[&str],
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    const ROWS: usize = 1 << 16;
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let name = path.display().to_string();
+    let damaged = move || format!("{name} is no readable Parquet file");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(&damaged)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let reader = builder
+        .with_projection(mask)
+        .with_batch_size(ROWS)
+        .build()
+        .with_context(&damaged)?;
+    Ok(reader.map(move |batch| batch.with_context(&damaged)))
+}
+
+/// The names of a Parquet file's columns.
+///
+/// # Errors
+/// It is missing or is no Parquet file.
+pub fn columns(path: &Path) -> Result<Vec<String>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+        .with_context(|| format!("{} is no readable Parquet file", path.display()))?;
+    let fields = builder.schema().fields();
+    Ok(fields.iter().map(|field| field.name().clone()).collect())
 }
 
 /// Writes a Parquet file, first beside `path` and then renamed.

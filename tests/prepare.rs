@@ -190,14 +190,17 @@ fn features_are_read_back_as_a_data_set() {
     let user = &data.users.categorical[0];
     assert_eq!((user.cold_start, user.cardinality), (2, 6));
 
-    let label = |row: usize| data.interactions.label[row];
-    assert_eq!((label(0), label(1)), (0.0, 1.0), "stars 1 and 4 of user 3");
+    assert_eq!(
+        data.interactions.positive[..2],
+        [false, true],
+        "stars 1 and 4 of user 3"
+    );
     assert_eq!(
         data.interactions.split[..3],
         [Split::Train, Split::Validation, Split::Test]
     );
     assert_eq!(
-        data.context.continuous[0].values[1],
+        data.context.continuous[0].values.get(1),
         (std::f64::consts::TAU / 24.0).sin() as f32
     );
 

@@ -72,6 +72,10 @@ pub struct Training {
     /// Features hidden in a share of the training rows, so that the models learn what to do
     /// without them (cold start). Empty: the default of the contract, see [`Mask`].
     pub mask: Vec<Mask>,
+    /// Share of the rows of those two masks that stand in place of [`Training::mask`]. 0: nothing is hidden.
+    pub cold_start: f32,
+    /// Users whose held-out interactions are looked at after every epoch, evenly spread over all of them. 0: all.
+    pub validation_users: usize,
     /// How the towers learn.
     pub towers: Schedule,
     /// How the ranker learns.
@@ -85,6 +89,8 @@ impl Default for Training {
             recency: None,
             recency_floor: 0.05,
             mask: Vec::new(),
+            cold_start: 0.05,
+            validation_users: 5000,
             towers: Schedule::default(),
             ranker: RankerSchedule::default(),
         }
@@ -93,8 +99,9 @@ impl Default for Training {
 
 /// `[[training.mask]]`: features that are replaced together by out-of-vocabulary (code 2).
 ///
-/// Without any such table, 5 % of the rows lose every categorical user feature that cannot be known
-/// of a newcomer (all of them but binned ages), and, drawn apart, 5 % lose `device_type`.
+/// Without any such table, a share of the rows ([`Training::cold_start`]) loses every categorical user
+/// feature that a newcomer has no value of (whose default in the store is encoded as out-of-vocabulary: the contract's
+/// `user_id`, `gender` and `top_category`), and, drawn apart, as many lose `device_type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mask {
@@ -125,10 +132,15 @@ pub struct Schedule {
     pub embedding_learning_rate: f32,
     /// Decoupled weight decay of the embedding rows that a batch touches.
     pub weight_decay: f32,
+    /// Decoupled weight decay of the layers.
+    pub layer_weight_decay: f32,
     /// Steps over which the step size grows from zero.
     pub warmup_steps: usize,
     /// Epochs without a better validation metric after which training stops. 0: never.
     pub patience: usize,
+    /// Share of the numbers of the embeddings that are set to 0 while training, the others being scaled up for them
+    /// (Srivastava et al. 2014).
+    pub dropout: f32,
 }
 
 impl Default for Schedule {
@@ -139,6 +151,8 @@ impl Default for Schedule {
             learning_rate: 1e-3,
             embedding_learning_rate: 1e-2,
             weight_decay: 1e-2,
+            layer_weight_decay: 0.0,
+            dropout: 0.0,
             warmup_steps: 50,
             patience: 3,
         }
@@ -159,6 +173,8 @@ pub struct RankerSchedule {
     pub embedding_learning_rate: f32,
     /// Decoupled weight decay of the embedding rows that a batch touches.
     pub weight_decay: f32,
+    /// Decoupled weight decay of the layers.
+    pub layer_weight_decay: f32,
     /// Steps over which the step size grows from zero.
     pub warmup_steps: usize,
     /// Epochs without a better validation metric after which training stops. 0: never.
@@ -181,6 +197,7 @@ impl Default for RankerSchedule {
             learning_rate: 5e-4,
             embedding_learning_rate: 1e-3,
             weight_decay: 5e-2,
+            layer_weight_decay: 0.0,
             warmup_steps: 50,
             patience: 2,
             negatives: 5,
@@ -288,6 +305,12 @@ impl Training {
             self.recency_floor,
             RATE,
         )?;
+        check(
+            (0.0..=1.0).contains(&self.cold_start),
+            "training.cold_start",
+            self.cold_start,
+            SHARE,
+        )?;
         for mask in &self.mask {
             check(
                 (0.0..=1.0).contains(&mask.rate),
@@ -316,15 +339,29 @@ impl Training {
                 self.towers.embedding_learning_rate,
             ),
             ("training.towers.weight_decay", self.towers.weight_decay),
+            (
+                "training.towers.layer_weight_decay",
+                self.towers.layer_weight_decay,
+            ),
             ("training.ranker.learning_rate", ranker.learning_rate),
             (
                 "training.ranker.embedding_learning_rate",
                 ranker.embedding_learning_rate,
             ),
             ("training.ranker.weight_decay", ranker.weight_decay),
+            (
+                "training.ranker.layer_weight_decay",
+                ranker.layer_weight_decay,
+            ),
         ] {
             check(positive(rate), key, rate, RATE)?;
         }
+        check(
+            (0.0..1.0).contains(&self.towers.dropout),
+            "training.towers.dropout",
+            self.towers.dropout,
+            "accepted: 0 to less than 1",
+        )?;
         check(
             (0.0..=1.0).contains(&ranker.hard_negatives),
             "training.ranker.hard_negatives",

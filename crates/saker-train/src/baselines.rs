@@ -2,29 +2,57 @@
 
 use std::collections::HashMap;
 
+use crate::data::ByUser;
+
 /// Number of histories that hold each item: `[items]`.
-pub fn popularity(histories: &[Vec<u32>], items: usize) -> Vec<f32> {
+pub fn popularity<'h>(histories: impl IntoIterator<Item = &'h [u32]>, items: usize) -> Vec<f32> {
     let mut counts = vec![0.0; items];
-    for &item in histories.iter().flatten() {
+    for &item in histories.into_iter().flatten() {
         counts[item as usize] += 1.0;
     }
     counts
 }
 
 /// How many histories hold both items of a pair: row i lists (j, count), j ascending, without i itself.
-pub fn cooccurrence(histories: &[Vec<u32>], items: usize) -> Vec<Vec<(u32, u32)>> {
-    let mut pairs: Vec<HashMap<u32, u32>> = vec![HashMap::new(); items];
-    for history in histories {
-        let mut distinct = history.clone();
+pub fn cooccurrence<'h>(
+    histories: impl IntoIterator<Item = &'h [u32]>,
+    items: usize,
+) -> Vec<Vec<(u32, u32)>> {
+    /// The largest matrix of counts that is kept as such: 256 MiB.
+    const DENSE: usize = 1 << 26;
+    let mut distinct = Vec::new();
+    let mut pairs_of = |history: &[u32], count: &mut dyn FnMut(u32, u32)| {
+        distinct.clear();
+        distinct.extend_from_slice(history);
         distinct.sort_unstable();
         distinct.dedup();
         for &a in &distinct {
-            for &b in &distinct {
-                if a != b {
-                    *pairs[a as usize].entry(b).or_default() += 1;
-                }
+            for &b in distinct.iter().filter(|&&b| b != a) {
+                count(a, b);
             }
         }
+    };
+    if items * items <= DENSE {
+        let mut counts = vec![0u32; items * items];
+        for history in histories {
+            pairs_of(history, &mut |a, b| {
+                counts[a as usize * items + b as usize] += 1;
+            });
+        }
+        let row = |counts: &[u32]| {
+            let numbered = counts.iter().enumerate();
+            numbered
+                .filter(|(_, count)| **count > 0)
+                .map(|(item, &count)| (item as u32, count))
+                .collect()
+        };
+        return counts.chunks(items.max(1)).map(row).collect();
+    }
+    let mut pairs: Vec<HashMap<u32, u32>> = vec![HashMap::new(); items];
+    for history in histories {
+        pairs_of(history, &mut |a, b| {
+            *pairs[a as usize].entry(b).or_default() += 1;
+        });
     }
     pairs
         .into_iter()
@@ -47,10 +75,13 @@ pub struct ItemNeighbours {
 
 impl ItemNeighbours {
     /// Cosine similarity of the items' columns of the user-item matrix: count(a, b) / sqrt(count(a) · count(b)).
-    pub fn fit(histories: &[Vec<u32>], items: usize) -> Self {
-        let counts = popularity(histories, items);
+    pub fn fit(histories: &ByUser, items: usize) -> Self {
+        let counts = popularity(histories.iter(), items);
         let mut speaks_for = vec![Vec::new(); items];
-        for (candidate, row) in cooccurrence(histories, items).into_iter().enumerate() {
+        for (candidate, row) in cooccurrence(histories.iter(), items)
+            .into_iter()
+            .enumerate()
+        {
             let mut similar: Vec<(u32, f32)> = row
                 .into_iter()
                 .map(|(item, both)| {
@@ -88,9 +119,11 @@ mod tests {
 
     #[test]
     fn neighbours_are_the_cosine_of_cooccurrence() {
-        let histories = vec![vec![0, 1], vec![0, 1], vec![0, 2], vec![3]];
-        assert_eq!(popularity(&histories, 5), [3.0, 2.0, 1.0, 1.0, 0.0]);
-        assert_eq!(cooccurrence(&histories, 5)[0], [(1, 2), (2, 1)]);
+        let histories: ByUser = [vec![0, 1], vec![0, 1], vec![0, 2], vec![3]]
+            .into_iter()
+            .collect();
+        assert_eq!(popularity(histories.iter(), 5), [3.0, 2.0, 1.0, 1.0, 0.0]);
+        assert_eq!(cooccurrence(histories.iter(), 5)[0], [(1, 2), (2, 1)]);
         let neighbours = ItemNeighbours::fit(&histories, 5);
         let scores = neighbours.scores([(0, 1.0)], 10);
         assert!((scores[1] - 2.0 / 6f32.sqrt()).abs() < 1e-6);

@@ -1,10 +1,11 @@
 //! Checkpoints: everything that training changes, in the safetensors format, with Adam's moments, so that a model can be
 //! measured or trained further.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 
 use crate::Error;
 use crate::layers::{Dense, Embedding};
@@ -13,6 +14,8 @@ use crate::ranker::Ranker;
 use crate::towers::{Tower, Towers};
 
 const FORMAT: &str = "1";
+const KIND: &str = "kind";
+const VERSION: &str = "format";
 
 /// A model whose parameters can be listed by name.
 pub trait Checkpoint {
@@ -20,47 +23,82 @@ pub trait Checkpoint {
     const KIND: &'static str;
 
     #[doc(hidden)]
-    fn visit(&mut self, visit: &mut Visit<'_>) -> Result<(), Error>;
+    fn parameters(&mut self) -> Named<'_>;
 
     /// Writes the parameters and Adam's moments to a file, by way of a temporary one beside it.
     ///
     /// # Errors
     /// [`Error::File`]
     fn save(&mut self, path: &Path) -> Result<(), Error> {
-        let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
-        self.visit(&mut Visit(&mut |name, parameter| {
-            let shape = vec![parameter.rows, parameter.columns];
-            for (part, values) in parts(parameter) {
-                let bytes = values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect();
-                tensors.insert(format!("{name}{part}"), (shape.clone(), bytes));
-            }
-            Ok(())
-        }))?;
-        let metadata = HashMap::from([
-            ("kind".to_owned(), Self::KIND.to_owned()),
-            ("format".to_owned(), FORMAT.to_owned()),
-        ]);
+        self.save_with(path, HashMap::new())
+    }
+
+    /// As [`Checkpoint::save`], with notes that [`Checkpoint::notes`] reads.
+    ///
+    /// # Errors
+    /// [`Error::File`]
+    fn save_with(&mut self, path: &Path, mut notes: HashMap<String, String>) -> Result<(), Error> {
+        let parameters = self.parameters().0;
         let bad = |error: safetensors::SafeTensorError| Error::Checkpoint {
             path: path.to_owned(),
             reason: error.to_string(),
         };
-        let views = tensors
+        let views = parameters
             .iter()
-            .map(|(name, (shape, bytes))| {
-                Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+            .flat_map(|(name, parameter)| {
+                let shape = [parameter.rows, parameter.columns];
+                parts(parameter).map(move |(part, values)| {
+                    let bytes = bytemuck::cast_slice(values);
+                    let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes)?;
+                    Ok((format!("{name}{part}"), view))
+                })
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(bad)?;
-        let bytes = serialize(views, Some(metadata)).map_err(bad)?;
+        notes.insert(KIND.to_owned(), Self::KIND.to_owned());
+        notes.insert(VERSION.to_owned(), FORMAT.to_owned());
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
         }
         let unfinished = path.with_extension("unfinished");
-        std::fs::write(&unfinished, bytes).map_err(Error::file(&unfinished))?;
+        serialize_to_file(views, Some(notes), &unfinished).map_err(bad)?;
         std::fs::rename(&unfinished, path).map_err(Error::file(path))
+    }
+
+    /// The notes in a file of [`Checkpoint::save_with`].
+    ///
+    /// # Errors
+    /// [`Error::File`], or [`Error::Checkpoint`] when it is of another model.
+    fn notes(path: &Path) -> Result<HashMap<String, String>, Error> {
+        let mut file = File::open(path).map_err(Error::file(path))?;
+        let fail = |reason: String| Error::Checkpoint {
+            path: path.to_owned(),
+            reason,
+        };
+        // Eight bytes of length, then the header: the tensors behind it may be large.
+        let mut length = [0; 8];
+        read_exact(&mut file, &mut length).map_err(Error::file(path))?;
+        let size = file.metadata().map_err(Error::file(path))?.len();
+        let length = u64::from_le_bytes(length);
+        if length > size {
+            return Err(fail(format!(
+                "its header would be {length} bytes long, the file has {size}"
+            )));
+        }
+        let mut header = vec![0; length as usize];
+        read_exact(&mut file, &mut header).map_err(Error::file(path))?;
+        let header: serde_json::Value =
+            serde_json::from_slice(&header).map_err(|error| fail(error.to_string()))?;
+        let notes: HashMap<String, String> =
+            serde_json::from_value(header["__metadata__"].clone()).unwrap_or_default();
+        let found = (notes.get(KIND), notes.get(VERSION));
+        if found != (Some(&Self::KIND.to_owned()), Some(&FORMAT.to_owned())) {
+            return Err(fail(format!(
+                "holds {found:?}, expected {:?}",
+                (Self::KIND, FORMAT)
+            )));
+        }
+        Ok(notes)
     }
 
     /// Reads what [`Checkpoint::save`] wrote into a model of the same sizes.
@@ -68,27 +106,14 @@ pub trait Checkpoint {
     /// # Errors
     /// [`Error::File`], or [`Error::Checkpoint`] when the file is of another model, of other sizes or of other features.
     fn load(&mut self, path: &Path) -> Result<(), Error> {
+        Self::notes(path)?;
         let bytes = std::fs::read(path).map_err(Error::file(path))?;
         let fail = |reason: String| Error::Checkpoint {
             path: path.to_owned(),
             reason,
         };
-        let (_, header) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
-        let found = header.metadata().as_ref().and_then(|metadata| {
-            Some((
-                metadata.get("kind")?.as_str(),
-                metadata.get("format")?.as_str(),
-            ))
-        });
-        if found != Some((Self::KIND, FORMAT)) {
-            return Err(fail(format!(
-                "holds {found:?}, expected {:?}",
-                (Self::KIND, FORMAT)
-            )));
-        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
-        self.visit(&mut Visit(&mut |name, parameter| {
+        for (name, parameter) in self.parameters().0 {
             let shape = [parameter.rows, parameter.columns];
             let read = |part: &str| {
                 let tensor = tensors
@@ -112,15 +137,19 @@ pub trait Checkpoint {
             parameter.values = read("")?;
             parameter.first_moment = read(FIRST)?;
             parameter.second_moment = read(SECOND)?;
-            Ok(())
-        }))
+        }
+        Ok(())
     }
+}
+
+fn read_exact(file: &mut File, buffer: &mut [u8]) -> std::io::Result<()> {
+    std::io::Read::read_exact(file, buffer)
 }
 
 const FIRST: &str = "#first_moment";
 const SECOND: &str = "#second_moment";
 
-fn parts(parameter: &Parameter) -> [(&'static str, &Vec<f32>); 3] {
+fn parts(parameter: &Parameter) -> [(&'static str, &[f32]); 3] {
     [
         ("", &parameter.values),
         (FIRST, &parameter.first_moment),
@@ -128,64 +157,64 @@ fn parts(parameter: &Parameter) -> [(&'static str, &Vec<f32>); 3] {
     ]
 }
 
-/// Called with every parameter's name.
-pub struct Visit<'a>(&'a mut dyn FnMut(&str, &mut Parameter) -> Result<(), Error>);
+/// Every parameter with its name.
+pub struct Named<'a>(Vec<(String, &'a mut Parameter)>);
 
-impl Visit<'_> {
-    fn dense(&mut self, name: &str, layer: &mut Dense) -> Result<(), Error> {
-        (self.0)(&format!("{name}.weight"), &mut layer.weight)?;
-        (self.0)(&format!("{name}.bias"), &mut layer.bias)
+impl<'a> Named<'a> {
+    fn dense(&mut self, name: &str, layer: &'a mut Dense) {
+        self.0.push((format!("{name}.weight"), &mut layer.weight));
+        self.0.push((format!("{name}.bias"), &mut layer.bias));
     }
 
-    fn stack(&mut self, name: &str, layers: &mut [Dense]) -> Result<(), Error> {
-        layers
-            .iter_mut()
-            .enumerate()
-            .try_for_each(|(place, layer)| self.dense(&format!("{name}.{place}"), layer))
-    }
-
-    fn embeddings(&mut self, prefix: &str, embeddings: &mut [Embedding]) -> Result<(), Error> {
-        embeddings
-            .iter_mut()
-            .try_for_each(|of| (self.0)(&format!("{prefix}embedding.{}", of.name), &mut of.table))
-    }
-
-    fn projections(
-        &mut self,
-        prefix: &str,
-        projections: &mut [(String, Dense)],
-    ) -> Result<(), Error> {
-        projections
-            .iter_mut()
-            .try_for_each(|(name, layer)| self.dense(&format!("{prefix}projection.{name}"), layer))
-    }
-
-    fn tower(&mut self, name: &str, tower: &mut Tower) -> Result<(), Error> {
-        self.embeddings(&format!("{name}."), &mut tower.embeddings)?;
-        if let Some(layer) = &mut tower.projection {
-            self.dense(&format!("{name}.continuous"), layer)?;
+    fn stack(&mut self, name: &str, layers: &'a mut [Dense]) {
+        for (place, layer) in layers.iter_mut().enumerate() {
+            self.dense(&format!("{name}.{place}"), layer);
         }
-        self.projections(&format!("{name}."), &mut tower.pretrained)?;
-        self.stack(&format!("{name}.layer"), &mut tower.layers)
+    }
+
+    fn embeddings(&mut self, prefix: &str, embeddings: &'a mut [Embedding]) {
+        for embedding in embeddings {
+            let name = format!("{prefix}embedding.{}", embedding.name);
+            self.0.push((name, &mut embedding.table));
+        }
+    }
+
+    fn projections(&mut self, prefix: &str, projections: &'a mut [(String, Dense)]) {
+        for (name, layer) in projections {
+            self.dense(&format!("{prefix}projection.{name}"), layer);
+        }
+    }
+
+    fn tower(&mut self, name: &str, tower: &'a mut Tower) {
+        self.embeddings(&format!("{name}."), &mut tower.embeddings);
+        if let Some(layer) = &mut tower.projection {
+            self.dense(&format!("{name}.continuous"), layer);
+        }
+        self.projections(&format!("{name}."), &mut tower.pretrained);
+        self.stack(&format!("{name}.layer"), &mut tower.layers);
     }
 }
 
 impl Checkpoint for Towers {
     const KIND: &'static str = "towers";
 
-    fn visit(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
-        visit.tower("query", &mut self.query)?;
-        visit.tower("candidate", &mut self.candidate)
+    fn parameters(&mut self) -> Named<'_> {
+        let mut named = Named(Vec::new());
+        named.tower("query", &mut self.query);
+        named.tower("candidate", &mut self.candidate);
+        named
     }
 }
 
 impl Checkpoint for Ranker {
     const KIND: &'static str = "ranker";
 
-    fn visit(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
-        visit.embeddings("", &mut self.embeddings)?;
-        visit.projections("", &mut self.pretrained)?;
-        visit.stack("bottom", &mut self.bottom)?;
-        visit.stack("top", &mut self.top)
+    fn parameters(&mut self) -> Named<'_> {
+        let mut named = Named(Vec::new());
+        named.embeddings("", &mut self.embeddings);
+        named.projections("", &mut self.pretrained);
+        named.stack("bottom", &mut self.bottom);
+        named.stack("top", &mut self.top);
+        named
     }
 }

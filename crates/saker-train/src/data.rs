@@ -1,6 +1,7 @@
 //! The encoded data set that both models learn from. It knows nothing of files: whoever prepares it, fills it.
 
 use crate::Error;
+pub use crate::column::{Codes, Numbers};
 
 /// The code of a value outside the vocabulary, in every categorical column.
 pub const OUT_OF_VOCABULARY: i32 = 2;
@@ -17,7 +18,7 @@ pub struct Categorical {
     /// The code that a user unknown to the store gets.
     pub cold_start: i32,
     /// `[rows]`
-    pub codes: Vec<i32>,
+    pub codes: Codes,
 }
 
 /// A continuous column: one number per row, already normalised.
@@ -25,8 +26,10 @@ pub struct Categorical {
 pub struct Continuous {
     /// Name of the feature and of its tensor.
     pub name: String,
+    /// The number that a user unknown to the store gets.
+    pub cold_start: f32,
     /// `[rows]`
-    pub values: Vec<f32>,
+    pub values: Numbers,
 }
 
 /// Columns of equal length.
@@ -61,11 +64,19 @@ impl Table {
             }
             let is_outside =
                 |code: i32| usize::try_from(code).map_or(true, |code| code >= column.cardinality);
-            if let Some(row) = column.codes.iter().position(|&code| is_outside(code)) {
+            if let Some(row) = column.codes.iter().position(is_outside) {
                 return Err(Error::Data(format!(
                     "column {} of {table} has code {} in row {row}; codes are 0 to {}",
                     column.name,
-                    column.codes[row],
+                    column.codes.get(row),
+                    column.cardinality - 1
+                )));
+            }
+            if is_outside(column.cold_start) {
+                return Err(Error::Data(format!(
+                    "column {} of {table} has code {} for a cold start; codes are 0 to {}",
+                    column.name,
+                    column.cold_start,
                     column.cardinality - 1
                 )));
             }
@@ -75,7 +86,8 @@ impl Table {
             if let Some(row) = column.values.iter().position(|value| !value.is_finite()) {
                 return Err(Error::Data(format!(
                     "column {} of {table} is {} in row {row}; only finite numbers can be learned from",
-                    column.name, column.values[row]
+                    column.name,
+                    column.values.get(row)
                 )));
             }
         }
@@ -117,9 +129,9 @@ pub struct Interactions {
     /// Row of the item in [`Dataset::items`].
     pub item: Vec<u32>,
     /// Unix seconds.
-    pub timestamp: Vec<i64>,
-    /// 1: positive. A row with 0 (shown, not taken) is not learned from: negatives are sampled.
-    pub label: Vec<f32>,
+    pub timestamp: Vec<i32>,
+    /// Whether the item was taken. One that was only shown is not learned from: negatives are sampled.
+    pub positive: Vec<bool>,
     /// Which part it is in.
     pub split: Vec<Split>,
 }
@@ -133,6 +145,9 @@ pub struct Dataset {
     pub items: Table,
     /// One row per interaction.
     pub context: Table,
+    /// One row per interaction: those user features that are known as they were at that moment. Each is named as a column
+    /// of `users`, which holds the latest value. May have no columns.
+    pub users_then: Table,
     /// Pretrained vectors of the items.
     pub pretrained: Vec<Pretrained>,
     /// The interactions.
@@ -153,10 +168,11 @@ impl Dataset {
         self.users.validate("the users")?;
         self.items.validate("the items")?;
         self.context.validate("the interactions")?;
+        self.validate_users_then()?;
         let Interactions {
             item,
             timestamp,
-            label,
+            positive,
             split,
             ..
         } = &self.interactions;
@@ -164,7 +180,7 @@ impl Dataset {
             ("context", self.context.rows),
             ("item", item.len()),
             ("timestamp", timestamp.len()),
-            ("label", label.len()),
+            ("positive", positive.len()),
             ("split", split.len()),
         ] {
             if length != rows {
@@ -212,46 +228,154 @@ impl Dataset {
         Ok(())
     }
 
-    /// Codes of the item id, one per item row.
-    pub(crate) fn item_codes(&self) -> &[i32] {
-        self.items
-            .category(&self.item_id)
-            .map_or(&[], |column| &column.codes)
+    fn validate_users_then(&self) -> Result<(), Error> {
+        let then = &self.users_then;
+        let rows = self.interactions.user.len();
+        then.validate("the users as they were")?;
+        if !(then.categorical.is_empty() && then.continuous.is_empty()) && then.rows != rows {
+            return Err(Error::Data(format!(
+                "the users as they were have {} rows, there are {rows} interactions",
+                then.rows
+            )));
+        }
+        for column in &then.categorical {
+            let now = self.users.category(&column.name);
+            if now.is_none_or(|now| now.cardinality != column.cardinality) {
+                return Err(Error::Data(format!(
+                    "the interactions have a user feature {} of {} codes, the users {}",
+                    column.name,
+                    column.cardinality,
+                    now.map_or("have none of that name".to_owned(), |now| format!(
+                        "have it with {}",
+                        now.cardinality
+                    ))
+                )));
+            }
+        }
+        for column in &then.continuous {
+            if !self
+                .users
+                .continuous
+                .iter()
+                .any(|now| now.name == column.name)
+            {
+                return Err(Error::Data(format!(
+                    "the interactions have a continuous user feature {}, the users have none of that name",
+                    column.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The item id of the items, which [`Dataset::validate`] has seen.
+    ///
+    /// # Panics
+    /// The items have no such column.
+    pub(crate) fn item_codes(&self) -> &Codes {
+        let column = self.items.category(&self.item_id);
+        &column.expect("the data set was validated").codes
     }
 
     /// Items with a code of their own: the catalogue that can be retrieved. `[items]`
     pub fn in_vocabulary(&self) -> Vec<bool> {
         self.item_codes()
             .iter()
-            .map(|&code| code > OUT_OF_VOCABULARY)
+            .map(|code| code > OUT_OF_VOCABULARY)
             .collect()
     }
 
+    /// Whether an interaction is a positive of the part.
+    pub fn is_positive(&self, row: u32, split: Split) -> bool {
+        let row = row as usize;
+        self.interactions.positive[row] && self.interactions.split[row] == split
+    }
+
     /// Rows of the positive interactions of one part, oldest first within each user.
-    pub fn positives(&self, split: Split) -> Vec<Vec<u32>> {
+    pub fn positives(&self, split: Split) -> ByUser {
         let interactions = &self.interactions;
-        let mut rows = vec![Vec::new(); self.users.rows];
-        for row in 0..interactions.user.len() {
-            if interactions.split[row] == split && interactions.label[row] > 0.0 {
-                rows[interactions.user[row] as usize].push(row as u32);
-            }
+        let mut starts = vec![0u32; self.users.rows + 1];
+        let all = 0..interactions.user.len() as u32;
+        for row in all.clone().filter(|&row| self.is_positive(row, split)) {
+            starts[interactions.user[row as usize] as usize + 1] += 1;
         }
-        for of_user in &mut rows {
-            of_user.sort_by_key(|&row| (interactions.timestamp[row as usize], row));
+        for user in 0..self.users.rows {
+            starts[user + 1] += starts[user];
+        }
+        let mut next = starts.clone();
+        let mut values = vec![0; starts[self.users.rows] as usize];
+        for row in all.filter(|&row| self.is_positive(row, split)) {
+            let next = &mut next[interactions.user[row as usize] as usize];
+            values[*next as usize] = row;
+            *next += 1;
+        }
+        let mut rows = ByUser { starts, values };
+        for user in 0..rows.users() {
+            // Prepared data is in this order already, which a sort finds out in one pass.
+            rows.of_mut(user)
+                .sort_by_key(|&row| (interactions.timestamp[row as usize], row));
         }
         rows
     }
 
     /// Item rows of the positive interactions of one part, oldest first, for each user.
-    pub fn history(&self, split: Split) -> Vec<Vec<u32>> {
-        let rows = self.positives(split);
-        rows.into_iter()
-            .map(|of_user| {
-                of_user
-                    .into_iter()
-                    .map(|row| self.interactions.item[row as usize])
-                    .collect()
-            })
-            .collect()
+    pub fn history(&self, split: Split) -> ByUser {
+        let mut rows = self.positives(split);
+        for row in &mut rows.values {
+            *row = self.interactions.item[*row as usize];
+        }
+        rows
+    }
+}
+
+/// A list of rows for each user, all in one vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByUser {
+    /// Where each user's list begins, and at the end the length of all. `[users + 1]`
+    starts: Vec<u32>,
+    values: Vec<u32>,
+}
+
+impl ByUser {
+    /// Number of users.
+    pub fn users(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The list of a user row; empty for a user that there is not.
+    pub fn of(&self, user: usize) -> &[u32] {
+        match self.starts.get(user..user + 2) {
+            Some(&[from, to]) => &self.values[from as usize..to as usize],
+            _ => &[],
+        }
+    }
+
+    fn of_mut(&mut self, user: usize) -> &mut [u32] {
+        let (from, to) = (self.starts[user] as usize, self.starts[user + 1] as usize);
+        &mut self.values[from..to]
+    }
+
+    /// The lists in the order of the users.
+    pub fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        (0..self.users()).map(|user| self.of(user))
+    }
+
+    /// The lists with their values in ascending order, so that [`slice::binary_search`] finds one.
+    pub(crate) fn sorted(mut self) -> Self {
+        for user in 0..self.users() {
+            self.of_mut(user).sort_unstable();
+        }
+        self
+    }
+}
+
+impl<L: AsRef<[u32]>> FromIterator<L> for ByUser {
+    fn from_iter<I: IntoIterator<Item = L>>(lists: I) -> Self {
+        let (mut starts, mut values) = (vec![0], Vec::new());
+        for list in lists {
+            values.extend_from_slice(list.as_ref());
+            starts.push(values.len() as u32);
+        }
+        Self { starts, values }
     }
 }

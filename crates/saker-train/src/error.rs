@@ -27,6 +27,9 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// There is no such device to compute on.
+    #[error("{0}")]
+    Device(String),
     /// Training diverged.
     #[error("the loss of the {model} is {loss} in epoch {epoch}; a smaller learning rate may help")]
     Diverged {

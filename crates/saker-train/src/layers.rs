@@ -2,8 +2,9 @@
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData, activation};
 use rand::rngs::StdRng;
+use rayon::prelude::*;
 
-use crate::data::{Categorical, Continuous, Pretrained};
+use crate::data::Pretrained;
 use crate::parameter::{Parameter, RowUpdates, Step, gather};
 
 /// y = x · weight + bias; weight `[inputs, outputs]`, bias `[1, outputs]`.
@@ -37,15 +38,8 @@ impl Dense {
         }
     }
 
-    pub(crate) fn update(&mut self, leaves: &DenseLeaves, gradients: &mut Gradients, step: Step) {
-        for (parameter, leaf) in [
-            (&mut self.weight, &leaves.weight),
-            (&mut self.bias, &leaves.bias),
-        ] {
-            if let Some(gradient) = leaf.grad_remove(gradients) {
-                parameter.update(&host(gradient), step);
-            }
-        }
+    pub(crate) fn parameters(&mut self) -> [&mut Parameter; 2] {
+        [&mut self.weight, &mut self.bias]
     }
 }
 
@@ -56,6 +50,11 @@ pub(crate) struct DenseLeaves {
 }
 
 impl DenseLeaves {
+    /// Gradients of weight and bias, where the loss depends on them.
+    pub(crate) fn gradients(&self, gradients: &mut Gradients) -> [Option<Vec<f32>>; 2] {
+        [&self.weight, &self.bias].map(|leaf| leaf.grad_remove(gradients).map(host))
+    }
+
     /// `[rows, inputs]` -> `[rows, outputs]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         input.matmul(self.weight.clone()) + self.bias.clone()
@@ -94,11 +93,46 @@ pub(crate) struct Embedding {
     pub table: Parameter,
 }
 
-/// Codes of one feature for the rows of a batch.
-pub(crate) type Codes = Vec<Vec<i32>>;
+/// Codes of each categorical feature for the rows of a batch: `[features][rows]`.
+pub(crate) type BatchCodes = Vec<Vec<i32>>;
+
+/// What the rows of one block of a batch say about the parameters.
+pub(crate) struct BlockGradients {
+    /// Sum of the block's part of the loss.
+    pub loss: f64,
+    /// `[features][rows]`
+    pub codes: BatchCodes,
+    /// Of what [`embed`] returned.
+    pub embedded: Option<Vec<f32>>,
+    /// Of the layers, weights and biases in turn, in the model's own order.
+    pub dense: Vec<Option<Vec<f32>>>,
+}
+
+/// Updates layers by the sum of their gradients over the blocks of a batch. Blocks are added in their order, so that the
+/// number of threads does not show in the result.
+pub(crate) fn update_dense(parameters: Vec<&mut Parameter>, blocks: &[BlockGradients], step: Step) {
+    parameters
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(place, parameter)| {
+            let mut of_blocks = blocks
+                .iter()
+                .filter_map(|block| block.dense[place].as_ref());
+            let Some(first) = of_blocks.next() else {
+                return;
+            };
+            let mut sum = first.clone();
+            for gradient in of_blocks {
+                sum.iter_mut()
+                    .zip(gradient)
+                    .for_each(|(sum, value)| *sum += value);
+            }
+            parameter.update(&sum, step);
+        });
+}
 
 /// The embeddings of a batch next to each other: `[rows, sum of widths]`.
-pub(crate) fn embed(embeddings: &[Embedding], codes: &Codes, rows: usize) -> Vec<f32> {
+pub(crate) fn embed(embeddings: &[Embedding], codes: &BatchCodes, rows: usize) -> Vec<f32> {
     let width = embedding_width(embeddings);
     let mut out = vec![0.0; rows * width];
     let mut offset = 0;
@@ -116,20 +150,35 @@ pub(crate) fn embed(embeddings: &[Embedding], codes: &Codes, rows: usize) -> Vec
     out
 }
 
-/// Updates the tables by the gradient of what [`embed`] returned.
+/// Updates the tables by the gradients of what [`embed`] returned; `updates` has an entry per table or none yet.
 pub(crate) fn update_embeddings(
     embeddings: &mut [Embedding],
-    codes: &Codes,
-    gradient: &[f32],
-    updates: &mut RowUpdates,
+    blocks: &[BlockGradients],
+    updates: &mut Vec<RowUpdates>,
     step: Step,
 ) {
     let width = embedding_width(embeddings);
-    let mut offset = 0;
-    for (embedding, codes) in embeddings.iter_mut().zip(codes) {
-        updates.apply(&mut embedding.table, codes, gradient, width, offset, step);
-        offset += embedding.table.columns;
-    }
+    updates.resize_with(embeddings.len(), RowUpdates::default);
+    let offsets: Vec<usize> = embeddings
+        .iter()
+        .scan(0, |next, embedding| {
+            *next += embedding.table.columns;
+            Some(*next - embedding.table.columns)
+        })
+        .collect();
+    embeddings
+        .par_iter_mut()
+        .zip(updates)
+        .enumerate()
+        .for_each(|(place, (embedding, updates))| {
+            for block in blocks {
+                if let Some(gradient) = &block.embedded {
+                    let codes = &block.codes[place];
+                    updates.add(&embedding.table, codes, gradient, width, offsets[place]);
+                }
+            }
+            updates.finish(&mut embedding.table, step);
+        });
 }
 
 pub(crate) fn embedding_width(embeddings: &[Embedding]) -> usize {
@@ -137,24 +186,6 @@ pub(crate) fn embedding_width(embeddings: &[Embedding]) -> usize {
         .iter()
         .map(|embedding| embedding.table.columns)
         .sum()
-}
-
-/// Codes of each categorical column of `table` at `rows`.
-pub(crate) fn codes_at<'a>(columns: impl Iterator<Item = &'a Categorical>, rows: &[u32]) -> Codes {
-    columns
-        .map(|column| rows.iter().map(|&row| column.codes[row as usize]).collect())
-        .collect()
-}
-
-/// The continuous columns of `table` at `rows`, next to each other: `[rows, columns]`.
-pub(crate) fn continuous_at(columns: &[Continuous], rows: &[u32]) -> Vec<f32> {
-    rows.iter()
-        .flat_map(|&row| {
-            columns
-                .iter()
-                .map(move |column| column.values[row as usize])
-        })
-        .collect()
 }
 
 /// Pretrained vectors of items with these codes: `[rows, dim]`.

@@ -6,10 +6,14 @@
 
 pub mod baselines;
 pub mod checkpoint;
+mod column;
 pub mod data;
+pub mod device;
+pub mod encoded;
 mod error;
 pub mod evaluate;
 mod layers;
+pub mod learning;
 pub mod metrics;
 pub mod onnx;
 mod parameter;

@@ -1,11 +1,9 @@
 //! Ranking and classification metrics, as pure functions.
 //!
-//! Relevance is binary: the items of a user's held-out interactions.
-
-use std::collections::HashSet;
+//! Relevance is binary: the items of a user's held-out interactions, given in ascending order.
 
 /// Share of the relevant items among the first `k` of the list. 0 when nothing is relevant.
-pub fn recall(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> f64 {
+pub fn recall(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     if relevant.is_empty() {
         return 0.0;
     }
@@ -14,7 +12,7 @@ pub fn recall(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> f64 {
 
 /// Normalised discounted cumulative gain (Järvelin & Kekäläinen 2002) of the first `k`, gain 1 for a relevant item,
 /// discount log2(place + 1), divided by that of the best possible list.
-pub fn ndcg(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> f64 {
+pub fn ndcg(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     let discount = |place: usize| 1.0 / ((place + 2) as f64).log2();
     let ideal: f64 = (0..relevant.len().min(k)).map(discount).sum();
     if ideal == 0.0 {
@@ -24,22 +22,22 @@ pub fn ndcg(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> f64 {
         .iter()
         .take(k)
         .enumerate()
-        .filter(|(_, item)| relevant.contains(item))
+        .filter(|(_, item)| relevant.binary_search(item).is_ok())
         .map(|(place, _)| discount(place))
         .sum();
     gained / ideal
 }
 
 /// 1 when any of the first `k` is relevant, else 0.
-pub fn hit(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> f64 {
+pub fn hit(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     f64::from(u8::from(hits(ranked, relevant, k) > 0))
 }
 
-fn hits(ranked: &[u32], relevant: &HashSet<u32>, k: usize) -> usize {
+fn hits(ranked: &[u32], relevant: &[u32], k: usize) -> usize {
     ranked
         .iter()
         .take(k)
-        .filter(|item| relevant.contains(item))
+        .filter(|item| relevant.binary_search(item).is_ok())
         .count()
 }
 
@@ -85,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_list_is_measured() {
-        let relevant: HashSet<u32> = [1, 2, 3, 4].into();
+        let relevant = [1, 2, 3, 4];
         let ranked = [9, 1, 8, 2];
         assert_eq!(recall(&ranked, &relevant, 2), 0.25);
         assert_eq!(recall(&ranked, &relevant, 10), 0.5);
@@ -94,9 +92,9 @@ mod tests {
         let gained = 1.0 / 3f64.log2() + 1.0 / 5f64.log2();
         let ideal = 1.0 + 1.0 / 3f64.log2() + 0.5 + 1.0 / 5f64.log2();
         assert!((ndcg(&ranked, &relevant, 10) - gained / ideal).abs() < 1e-12);
-        assert_eq!(ndcg(&[2, 1], &[1, 2].into(), 10), 1.0);
-        assert_eq!(ndcg(&ranked, &HashSet::new(), 10), 0.0);
-        assert_eq!(recall(&ranked, &HashSet::new(), 10), 0.0);
+        assert_eq!(ndcg(&[2, 1], &[1, 2], 10), 1.0);
+        assert_eq!(ndcg(&ranked, &[], 10), 0.0);
+        assert_eq!(recall(&ranked, &[], 10), 0.0);
     }
 
     #[test]

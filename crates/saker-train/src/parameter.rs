@@ -112,7 +112,7 @@ fn adam(values: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f
     }
 }
 
-/// Sums the gradients of a batch per row of a table, then updates these rows.
+/// Sums the gradients of a batch per row of one table, then updates these rows.
 #[derive(Debug, Default)]
 pub(crate) struct RowUpdates {
     /// Place of a table's row in `rows`, plus one; 0 where the batch does not touch it. Cleared after each use, so that
@@ -124,14 +124,13 @@ pub(crate) struct RowUpdates {
 
 impl RowUpdates {
     /// `codes`: `[batch]`; `gradient`: `[batch, width]`, of which `offset..offset + table.columns` belong to the table.
-    pub(crate) fn apply(
+    pub(crate) fn add(
         &mut self,
-        table: &mut Parameter,
+        table: &Parameter,
         codes: &[i32],
         gradient: &[f32],
         width: usize,
         offset: usize,
-        step: Step,
     ) {
         let columns = table.columns;
         if self.place.len() < table.rows {
@@ -149,7 +148,11 @@ impl RowUpdates {
                 .zip(&row[offset..])
                 .for_each(|(sum, value)| *sum += value);
         }
-        for (&row, sum) in self.rows.iter().zip(self.sums.chunks_exact(columns)) {
+    }
+
+    /// Updates the rows of what was added, and forgets it.
+    pub(crate) fn finish(&mut self, table: &mut Parameter, step: Step) {
+        for (&row, sum) in self.rows.iter().zip(self.sums.chunks_exact(table.columns)) {
             table.update_row(row, sum, step);
             self.place[row] = 0;
         }
@@ -186,14 +189,9 @@ mod tests {
         let mut table = Parameter::zeros(1000, 2);
         let mut updates = RowUpdates::default();
         // Width 3, the table's part begins at 1.
-        updates.apply(
-            &mut table,
-            &[7, 9, 7],
-            &[0.0, 1.0, 2.0, 0.0, 3.0, 0.0, 0.0, 1.0, -2.0],
-            3,
-            1,
-            step,
-        );
+        updates.add(&table, &[7, 9], &[0.0, 1.0, 2.0, 0.0, 3.0, 0.0], 3, 1);
+        updates.add(&table, &[7], &[0.0, 1.0, -2.0], 3, 1);
+        updates.finish(&mut table, step);
         let changed: Vec<usize> = (0..1000)
             .filter(|r| table.values[r * 2..r * 2 + 2] != [0.0, 0.0])
             .collect();
@@ -201,7 +199,8 @@ mod tests {
         // Adam's first step is the rate against the sign of the sum; 2 - 2 = 0 leaves the value.
         assert!((table.values[14] + 0.1).abs() < 1e-6 && table.values[15] == 0.0);
         assert!((table.first_moment[14] - 0.2).abs() < 1e-6);
-        updates.apply(&mut table, &[9], &[0.0, 1.0, 1.0], 3, 1, step);
+        updates.add(&table, &[9], &[0.0, 1.0, 1.0], 3, 1);
+        updates.finish(&mut table, step);
         assert!((table.first_moment[18] - 0.9 * 0.3 - 0.1).abs() < 1e-6);
     }
 }

@@ -90,7 +90,7 @@ pub fn cooccurrence_vectors(
     dim: usize,
     seed: u64,
 ) -> Vec<f32> {
-    let counts = crate::baselines::cooccurrence(histories, items);
+    let counts = crate::baselines::cooccurrence(histories.iter().map(Vec::as_slice), items);
     let totals: Vec<f64> = counts
         .iter()
         .map(|row| row.iter().map(|&(_, count)| f64::from(count)).sum())

@@ -1,66 +1,116 @@
 //! Which rows are learned from, in which order, how much each counts, and what is hidden in them.
 
-use std::collections::HashSet;
-
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use saker_pipeline::training::Training;
+use saker_pipeline::training::{RankerSchedule, Schedule, Training};
 
 use crate::Error;
-use crate::data::{Categorical, Dataset, OUT_OF_VOCABULARY, Split};
-use crate::layers::Codes;
+use crate::data::{ByUser, Categorical, Dataset, OUT_OF_VOCABULARY, Split};
+use crate::layers::BatchCodes;
+use crate::parameter::Step;
 
-/// Share of the step size in this step: grows from 0 over `warmup` steps.
-pub(crate) fn learning_rate(warmup: usize, number: i32) -> f32 {
-    if warmup == 0 {
-        1.0
-    } else {
-        (number as f32 / warmup as f32).min(1.0)
+/// What the optimizer does in step `number` (from 1) of a schedule: for the layers, and for the embeddings.
+pub(crate) fn steps(rates: &Rates, number: i32) -> (Step, Step) {
+    let warm = match rates.warmup_steps {
+        0 => 1.0,
+        warmup => (number as f32 / warmup as f32).min(1.0),
+    };
+    let step = |rate: f32, decay| Step {
+        number,
+        rate: warm * rate,
+        decay,
+    };
+    (
+        step(rates.dense, rates.layer_weight_decay),
+        step(rates.embedding, rates.weight_decay),
+    )
+}
+
+/// What the schedules of both models have in common.
+pub(crate) struct Rates {
+    pub epochs: usize,
+    pub batch_size: usize,
+    pub patience: usize,
+    dense: f32,
+    embedding: f32,
+    weight_decay: f32,
+    layer_weight_decay: f32,
+    warmup_steps: usize,
+}
+
+impl From<&Schedule> for Rates {
+    fn from(schedule: &Schedule) -> Self {
+        Self {
+            epochs: schedule.epochs,
+            batch_size: schedule.batch_size,
+            patience: schedule.patience,
+            dense: schedule.learning_rate,
+            embedding: schedule.embedding_learning_rate,
+            weight_decay: schedule.weight_decay,
+            layer_weight_decay: schedule.layer_weight_decay,
+            warmup_steps: schedule.warmup_steps,
+        }
+    }
+}
+
+impl From<&RankerSchedule> for Rates {
+    fn from(schedule: &RankerSchedule) -> Self {
+        Self {
+            epochs: schedule.epochs,
+            batch_size: schedule.batch_size,
+            patience: schedule.patience,
+            dense: schedule.learning_rate,
+            embedding: schedule.embedding_learning_rate,
+            weight_decay: schedule.weight_decay,
+            layer_weight_decay: schedule.layer_weight_decay,
+            warmup_steps: schedule.warmup_steps,
+        }
     }
 }
 
 /// The positive training interactions and their weights.
 pub(crate) struct Positives {
     rows: Vec<u32>,
-    /// By interaction row; 0 for the others.
-    weights: Vec<f32>,
+    /// By interaction row; `None`: all count 1.
+    weights: Option<Vec<f32>>,
 }
 
 impl Positives {
     pub(crate) fn new(data: &Dataset, training: &Training) -> Result<Self, Error> {
-        let mut rows = Vec::new();
-        let mut weights = vec![0.0; data.interactions.user.len()];
-        for of_user in data.positives(Split::Train) {
-            for (place, &row) in of_user.iter().enumerate() {
-                let age = 1.0 - (place + 1) as f32 / of_user.len() as f32;
-                weights[row as usize] = training.recency.map_or(1.0, |recency| {
-                    (-age / recency).exp() + training.recency_floor
-                });
-            }
-            rows.extend(of_user);
-        }
+        let rows: Vec<u32> = (0..data.interactions.user.len() as u32)
+            .filter(|&row| data.is_positive(row, Split::Train))
+            .collect();
         if rows.len() < 2 {
             return Err(Error::Data(format!(
                 "there are {} positive training interactions; training needs at least 2",
                 rows.len()
             )));
         }
+        let weights = training.recency.map(|recency| {
+            let mut weights = vec![0.0; data.interactions.user.len()];
+            for of_user in data.positives(Split::Train).iter() {
+                for (place, &row) in of_user.iter().enumerate() {
+                    let age = 1.0 - (place + 1) as f32 / of_user.len() as f32;
+                    weights[row as usize] = (-age / recency).exp() + training.recency_floor;
+                }
+            }
+            weights
+        });
         Ok(Self { rows, weights })
     }
 
     pub(crate) fn weight(&self, row: u32) -> f32 {
-        self.weights[row as usize]
+        self.weights
+            .as_ref()
+            .map_or(1.0, |weights| weights[row as usize])
     }
 
-    /// All rows once, shuffled, in batches of `size`; a last batch of one row is left out, as it has no negatives.
-    pub(crate) fn batches(&self, size: usize, rng: &mut StdRng) -> Vec<Vec<u32>> {
-        let mut rows = self.rows.clone();
-        rows.shuffle(rng);
-        rows.chunks(size)
-            .filter(|batch| batch.len() > 1)
-            .map(<[u32]>::to_vec)
-            .collect()
+    /// All rows once, shuffled, in `order`.
+    pub(crate) fn shuffled(&self, order: &mut Vec<u32>, rng: &mut StdRng) {
+        order.clear();
+        order.extend_from_slice(&self.rows);
+        order.shuffle(rng);
     }
 
     /// Logarithm of the probability that a row drawn from these is of the item: `[items]`.
@@ -77,10 +127,19 @@ impl Positives {
 }
 
 /// Features that are hidden in a share of the training rows.
-pub(crate) struct Masks {
-    /// Rate, columns of the users, columns of the context.
-    masks: Vec<(f32, Vec<usize>, Vec<usize>)>,
+pub(crate) struct Masks(Vec<Mask>);
+
+/// Features that are hidden together.
+struct Mask {
+    rate: f32,
+    /// Places among the categorical features of the users.
+    users: Vec<usize>,
+    /// Places among those of the context.
+    context: Vec<usize>,
 }
+
+/// Which masks hide their features in a row: one bit each.
+pub(crate) type Hidden = u32;
 
 impl Masks {
     pub(crate) fn new(data: &Dataset, training: &Training) -> Result<Self, Error> {
@@ -89,15 +148,28 @@ impl Masks {
         };
         let (users, context) = (&data.users.categorical, &data.context.categorical);
         if training.mask.is_empty() {
-            const RATE: f32 = 0.05;
+            let rate = training.cold_start;
             let unknown = (0..users.len())
                 .filter(|&column| users[column].cold_start == OUT_OF_VOCABULARY)
                 .collect();
-            let mut masks = vec![(RATE, unknown, Vec::new())];
-            masks.extend(
-                find(context, "device_type").map(|column| (RATE, Vec::new(), vec![column])),
-            );
-            return Ok(Self { masks });
+            let mut masks = vec![Mask {
+                rate,
+                users: unknown,
+                context: Vec::new(),
+            }];
+            masks.extend(find(context, "device_type").map(|column| Mask {
+                rate,
+                users: Vec::new(),
+                context: vec![column],
+            }));
+            return Ok(Self(masks));
+        }
+        if training.mask.len() > Hidden::BITS as usize {
+            return Err(Error::Definition(format!(
+                "there are {} tables training.mask; accepted are up to {}",
+                training.mask.len(),
+                Hidden::BITS
+            )));
         }
         let masks = training
             .mask
@@ -119,67 +191,67 @@ impl Masks {
                         }
                     }
                 }
-                Ok((mask.rate, of_user, of_context))
+                Ok(Mask {
+                    rate: mask.rate,
+                    users: of_user,
+                    context: of_context,
+                })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { masks })
+        Ok(Self(masks))
+    }
+
+    /// Draws what is hidden in each of `rows` rows.
+    pub(crate) fn draw(&self, rows: usize, rng: &mut StdRng) -> Vec<Hidden> {
+        let bits = |_| {
+            let mut hidden = 0;
+            for (bit, mask) in self.0.iter().enumerate() {
+                hidden |= Hidden::from(rng.random::<f32>() < mask.rate) << bit;
+            }
+            hidden
+        };
+        (0..rows).map(bits).collect()
     }
 
     /// Hides user features in the codes of a batch.
-    pub(crate) fn hide_user(&self, users: &mut Codes, rng: &mut StdRng) {
-        let rows = users.first().map_or(0, Vec::len);
-        for (rate, columns, _) in self.masks.iter().filter(|mask| !mask.1.is_empty()) {
-            for row in (0..rows)
-                .filter(|_| rng.random::<f32>() < *rate)
-                .collect::<Vec<_>>()
-            {
-                columns
-                    .iter()
-                    .for_each(|&column| users[column][row] = OUT_OF_VOCABULARY);
-            }
-        }
+    pub(crate) fn hide_users(&self, codes: &mut BatchCodes, hidden: &[Hidden]) {
+        self.hide(codes, hidden, |mask| &mask.users);
     }
 
-    /// Draws what is hidden in one row: columns of the users and of the context.
-    pub(crate) fn draw(&self, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
-        let (mut users, mut context) = (Vec::new(), Vec::new());
-        for (rate, of_user, of_context) in &self.masks {
-            if rng.random::<f32>() < *rate {
-                users.extend(of_user);
-                context.extend(of_context);
+    /// Hides context features in the codes of a batch.
+    pub(crate) fn hide_context(&self, codes: &mut BatchCodes, hidden: &[Hidden]) {
+        self.hide(codes, hidden, |mask| &mask.context);
+    }
+
+    fn hide(&self, codes: &mut BatchCodes, hidden: &[Hidden], features: fn(&Mask) -> &Vec<usize>) {
+        for (row, &hidden) in hidden
+            .iter()
+            .enumerate()
+            .filter(|(_, hidden)| **hidden != 0)
+        {
+            for (bit, mask) in self.0.iter().enumerate() {
+                if hidden >> bit & 1 == 1 {
+                    for &feature in features(mask) {
+                        codes[feature][row] = OUT_OF_VOCABULARY;
+                    }
+                }
             }
         }
-        (users, context)
     }
 }
 
 /// Where sampled negatives come from: the user's retrieved candidates, and the whole catalogue.
-pub(crate) struct Negatives {
+pub(crate) struct Negatives<'a> {
     catalogue: Vec<u32>,
-    /// For each user, what retrieval returns, training positives left out.
-    hard: Vec<Vec<u32>>,
-    met: Vec<HashSet<u32>>,
+    /// For each user, what retrieval returns.
+    hard: &'a ByUser,
+    /// For each user, the item rows that are no negatives, in ascending order.
+    met: ByUser,
     hard_share: f32,
 }
 
-impl Negatives {
-    pub(crate) fn new(data: &Dataset, candidates: &[Vec<u32>], hard_share: f32) -> Self {
-        let met: Vec<HashSet<u32>> = data
-            .history(Split::Train)
-            .into_iter()
-            .map(|history| history.into_iter().collect())
-            .collect();
-        let hard = candidates
-            .iter()
-            .zip(&met)
-            .map(|(candidates, met)| {
-                candidates
-                    .iter()
-                    .copied()
-                    .filter(|item| !met.contains(item))
-                    .collect()
-            })
-            .collect();
+impl<'a> Negatives<'a> {
+    pub(crate) fn new(data: &Dataset, hard: &'a ByUser, met: ByUser, hard_share: f32) -> Self {
         let known = data.in_vocabulary();
         let catalogue = (0..data.items.rows as u32)
             .filter(|&item| known[item as usize])
@@ -187,28 +259,122 @@ impl Negatives {
         Self {
             catalogue,
             hard,
-            met,
+            met: met.sorted(),
             hard_share,
         }
     }
 
-    /// An item that the user has not met in the training data.
+    /// An item that the user has not met.
     pub(crate) fn draw(&self, user: u32, rng: &mut StdRng) -> Option<u32> {
-        const TRIES: usize = 100;
-        let hard = self
-            .hard
-            .get(user as usize)
-            .filter(|items| !items.is_empty());
-        if let Some(items) = hard
-            && rng.random::<f32>() < self.hard_share
-        {
-            return Some(items[rng.random_range(0..items.len())]);
+        let hard = self.hard.of(user as usize);
+        if !hard.is_empty() && rng.random::<f32>() < self.hard_share {
+            // Whoever has met all candidates gets others.
+            if let Some(item) = self.unmet(hard, user, rng) {
+                return Some(item);
+            }
         }
-        if self.catalogue.is_empty() {
+        self.unmet(&self.catalogue, user, rng)
+    }
+
+    fn unmet(&self, items: &[u32], user: u32, rng: &mut StdRng) -> Option<u32> {
+        const TRIES: usize = 100;
+        if items.is_empty() {
             return None;
         }
+        let met = self.met.of(user as usize);
         (0..TRIES)
-            .map(|_| self.catalogue[rng.random_range(0..self.catalogue.len())])
-            .find(|item| !self.met[user as usize].contains(item))
+            .map(|_| items[rng.random_range(0..items.len())])
+            .find(|item| met.binary_search(item).is_err())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::data::{Codes, Table};
+
+    fn column(name: &str, cold_start: i32) -> Categorical {
+        Categorical {
+            name: name.into(),
+            cardinality: 10,
+            embedding_dim: None,
+            cold_start,
+            codes: Codes::with_cardinality(10),
+        }
+    }
+
+    /// The contract's features: a newcomer has an age (the mean), but no id, gender or top category.
+    fn data() -> Dataset {
+        Dataset {
+            users: Table {
+                categorical: vec![
+                    column("user_id", 2),
+                    column("age_binned", 5),
+                    column("gender", 2),
+                    column("top_category", 2),
+                ],
+                ..Table::default()
+            },
+            context: Table {
+                categorical: vec![column("weekday", 2), column("device_type", 2)],
+                ..Table::default()
+            },
+            ..Dataset::default()
+        }
+    }
+
+    #[test]
+    fn a_cold_start_hides_user_features_together_and_the_device_apart() {
+        const ROWS: usize = 40_000;
+        let masks = Masks::new(&data(), &Training::default()).unwrap();
+        let hidden = masks.draw(ROWS, &mut StdRng::seed_from_u64(1));
+        let mut users = vec![vec![7; ROWS]; 4];
+        let mut context = vec![vec![7; ROWS]; 2];
+        masks.hide_users(&mut users, &hidden);
+        masks.hide_context(&mut context, &hidden);
+        assert!(users[1].iter().chain(&context[0]).all(|&code| code == 7));
+        assert!(users[0] == users[2] && users[0] == users[3]);
+        let count = |is: &dyn Fn(usize) -> bool| (0..ROWS).filter(|&row| is(row)).count();
+        let (of_user, of_device) = (
+            |row: usize| users[0][row] == OUT_OF_VOCABULARY,
+            |row: usize| context[1][row] == OUT_OF_VOCABULARY,
+        );
+        // Three standard deviations of a binomial distribution.
+        let near = |found: usize, share: f64| {
+            let expected = ROWS as f64 * share;
+            (found as f64 - expected).abs() < 3.0 * (expected * (1.0 - share)).sqrt()
+        };
+        assert!(near(count(&of_user), 0.05) && near(count(&of_device), 0.05));
+        assert!(near(count(&|row| of_user(row) && of_device(row)), 0.0025));
+
+        let off = Training {
+            cold_start: 0.0,
+            ..Training::default()
+        };
+        let masks = Masks::new(&data(), &off).unwrap();
+        let hidden = masks.draw(1000, &mut StdRng::seed_from_u64(1));
+        assert!(hidden.iter().all(|&hidden| hidden == 0));
+    }
+
+    #[test]
+    fn steps_grow_over_the_warm_up() {
+        let schedule = Schedule {
+            learning_rate: 0.5,
+            embedding_learning_rate: 2.0,
+            weight_decay: 0.25,
+            layer_weight_decay: 0.125,
+            warmup_steps: 10,
+            ..Schedule::default()
+        };
+        let rates = |number| {
+            let (dense, embedding) = steps(&Rates::from(&schedule), number);
+            assert_eq!((dense.decay, embedding.decay), (0.125, 0.25));
+            (dense.rate, embedding.rate)
+        };
+        assert_eq!(rates(1), (0.05, 0.2));
+        assert_eq!(rates(10), (0.5, 2.0));
+        assert_eq!(rates(1000), (0.5, 2.0));
     }
 }

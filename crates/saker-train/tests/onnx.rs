@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use common::{ITEMS, USERS, dataset, sizes, training};
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
-use saker_train::data::{Dataset, Table};
+use saker_train::data::{ByUser, Dataset, Table};
 use saker_train::onnx;
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
@@ -35,14 +35,14 @@ type Inputs = Vec<(String, SessionInputValue<'static>)>;
 fn table(table: &Table, rows: &[usize]) -> Inputs {
     let count = rows.len();
     let codes = table.categorical.iter().map(|column| {
-        let values: Vec<i32> = rows.iter().map(|&row| column.codes[row]).collect();
+        let values: Vec<i32> = rows.iter().map(|&row| column.codes.get(row)).collect();
         (
             column.name.clone(),
             Tensor::from_array(([count], values)).unwrap().into(),
         )
     });
     let numbers = table.continuous.iter().map(|column| {
-        let values: Vec<f32> = rows.iter().map(|&row| column.values[row]).collect();
+        let values: Vec<f32> = rows.iter().map(|&row| column.values.get(row)).collect();
         (
             column.name.clone(),
             Tensor::from_array(([count], values)).unwrap().into(),
@@ -56,7 +56,7 @@ fn pretrained(data: &Dataset, items: &[usize]) -> Inputs {
         let values: Vec<f32> = items
             .iter()
             .flat_map(|&item| {
-                let code = data.items.categorical[0].codes[item] as usize;
+                let code = data.items.categorical[0].codes.get(item) as usize;
                 table.values[code * table.dim..][..table.dim].to_vec()
             })
             .collect();
@@ -100,7 +100,12 @@ fn onnx_runtime_answers_what_was_trained() {
         tower_sizes.normalize = normalize;
         let mut towers = Towers::new(&tower_sizes, &data, 1);
         towers
-            .train(&data, &tower_sizes, &training, &mut ())
+            .train(
+                &data,
+                &tower_sizes,
+                &training,
+                &mut saker_train::learning::Session::new(&mut ()),
+            )
             .unwrap();
 
         let users: Vec<usize> = (0..USERS).collect();
@@ -131,9 +136,14 @@ fn onnx_runtime_answers_what_was_trained() {
     }
 
     let mut ranker = Ranker::new(&ranker_sizes, &data, 1);
-    let candidates = vec![Vec::new(); USERS];
+    let candidates: ByUser = vec![Vec::new(); USERS].into_iter().collect();
     ranker
-        .train(&data, &training, &candidates, &mut ())
+        .train(
+            &data,
+            &training,
+            &candidates,
+            &mut saker_train::learning::Session::new(&mut ()),
+        )
         .unwrap();
     let mut session = open(&onnx::ranker(&ranker));
     for rows in [300, 1, 0] {

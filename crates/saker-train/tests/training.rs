@@ -2,12 +2,17 @@
 
 mod common;
 
-use common::{USERS, dataset, sizes, training};
+use std::time::Duration;
+
+use common::{ITEMS, USERS, dataset, sizes, training};
 use saker_train::Error;
 use saker_train::checkpoint::Checkpoint;
-use saker_train::data::{Dataset, Split};
-use saker_train::evaluate::evaluate;
-use saker_train::progress::{Progress, Stage};
+use saker_train::data::{ByUser, Categorical, Dataset, Split, Table};
+use saker_train::encoded::{LATEST, UNKNOWN};
+use saker_train::evaluate::{Grouping, Options, Oracle, evaluate};
+use saker_train::learning::{Checkpoints, Session};
+use saker_train::onnx;
+use saker_train::progress::{Epoch, Progress, Stage};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
@@ -16,12 +21,17 @@ fn train(data: &Dataset) -> (Towers, Ranker) {
     let training = training();
     let mut towers = Towers::new(&towers_sizes, data, training.seed);
     let history = towers
-        .train(data, &towers_sizes, &training, &mut ())
+        .train(data, &towers_sizes, &training, &mut Session::new(&mut ()))
         .unwrap();
     assert!(history[history.len() - 1].loss < history[0].loss);
     let mut ranker = Ranker::new(&ranker_sizes, data, training.seed);
     let history = ranker
-        .train(data, &training, &towers.retrieve(data, 30), &mut ())
+        .train(
+            data,
+            &training,
+            &towers.retrieve(data, 30),
+            &mut Session::new(&mut ()),
+        )
         .unwrap();
     assert!(history[history.len() - 1].loss < history[0].loss);
     (towers, ranker)
@@ -56,7 +66,20 @@ fn both_models_find_the_right_kind_of_item() {
         "out of vocabulary"
     );
 
-    let evaluation = evaluate(&data, &towers, &ranker, 30, Split::Test);
+    let training = training();
+    let mut options = Options {
+        split: Split::Test,
+        topk: 30,
+        users: 0,
+        training: &training,
+        groupings: vec![Grouping {
+            name: "kind".into(),
+            value: Box::new(|row| Some((data.interactions.user[row as usize] % 2).to_string())),
+        }],
+        oracle: None,
+        progress: &mut |_, _| {},
+    };
+    let evaluation = evaluate(&data, &towers, &ranker, &mut options);
     let ndcg = |method: &str| {
         evaluation
             .methods
@@ -68,18 +91,217 @@ fn both_models_find_the_right_kind_of_item() {
     };
     assert!(ndcg("retrieval") > 1.2 * ndcg("popularity"));
     assert!(ndcg("ranked list") > 1.2 * ndcg("popularity"));
+
+    // The same once more, of a part of the users.
+    // Some users met nothing new in the test part.
+    let held = evaluation.users;
+    assert!(held > USERS / 2 && held == evaluation.users_held);
+    options.users = 30;
+    let sample = evaluate(&data, &towers, &ranker, &mut options);
+    assert_eq!((sample.users, sample.users_held), (30, held));
+    let groups = &evaluation.groups["kind"];
+    assert_eq!(groups.len(), 2);
+    assert_eq!(groups.iter().map(|group| group.users).sum::<usize>(), held);
+    let names: Vec<&str> = evaluation
+        .populations
+        .iter()
+        .map(|population| population.name.as_str())
+        .collect();
+    assert!(
+        names.starts_with(&["warm users", "unknown users"]),
+        "{names:?}"
+    );
+    let classification = evaluation.classification.unwrap();
+    // Half of the negatives are items of the user's own kind, which nothing tells from the positives.
+    assert!(classification.auc > 0.52 && classification.auc < 0.7);
+    assert!((classification.base_rate - 1.0 / 6.0).abs() < 1e-3);
+    let rows: usize = classification.bins.iter().map(|bin| bin.rows).sum();
+    assert_eq!(rows, classification.rows);
+    let curve = &evaluation.methods[0].recall_at;
+    assert!(curve.is_sorted_by(|a, b| a.1 <= b.1));
+    assert_eq!(curve[8], (300, evaluation.methods[0].list.recall_300));
+}
+
+#[test]
+fn an_oracle_is_measured_beside_the_models() {
+    /// Likes what was held out.
+    struct Knows(Vec<Vec<f32>>);
+    impl Oracle for Knows {
+        fn scores(&self, user: u32, _: u32) -> Vec<f32> {
+            match user {
+                UNKNOWN => vec![0.0; ITEMS],
+                user => self.0[user as usize].clone(),
+            }
+        }
+    }
+    let data = dataset();
+    let (tower_sizes, ranker_sizes) = sizes();
+    let held = data.history(Split::Test);
+    let likes = held.iter().map(|items| {
+        let mut likes = vec![0.0; ITEMS];
+        items.iter().for_each(|&item| likes[item as usize] = 1.0);
+        likes
+    });
+    let oracle = Knows(likes.collect());
+    let training = training();
+    let evaluation = evaluate(
+        &data,
+        &Towers::new(&tower_sizes, &data, 1),
+        &Ranker::new(&ranker_sizes, &data, 1),
+        &mut Options {
+            split: Split::Test,
+            topk: 30,
+            users: 0,
+            training: &training,
+            groupings: Vec::new(),
+            oracle: Some(&oracle),
+            progress: &mut |_, _| {},
+        },
+    );
+    let best = evaluation.methods.last().unwrap();
+    assert_eq!(best.method, "best possible");
+    assert!((best.list.ndcg_10 - 1.0).abs() < 1e-12 && (best.list.recall_10 - 1.0).abs() < 1e-12);
+    assert!(evaluation.methods[0].list.ndcg_10 < 0.9);
+}
+
+/// Ends the process at a batch of a stage, as a kill would.
+struct Kill {
+    stage: Stage,
+    after: usize,
+}
+
+impl Progress for Kill {
+    fn batch(&mut self, stage: Stage, epoch: usize, done: usize, of: usize) -> bool {
+        // The unwinding leaves files as they are and nothing in memory.
+        if stage == self.stage && (epoch - 1) * of + done == self.after {
+            std::panic::resume_unwind(Box::new("killed"));
+        }
+        true
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_model() {
+    let data = dataset();
+    let (tower_sizes, ranker_sizes) = sizes();
+    let training = training();
+    let candidates: ByUser = (0..USERS as u32)
+        .map(|user| [user % 50, (user + 7) % 50])
+        .collect();
+    let run = |folder: &std::path::Path, fingerprint: &str, progress: &mut dyn Progress| {
+        let mut session = Session {
+            progress,
+            checkpoints: Some(Checkpoints {
+                folder: folder.to_owned(),
+                every: Duration::ZERO,
+                fingerprint: fingerprint.to_owned(),
+            }),
+        };
+        let mut towers = Towers::new(&tower_sizes, &data, training.seed);
+        let of_towers = towers
+            .train(&data, &tower_sizes, &training, &mut session)
+            .unwrap();
+        let mut ranker = Ranker::new(&ranker_sizes, &data, training.seed);
+        let of_ranker = ranker
+            .train(&data, &training, &candidates, &mut session)
+            .unwrap();
+        let results = |history: Vec<Epoch>| {
+            let result = |epoch: Epoch| (epoch.loss, epoch.score, epoch.best);
+            history.into_iter().map(result).collect::<Vec<_>>()
+        };
+        (
+            onnx::tower(&towers.query, "query_tower"),
+            onnx::tower(&towers.candidate, "candidate_tower"),
+            onnx::ranker(&ranker),
+            results(of_towers),
+            results(of_ranker),
+        )
+    };
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let whole = run(folders[0].path(), "a", &mut ());
+    for (stage, after) in [
+        (Stage::Towers, 1),
+        (Stage::Towers, 40),
+        (Stage::Ranker, 13),
+        (Stage::Ranker, 30),
+    ] {
+        let mut kill = Kill { stage, after };
+        let run = std::panic::AssertUnwindSafe(|| run(folders[1].path(), "a", &mut kill));
+        assert!(
+            std::panic::catch_unwind(run).is_err(),
+            "{stage:?} ended before {after}"
+        );
+    }
+    assert_eq!(run(folders[1].path(), "a", &mut ()), whole);
+
+    // A run on other data begins anew: it can be killed at its first batch.
+    let mut first = Kill {
+        stage: Stage::Towers,
+        after: 1,
+    };
+    let run = std::panic::AssertUnwindSafe(|| run(folders[1].path(), "b", &mut first));
+    assert!(std::panic::catch_unwind(run).is_err());
+}
+
+#[test]
+fn what_was_true_at_the_moment_goes_before_what_is_true_now() {
+    let mut data = dataset();
+    let (tower_sizes, ranker_sizes) = sizes();
+    let towers = Towers::new(&tower_sizes, &data, 1);
+    let ranker = Ranker::new(&ranker_sizes, &data, 1);
+    // User 0 is of gender 3 today and was of gender 4 at his first interaction, like user 1.
+    let rows = data.interactions.user.len();
+    let mut genders: Vec<i32> = (0..rows).map(|_| 3).collect();
+    genders[0] = 4;
+    data.users_then = Table {
+        rows,
+        categorical: vec![Categorical {
+            codes: genders.into(),
+            ..data.users.categorical[1].clone()
+        }],
+        continuous: Vec::new(),
+    };
+    data.validate().unwrap();
+    let vectors = |at| towers.vectors_of(&data, &[at]);
+    assert_eq!(vectors((0, LATEST)), vectors((0, 1)));
+    assert_ne!(vectors((0, LATEST)), vectors((0, 0)));
+    let scores = ranker.scores(&data, &[(0, 0, 5), (0, 1, 5)]);
+    assert_ne!(scores[0], scores[1]);
+
+    data.users_then.categorical[0].name = "hobby".into();
+    let error = data.validate().unwrap_err().to_string();
+    assert!(error.contains("hobby"), "{error}");
+}
+
+#[test]
+fn an_unknown_user_has_the_features_of_a_cold_start() {
+    let mut data = dataset();
+    let (tower_sizes, _) = sizes();
+    let towers = Towers::new(&tower_sizes, &data, 1);
+    let unknown = towers.vectors_of(&data, &[(UNKNOWN, 0)]);
+    // A user whose features are these defaults gets the same vector.
+    for column in &mut data.users.categorical {
+        column.codes = vec![column.cold_start; USERS].into();
+    }
+    for column in &mut data.users.continuous {
+        column.values = vec![column.cold_start; USERS].into();
+    }
+    assert_eq!(unknown, towers.vectors_of(&data, &[(5, LATEST)]));
 }
 
 #[test]
 fn the_same_seed_gives_the_same_model() {
     let data = dataset();
-    let ((towers, ranker), (towers_again, ranker_again)) = (train(&data), train(&data));
-    assert_eq!(towers.item_vectors(&data), towers_again.item_vectors(&data));
-    let requests: Vec<_> = (0..50).map(|i| (i, i * 20, i)).collect();
-    assert_eq!(
-        ranker.scores(&data, &requests),
-        ranker_again.scores(&data, &requests)
-    );
+    let bytes = |(towers, ranker): (Towers, Ranker)| {
+        let query = onnx::tower(&towers.query, "query_tower");
+        let candidate = onnx::tower(&towers.candidate, "candidate_tower");
+        (query, candidate, onnx::ranker(&ranker))
+    };
+    let first = bytes(train(&data));
+    assert_eq!(first, bytes(train(&data)));
+    // Nor does the number of threads show.
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    assert_eq!(first, one.unwrap().install(|| bytes(train(&data))));
 }
 
 #[test]
@@ -133,7 +355,12 @@ fn progress_is_told_and_can_stop() {
     let (sizes, _) = sizes();
     let mut towers = Towers::new(&sizes, &data, 1);
     let error = towers
-        .train(&data, &sizes, &training(), &mut StopAfter(3))
+        .train(
+            &data,
+            &sizes,
+            &training(),
+            &mut Session::new(&mut StopAfter(3)),
+        )
         .unwrap_err();
     assert!(matches!(error, Error::Stopped));
 }
@@ -141,7 +368,9 @@ fn progress_is_told_and_can_stop() {
 #[test]
 fn what_does_not_fit_is_named() {
     let mut data = dataset();
-    data.items.categorical[1].codes[4] = 5;
+    let mut codes: Vec<i32> = data.items.categorical[1].codes.iter().collect();
+    codes[4] = 5;
+    data.items.categorical[1].codes = codes.into();
     assert_eq!(
         data.validate().unwrap_err().to_string(),
         "column category_l1 of the items has code 5 in row 4; codes are 0 to 4"
@@ -151,7 +380,7 @@ fn what_does_not_fit_is_named() {
     let mut training = training();
     training.mask[0].features = vec!["hobby".into()];
     let error = Towers::new(&sizes, &data, 1)
-        .train(&data, &sizes, &training, &mut ())
+        .train(&data, &sizes, &training, &mut Session::new(&mut ()))
         .unwrap_err()
         .to_string();
     assert!(
@@ -160,9 +389,9 @@ fn what_does_not_fit_is_named() {
     );
     training.mask.clear();
     let mut data = dataset();
-    data.interactions.label.fill(0.0);
+    data.interactions.positive.fill(false);
     let error = Towers::new(&sizes, &data, 1)
-        .train(&data, &sizes, &training, &mut ())
+        .train(&data, &sizes, &training, &mut Session::new(&mut ()))
         .unwrap_err()
         .to_string();
     assert!(

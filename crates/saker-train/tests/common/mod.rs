@@ -4,7 +4,9 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use saker_pipeline::training::{Mask, Ranker, RankerSchedule, Schedule, Towers, Training};
-use saker_train::data::{Categorical, Continuous, Dataset, Interactions, Pretrained, Split, Table};
+use saker_train::data::{
+    Categorical, Continuous, Dataset, Interactions, Numbers, Pretrained, Split, Table,
+};
 
 pub(crate) const USERS: usize = 120;
 pub(crate) const ITEMS: usize = 60;
@@ -15,8 +17,13 @@ fn categorical(name: &str, cardinality: usize, codes: Vec<i32>) -> Categorical {
         cardinality,
         embedding_dim: None,
         cold_start: 2,
-        codes,
+        codes: codes.into(),
     }
+}
+
+fn numbers(rows: usize, rng: &mut StdRng) -> Numbers {
+    let values: Vec<f32> = (0..rows).map(|_| rng.random_range(-1.0..1.0)).collect();
+    values.into()
 }
 
 /// Users and items of even row like each other, and so do those of odd row; the gender tells the kind.
@@ -38,7 +45,8 @@ pub(crate) fn dataset() -> Dataset {
         ],
         continuous: vec![Continuous {
             name: "age_norm".into(),
-            values: (0..USERS).map(|_| rng.random_range(-1.0..1.0)).collect(),
+            cold_start: 0.0,
+            values: numbers(USERS, &mut rng),
         }],
     };
     // The last item is out-of-vocabulary.
@@ -55,7 +63,8 @@ pub(crate) fn dataset() -> Dataset {
         ],
         continuous: vec![Continuous {
             name: "price_log_norm".into(),
-            values: (0..ITEMS).map(|_| rng.random_range(-1.0..1.0)).collect(),
+            cold_start: 0.0,
+            values: numbers(ITEMS, &mut rng),
         }],
     };
     let mut interactions = Interactions::default();
@@ -72,7 +81,7 @@ pub(crate) fn dataset() -> Dataset {
                 .item
                 .push(if item + 1 == ITEMS { 0 } else { item as u32 });
             interactions.timestamp.push(event * 3600);
-            interactions.label.push(1.0);
+            interactions.positive.push(true);
             interactions.split.push(match event {
                 18.. => Split::Test,
                 16.. => Split::Validation,
@@ -90,7 +99,8 @@ pub(crate) fn dataset() -> Dataset {
         )],
         continuous: vec![Continuous {
             name: "hour_sine".into(),
-            values: (0..rows).map(|_| rng.random_range(-1.0..1.0)).collect(),
+            cold_start: 0.0,
+            values: numbers(rows, &mut rng),
         }],
     };
     let pretrained = vec![Pretrained {
@@ -104,6 +114,7 @@ pub(crate) fn dataset() -> Dataset {
         users,
         items,
         context,
+        users_then: Table::default(),
         pretrained,
         interactions,
         user_id: "user_id".into(),

@@ -1,0 +1,307 @@
+//! Measuring on held-out interactions: retrieval, the ranked list, and baselines on the same split.
+//!
+//! Whatever the user has met before the held-out part is taken out of every list, for every method: training items
+//! when validating, training and validation items when testing. Such items do not count as held out either, and users
+//! without any held-out items do not count.
+
+mod classification;
+mod methods;
+mod report;
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Dataset, Split};
+use crate::encoded::{UNKNOWN, UserAt};
+use crate::metrics::{hit, ndcg, recall};
+use crate::ranker::Ranker;
+use crate::towers::{ItemVectors, Towers};
+
+pub use classification::{Bin, Classification};
+pub use methods::Tuned;
+pub use report::{
+    Evaluation, Group, Grouping, MethodMetrics, Options, Oracle, Population, evaluate,
+};
+
+/// Length of the longest list that is measured.
+pub const LONGEST: usize = 300;
+
+/// Lengths of lists at which the recall is measured for a curve.
+pub const LENGTHS: [usize; 9] = [1, 2, 5, 10, 20, 50, 100, 200, LONGEST];
+
+/// A request whose best answer is known: a user at the moment of the first interaction of the held-out part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// The user's row, or [`UNKNOWN`].
+    pub user: u32,
+    /// Row of the interaction that holds the context.
+    pub moment: u32,
+    /// Item rows that the user met in the part and not before: what should be found. In ascending order.
+    pub relevant: Vec<u32>,
+    /// Item rows that the user met before: what must not be returned. In ascending order.
+    pub seen: Vec<u32>,
+}
+
+impl Case {
+    /// Whether the item may be returned.
+    pub fn is_unseen(&self, item: u32) -> bool {
+        self.seen.binary_search(&item).is_err()
+    }
+
+    /// Whether the item should be found.
+    pub fn is_relevant(&self, item: u32) -> bool {
+        self.relevant.binary_search(&item).is_ok()
+    }
+
+    fn user_at(&self) -> UserAt {
+        (self.user, self.moment)
+    }
+}
+
+/// The held-out part of a split.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// One per measured user, in the order of the users.
+    pub cases: Vec<Case>,
+    /// Users with held-out items, measured or not.
+    pub users: usize,
+}
+
+impl Held {
+    /// The validation or test part of `data`; of more than `limit` users (0: no limit) so many, evenly spread.
+    pub fn new(data: &Dataset, split: Split, limit: usize) -> Self {
+        let held = data.history(split);
+        let moments = data.positives(split);
+        let mut before = vec![data.history(Split::Train)];
+        if split == Split::Test {
+            before.push(data.history(Split::Validation));
+        }
+        let sorted = |mut items: Vec<u32>| {
+            items.sort_unstable();
+            items.dedup();
+            items
+        };
+        let case = |user: usize| {
+            let seen = before.iter().flat_map(|history| history.of(user));
+            let seen = sorted(seen.copied().collect());
+            let mut relevant = sorted(held.of(user).to_vec());
+            relevant.retain(|item| seen.binary_search(item).is_err());
+            let moment = *moments.of(user).first()?;
+            (!relevant.is_empty()).then_some(Case {
+                user: user as u32,
+                moment,
+                relevant,
+                seen,
+            })
+        };
+        let measurable: Vec<usize> = (0..held.users())
+            .into_par_iter()
+            .filter(|&user| !held.of(user).is_empty() && case(user).is_some())
+            .collect();
+        let users = measurable.len();
+        let cases = match limit {
+            0 => users,
+            limit => limit.min(users),
+        };
+        let cases = (0..cases)
+            .into_par_iter()
+            .filter_map(|place| case(measurable[place * users / cases]))
+            .collect();
+        Self { cases, users }
+    }
+
+    /// The same requests from somebody whom the store does not know: without features and without history, so that
+    /// nothing counts as seen.
+    pub fn as_unknown(&self, data: &Dataset, split: Split) -> Self {
+        let held = data.history(split);
+        let unknown = |case: &Case| {
+            let mut relevant = held.of(case.user as usize).to_vec();
+            relevant.sort_unstable();
+            relevant.dedup();
+            Case {
+                user: UNKNOWN,
+                moment: case.moment,
+                relevant,
+                seen: Vec::new(),
+            }
+        };
+        Self {
+            cases: self.cases.iter().map(unknown).collect(),
+            users: self.users,
+        }
+    }
+}
+
+/// Means over the users of a held-out part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListMetrics {
+    /// Share of the held-out items among the first 10.
+    pub recall_10: f64,
+    /// … among the first 100.
+    pub recall_100: f64,
+    /// … among the first 300.
+    pub recall_300: f64,
+    /// Normalised discounted cumulative gain of the first 10.
+    pub ndcg_10: f64,
+    /// Share of users with a held-out item among the first 10.
+    pub hit_10: f64,
+}
+
+impl ListMetrics {
+    /// One list, best first, against the relevant items in ascending order.
+    pub fn of(ranked: &[u32], relevant: &[u32]) -> Self {
+        Self {
+            recall_10: recall(ranked, relevant, 10),
+            recall_100: recall(ranked, relevant, 100),
+            recall_300: recall(ranked, relevant, LONGEST),
+            ndcg_10: ndcg(ranked, relevant, 10),
+            hit_10: hit(ranked, relevant, 10),
+        }
+    }
+
+    /// The mean of several; zeros for none.
+    pub fn mean<'a>(of: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut sum = Self::default();
+        let mut count = 0usize;
+        for one in of {
+            sum.recall_10 += one.recall_10;
+            sum.recall_100 += one.recall_100;
+            sum.recall_300 += one.recall_300;
+            sum.ndcg_10 += one.ndcg_10;
+            sum.hit_10 += one.hit_10;
+            count += 1;
+        }
+        let mean = |value: f64| value / count.max(1) as f64;
+        Self {
+            recall_10: mean(sum.recall_10),
+            recall_100: mean(sum.recall_100),
+            recall_300: mean(sum.recall_300),
+            ndcg_10: mean(sum.ndcg_10),
+            hit_10: mean(sum.hit_10),
+        }
+    }
+}
+
+impl From<ListMetrics> for BTreeMap<String, f64> {
+    fn from(metrics: ListMetrics) -> Self {
+        [
+            ("recall@10", metrics.recall_10),
+            ("recall@100", metrics.recall_100),
+            ("recall@300", metrics.recall_300),
+            ("ndcg@10", metrics.ndcg_10),
+            ("hit@10", metrics.hit_10),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+}
+
+/// The `k` items with the largest scores among those kept, best first; ties by item row.
+pub fn top_k(scores: &[f32], k: usize, keep: impl Fn(usize) -> bool) -> Vec<u32> {
+    let mut items: Vec<u32> = (0..scores.len() as u32)
+        .filter(|&item| keep(item as usize))
+        .collect();
+    let order = |a: &u32, b: &u32| {
+        scores[*b as usize]
+            .total_cmp(&scores[*a as usize])
+            .then(a.cmp(b))
+    };
+    if k < items.len() {
+        items.select_nth_unstable_by(k, order);
+        items.truncate(k);
+    }
+    items.sort_unstable_by(order);
+    items
+}
+
+/// Measures the towers' lists of 300 over the whole catalogue.
+pub fn retrieval_metrics(towers: &Towers, data: &Dataset, held: &Held) -> ListMetrics {
+    let items = ItemVectors::new(towers, data);
+    let of_cases: Vec<ListMetrics> = held
+        .cases
+        .chunks(CHUNK)
+        .flat_map(|cases| {
+            let users: Vec<UserAt> = cases.iter().map(Case::user_at).collect();
+            items.map(&towers.vectors_of(data, &users), |place, scores| {
+                let case = &cases[place];
+                let list = top_k(scores, LONGEST, |item| {
+                    items.catalogue[item] && case.is_unseen(item as u32)
+                });
+                ListMetrics::of(&list, &case.relevant)
+            })
+        })
+        .collect();
+    ListMetrics::mean(&of_cases)
+}
+
+/// Cases worked on at a time, so that what is needed for each does not add up.
+const CHUNK: usize = 4096;
+
+/// The lists that serving would answer: candidates of retrieval, what was seen taken out, in the ranker's order. With
+/// each item its probability.
+pub fn ranked_lists(
+    ranker: &Ranker,
+    data: &Dataset,
+    cases: &[Case],
+    candidates: impl Fn(usize) -> Vec<u32>,
+) -> Vec<Vec<(u32, f32)>> {
+    let mut requests = Vec::new();
+    let mut lengths = Vec::new();
+    for (place, case) in cases.iter().enumerate() {
+        let before = requests.len();
+        let unseen = candidates(place)
+            .into_iter()
+            .filter(|&item| case.is_unseen(item));
+        requests.extend(unseen.map(|item| (case.user, case.moment, item)));
+        lengths.push(requests.len() - before);
+    }
+    let scores = ranker.scores(data, &requests);
+    let mut scored = requests
+        .iter()
+        .zip(scores)
+        .map(|(request, score)| (request.2, score));
+    lengths
+        .into_iter()
+        .map(|length| {
+            let mut list: Vec<(u32, f32)> = scored.by_ref().take(length).collect();
+            // A stable sort: ties keep the order of retrieval, as in serving.
+            list.sort_by(|a, b| b.1.total_cmp(&a.1));
+            list
+        })
+        .collect()
+}
+
+/// Measures the ranker's lists over these candidates, which are called for by the user's row.
+pub(crate) fn ranked_metrics(
+    ranker: &Ranker,
+    data: &Dataset,
+    held: &Held,
+    candidates: &crate::data::ByUser,
+) -> ListMetrics {
+    let of_cases: Vec<ListMetrics> = held
+        .cases
+        .chunks(CHUNK)
+        .flat_map(|cases| {
+            let lists = ranked_lists(ranker, data, cases, |place| {
+                candidates.of(cases[place].user as usize).to_vec()
+            });
+            let of_case = |(list, case): (Vec<(u32, f32)>, &Case)| {
+                ListMetrics::of(&items_of(&list), &case.relevant)
+            };
+            lists
+                .into_iter()
+                .zip(cases)
+                .map(of_case)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    ListMetrics::mean(&of_cases)
+}
+
+/// A list without its scores.
+fn items_of(list: &[(u32, f32)]) -> Vec<u32> {
+    list.iter().map(|&(item, _)| item).collect()
+}

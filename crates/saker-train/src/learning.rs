@@ -1,0 +1,326 @@
+//! The loop that both models learn in: epochs of shuffled batches, validation, early stopping, the best epoch kept; and
+//! checkpoints, so that a run that was killed goes on as if it had not been.
+//!
+//! Every random choice is drawn from the seed, the model, and the number of the epoch or the step. So the position in the
+//! data is all that has to be kept of the random numbers, and the resumed run ends in the same model, bit for bit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use crate::parameter::Step;
+use crate::progress::{Epoch, Progress, Stage};
+use crate::sampling::{Positives, Rates, steps};
+
+/// How a training run is accompanied.
+pub struct Session<'a> {
+    /// Hears how it goes, and may stop it.
+    pub progress: &'a mut dyn Progress,
+    /// Where the state is kept meanwhile; `None`: nowhere, a stopped run begins anew.
+    pub checkpoints: Option<Checkpoints>,
+}
+
+impl<'a> Session<'a> {
+    /// A session without checkpoints.
+    pub fn new(progress: &'a mut dyn Progress) -> Self {
+        Self {
+            progress,
+            checkpoints: None,
+        }
+    }
+}
+
+/// Where and how often the state of a run is kept.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    /// Folder of `<model>.safetensors`, the state, and `<model>-best.safetensors`, the best epoch so far.
+    pub folder: PathBuf,
+    /// Time between two of them. The end of an epoch and a stop by [`Progress`] bring one, too.
+    pub every: Duration,
+    /// Identifies data and definition. A state with another fingerprint is not resumed.
+    pub fingerprint: String,
+}
+
+impl Checkpoints {
+    fn path(&self, stage: Stage, kind: &str) -> PathBuf {
+        self.folder
+            .join(format!("{}{kind}.safetensors", stage.name()))
+    }
+}
+
+/// One of the two models, as [`learn`] sees it.
+pub(crate) trait Learner {
+    type Model: Checkpoint + Clone;
+    const STAGE: Stage;
+
+    fn schedule(&self) -> Rates;
+    fn positives(&self) -> &Positives;
+    /// Rows that the model learns from per positive, itself included.
+    fn rows_per_positive(&self) -> usize;
+    /// Learns from a batch of positives; the loss before.
+    fn step(
+        &mut self,
+        model: &mut Self::Model,
+        batch: &[u32],
+        steps: (Step, Step),
+        rng: &mut StdRng,
+    ) -> f64;
+    /// The number that decides which epoch is kept, larger is better; and all metrics.
+    fn validate(&self, model: &Self::Model) -> (f64, BTreeMap<String, f64>);
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Position {
+    /// Steps done since the beginning.
+    step: i32,
+    /// Batches done of the present epoch.
+    batches: usize,
+    /// Sum of the losses of these batches: the bits of an f64, since decimal digits are read back by some parsers with
+    /// an error in the last one.
+    loss_bits: u64,
+    /// Seconds that these batches took.
+    seconds: f64,
+    /// Number and score (bits of an f64) of the best epoch.
+    best: Option<(usize, u64)>,
+    /// Epochs done.
+    history: Vec<Epoch>,
+}
+
+const POSITION: &str = "position";
+const FINGERPRINT: &str = "fingerprint";
+
+/// Runs up to the schedule's epochs, leaves the best one in `model`, and stops after `patience` epochs without a better
+/// one (0: never).
+pub(crate) fn learn<L: Learner>(
+    model: &mut L::Model,
+    mut learner: L,
+    seed: u64,
+    session: &mut Session<'_>,
+) -> Result<Vec<Epoch>, Error> {
+    let rates = learner.schedule();
+    let keeper = Keeper {
+        stage: L::STAGE,
+        checkpoints: session.checkpoints.clone(),
+    };
+    let mut at = keeper.resume(model)?.unwrap_or_default();
+    let mut best_in_memory: Option<L::Model> = None;
+    let mut order = Vec::new();
+    while at.history.len() < rates.epochs && !is_over(&at, rates.patience) {
+        let epoch = at.history.len() + 1;
+        learner.positives().shuffled(
+            &mut order,
+            &mut random(seed, L::STAGE, Purpose::Order, epoch as u64),
+        );
+        let batches = batches(order.len(), rates.batch_size);
+        let mut started = Instant::now();
+        for batch in at.batches..batches {
+            let from = batch * rates.batch_size;
+            let rows = &order[from..(from + rates.batch_size).min(order.len())];
+            at.step += 1;
+            let mut rng = random(seed, L::STAGE, Purpose::Draws, at.step as u64);
+            let loss = learner.step(model, rows, steps(&rates, at.step), &mut rng);
+            at.loss_bits = (f64::from_bits(at.loss_bits) + loss).to_bits();
+            at.batches = batch + 1;
+            let goes_on = session.progress.batch(L::STAGE, epoch, batch + 1, batches);
+            if !goes_on || keeper.is_due(started.elapsed()) {
+                at.seconds += started.elapsed().as_secs_f64();
+                keeper.keep(model, &at)?;
+                started = Instant::now();
+            }
+            if !goes_on {
+                return Err(Error::Stopped);
+            }
+        }
+        let training = at.seconds + started.elapsed().as_secs_f64();
+        let loss = f64::from_bits(at.loss_bits) / batches as f64;
+        if !loss.is_finite() {
+            return Err(Error::Diverged {
+                model: L::STAGE.name(),
+                loss,
+                epoch,
+            });
+        }
+        let validating = Instant::now();
+        let (score, validation) = learner.validate(model);
+        let better = at.best.is_none_or(|(_, best)| score > f64::from_bits(best));
+        if better {
+            at.best = Some((epoch, score.to_bits()));
+            if !keeper.keep_best(model)? {
+                best_in_memory = Some(model.clone());
+            }
+        }
+        let rows = order.len() * learner.rows_per_positive();
+        at.history.push(Epoch {
+            epoch,
+            loss,
+            score,
+            validation,
+            best: better,
+            seconds: training,
+            validation_seconds: validating.elapsed().as_secs_f64(),
+            rows_per_second: rows as f64 / training,
+        });
+        (at.batches, at.loss_bits, at.seconds) = (0, 0, 0.0);
+        keeper.keep(model, &at)?;
+        session.progress.epoch(L::STAGE, &at.history[epoch - 1]);
+    }
+    if at.best.is_some_and(|(epoch, _)| epoch < at.history.len()) {
+        match best_in_memory {
+            Some(best) => *model = best,
+            None => keeper.read_best(model)?,
+        }
+    }
+    Ok(at.history)
+}
+
+/// Whether there were `patience` epochs without a better one.
+fn is_over(at: &Position, patience: usize) -> bool {
+    let since = at.best.map_or(0, |(epoch, _)| at.history.len() - epoch);
+    patience > 0 && since >= patience
+}
+
+/// Number of batches; a last one of a single row is left out, as it has no negatives in it.
+fn batches(rows: usize, size: usize) -> usize {
+    rows / size + usize::from(rows % size > 1)
+}
+
+#[derive(Clone, Copy)]
+enum Purpose {
+    Order,
+    Draws,
+}
+
+fn random(seed: u64, stage: Stage, purpose: Purpose, number: u64) -> StdRng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&number.to_le_bytes());
+    bytes[16] = stage as u8;
+    bytes[17] = purpose as u8;
+    StdRng::from_seed(bytes)
+}
+
+/// Writes and reads the states of one model's run.
+struct Keeper {
+    stage: Stage,
+    checkpoints: Option<Checkpoints>,
+}
+
+impl Keeper {
+    fn is_due(&self, since: Duration) -> bool {
+        let checkpoints = self.checkpoints.as_ref();
+        checkpoints.is_some_and(|checkpoints| since >= checkpoints.every)
+    }
+
+    fn keep<M: Checkpoint>(&self, model: &mut M, at: &Position) -> Result<(), Error> {
+        let Some(checkpoints) = &self.checkpoints else {
+            return Ok(());
+        };
+        let path = checkpoints.path(self.stage, "");
+        let position = serde_json::to_string(at).map_err(|error| Error::Checkpoint {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let notes = HashMap::from([
+            (POSITION.to_owned(), position),
+            (FINGERPRINT.to_owned(), checkpoints.fingerprint.clone()),
+        ]);
+        model.save_with(&path, notes)
+    }
+
+    /// `false` without checkpoints.
+    ///
+    /// It is written before the state that names it the best. A kill in between costs nothing: the resumed run comes to
+    /// the same best epoch again.
+    fn keep_best<M: Checkpoint>(&self, model: &mut M) -> Result<bool, Error> {
+        let Some(checkpoints) = &self.checkpoints else {
+            return Ok(false);
+        };
+        model.save(&checkpoints.path(self.stage, "-best"))?;
+        Ok(true)
+    }
+
+    fn read_best<M: Checkpoint>(&self, model: &mut M) -> Result<(), Error> {
+        match &self.checkpoints {
+            Some(checkpoints) => model.load(&checkpoints.path(self.stage, "-best")),
+            None => Ok(()),
+        }
+    }
+
+    fn resume<M: Checkpoint>(&self, model: &mut M) -> Result<Option<Position>, Error> {
+        let Some(checkpoints) = &self.checkpoints else {
+            return Ok(None);
+        };
+        let path = checkpoints.path(self.stage, "");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let notes = M::notes(&path)?;
+        if notes.get(FINGERPRINT) != Some(&checkpoints.fingerprint) {
+            return Ok(None);
+        }
+        model.load(&path)?;
+        let position = notes.get(POSITION).map(String::as_str).unwrap_or_default();
+        serde_json::from_str(position)
+            .map(Some)
+            .map_err(|error| Error::Checkpoint {
+                path,
+                reason: format!("its position in the data is no position: {error}"),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(scores: &[f64]) -> Position {
+        let mut at = Position::default();
+        for (epoch, &score) in scores.iter().enumerate() {
+            if at.best.is_none_or(|(_, best)| score > f64::from_bits(best)) {
+                at.best = Some((epoch + 1, score.to_bits()));
+            }
+            at.history.push(Epoch {
+                epoch: epoch + 1,
+                loss: 1.0,
+                score,
+                validation: BTreeMap::new(),
+                best: false,
+                seconds: 1.0,
+                validation_seconds: 0.0,
+                rows_per_second: 1.0,
+            });
+        }
+        at
+    }
+
+    #[test]
+    fn patience_ends_a_run_that_gets_no_better() {
+        assert!(!is_over(&after(&[]), 2));
+        assert!(!is_over(&after(&[0.1, 0.3, 0.2]), 2));
+        assert!(is_over(&after(&[0.1, 0.3, 0.2, 0.3]), 2));
+        assert!(!is_over(&after(&[0.1, 0.3, 0.2, 0.3]), 0));
+    }
+
+    #[test]
+    fn a_last_batch_of_one_row_is_left_out() {
+        assert_eq!(batches(2049, 1024), 2);
+        assert_eq!(batches(2050, 1024), 3);
+        assert_eq!(batches(2, 1024), 1);
+    }
+
+    #[test]
+    fn a_position_survives_its_text() {
+        let at = after(&[0.1 + 0.2, 1.0 / 3.0]);
+        let text = serde_json::to_string(&at).unwrap();
+        let back: Position = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.best, at.best);
+        assert_eq!(back.history.len(), 2);
+    }
+}

@@ -1,0 +1,167 @@
+//! How the ranker learns: binary cross-entropy on positives and on negatives sampled for each.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device as Backend, Tensor, activation};
+use rand::rngs::StdRng;
+use rayon::prelude::*;
+use saker_pipeline::training::{RankerSchedule, Training};
+
+use super::{Ranker, Request, rows};
+use crate::Error;
+use crate::data::{ByUser, Dataset, Split};
+use crate::evaluate::{Held, ranked_metrics};
+use crate::layers::{BlockGradients, matrix, update_dense, update_embeddings};
+use crate::learning::{Learner, Session, learn};
+use crate::parameter::{RowUpdates, Step};
+use crate::progress::{Epoch, Stage};
+use crate::sampling::{Masks, Negatives, Positives, Rates};
+
+impl Ranker {
+    /// Trains on the training positives of `data`, each with sampled negatives, some of them from `candidates` (what
+    /// retrieval returns for each user), and keeps the epoch whose ranked lists have the best validation NDCG@10.
+    ///
+    /// # Errors
+    /// [`Error::Data`] without positives or with the wrong number of lists, [`Error::Diverged`], [`Error::Stopped`], a
+    /// mask of unknown features, or a checkpoint that cannot be written or read.
+    pub fn train(
+        &mut self,
+        data: &Dataset,
+        training: &Training,
+        candidates: &ByUser,
+        session: &mut Session<'_>,
+    ) -> Result<Vec<Epoch>, Error> {
+        if candidates.users() != data.users.rows {
+            return Err(Error::Data(format!(
+                "there are candidates for {} users; one list for each of the {} users is needed",
+                candidates.users(),
+                data.users.rows
+            )));
+        }
+        let schedule = &training.ranker;
+        let met = data.history(Split::Train);
+        let learner = RankerLearner {
+            data,
+            schedule,
+            candidates,
+            masks: Masks::new(data, training)?,
+            negatives: Negatives::new(data, candidates, met, schedule.hard_negatives),
+            held: Held::new(data, Split::Validation, training.validation_users),
+            positives: Positives::new(data, training)?,
+            updates: Vec::new(),
+        };
+        learn(self, learner, training.seed, session)
+    }
+}
+
+struct RankerLearner<'a> {
+    data: &'a Dataset,
+    schedule: &'a RankerSchedule,
+    candidates: &'a ByUser,
+    masks: Masks,
+    negatives: Negatives<'a>,
+    held: Held,
+    positives: Positives,
+    updates: Vec<RowUpdates>,
+}
+
+impl Learner for RankerLearner<'_> {
+    type Model = Ranker;
+    const STAGE: Stage = Stage::Ranker;
+
+    fn schedule(&self) -> Rates {
+        self.schedule.into()
+    }
+
+    fn positives(&self) -> &Positives {
+        &self.positives
+    }
+
+    fn rows_per_positive(&self) -> usize {
+        1 + self.schedule.negatives
+    }
+
+    fn step(
+        &mut self,
+        model: &mut Ranker,
+        batch: &[u32],
+        (dense, embedding): (Step, Step),
+        rng: &mut StdRng,
+    ) -> f64 {
+        let (data, interactions) = (self.data, &self.data.interactions);
+        let (mut requests, mut labels, mut weights, mut hidden) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        // A positive and its negatives are one request: the same is hidden in all of them.
+        for (&row, mask) in batch.iter().zip(self.masks.draw(batch.len(), rng)) {
+            let user = interactions.user[row as usize];
+            let mut add = |item: u32, label: f32| {
+                requests.push((user, row, item));
+                labels.push(label);
+                weights.push(self.positives.weight(row));
+                hidden.push(mask);
+            };
+            add(interactions.item[row as usize], 1.0);
+            for _ in 0..self.schedule.negatives {
+                if let Some(item) = self.negatives.draw(user, rng) {
+                    add(item, 0.0);
+                }
+            }
+        }
+        let total: f32 = weights.iter().sum();
+        weights.iter_mut().for_each(|weight| *weight /= total);
+        let device = model.device.learning();
+        let of_user = data.users.categorical.len();
+        let blocks: Vec<BlockGradients> = model
+            .device
+            .blocks(requests.len())
+            .into_par_iter()
+            .map(|block| {
+                let requests: &[Request] = &requests[block.clone()];
+                let mut rows = rows(data, requests);
+                let mut others = rows.codes.split_off(of_user);
+                self.masks
+                    .hide_users(&mut rows.codes, &hidden[block.clone()]);
+                self.masks.hide_context(&mut others, &hidden[block.clone()]);
+                rows.codes.append(&mut others);
+                let leaves = model.leaves(&rows, &device);
+                let loss = cross_entropy(
+                    model.forward(&leaves, &rows, &device),
+                    &labels[block.clone()],
+                    &weights[block],
+                    &device,
+                );
+                let value = f64::from(loss.clone().into_scalar::<f32>());
+                let mut gradients = loss.backward();
+                let (dense, embedded) = leaves.gradients(&mut gradients);
+                BlockGradients {
+                    loss: value,
+                    codes: rows.codes,
+                    embedded,
+                    dense,
+                }
+            })
+            .collect();
+        update_embeddings(&mut model.embeddings, &blocks, &mut self.updates, embedding);
+        update_dense(model.layers_mut(), &blocks, dense);
+        blocks.iter().map(|block| block.loss).sum()
+    }
+
+    fn validate(&self, model: &Ranker) -> (f64, BTreeMap<String, f64>) {
+        let metrics = ranked_metrics(model, self.data, &self.held, self.candidates);
+        (metrics.ndcg_10, metrics.into())
+    }
+}
+
+/// Weighted sum of the binary cross-entropy in nats; the weights of a batch add up to 1.
+fn cross_entropy(
+    logits: Tensor<2>,
+    labels: &[f32],
+    weights: &[f32],
+    device: &Backend,
+) -> Tensor<1> {
+    let rows = labels.len();
+    // -log sigmoid(z) for a positive and -log sigmoid(-z) for a negative: turn the sign of the logit.
+    let signs = labels.iter().map(|label| 2.0 * label - 1.0).collect();
+    let fits = logits * matrix(signs, rows, device);
+    -(activation::log_sigmoid(fits) * matrix(weights.to_vec(), rows, device)).sum()
+}

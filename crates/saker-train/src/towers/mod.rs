@@ -1,0 +1,369 @@
+//! The two towers of retrieval (Yi et al. 2019): one turns a user into a vector, the other an item, and their inner
+//! product says how well they fit.
+
+mod softmax;
+mod train;
+
+use burn::tensor::{Device as Backend, Tensor};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rayon::prelude::*;
+use saker_pipeline::training::Towers as Sizes;
+
+use crate::data::{ByUser, Dataset, Table};
+use crate::device::Device;
+use crate::encoded::{self, LATEST, UserAt};
+use crate::evaluate::top_k;
+use crate::layers::{
+    BatchCodes, Dense, DenseLeaves, Embedding, dense_stack, embed, embedding_width, host, matrix,
+    stack,
+};
+use crate::parameter::Parameter;
+
+/// One tower: embeddings, a projection of the continuous features, projections of pretrained vectors, layers.
+#[derive(Clone, Debug)]
+pub struct Tower {
+    pub(crate) embeddings: Vec<Embedding>,
+    pub(crate) continuous: Vec<String>,
+    pub(crate) projection: Option<Dense>,
+    pub(crate) pretrained: Vec<(String, Dense)>,
+    pub(crate) layers: Vec<Dense>,
+    pub(crate) normalize: bool,
+}
+
+/// A batch for one tower.
+struct Rows {
+    count: usize,
+    codes: BatchCodes,
+    continuous: Vec<f32>,
+    pretrained: Vec<Vec<f32>>,
+    /// What the embeddings are multiplied with, `[rows, width]`; empty: nothing.
+    dropout: Vec<f32>,
+}
+
+/// The tensors of a tower in one step.
+struct Leaves {
+    embedded: Tensor<2>,
+    projection: Option<DenseLeaves>,
+    pretrained: Vec<DenseLeaves>,
+    layers: Vec<DenseLeaves>,
+}
+
+impl Tower {
+    fn new(sizes: &Sizes, table: &Table, pretrained: &[(String, usize)], rng: &mut StdRng) -> Self {
+        let embeddings: Vec<Embedding> = table
+            .categorical
+            .iter()
+            .map(|column| Embedding {
+                name: column.name.clone(),
+                table: Parameter::normal(
+                    column.cardinality,
+                    column.embedding_dim.unwrap_or(sizes.embedding_dim),
+                    0.05,
+                    rng,
+                ),
+            })
+            .collect();
+        let continuous: Vec<String> = table
+            .continuous
+            .iter()
+            .map(|column| column.name.clone())
+            .collect();
+        let projection = (!continuous.is_empty())
+            .then(|| Dense::new(continuous.len(), sizes.continuous_projection, rng));
+        let pretrained: Vec<(String, Dense)> = pretrained
+            .iter()
+            .map(|(name, dim)| {
+                (
+                    name.clone(),
+                    Dense::new(*dim, sizes.pretrained_projection, rng),
+                )
+            })
+            .collect();
+        let width = embedding_width(&embeddings)
+            + projection.as_ref().map_or(0, |layer| layer.weight.columns)
+            + pretrained.len() * sizes.pretrained_projection;
+        let layers = dense_stack(width, &sizes.layers, rng);
+        Self {
+            embeddings,
+            continuous,
+            projection,
+            pretrained,
+            layers,
+            normalize: sizes.normalize,
+        }
+    }
+
+    /// Width of the vectors.
+    pub fn dim(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.weight.columns)
+    }
+
+    fn leaves(&self, rows: &Rows, device: &Backend) -> Leaves {
+        let embedded = matrix(
+            embed(&self.embeddings, &rows.codes, rows.count),
+            rows.count,
+            device,
+        );
+        Leaves {
+            embedded: if device.is_autodiff() {
+                embedded.require_grad()
+            } else {
+                embedded
+            },
+            projection: self.projection.as_ref().map(|layer| layer.leaves(device)),
+            pretrained: self
+                .pretrained
+                .iter()
+                .map(|(_, layer)| layer.leaves(device))
+                .collect(),
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.leaves(device))
+                .collect(),
+        }
+    }
+
+    /// `[rows, dim]`
+    fn forward(&self, leaves: &Leaves, rows: &Rows, device: &Backend) -> Tensor<2> {
+        let mut embedded = leaves.embedded.clone();
+        if !rows.dropout.is_empty() {
+            embedded = embedded * matrix(rows.dropout.clone(), rows.count, device);
+        }
+        let mut parts = vec![embedded];
+        if let Some(projection) = &leaves.projection {
+            parts.push(projection.forward(matrix(rows.continuous.clone(), rows.count, device)));
+        }
+        for (projection, vectors) in leaves.pretrained.iter().zip(&rows.pretrained) {
+            parts.push(projection.forward(matrix(vectors.clone(), rows.count, device)));
+        }
+        let output = stack(&leaves.layers, Tensor::cat(parts, 1), false);
+        if !self.normalize {
+            return output;
+        }
+        let norm = (output.clone() * output.clone())
+            .sum_dim(1)
+            .sqrt()
+            .clamp_min(1e-12);
+        output / norm
+    }
+
+    /// Factors that drop a share of the embeddings' numbers: `[count, width]`, 0 or 1 / (1 - share).
+    fn dropout(&self, share: f32, count: usize, rng: &mut StdRng) -> Vec<f32> {
+        if share == 0.0 {
+            return Vec::new();
+        }
+        let kept = 1.0 / (1.0 - share);
+        let factor = |_| match rng.random::<f32>() < share {
+            true => 0.0,
+            false => kept,
+        };
+        (0..count * embedding_width(&self.embeddings))
+            .map(factor)
+            .collect()
+    }
+
+    /// All layers, in the order of [`Leaves::gradients`].
+    fn layers_mut(&mut self) -> Vec<&mut Parameter> {
+        let pretrained = self.pretrained.iter_mut().map(|(_, layer)| layer);
+        self.projection
+            .iter_mut()
+            .chain(pretrained)
+            .chain(&mut self.layers)
+            .flat_map(Dense::parameters)
+            .collect()
+    }
+
+    /// `[count, dim]`
+    fn vectors(
+        &self,
+        device: &Device,
+        count: usize,
+        rows: impl Fn(std::ops::Range<usize>) -> Rows + Sync,
+    ) -> Vec<f32> {
+        let blocks: Vec<Vec<f32>> = device
+            .blocks(count)
+            .into_par_iter()
+            .map(|block| {
+                let (rows, device) = (rows(block), device.plain());
+                host(self.forward(&self.leaves(&rows, &device), &rows, &device))
+            })
+            .collect();
+        blocks.concat()
+    }
+}
+
+impl Leaves {
+    /// Gradients of the layers; those of the embeddings.
+    fn gradients(
+        &self,
+        gradients: &mut burn::tensor::Gradients,
+    ) -> (Vec<Option<Vec<f32>>>, Option<Vec<f32>>) {
+        let layers = self
+            .projection
+            .iter()
+            .chain(&self.pretrained)
+            .chain(&self.layers)
+            .flat_map(|layer| layer.gradients(gradients))
+            .collect();
+        (layers, self.embedded.grad_remove(gradients).map(host))
+    }
+}
+
+/// Both towers.
+#[derive(Clone, Debug)]
+pub struct Towers {
+    /// User features to a vector.
+    pub query: Tower,
+    /// Item features to a vector of the same width.
+    pub candidate: Tower,
+    device: Device,
+}
+
+impl Towers {
+    /// Towers of these sizes for the features of `data`, not trained yet.
+    pub fn new(sizes: &Sizes, data: &Dataset, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pretrained: Vec<(String, usize)> = data
+            .pretrained
+            .iter()
+            .map(|table| (table.name.clone(), table.dim))
+            .collect();
+        Self {
+            query: Tower::new(sizes, &data.users, &[], &mut rng),
+            candidate: Tower::new(sizes, &data.items, &pretrained, &mut rng),
+            device: Device::cpu(),
+        }
+    }
+
+    /// The same towers, computed elsewhere.
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
+    }
+
+    /// Vectors of users: `[users, dim]`, row-major.
+    pub fn vectors_of(&self, data: &Dataset, users: &[UserAt]) -> Vec<f32> {
+        self.query.vectors(&self.device, users.len(), |block| {
+            user_rows(data, users[block].iter().copied())
+        })
+    }
+
+    /// Vectors of all users with their latest features: `[users, dim]`, row-major.
+    pub fn user_vectors(&self, data: &Dataset) -> Vec<f32> {
+        let users: Vec<UserAt> = (0..data.users.rows as u32)
+            .map(|user| (user, LATEST))
+            .collect();
+        self.vectors_of(data, &users)
+    }
+
+    /// Vectors of all items: `[items, dim]`, row-major.
+    pub fn item_vectors(&self, data: &Dataset) -> Vec<f32> {
+        self.candidate
+            .vectors(&self.device, data.items.rows, |block| {
+                item_rows(data, block.start as u32..block.end as u32)
+            })
+    }
+
+    /// The `k` items of the catalogue with the largest inner product for every user with his latest features, best
+    /// first; nothing is left out for having been seen, as in the index.
+    pub fn retrieve(&self, data: &Dataset, k: usize) -> ByUser {
+        // So many users at a time that their scores do not fill the memory.
+        const USERS: usize = 1 << 14;
+        let items = ItemVectors::new(self, data);
+        let users: Vec<UserAt> = (0..data.users.rows as u32)
+            .map(|user| (user, LATEST))
+            .collect();
+        users
+            .chunks(USERS)
+            .flat_map(|users| {
+                items.map(&self.vectors_of(data, users), |_, scores| {
+                    top_k(scores, k, |item| items.catalogue[item])
+                })
+            })
+            .collect()
+    }
+}
+
+/// The candidate tower's output for the whole catalogue, to be multiplied with users' vectors.
+pub struct ItemVectors {
+    /// `[dim, items]`
+    transposed: Tensor<2>,
+    items: usize,
+    dim: usize,
+    device: Device,
+    /// Items with a code of their own: `[items]`.
+    pub catalogue: Vec<bool>,
+}
+
+impl ItemVectors {
+    /// Runs the candidate tower over all items.
+    pub fn new(towers: &Towers, data: &Dataset) -> Self {
+        // The inner products are read on the host at once, and are too few per value moved for another device.
+        let device = Device::cpu();
+        let vectors = matrix(towers.item_vectors(data), data.items.rows, &device.plain());
+        Self {
+            transposed: vectors.transpose(),
+            items: data.items.rows,
+            dim: towers.candidate.dim(),
+            device,
+            catalogue: data.in_vocabulary(),
+        }
+    }
+
+    /// Calls `use_scores` with each user's place and inner products with all items, `[items]`; on all cores, with the
+    /// results in the order of the users.
+    ///
+    /// # Shapes
+    /// - `users`: `[users, dim]`
+    pub fn map<T: Send>(
+        &self,
+        users: &[f32],
+        use_scores: impl Fn(usize, &[f32]) -> T + Sync,
+    ) -> Vec<T> {
+        let dim = self.dim.max(1);
+        let of_blocks: Vec<Vec<T>> = self
+            .device
+            .blocks(users.len() / dim)
+            .into_par_iter()
+            .map(|block| {
+                let vectors = users[block.start * dim..block.end * dim].to_vec();
+                let vectors = matrix(vectors, block.len(), &self.device.plain());
+                let scores = host(vectors.matmul(self.transposed.clone()));
+                block
+                    .zip(scores.chunks_exact(self.items.max(1)))
+                    .map(|(user, scores)| use_scores(user, scores))
+                    .collect()
+            })
+            .collect();
+        of_blocks.into_iter().flatten().collect()
+    }
+}
+
+fn user_rows(data: &Dataset, users: impl ExactSizeIterator<Item = UserAt> + Clone) -> Rows {
+    let count = users.len();
+    let width = data.users.continuous.len();
+    let mut continuous = vec![0.0; count * width];
+    encoded::user_numbers(data, users.clone(), &mut continuous, width, 0);
+    Rows {
+        count,
+        codes: encoded::user_codes(data, users),
+        continuous,
+        pretrained: Vec::new(),
+        dropout: Vec::new(),
+    }
+}
+
+fn item_rows(data: &Dataset, items: impl ExactSizeIterator<Item = u32> + Clone) -> Rows {
+    let count = items.len();
+    let width = data.items.continuous.len();
+    let mut continuous = vec![0.0; count * width];
+    encoded::numbers(&data.items, items.clone(), &mut continuous, width, 0);
+    Rows {
+        count,
+        codes: encoded::codes(&data.items, items.clone()),
+        continuous,
+        pretrained: encoded::pretrained(data, items),
+        dropout: Vec::new(),
+    }
+}
