@@ -6,8 +6,9 @@
 //!     users.parquet              one row per user: the user id, then every `[[user.columns]]`
 //!     items.parquet              one row per item: the item id, then every `[[item.columns]]` (text columns too)
 //!     interactions.parquet       user_id, item_id (Int32), timestamp (Int32, Unix seconds), rating (Float32; 1 where
-//!                                the source has none), every `[[context.columns]]`, split (Utf8: train | validation |
-//!                                test); sorted by user, then time
+//!                                the source has none), every `[[context.columns]]`, every user column that changes with
+//!                                time (`derive` with `hours`) as it stood before the event, split (Utf8: train |
+//!                                validation | test); sorted by user, then time
 //!     names.json                 {"<column>": ["<text of code 0>", "<text of code 1>", …]} for columns with `codes`
 //!     defaults.json              {"user": {"<column>": number}, "item": {…}}: what a cold start gets, means filled in
 //!   features/                    `saker prepare`: the same rows through the fitted workflows
@@ -16,8 +17,10 @@
 //!     items.parquet              row i is row i of data/items.parquet: one column per `[[item.features]]`; an item
 //!                                without a training interaction is out-of-vocabulary (code 2)
 //!     interactions.parquet       row i is row i of data/interactions.parquet: user_row and item_row (Int32, rows of
-//!                                the two tables above), one column per `[[context.features]]`, rating (Float32),
-//!                                timestamp (Int32), split (Utf8)
+//!                                the two tables above), one column per `[[context.features]]`, rating and label
+//!                                (Float32), timestamp (Int32), split (Utf8); and one column per `[[user.features]]`
+//!                                that is made of a user column which changes with time: for that interaction it
+//!                                stands in place of the user's in users.parquet, which is the latest
 //!     schema.json                what training must know of every feature, see [`Schema`]
 //!     tables/<name>.npy          one per `[[item.embeddings]]`: f32 [cardinality of the item id, dim], row = encoded id
 //!   content/<name>.parquet       vectors of texts and pictures by the hash of model and content, before their reduction to

@@ -6,6 +6,7 @@ use std::path::Path;
 use arrow::array::RecordBatch;
 use saker::layout::{Layout, Schema};
 use saker::{features, prepare, table};
+use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
 use saker_train::data::Split;
 
@@ -108,7 +109,7 @@ fn column(table: &RecordBatch, name: &str) -> Vec<i32> {
 fn a_small_shop_is_prepared() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, layout) = shop(folder.path(), DEFINITION);
-    let summary = prepare::prepare(&pipeline, &layout).unwrap();
+    let summary = prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
     assert_eq!((summary.users, summary.items), (3, 3));
     assert_eq!(
         summary.events,
@@ -161,7 +162,7 @@ fn a_small_shop_is_prepared() {
 fn features_are_read_back_as_a_data_set() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, layout) = shop(folder.path(), DEFINITION);
-    prepare::prepare(&pipeline, &layout).unwrap();
+    prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
     let data = features::read(&layout).unwrap();
     assert_eq!(
         (
@@ -223,7 +224,7 @@ fn a_rerun_is_told_by_its_fingerprint() {
     let first = prepare::fingerprint(&pipeline).unwrap();
     assert_eq!(first, prepare::fingerprint(&pipeline).unwrap());
     let mut other = pipeline.clone();
-    other.split.test = 0.2;
+    other.split.test = Some(0.2);
     assert_ne!(first, prepare::fingerprint(&other).unwrap());
     let mut other = pipeline.clone();
     other.ranking.topk = 3;
@@ -315,7 +316,7 @@ fn errors_name_file_column_and_value() {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(find), "{find} is not in {file}");
         fs::write(&path, text.replacen(find, replace, 1)).unwrap();
-        let error = prepare::prepare(&pipeline, &layout).expect_err(replace);
+        let error = prepare::prepare(&pipeline, &layout, Settings::default()).expect_err(replace);
         let error = format!("{error:#}");
         for part in expected {
             assert!(
@@ -324,4 +325,239 @@ fn errors_name_file_column_and_value() {
             );
         }
     }
+}
+
+const DAYS: &str = r#"
+[pipeline]
+name = "shop"
+
+[data]
+format = "parquet"
+users.path = "${SAKER_STATE}/source/users.parquet"
+items.path = "${SAKER_STATE}/source/items.parquet"
+
+[data.interactions]
+path = "${SAKER_STATE}/source/day_*.parquet"
+rating = "event_type"
+ratings = { view = 1, click = 2, purchase = 4 }
+positive_from = 2
+
+[split]
+by = "days"
+
+[user]
+id = "user_id"
+columns = [
+    { name = "age", default = 40 },
+    { name = "top_genre", derive = { from = "top_of_recent", column = "genre", hours = 24 } },
+]
+features = [
+    { name = "user_id", operators = [{ op = "Categorify" }] },
+    { name = "age_norm", columns = ["age"], operators = [{ op = "Normalize" }] },
+    { name = "top_genre", operators = [{ op = "Categorify" }] },
+    { name = "taste", columns = ["top_genre", "age"], operators = [{ op = "HashedCross", num_buckets = 100 }] },
+]
+
+[context]
+columns = [{ name = "device_type" }, { name = "timestamp", default = "now" }]
+features = [{ name = "device_type", operators = [{ op = "Categorify" }] }]
+
+[item]
+id = "item_id"
+columns = [{ name = "genre" }]
+features = [
+    { name = "item_id", operators = [{ op = "Categorify", padding = -1 }] },
+    { name = "genre", operators = [{ op = "Categorify" }] },
+]
+"#;
+
+/// Events of four days: user, item, time in hours, kind; the device is the user's last digit. Items 11 and 12 are of genre 1, 21
+/// and 22 of genre 2.
+const EVENTS: [(i32, i32, i32, &str); 14] = [
+    (7, 11, 1, "view"),
+    (7, 12, 2, "click"),
+    (7, 21, 3, "click"),
+    (7, 21, 4, "scroll"),
+    (3, 21, 5, "view"),
+    (3, 99, 6, "view"),
+    (7, 21, 26, "view"),
+    (7, 22, 27, "purchase"),
+    (3, 21, 30, "click"),
+    (7, 11, 50, "click"),
+    (3, 12, 51, "click"),
+    (9, 11, 73, "click"),
+    (9, 21, 73, "view"),
+    (7, 12, 74, "view"),
+];
+
+fn shop_of_days(folder: &Path) -> (Pipeline, Layout) {
+    let source = folder.join("source");
+    let write = |name: &str, columns| {
+        table::write(&source.join(name), &table::table(columns).unwrap()).unwrap();
+    };
+    write(
+        "users.parquet",
+        vec![
+            ("user_id", table::int32(vec![9, 7, 3])),
+            ("age", table::int32(vec![20, 30, 50])),
+        ],
+    );
+    write(
+        "items.parquet",
+        vec![
+            ("item_id", table::int32(vec![11, 12, 21, 22])),
+            ("genre", table::int32(vec![1, 1, 2, 2])),
+        ],
+    );
+    for day in 0..4 {
+        let of_day: Vec<_> = EVENTS.iter().filter(|event| event.2 / 24 == day).collect();
+        let ints = |value: fn(&(i32, i32, i32, &str)) -> i32| {
+            table::int32(of_day.iter().map(|event| value(event)).collect())
+        };
+        let kinds = of_day.iter().map(|event| event.3.to_owned()).collect();
+        write(
+            &format!("day_{day:02}.parquet"),
+            vec![
+                ("user_id", ints(|event| event.0)),
+                ("item_id", ints(|event| event.1)),
+                ("timestamp", ints(|event| event.2 * 3600)),
+                ("device_type", ints(|event| event.0 % 10)),
+                ("event_type", table::text(kinds)),
+            ],
+        );
+    }
+    let mut pipeline = Pipeline::parse(DAYS).unwrap();
+    pipeline.state = Some(folder.to_owned());
+    (pipeline, Layout::new(folder, "shop"))
+}
+
+#[test]
+fn a_shop_of_days_is_prepared() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, layout) = shop_of_days(folder.path());
+    let summary = prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
+    assert_eq!(summary.events, [7, 2, 3], "days 0 and 1, 2, 3");
+    assert_eq!(summary.dropped, 1, "item 99");
+
+    let events = table::read(&layout.data("interactions")).unwrap();
+    assert_eq!(
+        column(&events, "user_id"),
+        [3, 3, 3, 7, 7, 7, 7, 7, 7, 7, 9, 9]
+    );
+    // What stood before each event: nothing for the first; user 7 has genre 1 while two of the last day's items are of it; after the
+    // event of hour 26, items 12 and 21 remain and 21 is the later.
+    assert_eq!(
+        column(&events, "top_genre"),
+        [-1, 2, 2, -1, 1, 1, 1, 2, 2, 2, -1, -1],
+        "two events of one second do not see each other"
+    );
+    let split: Vec<_> = table::texts(&events, "split")
+        .unwrap()
+        .iter()
+        .flatten()
+        .collect();
+    assert_eq!(split[..3], ["train", "train", "validation"]);
+    assert_eq!(split[8..], ["validation", "test", "test", "test"]);
+    assert_eq!(
+        table::float32s(&events, "rating").unwrap()[3..8],
+        [1.0, 2.0, 2.0, 1.0, 4.0]
+    );
+
+    let users = table::read(&layout.data("users")).unwrap();
+    assert_eq!(
+        column(&users, "top_genre"),
+        [1, 1, 1],
+        "the latest, of events of all parts"
+    );
+
+    let encoded = table::read(&layout.features("interactions")).unwrap();
+    assert_eq!(
+        column(&encoded, "top_genre"),
+        [2, 4, 4, 2, 3, 3, 3, 4, 4, 4, 2, 2],
+        "2 is out-of-vocabulary"
+    );
+    assert_eq!(
+        table::float32s(&encoded, "label").unwrap()[3..8],
+        [0.0, 1.0, 1.0, 0.0, 1.0]
+    );
+    assert_eq!(
+        column(&encoded, "user_row"),
+        [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2]
+    );
+    assert_eq!(column(&encoded, "device_type")[..4], [4, 4, 4, 3]);
+    // A feature of a changing column and another: each interaction with its own user's age.
+    let tastes = column(&encoded, "taste");
+    let latest = column(&table::read(&layout.features("users")).unwrap(), "taste");
+    assert_eq!([tastes[4], tastes[6]], [latest[1]; 2], "user 7 in genre 1");
+    assert_ne!(tastes[7], latest[1], "user 7 in genre 2");
+
+    let data = features::read(&layout).unwrap();
+    let id = data
+        .users
+        .categorical
+        .iter()
+        .find(|column| column.name == "user_id")
+        .unwrap();
+    assert_eq!(id.codes, [4, 3, 2], "user 9 comes on the last day");
+    assert!(!layout.root().join("spill").exists());
+}
+
+#[test]
+fn one_thread_and_little_memory_prepare_the_same() {
+    let (one, many) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let prepared = |folder: &Path, threads, memory_bytes| {
+        let (pipeline, layout) = shop_of_days(folder);
+        let settings = Settings {
+            memory_bytes,
+            threads,
+            ..Settings::default()
+        };
+        prepare::prepare(&pipeline, &layout, settings).unwrap();
+        ["data", "features"].map(|of| {
+            let path = layout.root().join(of).join("interactions.parquet");
+            table::read(&path).unwrap()
+        })
+    };
+    assert_eq!(
+        prepared(one.path(), 1, 64 << 20),
+        prepared(many.path(), 4, 1 << 30)
+    );
+}
+
+#[test]
+fn errors_of_days_name_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, layout) = shop_of_days(folder.path());
+    let failed = |pipeline: &Pipeline, expected: &[&str]| {
+        let error = prepare::prepare(pipeline, &layout, Settings::default()).unwrap_err();
+        let error = format!("{error:#}");
+        for part in expected {
+            assert!(error.contains(part), "\"{error}\" lacks \"{part}\"");
+        }
+    };
+    let changed = |from: &str, to: &str| {
+        let mut changed = Pipeline::parse(&DAYS.replacen(from, to, 1)).unwrap();
+        changed.state.clone_from(&pipeline.state);
+        changed
+    };
+    failed(
+        &changed("day_*", "week_*"),
+        &["week_*.parquet", "saker generate"],
+    );
+    failed(
+        &changed("rating = \"event_type\"", "rating = \"kind\""),
+        &["day_00.parquet", "kind", "event_type"],
+    );
+    let bad = table::table(vec![
+        ("user_id", table::int32(vec![7, -4])),
+        ("item_id", table::int32(vec![11, 11])),
+        ("timestamp", table::int32(vec![0, 0])),
+        ("device_type", table::int32(vec![0, 0])),
+        ("event_type", table::text(vec!["view".to_owned(); 2])),
+    ]);
+    table::write(&folder.path().join("source/day_01.parquet"), &bad.unwrap()).unwrap();
+    failed(
+        &pipeline,
+        &["day_01.parquet", "user_id", "row 2", "an id must be 0 to"],
+    );
 }

@@ -71,6 +71,7 @@ impl Target {
             );
         }
         let mut pipeline = Pipeline::load(&path)?;
+        pipeline.state = Some(self.state.clone());
         if let Some(url) = &self.redis_url {
             pipeline.store.redis_url.clone_from(url);
             pipeline.validate().context("--redis-url")?;

@@ -1,9 +1,11 @@
 //! Users and items: ids and columns out of the source, cleaned and numbered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
+use rustc_hash::FxHashMap;
 use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
 
 use super::source::{Source, Values};
@@ -17,6 +19,19 @@ pub(super) enum Cleaned {
 }
 
 impl Cleaned {
+    /// Whole numbers as a column of this type.
+    pub(super) fn numbers(kind: ColumnType, values: Vec<Option<i32>>) -> Self {
+        match kind {
+            ColumnType::Float32 => {
+                let numbers = values
+                    .into_iter()
+                    .map(|value| value.map(|value| value as f32));
+                Self::Float32(numbers.collect())
+            }
+            _ => Self::Int32(values),
+        }
+    }
+
     pub(super) fn number(&self, row: usize) -> Option<f64> {
         match self {
             Self::Int32(values) => values[row].map(f64::from),
@@ -33,7 +48,8 @@ pub(super) struct Entities {
     pub(super) columns: BTreeMap<String, Cleaned>,
     /// The row in the source of each row here.
     pub(super) order: Vec<usize>,
-    row_of: HashMap<i32, usize>,
+    /// From id to row.
+    pub(super) row_of: Arc<FxHashMap<i32, i32>>,
 }
 
 impl Entities {
@@ -62,44 +78,43 @@ impl Entities {
             .iter()
             .filter(|column| column.derive.is_none())
         {
-            let cleaned = clean(column, source.column(column.source())?, &order, names)
+            let cleaned = clean(column, source, &order, names)
                 .with_context(|| format!("column {}", column.name))?;
             columns.insert(column.name.clone(), cleaned);
         }
         let ids: Vec<i32> = order.iter().map(|&row| ids[row]).collect();
-        let row_of = ids.iter().enumerate().map(|(row, &id)| (id, row)).collect();
+        let row_of = ids.iter().copied().zip(0..).collect();
         Ok(Self {
             ids,
             columns,
             order,
-            row_of,
+            row_of: Arc::new(row_of),
         })
     }
 
-    pub(super) fn row(&self, id: i32) -> Option<usize> {
-        self.row_of.get(&id).copied()
-    }
-
-    /// What empty values get: the definition's numbers, and means over `rows` (one entry per training event).
+    /// What empty values get: the definition's numbers, and means over the training events, of which each row has `events`.
     pub(super) fn defaults(
         &self,
         entity: &Entity,
-        rows: &[usize],
+        events: &[u32],
     ) -> Result<BTreeMap<String, f64>> {
         let default = |column: &Column| -> Result<(String, f64)> {
             let number = match &column.default {
                 Fallback::Number(number) => *number,
                 Fallback::Word(_) => {
                     let values = &self.columns[&column.name];
-                    let known: Vec<f64> =
-                        rows.iter().filter_map(|&row| values.number(row)).collect();
-                    if known.is_empty() {
+                    let known = (0..self.ids.len())
+                        .filter_map(|row| Some((values.number(row)?, f64::from(events[row]))));
+                    let (sum, count) = known.fold((0.0, 0.0), |(sum, count), (value, events)| {
+                        (sum + value * events, count + events)
+                    });
+                    if count == 0.0 {
                         bail!(
                             "column {} has no value in the training rows, so there is no mean",
                             column.name
                         );
                     }
-                    let mean = known.iter().sum::<f64>() / known.len() as f64;
+                    let mean = sum / count;
                     if column.kind == ColumnType::Int32 {
                         mean.trunc()
                     } else {
@@ -143,7 +158,8 @@ impl Entities {
 }
 
 /// A column of the source as the definition wants it, its rows in `order`.
-fn clean(column: &Column, values: &Values, order: &[usize], names: &mut Names) -> Result<Cleaned> {
+fn clean(column: &Column, source: &Source, order: &[usize], names: &mut Names) -> Result<Cleaned> {
+    let values = source.column(column.source())?;
     let blanked;
     let values = if column.empty.is_empty() {
         values
@@ -166,15 +182,19 @@ fn clean(column: &Column, values: &Values, order: &[usize], names: &mut Names) -
         names.insert(column.name.clone(), distinct.into_iter().cloned().collect());
         return Ok(cleaned);
     }
+    let place = |row: usize| move || source.place(row);
     Ok(match column.kind {
         ColumnType::Int32 => Cleaned::Int32(
             order
                 .iter()
-                .map(|&row| values.int32(row))
+                .map(|&row| values.int32(row).with_context(place(row)))
                 .collect::<Result<_>>()?,
         ),
         ColumnType::Float32 => {
-            let number = |&row: &usize| Ok(values.number(row)?.map(|number| number as f32));
+            let number = |&row: &usize| {
+                let number = values.number(row).with_context(place(row))?;
+                Ok(number.map(|number| number as f32))
+            };
             Cleaned::Float32(order.iter().map(number).collect::<Result<_>>()?)
         }
         ColumnType::Text => Cleaned::Text(order.iter().map(|&row| values.text(row)).collect()),

@@ -3,25 +3,76 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use saker_pipeline::{Feature, FeatureKind};
+use saker_bulk::plan::{JoinType, ScalarValue, ident, lit, when};
+use saker_bulk::{DataFrame, Engine, Progress};
+use saker_pipeline::{Default as Fallback, Entity, Feature, FeatureKind, Group, Pipeline};
 use saker_workflow::{Definition, Function, Operator, Workflow};
 
+use super::split::PARTS;
+use crate::layout::Layout;
 use crate::table;
 
-pub(super) fn fit(definition: &Definition, rows: &RecordBatch) -> Result<Workflow> {
-    if rows.num_rows() == 0 {
-        bail!(
-            "there is no training interaction; the data is empty, or its ids match no user and item"
-        );
+/// Fits the features of a group on the training interactions, one row each, as the models see them: a frequent user's values
+/// are frequent values.
+pub(super) fn fit(
+    pipeline: &Pipeline,
+    engine: &Engine,
+    layout: &Layout,
+    group: Group,
+    mut progress: impl FnMut(Progress),
+) -> Result<Workflow> {
+    let definition = pipeline.workflow(group);
+    let read = |table: &str| engine.read(&[layout.data(table)]);
+    let training = read("interactions")?.filter(ident("split").eq(lit(PARTS[0])))?;
+    let rows = match group {
+        Group::Context => training,
+        Group::User => of_entity(&pipeline.user, training, read("users")?, &definition)?,
+        Group::Item => of_entity(&pipeline.item, training, read("items")?, &definition)?,
+    };
+    engine
+        .fit(&definition, &rows, &mut progress)
+        .with_context(|| format!("fitting the {} features", group.as_str()))
+}
+
+/// The columns that a group's features are made of: those that change with time from the interactions, the rest from the entity's
+/// table.
+fn of_entity(
+    entity: &Entity,
+    training: DataFrame,
+    table: DataFrame,
+    definition: &Definition,
+) -> Result<DataFrame> {
+    /// The id on the other side of the join.
+    const JOINED: &str = "joined id";
+    let read = definition.fit_input_names();
+    let (mut of_event, mut of_table) = (vec![ident(&entity.id)], Vec::new());
+    for column in entity.columns.iter() {
+        if !read.contains(&column.name.as_str()) {
+            continue;
+        }
+        let name = column.name.as_str();
+        match column.default {
+            // What nothing has happened for yet is no value: serving's default is encoded as out-of-vocabulary too.
+            Fallback::Number(default) if column.at_event() => {
+                let none = ident(name).eq(lit(default as i32));
+                let mut none = when(none, lit(ScalarValue::Int32(None)));
+                of_event.push(none.otherwise(ident(name))?.alias(name));
+            }
+            _ => of_table.push(ident(name)),
+        }
     }
-    Ok(Workflow::fit(
-        definition.clone(),
-        std::slice::from_ref(rows),
-    )?)
+    let training = training.select(of_event)?;
+    if of_table.is_empty() {
+        return Ok(training);
+    }
+    of_table.push(ident(&entity.id).alias(JOINED));
+    let table = table.select(of_table)?;
+    let same = ident(&entity.id).eq(ident(JOINED));
+    Ok(training.join_on(table, JoinType::Inner, [same])?)
 }
 
 /// Saves in place of what an earlier fit left.

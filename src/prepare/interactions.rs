@@ -1,290 +1,235 @@
-//! The events: cleaned, in order of user and time, split, and what is derived from the training part.
-
-use std::collections::{BTreeMap, HashMap};
+//! The events in order of user and time: split, with the state of the user that each one met, written as they pass.
 
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch};
-use saker_pipeline::{ColumnType, Default as Fallback, Derive, Entity, Interactions, Pipeline};
+use arrow::compute::concat_batches;
+use saker_bulk::{DataFrame, Engine, Writer};
+use saker_pipeline::{Column, Default as Fallback, Derive, Entity, Pipeline};
 
+use super::clean::{self, ITEM, Met, PLACE, RATING, TIME, USER};
 use super::columns::{Cleaned, Entities};
-use super::source::Source;
+use super::derive::{Recent, most_frequent};
 use super::split::{PARTS, parts};
+use crate::layout::Layout;
 use crate::table;
 
-/// The events, all vectors of equal length.
+/// What the events leave once they have passed.
 pub(super) struct Events {
-    /// Row of the user among the users.
-    pub(super) users: Vec<usize>,
-    /// Row of the item among the items.
-    pub(super) items: Vec<usize>,
-    timestamps: Vec<i32>,
-    ratings: Vec<f32>,
-    /// Context columns that features read, the event's time included.
-    context: BTreeMap<String, ArrayRef>,
-    parts: Vec<usize>,
-    /// Events of users or items that the tables do not hold.
-    pub(super) dropped: usize,
+    /// Events of the training, validation and test part.
+    pub(super) counts: [usize; 3],
+    /// Training events of each user.
+    pub(super) of_users: Vec<u32>,
+    /// Training events of each item.
+    pub(super) of_items: Vec<u32>,
+    /// Columns that follow from the user's events, by name: the user's value.
+    top: Vec<Top>,
+}
+
+/// A user column that is the most frequent category of recent items.
+struct Top {
+    column: Column,
+    /// Category of each item; `None` where it has none.
+    categories: Vec<Option<i32>>,
+    window: Window,
+    /// Value of each user: the latest one.
+    values: Vec<Option<i32>>,
+}
+
+impl Top {
+    /// What stands before the first event; validation lets no other default through.
+    fn default(&self) -> i32 {
+        match self.column.default {
+            Fallback::Number(number) => number as i32,
+            Fallback::Word(_) => -1,
+        }
+    }
+}
+
+/// What is recent.
+enum Window {
+    /// This many training events.
+    Last(usize),
+    /// Items of these seconds, at each moment.
+    Seconds(i32),
+}
+
+/// Sorts the cleaned rows and writes `data/interactions.parquet`.
+pub(super) fn write(
+    pipeline: &Pipeline,
+    engine: &Engine,
+    layout: &Layout,
+    (rows, met): (DataFrame, &Met),
+    users: &Entities,
+    items: &Entities,
+    mut progress: impl FnMut(u64),
+) -> Result<Events> {
+    let mut events = Events {
+        counts: [0; 3],
+        of_users: vec![0; users.ids.len()],
+        of_items: vec![0; items.ids.len()],
+        top: tops(&pipeline.user, users, items),
+    };
+    let sorted = engine.sorted(rows, &[USER, TIME, ITEM, PLACE])?;
+    let schema = sorted.schema().inner().clone();
+    let mut rest = RecordBatch::new_empty(schema.clone());
+    let mut writer = Writer::new(&layout.data("interactions"));
+    let mut complete = |events: &mut Events, rows: &RecordBatch| -> Result<()> {
+        let table = events.complete(pipeline, rows, met, users, items)?;
+        Ok(writer.write(&table)?)
+    };
+    complete(&mut events, &rest)?;
+    engine.run(sorted, &mut progress, |batch| -> Result<()> {
+        let all = concat_batches(&schema, [&rest, &batch])?;
+        // The last user's events may go on in the next batch.
+        let of = table::int32s(&all, USER)?;
+        let whole = of.partition_point(|user| Some(user) < of.last());
+        rest = all.slice(whole, all.num_rows() - whole);
+        complete(&mut events, &all.slice(0, whole))
+    })?;
+    complete(&mut events, &rest)?;
+    writer.finish()?;
+    Ok(events)
+}
+
+fn cleaned(rows: &RecordBatch, name: &str) -> Result<ArrayRef> {
+    let column = rows.column_by_name(name).cloned();
+    column.with_context(|| format!("cleaned interactions have no column {name}"))
+}
+
+fn tops(entity: &Entity, users: &Entities, items: &Entities) -> Vec<Top> {
+    let mut tops = Vec::new();
+    for column in &entity.columns {
+        let Some(Derive::TopOfRecent {
+            column: category,
+            last,
+            hours,
+        }) = &column.derive
+        else {
+            continue;
+        };
+        let category = items.columns.get(category);
+        let of = |item| category.and_then(|category| category.number(item));
+        tops.push(Top {
+            column: column.clone(),
+            categories: (0..items.ids.len())
+                .map(|item| Some(of(item)? as i32))
+                .collect(),
+            window: match hours {
+                Some(hours) => Window::Seconds(*hours as i32 * 3600),
+                None => Window::Last(last.unwrap_or(1)),
+            },
+            values: vec![None; users.ids.len()],
+        });
+    }
+    tops
 }
 
 impl Events {
-    pub(super) fn read(
-        pipeline: &Pipeline,
-        of: &Interactions,
-        source: &Source,
-        users: &Entities,
-        items: &Entities,
-    ) -> Result<Self> {
-        let user_ids = source.ids(of.user.as_ref().unwrap_or(&pipeline.user.id))?;
-        let item_ids = source.ids(of.item.as_ref().unwrap_or(&pipeline.item.id))?;
-        let time = source.column(&of.timestamp)?;
-        let rating = of
-            .rating
-            .as_ref()
-            .map(|name| source.column(name))
-            .transpose()?;
-
-        struct Event {
-            row: usize,
-            user: usize,
-            item: usize,
-            timestamp: i32,
-        }
-        let mut events = Vec::with_capacity(source.rows());
-        for row in 0..source.rows() {
-            let (Some(user), Some(item)) = (users.row(user_ids[row]), items.row(item_ids[row]))
-            else {
-                continue;
-            };
-            let timestamp = time
-                .int32(row)
-                .and_then(|time| {
-                    time.with_context(|| format!("row {}: an event needs a time", row + 1))
-                })
-                .with_context(|| format!("column {}", of.timestamp))?;
-            events.push(Event {
-                row,
-                user,
-                item,
-                timestamp,
-            });
-        }
-        // Rows are sorted by id, so equal times come in the order of ids and a rerun splits alike.
-        events.sort_by_key(|event| (event.user, event.timestamp, event.item));
-
-        let mut context = BTreeMap::new();
-        let read: Vec<&str> = pipeline
-            .context
-            .features
-            .iter()
-            .flat_map(|feature| feature.columns())
-            .collect();
-        for column in pipeline
-            .context
-            .columns
-            .iter()
-            .filter(|column| read.contains(&column.name.as_str()))
-        {
-            if column.default == Fallback::Word("now".to_owned()) {
-                let times = events.iter().map(|event| event.timestamp).collect();
-                context.insert(column.name.clone(), table::int32(times));
-                continue;
-            }
-            let values = source.column(column.source())?;
-            let Fallback::Number(default) = column.default else {
-                continue;
-            };
-            let numbers: Vec<f64> = events
-                .iter()
-                .map(|event| Ok(values.number(event.row)?.unwrap_or(default)))
-                .collect::<Result<_>>()
-                .with_context(|| format!("column {}", column.source()))?;
-            let array = match column.kind {
-                ColumnType::Float32 => {
-                    table::float32(numbers.iter().map(|number| *number as f32).collect())
-                }
-                _ => table::int32(numbers.iter().map(|number| *number as i32).collect()),
-            };
-            context.insert(column.name.clone(), array);
-        }
-        let ratings = events
-            .iter()
-            .map(|event| {
-                Ok(rating
-                    .map_or(Ok(None), |values| values.number(event.row))?
-                    .unwrap_or(1.0) as f32)
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            users: events.iter().map(|event| event.user).collect(),
-            items: events.iter().map(|event| event.item).collect(),
-            timestamps: events.iter().map(|event| event.timestamp).collect(),
-            ratings,
-            context,
-            parts: events
-                .chunk_by(|a, b| a.user == b.user)
-                .flat_map(|of| parts(of.len(), pipeline.split))
-                .collect(),
-            dropped: source.rows() - events.len(),
-        })
-    }
-
+    /// All events that were kept.
     pub(super) fn len(&self) -> usize {
-        self.users.len()
+        self.counts.iter().sum()
     }
 
-    /// The training events' positions.
-    pub(super) fn training(&self) -> impl Iterator<Item = usize> {
-        (0..self.len()).filter(|&event| self.parts[event] == 0)
-    }
-
-    /// Events of each part.
-    pub(super) fn counts(&self) -> [usize; 3] {
-        let mut counts = [0; 3];
-        self.parts.iter().for_each(|&part| counts[part] += 1);
-        counts
-    }
-
-    /// Per user, the items of the training events, oldest first.
-    pub(super) fn histories(&self, users: usize) -> Vec<Vec<u32>> {
-        let mut histories = vec![Vec::new(); users];
-        self.training()
-            .for_each(|event| histories[self.users[event]].push(self.items[event] as u32));
-        histories
-    }
-
-    /// The table `data/interactions.parquet`.
-    pub(super) fn raw(
-        &self,
+    /// The rows of `data/interactions.parquet` for all events of some users.
+    fn complete(
+        &mut self,
         pipeline: &Pipeline,
+        rows: &RecordBatch,
+        met: &Met,
         users: &Entities,
         items: &Entities,
     ) -> Result<RecordBatch> {
-        let ids = |entities: &Entities, rows: &[usize]| {
-            table::int32(rows.iter().map(|&row| entities.ids[row]).collect())
+        let (of_users, of_items) = (table::int32s(rows, USER)?, table::int32s(rows, ITEM)?);
+        let times = table::int32s(rows, TIME)?;
+        let mut of_part = Vec::with_capacity(rows.num_rows());
+        let mut met_values: Vec<Vec<i32>> = vec![Vec::new(); self.top.len()];
+        let mut first = 0;
+        for of_user in of_users.chunk_by(|a, b| a == b) {
+            let span = first..first + of_user.len();
+            first = span.end;
+            let user = of_user[0] as usize;
+            let times = &times[span.clone()];
+            let parts_from = of_part.len();
+            of_part.extend(parts(times, met.latest(), pipeline.split.parts()));
+            let of_part = &of_part[parts_from..];
+            let items = &of_items[span];
+            for (&part, &item) in of_part.iter().zip(items) {
+                self.counts[part] += 1;
+                if part == 0 {
+                    self.of_users[user] += 1;
+                    self.of_items[item as usize] += 1;
+                }
+            }
+            for (top, met_values) in self.top.iter_mut().zip(&mut met_values) {
+                top.values[user] = match top.window {
+                    Window::Last(last) => {
+                        let training = of_part.iter().zip(items).filter(|(part, _)| **part == 0);
+                        let latest = training.rev().take(last);
+                        most_frequent(latest.filter_map(|(_, &item)| top.categories[item as usize]))
+                    }
+                    Window::Seconds(seconds) => {
+                        let default = top.default();
+                        let mut recent = Recent::new(seconds);
+                        for (&time, &item) in times.iter().zip(items) {
+                            let before = recent.before(time);
+                            met_values.push(before.unwrap_or(default));
+                            recent.add(time, item, top.categories[item as usize]);
+                        }
+                        recent.latest()
+                    }
+                };
+            }
+        }
+
+        let ids = |entities: &Entities, rows: &[i32]| -> ArrayRef {
+            table::int32(rows.iter().map(|&row| entities.ids[row as usize]).collect())
         };
-        let mut columns: Vec<(&str, ArrayRef)> = vec![
-            (&pipeline.user.id, ids(users, &self.users)),
-            (&pipeline.item.id, ids(items, &self.items)),
-            ("timestamp", table::int32(self.timestamps.clone())),
-            ("rating", table::float32(self.ratings.clone())),
-        ];
-        let others = self
+        let context: Vec<(&str, ArrayRef)> = pipeline
             .context
+            .columns
             .iter()
-            .filter(|(name, _)| name.as_str() != "timestamp");
-        columns.extend(others.map(|(name, array)| (name.as_str(), array.clone())));
-        columns.push((
-            "split",
-            table::text(
-                self.parts
-                    .iter()
-                    .map(|&part| PARTS[part].to_owned())
-                    .collect(),
-            ),
-        ));
+            .filter(|column| clean::is_time(column) && column.name != TIME)
+            .map(|column| -> Result<_> { Ok((column.name.as_str(), cleaned(rows, TIME)?)) })
+            .chain(clean::context_columns(pipeline).map(|column| -> Result<_> {
+                let name = clean::context_name(&column.name);
+                Ok((column.name.as_str(), cleaned(rows, &name)?))
+            }))
+            .collect::<Result<_>>()?;
+        let mut columns = vec![
+            (pipeline.user.id.as_str(), ids(users, of_users)),
+            (pipeline.item.id.as_str(), ids(items, of_items)),
+            (TIME, cleaned(rows, TIME)?),
+            (RATING, cleaned(rows, RATING)?),
+        ];
+        columns.extend(context);
+        for (top, values) in self.top.iter().zip(met_values) {
+            if top.column.at_event() {
+                columns.push((top.column.name.as_str(), table::int32(values)));
+            }
+        }
+        let of_part = of_part.iter().map(|&part| PARTS[part].to_owned());
+        columns.push(("split", table::text(of_part.collect())));
         table::table(columns)
     }
 
-    /// The context columns that features read.
-    pub(super) fn context(&self) -> Result<RecordBatch> {
-        table::table(
-            self.context
-                .iter()
-                .map(|(name, array)| (name.as_str(), array.clone()))
-                .collect(),
-        )
-    }
-
-    /// The columns of `features/interactions.parquet` beside the context features.
-    pub(super) fn encoded(&self, positive_from: Option<f32>) -> Vec<(&'static str, ArrayRef)> {
-        let rows = |rows: &[usize]| table::int32(rows.iter().map(|&row| row as i32).collect());
-        let label =
-            |rating: &f32| f32::from(u8::from(positive_from.is_none_or(|least| *rating >= least)));
-        vec![
-            ("user_row", rows(&self.users)),
-            ("item_row", rows(&self.items)),
-            ("timestamp", table::int32(self.timestamps.clone())),
-            ("rating", table::float32(self.ratings.clone())),
-            (
-                "label",
-                table::float32(self.ratings.iter().map(label).collect()),
-            ),
-            (
-                "split",
-                table::text(
-                    self.parts
-                        .iter()
-                        .map(|&part| PARTS[part].to_owned())
-                        .collect(),
-                ),
-            ),
-        ]
-    }
-
-    /// Fills the entity's derived columns from the training events.
-    pub(super) fn derive(
-        &self,
-        entity: &Entity,
-        of_users: bool,
-        of: &mut Entities,
-        items: Option<&Entities>,
-    ) {
-        let rows = if of_users { &self.users } else { &self.items };
+    /// Fills an entity's derived columns.
+    pub(super) fn derive(&self, entity: &Entity, events: &[u32], of: &mut Entities) {
         for column in &entity.columns {
             let values: Vec<Option<i32>> = match &column.derive {
                 None => continue,
                 Some(Derive::InteractionCount) => {
-                    let mut counts = vec![0; of.ids.len()];
-                    self.training().for_each(|event| counts[rows[event]] += 1);
-                    counts.into_iter().map(Some).collect()
+                    events.iter().map(|&events| Some(events as i32)).collect()
                 }
-                Some(Derive::TopOfRecent { column, last }) => {
-                    let categories = items.and_then(|items| items.columns.get(column));
-                    let histories = self.histories(of.ids.len());
-                    let top =
-                        |history: &Vec<u32>| {
-                            let recent = history.iter().rev().take(*last);
-                            most_frequent(recent.filter_map(|&item| {
-                                Some(categories?.number(item as usize)? as i32)
-                            }))
-                        };
-                    histories.iter().map(top).collect()
+                Some(Derive::TopOfRecent { .. }) => {
+                    let mut tops = self.top.iter();
+                    match tops.find(|top| top.column.name == column.name) {
+                        Some(top) => top.values.clone(),
+                        None => continue,
+                    }
                 }
             };
-            let cleaned = match column.kind {
-                ColumnType::Float32 => Cleaned::Float32(
-                    values
-                        .into_iter()
-                        .map(|value| value.map(|v| v as f32))
-                        .collect(),
-                ),
-                _ => Cleaned::Int32(values),
-            };
-            of.columns.insert(column.name.clone(), cleaned);
+            of.columns
+                .insert(column.name.clone(), Cleaned::numbers(column.kind, values));
         }
-    }
-}
-
-/// The most frequent value; on a tie, the tied one that comes first. The newest event comes first.
-fn most_frequent(values: impl Iterator<Item = i32>) -> Option<i32> {
-    let mut counts: HashMap<i32, (usize, usize)> = HashMap::new();
-    for (place, value) in values.enumerate() {
-        counts.entry(value).or_insert((0, place)).0 += 1;
-    }
-    counts
-        .into_iter()
-        .max_by_key(|&(_, (count, first))| (count, std::cmp::Reverse(first)))
-        .map(|(value, _)| value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::most_frequent;
-
-    #[test]
-    fn ties_go_to_the_latest() {
-        assert_eq!(most_frequent([3, 5, 5, 3].into_iter()), Some(3));
-        assert_eq!(most_frequent([3, 5, 5].into_iter()), Some(5));
-        assert_eq!(most_frequent([].into_iter()), None);
     }
 }

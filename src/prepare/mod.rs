@@ -1,20 +1,28 @@
 //! From the source's tables to encoded features: clean, split, derive, fit on the training part, encode everything.
+//!
+//! Users and items are held in memory, a few columns each. Interactions, of which there may be many more, pass by in batches: cleaned and
+//! sorted into `data/interactions.parquet`, counted by the fits, and encoded into `features/interactions.parquet`.
 
+mod clean;
 mod columns;
 mod content;
+mod derive;
 mod embeddings;
 mod encode;
+mod files;
 mod interactions;
+mod rows;
 mod source;
 mod split;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
-use arrow::compute::take_record_batch;
-use saker_pipeline::{Data, Group, Names, Pipeline};
+use anyhow::{Context, Result, bail};
+use arrow::array::{ArrayRef, RecordBatch};
+use saker_bulk::{Engine, Progress, Settings};
+use saker_pipeline::{Data, EmbeddingSource, Group, Names, Pipeline};
 use saker_workflow::Workflow;
 
 pub use split::PARTS;
@@ -25,7 +33,6 @@ use crate::progress::Step;
 use crate::stamp::Fingerprint;
 use crate::table;
 use columns::Entities;
-use interactions::Events;
 use source::Source;
 
 /// What was prepared.
@@ -60,16 +67,14 @@ pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
         .value(&pipeline.user)?
         .value(&pipeline.context)?
         .value(&pipeline.item)?;
-    let paths = [&data.users.path, &data.items.path, &data.interactions.path];
-    let tables = paths.into_iter().map(|path| pipeline.resolve(path));
-    let tables = tables.collect::<Result<Vec<_>, _>>()?;
-    for path in tables.into_iter().chain(embeddings::files(pipeline)?) {
-        fingerprint = fingerprint.file(&path).with_context(|| {
-            format!(
-                "{} is missing; for the examples' data run `scripts/install`",
-                path.display()
-            )
-        })?;
+    let mut paths = files::files(pipeline, &data.interactions.path)?;
+    for path in [&data.users.path, &data.items.path] {
+        paths.push(pipeline.resolve(path)?);
+    }
+    paths.extend(embeddings::files(pipeline)?);
+    for path in &paths {
+        source::present(path)?;
+        fingerprint = fingerprint.file(path)?;
     }
     Ok(fingerprint.finish())
 }
@@ -94,13 +99,21 @@ pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
     made
 }
 
-/// Prepares a pipeline's data and features.
+/// Prepares a pipeline's data and features, within the bounds of `settings`.
 ///
 /// # Errors
 /// The source cannot be read or holds what the definition does not accept; the message names file, column, row and value.
-pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
+pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Result<Summary> {
     let data = data(pipeline)?;
-    let step = Step::start("read the source");
+    let engine = Engine::new(Settings {
+        spill: Some(
+            settings
+                .spill
+                .unwrap_or_else(|| layout.root().join("spill")),
+        ),
+        ..settings
+    })?;
+    let step = Step::start("read users and items");
     let mut names = Names::new();
     let read = |path: &str| Source::read(data.format, &pipeline.resolve(path)?);
     let id = |of: &saker_pipeline::Table, id: &str| of.id.clone().unwrap_or_else(|| id.to_owned());
@@ -118,77 +131,104 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
         &mut names,
     )
     .with_context(|| format!("items, {}", data.items.path))?;
-    let events = Events::read(
-        pipeline,
-        &data.interactions,
-        &read(&data.interactions.path)?,
-        &users,
-        &items,
-    )
-    .with_context(|| format!("interactions, {}", data.interactions.path))?;
-    events.derive(&pipeline.item, false, &mut items, None);
-    events.derive(&pipeline.user, true, &mut users, Some(&items));
+    step.done(&format!(
+        "{} users, {} items",
+        users.ids.len(),
+        items.ids.len()
+    ));
+
+    let step = Step::start("sort, split and write the interactions");
+    let interactions = || -> Result<_> {
+        let (rows, met) = clean::rows(
+            pipeline,
+            &engine,
+            data.format,
+            &data.interactions,
+            files::files(pipeline, &data.interactions.path)?,
+            &users,
+            &items,
+        )?;
+        let read = |rows: u64| step.say(format!("sort the interactions, {rows} read"));
+        let plan = (rows, met.as_ref());
+        let events = interactions::write(pipeline, &engine, layout, plan, &users, &items, read)?;
+        Ok((events, met))
+    };
+    let (events, met) =
+        interactions().with_context(|| format!("interactions, {}", data.interactions.path))?;
+    events.derive(&pipeline.item, &events.of_items, &mut items);
+    events.derive(&pipeline.user, &events.of_users, &mut users);
     let summary = Summary {
         users: users.ids.len(),
         items: items.ids.len(),
-        events: events.counts(),
-        dropped: events.dropped,
+        events: events.counts,
+        dropped: met.dropped.load(Ordering::Relaxed) as usize,
     };
-    step.done(&format!(
-        "{} users, {} items, {} interactions",
-        summary.users,
-        summary.items,
-        events.len()
-    ));
+    step.done(&format!("{} interactions", events.len()));
     if summary.dropped > 0 {
         tracing::warn!(
             "{} interactions are of users or items that the tables do not hold; left out",
             summary.dropped
         );
     }
+    let unlisted = met.unlisted.load(Ordering::Relaxed);
+    if unlisted > 0 {
+        tracing::info!("{unlisted} interactions are of kinds that ratings does not list; left out");
+    }
+    if events.counts[0] == 0 {
+        bail!(
+            "there is no training interaction; the data is empty, or its ids match no user and item"
+        );
+    }
 
-    let training: Vec<usize> = events.training().collect();
-    let user_rows: Vec<usize> = training.iter().map(|&event| events.users[event]).collect();
-    let item_rows: Vec<usize> = training.iter().map(|&event| events.items[event]).collect();
     let defaults = Defaults {
-        user: users.defaults(&pipeline.user, &user_rows)?,
-        item: items.defaults(&pipeline.item, &item_rows)?,
+        user: users.defaults(&pipeline.user, &events.of_users)?,
+        item: items.defaults(&pipeline.item, &events.of_items)?,
     };
     let user_table = users.table(&pipeline.user, &defaults.user)?;
     let item_table = items.table(&pipeline.item, &defaults.item)?;
     table::write(&layout.data("users"), &user_table)?;
     table::write(&layout.data("items"), &item_table)?;
-    table::write(
-        &layout.data("interactions"),
-        &events.raw(pipeline, &users, &items)?,
-    )?;
     write_json(&layout.names(), &names)?;
     write_json(&layout.defaults(), &defaults)?;
 
-    // Fitted on one row per training event, as the models see them: a frequent user's values are frequent values.
-    let step = Step::start("fit and encode the features");
-    let context = events.context()?;
-    let fit = |group: Group, rows: &RecordBatch, picked: &[usize]| -> Result<Workflow> {
-        let workflow = encode::fit(&pipeline.workflow(group), &pick(rows, picked)?)
-            .with_context(|| format!("fitting the {} features", group.as_str()))?;
+    let fit = |group: Group| -> Result<Workflow> {
+        let step = Step::start(format!("fit the {} features", group.as_str()));
+        let progress = |at: Progress| {
+            step.say(format!(
+                "fit the {} features, scan {} of {}, {} rows",
+                group.as_str(),
+                at.scan,
+                at.scans,
+                at.rows
+            ));
+        };
+        let workflow = encode::fit(pipeline, &engine, layout, group, progress)?;
         encode::save(&workflow, &layout.workflow(group.as_str()))?;
+        step.done(&format!("{} training interactions", events.counts[0]));
         Ok(workflow)
     };
-    let user_workflow = fit(Group::User, &user_table, &user_rows)?;
-    let context_workflow = fit(Group::Context, &context, &training)?;
-    let item_workflow = fit(Group::Item, &item_table, &item_rows)?;
+    let user_workflow = fit(Group::User)?;
+    let context_workflow = fit(Group::Context)?;
+    let item_workflow = fit(Group::Item)?;
+
+    let step = Step::start("encode the features");
     let user_features = encode::apply(&user_workflow, pipeline.features(Group::User), &user_table)?;
     let item_features = encode::apply(&item_workflow, pipeline.features(Group::Item), &item_table)?;
-    let context_features = encode::apply(
-        &context_workflow,
-        pipeline.features(Group::Context),
-        &context,
-    )?;
     table::write(&layout.features("users"), &user_features)?;
     table::write(&layout.features("items"), &item_features)?;
-    table::write(
+    let encoder = rows::Encoder::new(
+        pipeline,
+        data.interactions.positive_from,
+        (&users, &user_table),
+        &items,
+        &user_workflow,
+        context_workflow.clone(),
+    )?;
+    engine.write(
+        &engine.read(&[layout.data("interactions")])?,
         &layout.features("interactions"),
-        &with_context(&events, &context_features, data)?,
+        |at| step.say(format!("encode the features, {} interactions", at.rows)),
+        move |batch| Ok(encoder.encode(batch)?),
     )?;
 
     let schema = Schema {
@@ -234,7 +274,12 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
         .context("the item id has no vocabulary")?;
     for embedding in &pipeline.item.embeddings {
         let step = Step::start(format!("embedding table {}", embedding.name));
-        let histories = events.histories(users.ids.len());
+        let histories = match embedding.source {
+            EmbeddingSource::Cooccurrence => {
+                rows::histories(&engine, layout, pipeline, &users, &items)?
+            }
+            _ => Vec::new(),
+        };
         let vectors = embeddings::vectors(
             pipeline,
             layout,
@@ -256,27 +301,12 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout) -> Result<Summary> {
             embedding.dim, vectors.note
         ));
     }
+    // Spilled rows are gone by now; the folder is empty.
+    drop(engine);
+    let _ = fs::remove_dir_all(layout.root().join("spill"));
     // Last, since training starts from it.
     write_json(&layout.schema(), &schema)?;
     Ok(summary)
-}
-
-fn pick(rows: &RecordBatch, picked: &[usize]) -> Result<RecordBatch> {
-    let picked = UInt64Array::from_iter_values(picked.iter().map(|&row| row as u64));
-    take_record_batch(rows, &picked).context("rows of the training events")
-}
-
-fn with_context(events: &Events, context: &RecordBatch, data: &Data) -> Result<RecordBatch> {
-    let schema = context.schema();
-    let mut columns: Vec<(&str, ArrayRef)> = events.encoded(data.interactions.positive_from);
-    columns.extend(
-        schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .zip(context.columns().iter().cloned()),
-    );
-    table::table(columns)
 }
 
 /// One row as a cold start has it: id -1, and the defaults.

@@ -1,5 +1,7 @@
 //! `[data]` and `[split]`: where the rows come from.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// `[data]`: three tables of one format.
@@ -40,7 +42,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interactions {
-    /// The file.
+    /// The file. Parquet: also a folder of files, or a pattern such as `day_*.parquet`, read in the order of names.
     pub path: String,
     /// The source column of the user id, when it is not called as in `[user] id`.
     pub user: Option<String>,
@@ -51,6 +53,9 @@ pub struct Interactions {
     pub timestamp: String,
     /// The source column of a rating or weight; without it every event counts 1.
     pub rating: Option<String>,
+    /// What the texts of `rating` count, where it names a kind of event such as `view` or `purchase`. Events of a kind that is not
+    /// listed are left out.
+    pub ratings: Option<BTreeMap<String, f32>>,
     /// Events rated below this are negatives, seen and not liked. Default: every event is positive, and training draws
     /// the negatives.
     pub positive_from: Option<f32>,
@@ -60,24 +65,68 @@ fn timestamp() -> String {
     "timestamp".to_owned()
 }
 
-/// `[split]`: each user's events in the order of time; the last share is test, the share before it validation.
-///
-/// A user with n events has floor(n · test) test and floor(n · validation) validation events, so that a user with few of
-/// them is trained on all.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// `[split]`: which interactions are trained on, and which are measured on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Split {
-    /// Share of each user's events that is test, the last ones. Default 0.1.
-    pub test: f64,
-    /// Share of each user's events that is validation, those before the test ones. Default 0.1.
-    pub validation: f64,
+    /// What is divided. Default: each user's events.
+    pub by: SplitBy,
+    /// By user: share of each user's events that is test, the last ones. Default 0.1.
+    pub test: Option<f64>,
+    /// By user: share of each user's events that is validation, those before the test ones. Default 0.1.
+    pub validation: Option<f64>,
+    /// By days: how many of the last days are test. Default 1.
+    pub test_days: Option<u32>,
+    /// By days: how many days before those are validation. Default 1.
+    pub validation_days: Option<u32>,
 }
 
-impl Default for Split {
-    fn default() -> Self {
-        Self {
-            test: 0.1,
-            validation: 0.1,
+/// What `[split]` divides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitBy {
+    /// Each user's events in the order of time: the last share is test, the share before it validation.
+    ///
+    /// A user with n events has floor(n · test) test and floor(n · validation) validation events, at least one each where n is 3
+    /// or more; a user with fewer is trained on all.
+    #[default]
+    User,
+    /// The days (UTC) of all events: the last ones are test, those before validation. Users and items met only then are
+    /// new ones for what was trained.
+    Days,
+}
+
+/// A split with its defaults filled in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Parts {
+    /// Shares of each user's events.
+    User {
+        /// Share that is test.
+        test: f64,
+        /// Share that is validation.
+        validation: f64,
+    },
+    /// Last days of all events.
+    Days {
+        /// Days that are test.
+        test: u32,
+        /// Days that are validation.
+        validation: u32,
+    },
+}
+
+impl Split {
+    /// The split with its defaults filled in.
+    pub fn parts(&self) -> Parts {
+        match self.by {
+            SplitBy::User => Parts::User {
+                test: self.test.unwrap_or(0.1),
+                validation: self.validation.unwrap_or(0.1),
+            },
+            SplitBy::Days => Parts::Days {
+                test: self.test_days.unwrap_or(1),
+                validation: self.validation_days.unwrap_or(1),
+            },
         }
     }
 }

@@ -75,6 +75,14 @@ pub struct Column {
 }
 
 impl Column {
+    /// Whether the value depends on the moment: every interaction then has a value of its own beside the user's latest.
+    pub fn at_event(&self) -> bool {
+        matches!(
+            self.derive,
+            Some(Derive::TopOfRecent { hours: Some(_), .. })
+        )
+    }
+
     /// The source's column.
     pub fn source(&self) -> &str {
         self.source.as_deref().unwrap_or(&self.name)
@@ -112,13 +120,16 @@ pub enum Codes {
 pub enum Derive {
     /// The number of the entity's training interactions.
     InteractionCount,
-    /// Users only: the most frequent value of an item column among the user's latest training interactions; on a tie, the
-    /// tied value seen most recently.
+    /// Users only: the most frequent value of an item column among the user's recent items; on a tie, the tied value seen
+    /// most recently. Either `last` or `hours` says what is recent.
     TopOfRecent {
         /// The item column.
         column: String,
-        /// How many of the latest interactions count.
-        last: usize,
+        /// The user's latest training interactions, this many: one value a user.
+        last: Option<usize>,
+        /// The items of this many hours, as the serving side recomputes it after every event: each interaction has the value
+        /// that stood when it happened, the user the latest one.
+        hours: Option<u32>,
     },
 }
 

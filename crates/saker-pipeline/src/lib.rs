@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use saker_workflow::Definition;
 use serde::{Deserialize, Serialize};
 
-pub use data::{Data, Format, Interactions, Split, Table};
+pub use data::{Data, Format, Interactions, Parts, Split, SplitBy, Table};
 pub use error::Error;
 pub use features::{
     Codes, Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity,
@@ -66,6 +66,9 @@ pub struct Pipeline {
     /// The folder the file was read from; paths in it are relative to this.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// What `${SAKER_STATE}` in paths stands for: the folder of the commands' state.
+    #[serde(skip)]
+    pub state: Option<PathBuf>,
 }
 
 /// Whose features: each group has a workflow of its own.
@@ -144,8 +147,9 @@ impl Pipeline {
         }
     }
 
-    /// A path of the definition as one to open: `${NAME}` is replaced from the environment (`${SAKER_CACHE}` falls back
-    /// to `~/.cache/saker`), and what is relative starts at the definition's folder.
+    /// A path of the definition as one to open: `${NAME}` is replaced from the environment, and what is relative starts at
+    /// the definition's folder. `${SAKER_STATE}` is [`Pipeline::state`], `.saker` in the working directory when nobody set
+    /// it; `${SAKER_CACHE}` falls back to `~/.cache/saker`.
     ///
     /// # Errors
     /// A variable that is not set.
@@ -159,6 +163,7 @@ impl Pipeline {
             let name = &rest[start + 2..start + length];
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
             let value = match (name, value) {
+                ("SAKER_STATE", value) => self.state_folder(value)?,
                 (_, Some(value)) => value,
                 ("SAKER_CACHE", None) => {
                     format!(
@@ -182,5 +187,19 @@ impl Pipeline {
         }
         expanded.push_str(rest);
         Ok(self.folder.join(expanded))
+    }
+
+    /// The state folder as an absolute path: it starts at the working directory, not at the definition's folder.
+    fn state_folder(&self, variable: Option<String>) -> Result<String, Error> {
+        let folder = match (&self.state, variable) {
+            (Some(state), _) => state.clone(),
+            (None, Some(variable)) => PathBuf::from(variable),
+            (None, None) => PathBuf::from(".saker"),
+        };
+        let absolute = std::path::absolute(&folder).map_err(|source| Error::Read {
+            path: folder,
+            source,
+        })?;
+        Ok(absolute.to_string_lossy().into_owned())
     }
 }

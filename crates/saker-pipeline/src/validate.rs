@@ -4,7 +4,7 @@ use saker_workflow::Operator;
 
 use crate::{
     Column, ColumnType, Default as Fallback, Derive, EmbeddingSource, Entity, Error, Feature,
-    Group, Pipeline,
+    Format, Group, Parts, Pipeline,
 };
 
 /// Models that `[serving.instances]` may name.
@@ -35,6 +35,7 @@ impl Pipeline {
     /// The first value that is not accepted, with its key and what is accepted.
     pub fn validate(&self) -> Result<(), Error> {
         self.validate_name()?;
+        self.validate_interactions()?;
         self.validate_split()?;
         entity("user", &self.user)?;
         entity("item", &self.item)?;
@@ -67,15 +68,59 @@ impl Pipeline {
     fn validate_split(&self) -> Result<(), Error> {
         const SHARE: &str = "a share of at least 0, both together below 1";
         let split = self.split;
-        for (key, share) in [
-            ("split.test", split.test),
-            ("split.validation", split.validation),
-        ] {
+        let unread: [(&str, bool, &str); 2] = match split.parts() {
+            Parts::User { test, validation } => {
+                for (key, share) in [("split.test", test), ("split.validation", validation)] {
+                    check(share >= 0.0 && test + validation < 1.0, key, share, SHARE)?;
+                }
+                let other = "nothing with by = \"user\"; test and validation are its shares";
+                [
+                    ("split.test_days", split.test_days.is_some(), other),
+                    (
+                        "split.validation_days",
+                        split.validation_days.is_some(),
+                        other,
+                    ),
+                ]
+            }
+            Parts::Days { .. } => {
+                let other =
+                    "nothing with by = \"days\"; test_days and validation_days are its days";
+                [
+                    ("split.test", split.test.is_some(), other),
+                    ("split.validation", split.validation.is_some(), other),
+                ]
+            }
+        };
+        for (key, given, accepted) in unread {
+            check(!given, key, "given", accepted)?;
+        }
+        Ok(())
+    }
+
+    fn validate_interactions(&self) -> Result<(), Error> {
+        let Some(data) = &self.data else {
+            return Ok(());
+        };
+        let interactions = &data.interactions;
+        check(
+            data.format == Format::Parquet || !interactions.path.contains('*'),
+            "data.interactions.path",
+            quoted(&interactions.path),
+            "one file with format = \"atomic\"; patterns with format = \"parquet\"",
+        )?;
+        if let Some(ratings) = &interactions.ratings {
             check(
-                share >= 0.0 && split.test + split.validation < 1.0,
-                key,
-                share,
-                SHARE,
+                interactions.rating.is_some(),
+                "data.interactions.ratings",
+                "a table",
+                "a table beside rating, which names the column that holds its texts",
+            )?;
+            check(
+                !ratings.is_empty() && ratings.values().all(|rating| rating.is_finite()),
+                "data.interactions.ratings",
+                format!("{ratings:?}"),
+                "at least one text with its number",
             )?;
         }
         Ok(())
@@ -128,6 +173,7 @@ impl Pipeline {
                 let Some(Derive::TopOfRecent {
                     column: source,
                     last,
+                    hours,
                 }) = &column.derive
                 else {
                     continue;
@@ -145,7 +191,30 @@ impl Pipeline {
                     quoted(source),
                     "an int32 column of [item]",
                 )?;
-                check(*last > 0, format!("{key}.last"), last, "1 or more")?;
+                check(
+                    last.is_some() != hours.is_some(),
+                    key.as_str(),
+                    "a table",
+                    "either last or hours",
+                )?;
+                if let Some(last) = last {
+                    check(*last > 0, format!("{key}.last"), last, "1 or more")?;
+                }
+                if let Some(hours) = hours {
+                    check(
+                        (1..=168).contains(hours),
+                        format!("{key}.hours"),
+                        hours,
+                        "1 to 168, the week that serving remembers",
+                    )?;
+                    check(
+                        column.kind == ColumnType::Int32
+                            && matches!(column.default, Fallback::Number(_)),
+                        format!("user.columns.{}", column.name),
+                        "a float32, or a default of \"mean\"",
+                        "type int32 and a number as default with hours",
+                    )?;
+                }
             }
         }
         Ok(())

@@ -183,9 +183,43 @@ fn errors_name_key_value_and_what_is_accepted() {
             &["serving.instances.ranker = 2", "dlrm_ranking"],
         ),
         (
-            "[retrieval]",
-            "[split]\ntest = 0.6\nvalidation = 0.4\n[retrieval]",
+            "[split]\nby = \"days\"",
+            "[split]\ntest = 0.6\nvalidation = 0.4",
             &["split.test = 0.6", "below 1"],
+        ),
+        (
+            "[split]\nby = \"days\"",
+            "[split]\nby = \"days\"\ntest = 0.2",
+            &["split.test = given", "test_days"],
+        ),
+        (
+            "[split]\nby = \"days\"",
+            "[split]\ntest_days = 2",
+            &["split.test_days = given", "by = \"user\""],
+        ),
+        (
+            "rating = \"event_type\",",
+            "",
+            &["data.interactions.ratings", "beside rating"],
+        ),
+        (
+            "hours = 24",
+            "hours = 24, last = 3",
+            &["user.columns.top_category.derive", "either last or hours"],
+        ),
+        (
+            "hours = 24",
+            "hours = 200",
+            &["user.columns.top_category.derive.hours = 200", "1 to 168"],
+        ),
+        (
+            "format = \"parquet\"",
+            "format = \"atomic\"",
+            &[
+                "data.interactions.path",
+                "day_*.parquet",
+                "format = \"parquet\"",
+            ],
         ),
         (
             "title = \"title\"",
@@ -226,6 +260,12 @@ fn paths_take_variables() {
     assert_eq!(
         pipeline.resolve("/data/users.parquet").unwrap(),
         Path::new("/data/users.parquet")
+    );
+    pipeline.state = Some("state".into());
+    assert_eq!(
+        pipeline.resolve("${SAKER_STATE}/retail/source").unwrap(),
+        std::env::current_dir().unwrap().join("state/retail/source"),
+        "the state folder starts at the working directory"
     );
     let home = std::env::var("HOME").unwrap();
     assert_eq!(
@@ -284,6 +324,11 @@ fn the_documentation_names_every_key() {
         "from",
         "last",
         "column",
+        // Texts of the shop's own data.
+        "view",
+        "click",
+        "cart",
+        "purchase",
     ];
     for key in found
         .iter()

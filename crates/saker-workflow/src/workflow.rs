@@ -144,6 +144,68 @@ impl Workflow {
         }
     }
 
+    /// One workflow of the chains of several, in order: what was fitted apart, together.
+    ///
+    /// # Errors
+    /// Two give the same output column, two read a column of the same name with different types, or one has operators over the table, which
+    /// the others' chains would pass through too.
+    pub fn concat(workflows: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
+        let mut all = Parts {
+            definition: Definition::default(),
+            inputs: Vec::new(),
+            sources: Vec::new(),
+            table: Vec::new(),
+            fitted: Vec::new(),
+        };
+        for Self { parts, .. } in workflows {
+            if let Some(operator) = parts.definition.table.first() {
+                return Err(Error::definition(
+                    &operator.reads().join(", "),
+                    &format!("{}: fit the whole definition at once", operator.name()),
+                ));
+            }
+            for input in parts.inputs {
+                match all.inputs.iter().find(|known| known.name == input.name) {
+                    None => all.inputs.push(input),
+                    Some(known) if *known == input => {}
+                    Some(known) => {
+                        let accepted = format!("{}, as another chain reads it", known.dtype);
+                        return Err(Error::types(&input.name, input.dtype, &accepted));
+                    }
+                }
+            }
+            all.definition.chains.extend(parts.definition.chains);
+            all.fitted.extend(parts.fitted);
+        }
+        // Without operators over the table the chains read the input itself.
+        all.sources.clone_from(&all.inputs);
+        Self::from_parts(all)
+    }
+
+    /// The chains that give any of these output columns, as a workflow of their own.
+    ///
+    /// # Errors
+    /// Never for a workflow that this library made.
+    pub fn only(&self, outputs: &[&str]) -> Result<Self, Error> {
+        let mut parts = self.parts.clone();
+        (parts.definition.chains, parts.fitted) = (Vec::new(), Vec::new());
+        for (chain, state) in self.parts.definition.chains.iter().zip(&self.parts.fitted) {
+            let names = chain.output_names()?;
+            if names.iter().any(|name| outputs.contains(&name.as_str())) {
+                parts.definition.chains.push(chain.clone());
+                parts.fitted.push(state.clone());
+            }
+        }
+        let read = parts.definition.input_names();
+        parts
+            .inputs
+            .retain(|input| read.contains(&input.name.as_str()));
+        if parts.table.is_empty() {
+            parts.sources.clone_from(&parts.inputs);
+        }
+        Self::from_parts(parts)
+    }
+
     /// Transforms a batch: the columns of [`Workflow::outputs`], in order, with the batch's number of rows, unless the definition's
     /// operators over the table change it. A Groupby aggregates each batch by itself.
     ///

@@ -3,6 +3,7 @@
 use arrow::array::Array;
 use rustc_hash::FxHashMap;
 
+use super::counts::Counts;
 use super::keys::{Key, KeyColumn, KeyRow, key_columns, table_keys};
 use crate::bulk::Ingested;
 use crate::column::DType;
@@ -43,12 +44,12 @@ impl Counter {
         }
     }
 
-    pub(super) fn update(&mut self, members: &[Ingested]) -> Result<(), Error> {
+    pub(super) fn update(&mut self, members: &[Ingested], counts: Counts<'_>) -> Result<(), Error> {
         if !self.joint && members.len() > 1 {
             let columns = key_columns(members)?;
             for row in 0..members[0].elements.len() {
                 let keys = columns.iter().map(|column| column.get(row)).collect();
-                *self.combined.entry(keys).or_default() += 1;
+                *self.combined.entry(keys).or_default() += counts.at(row);
             }
             return Ok(());
         }
@@ -61,23 +62,27 @@ impl Counter {
                 ));
             }
             // A null has a code of its own, so only values are counted.
+            let counts = counts.of_elements(column);
             match KeyColumn::new(column)? {
                 KeyColumn::Int(keys) if keys.null_count() == 0 => {
-                    for &key in keys.values() {
-                        *self.ints.entry(key).or_default() += 1;
+                    for (place, &key) in keys.values().iter().enumerate() {
+                        *self.ints.entry(key).or_default() += counts.at(place);
                     }
                 }
                 KeyColumn::Int(keys) => {
-                    for key in keys.iter().flatten() {
-                        *self.ints.entry(key).or_default() += 1;
+                    for (place, key) in keys.iter().enumerate() {
+                        if let Some(key) = key {
+                            *self.ints.entry(key).or_default() += counts.at(place);
+                        }
                     }
                 }
                 KeyColumn::String(keys) => {
-                    for key in keys.iter().flatten() {
+                    for (place, key) in keys.iter().enumerate() {
+                        let Some(key) = key else { continue };
                         match self.strings.get_mut(key) {
-                            Some(count) => *count += 1,
+                            Some(count) => *count += counts.at(place),
                             None => {
-                                self.strings.insert(key.into(), 1);
+                                self.strings.insert(key.into(), counts.at(place));
                             }
                         }
                     }

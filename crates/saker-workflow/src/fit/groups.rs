@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::counts::Counts;
 use super::keys::{KeyRow, key_columns, table_keys};
 use super::moments::Moments;
 use super::numbers;
@@ -43,6 +44,7 @@ impl Groups {
         group: Grouping,
         columns: &[Ingested],
         values: &[Ingested],
+        counts: Counts<'_>,
     ) -> Result<(), Error> {
         let keys = grouped(group, columns);
         if groups.is_empty() {
@@ -52,7 +54,7 @@ impl Groups {
             );
         }
         for (group, (_, members)) in groups.iter_mut().zip(keys) {
-            group.update(members, values)?;
+            group.update(members, values, counts)?;
         }
         Ok(())
     }
@@ -77,6 +79,7 @@ impl Groups {
         &mut self,
         members: &[Ingested],
         values: &[Ingested],
+        counts: Counts<'_>,
     ) -> Result<(), Error> {
         if let Some(list) = members.iter().chain(values).find(|c| c.lists.is_some()) {
             return Err(Error::types(&list.name, "list", "one value a row"));
@@ -92,9 +95,9 @@ impl Groups {
                 }
                 self.counts.len() - 1
             });
-            self.counts[place] += 1;
+            self.counts[place] += counts.at(row);
             for ((_, moments), values) in self.moments.iter_mut().zip(&values) {
-                moments[place].add(values[row]);
+                moments[place].add(values[row], counts.at(row));
             }
         }
         Ok(())
@@ -114,7 +117,7 @@ impl Groups {
                         let moments = &self.moments[column].1[place];
                         match statistic {
                             Statistic::Count => self.counts[place] as f64,
-                            Statistic::Sum => moments.sum,
+                            Statistic::Sum => moments.sum(),
                             Statistic::Mean => moments.mean().unwrap_or(f64::NAN),
                             Statistic::Var => moments.variance(),
                             Statistic::Std => moments.variance().sqrt(),

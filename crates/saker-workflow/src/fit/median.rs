@@ -1,6 +1,6 @@
 //! The exact median of a column, in memory that does not grow with its rows.
 
-/// Values kept as they are: 8 MiB of them. A column with fewer is done after one pass.
+/// Values kept as they are: 16 MiB of them. A column with fewer is done after one pass.
 const KEPT: usize = 1 << 20;
 /// Bits of a value that one pass tells apart when there are more.
 const DIGIT: u32 = 16;
@@ -22,7 +22,8 @@ struct Interval {
     /// The ranks looked for among these values; none in the first pass, when the number of values is not known.
     ranks: Vec<u64>,
     count: u64,
-    kept: Vec<u64>,
+    /// Values, each with its number of rows.
+    kept: Vec<(u64, u64)>,
     /// Values by their next bits, once there are too many to keep.
     buckets: Vec<u64>,
     found: Vec<u64>,
@@ -55,11 +56,11 @@ impl Median {
         }
     }
 
-    /// Takes in a value; NaN is a missing one.
-    pub(super) fn add(&mut self, x: f64) {
+    /// Takes in the value of n rows; NaN is a missing one.
+    pub(super) fn add(&mut self, x: f64, n: u64) {
         if !x.is_nan() {
             let key = to_key(x);
-            self.intervals.iter_mut().for_each(|i| i.add(key));
+            self.intervals.iter_mut().for_each(|i| i.add(key, n));
         }
     }
 
@@ -114,32 +115,36 @@ impl Interval {
         }
     }
 
-    fn add(&mut self, key: u64) {
+    fn add(&mut self, key: u64, n: u64) {
         if self.free < u64::BITS && (key >> self.free != self.prefix || self.ranks.is_empty()) {
             return;
         }
-        self.count += 1;
+        self.count += n;
         if self.buckets.is_empty() {
             if self.kept.len() < KEPT {
-                self.kept.push(key);
+                self.kept.push((key, n));
                 return;
             }
             self.buckets = vec![0; 1 << DIGIT];
-            for kept in std::mem::take(&mut self.kept) {
-                self.buckets[digit(kept, self.free)] += 1;
+            for (kept, n) in std::mem::take(&mut self.kept) {
+                self.buckets[digit(kept, self.free)] += n;
             }
         }
-        self.buckets[digit(key, self.free)] += 1;
+        self.buckets[digit(key, self.free)] += n;
     }
 
     /// The intervals that hold the ranks looked for, or what was found there.
     fn refine(mut self) -> Vec<Self> {
         if self.buckets.is_empty() {
+            self.kept.sort_unstable();
             for rank in std::mem::take(&mut self.ranks) {
-                let place = usize::try_from(rank).unwrap_or(usize::MAX);
-                if place < self.kept.len() {
-                    self.found.push(*self.kept.select_nth_unstable(place).1);
-                }
+                let mut upto = 0;
+                let holds_rank = |&&(_, n): &&(u64, u64)| {
+                    upto += n;
+                    rank < upto
+                };
+                self.found
+                    .extend(self.kept.iter().find(holds_rank).map(|(key, _)| key));
             }
             self.kept.clear();
             return vec![self];
@@ -203,7 +208,7 @@ mod tests {
     fn median(values: impl Fn() -> Box<dyn Iterator<Item = f64>>) -> (Option<f64>, usize) {
         let mut search = Median::default();
         for pass in 1.. {
-            values().for_each(|x| search.add(x));
+            values().for_each(|x| search.add(x, 1));
             match search.finish() {
                 Search::Found(median) => return (median, pass),
                 Search::Again(next) => search = next,
@@ -223,6 +228,20 @@ mod tests {
             Box::new([3.0, -1.0, f64::NAN, 8.0, 4.5].into_iter()) as Box<dyn Iterator<Item = f64>>
         };
         assert_eq!(median(values), (Some(3.75), 1));
+    }
+
+    #[test]
+    fn a_value_may_stand_for_many_rows() {
+        let mut search = Median::default();
+        for (x, n) in [(8.0, 2), (-1.0, 3), (5.0, KEPT as u64 * 4)] {
+            search.add(x, n);
+        }
+        assert!(matches!(search.finish(), Search::Found(Some(5.0))));
+        let mut search = Median::default();
+        for (x, n) in [(8.0, 2), (-1.0, 2)] {
+            search.add(x, n);
+        }
+        assert!(matches!(search.finish(), Search::Found(Some(3.5))));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Fitting: statistics gathered batch by batch, in as many passes over the data as a chain has operators to fit.
 
 mod counter;
+mod counts;
 mod groups;
 mod keys;
 mod median;
@@ -16,6 +17,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use arrow::record_batch::RecordBatch;
 
 use self::counter::Counter;
+use self::counts::Counts;
 use self::groups::{Groups, grouped};
 use self::median::{Median, Search};
 use self::moments::Moments;
@@ -110,6 +112,12 @@ impl Fitter {
         Ok(self.current.iter().any(Option::is_some))
     }
 
+    /// Whether any operator is left to fit, so that batches must be given. Without one, a batch without rows is enough: it tells the
+    /// columns' types.
+    pub fn needs_rows(&self) -> bool {
+        self.current.iter().any(Option::is_some)
+    }
+
     /// Takes in a batch. Batches may have any number of rows; each must have all columns of
     /// [`Definition::fit_input_names`]. With a Groupby the rows of a group must lie in one batch; with a TargetEncoding in folds
     /// every pass must bring the rows in the same order.
@@ -117,6 +125,25 @@ impl Fitter {
     /// # Errors
     /// A column is missing, or its type or a value does not suit an operator.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        self.update_rows(batch, Counts::Ones)
+    }
+
+    /// Takes in a batch of which row i stands for `counts[i]` rows: what grouping equal rows leaves of a large table. The fit is that
+    /// of the rows written out, where no operator looks at a row's neighbours (DifferenceLag), at its number (hashes of
+    /// [`HashKey::ValueAndRow`](crate::HashKey::ValueAndRow), folds of TargetEncoding), or at the table as a whole
+    /// ([`Definition::table`]).
+    ///
+    /// # Errors
+    /// As [`Fitter::update`].
+    ///
+    /// # Panics
+    /// `counts` has not one entry per row.
+    pub fn update_counted(&mut self, batch: &RecordBatch, counts: &[u64]) -> Result<(), Error> {
+        assert_eq!(counts.len(), batch.num_rows(), "one count per row");
+        self.update_rows(batch, Counts::Each(counts))
+    }
+
+    fn update_rows(&mut self, batch: &RecordBatch, counts: Counts<'_>) -> Result<(), Error> {
         let Parts {
             definition,
             inputs,
@@ -135,7 +162,13 @@ impl Fitter {
         {
             if let Some((position, accumulator)) = current {
                 let columns = bulk::apply_chain(chain, fitted, *position, &table, Some(&folds))?;
-                accumulator.update(&chain.operators[*position], &columns, &table, &folds)?;
+                accumulator.update(
+                    &chain.operators[*position],
+                    &columns,
+                    &table,
+                    &folds,
+                    counts,
+                )?;
             }
         }
         Ok(())
@@ -311,23 +344,24 @@ impl Accumulator {
         columns: &[Ingested],
         batch: &RecordBatch,
         folds: &BatchFolds,
+        counts: Counts<'_>,
     ) -> Result<(), Error> {
         match self {
             Self::Moments(all) | Self::Extremes(all) => each(all, columns, |moments, column| {
-                numbers(column)?.into_iter().for_each(|x| moments.add(x));
-                Ok(())
+                for_each_number(column, counts, |x, n| moments.add(x, n))
             })?,
             Self::Medians(all) => each(all, columns, |median, column| {
-                numbers(column)?.into_iter().for_each(|x| median.add(x));
-                Ok(())
+                for_each_number(column, counts, |x, n| median.add(x, n))
             })?,
             Self::Ranges(all) => each(all, columns, |moments, column| {
                 if column.dtype.is_integer() {
-                    numbers(column)?.into_iter().for_each(|x| moments.add(x));
+                    for_each_number(column, counts, |x, n| moments.add(x, n))?;
                 }
                 Ok(())
             })?,
-            Self::Statistics(all) => each(all, columns, Statistics::update)?,
+            Self::Statistics(all) => each(all, columns, |statistics, column| {
+                statistics.update(column, counts)
+            })?,
             Self::Lengths(all) => each(all, columns, |bounds, column| {
                 let Some((offsets, _)) = &column.lists else {
                     return Err(Error::types(&column.name, column.dtype, "lists"));
@@ -350,7 +384,7 @@ impl Accumulator {
                     }));
                 }
                 for (counter, (_, members)) in counters.iter_mut().zip(groups) {
-                    counter.update(members)?;
+                    counter.update(members, counts)?;
                 }
             }
             Self::Groups(groups) => {
@@ -366,7 +400,7 @@ impl Accumulator {
                     .iter()
                     .map(|name| bulk::ingest(batch, name))
                     .collect::<Result<Vec<_>, _>>()?;
-                Groups::update_all(groups, *group, columns, &values)?;
+                Groups::update_all(groups, *group, columns, &values, counts)?;
             }
             Self::Target {
                 groups,
@@ -384,10 +418,8 @@ impl Accumulator {
                     return Ok(());
                 };
                 let values = [bulk::ingest(batch, target)?];
-                numbers(&values[0])?
-                    .into_iter()
-                    .for_each(|x| moments.add(x));
-                Groups::update_all(groups, *group, columns, &values)?;
+                for_each_number(&values[0], counts, |x, n| moments.add(x, n))?;
+                Groups::update_all(groups, *group, columns, &values, counts)?;
                 if let Some(folds) = folds.of((*kfold, *fold_seed)) {
                     let fold = bulk::fold_column(folds)?;
                     for (position, (name, members)) in
@@ -399,7 +431,7 @@ impl Accumulator {
                             let name = format!("{}_{name}", fold.name);
                             by_fold.push(Groups::new(&name, &members, &values));
                         }
-                        by_fold[position].update(&members, &values)?;
+                        by_fold[position].update(&members, &values, counts)?;
                     }
                 }
             }
@@ -526,6 +558,19 @@ fn each<T: Default>(
     }
     for ((_, state), column) in all.iter_mut().zip(columns) {
         update(state, column)?;
+    }
+    Ok(())
+}
+
+/// Calls `f` with every element as a number, NaN where it is missing, and for how many rows it stands.
+fn for_each_number(
+    column: &Ingested,
+    counts: Counts<'_>,
+    mut f: impl FnMut(f64, u64),
+) -> Result<(), Error> {
+    let counts = counts.of_elements(column);
+    for (place, x) in numbers(column)?.into_iter().enumerate() {
+        f(x, counts.at(place));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use arrow::array::{Array, AsArray};
 use rustc_hash::FxHashSet;
 
+use super::counts::Counts;
 use super::keys::{Key, KeyColumn};
 use super::moments::Moments;
 use super::numbers;
@@ -20,19 +21,23 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    pub(super) fn update(&mut self, column: &Ingested) -> Result<(), Error> {
+    pub(super) fn update(&mut self, column: &Ingested, counts: Counts<'_>) -> Result<(), Error> {
+        let counts = counts.of_elements(column);
         self.dtype = Some(column.dtype);
-        self.rows += column.elements.len() as u64;
+        self.rows += (0..column.elements.len())
+            .map(|row| counts.at(row))
+            .sum::<u64>();
         if column.dtype == DType::String {
             // NVTabular takes a text's number of characters.
             let texts = column.elements.as_string::<i32>();
-            for text in texts.iter().flatten() {
-                self.moments.add(text.chars().count() as f64);
+            for (row, text) in texts.iter().enumerate() {
+                let length = text.map_or(f64::NAN, |text| text.chars().count() as f64);
+                self.moments.add(length, counts.at(row));
             }
         } else {
-            numbers(column)?
-                .into_iter()
-                .for_each(|x| self.moments.add(x));
+            for (row, x) in numbers(column)?.into_iter().enumerate() {
+                self.moments.add(x, counts.at(row));
+            }
         }
         if !matches!(column.dtype, DType::Float32 | DType::Float64) {
             let keys = KeyColumn::new(column)?;

@@ -1,0 +1,194 @@
+//! DataFusion, bounded, and running a plan with its progress shown.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SessionConfig, ident};
+use futures::StreamExt;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::error::Error;
+
+/// How much of the machine a job may take.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bound of the memory for sorts, groups and joins together; what does not fit is spilled. Rows on their way and what
+    /// the caller holds come on top. Default 1 GiB.
+    pub memory_bytes: usize,
+    /// Threads, and parts that a plan is divided into. Default: all cores.
+    pub threads: usize,
+    /// Folder for spilled rows. Default: the system's folder for temporary files.
+    pub spill: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 1 << 30,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            spill: None,
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows read so far.
+    pub rows: u64,
+    /// The scan of the data that runs, from 1.
+    pub scan: usize,
+    /// Scans in all, as far as is known.
+    pub scans: usize,
+}
+
+/// DataFusion with bounded memory.
+///
+/// Methods block: call them from a thread that is no task of an asynchronous runtime.
+pub struct Engine {
+    pub(crate) context: SessionContext,
+    /// The same with one part: rows come in the order of the files.
+    pub(crate) in_order: SessionContext,
+    pub(crate) runtime: Runtime,
+    pub(crate) settings: Settings,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rows of the batches between operators.
+pub(crate) const BATCH_ROWS: usize = 16_384;
+/// Between two reports of progress.
+const TICK: Duration = Duration::from_millis(200);
+
+impl Engine {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// No threads, or no folder for spilled rows.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(settings.threads.max(1))
+            .thread_name("saker-bulk")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Engine(format!("no threads: {error}")))?;
+        let mut environment = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(settings.memory_bytes)));
+        if let Some(folder) = &settings.spill {
+            std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+            environment = environment.with_temp_file_path(folder);
+        }
+        let environment = environment
+            .build_arc()
+            .map_err(|error| Error::of(error, settings.memory_bytes))?;
+        let context = |parts: usize| {
+            let mut config = SessionConfig::new()
+                .with_target_partitions(parts.max(1))
+                .with_batch_size(BATCH_ROWS);
+            // Strings stay the Utf8 that the files hold, and what is written is what was read.
+            config
+                .options_mut()
+                .execution
+                .parquet
+                .schema_force_view_types = false;
+            // A sort merges at least this much at once; the default asks for 10 MiB a part even of a small bound.
+            config.options_mut().execution.sort_spill_reservation_bytes =
+                (settings.memory_bytes / 64).min(10 << 20);
+            let state = SessionStateBuilder::new()
+                .with_config(config)
+                .with_runtime_env(Arc::clone(&environment))
+                .with_default_features()
+                .build();
+            SessionContext::new_with_state(state)
+        };
+        Ok(Self {
+            context: context(settings.threads),
+            in_order: context(1),
+            runtime,
+            settings,
+        })
+    }
+
+    /// The bounds.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn error(&self, error: impl Into<datafusion::error::DataFusionError>) -> Error {
+        Error::of(error.into(), self.settings.memory_bytes)
+    }
+
+    /// Rows in the order of these columns, smallest first; sorted on all threads, spilling what exceeds the bound.
+    ///
+    /// # Errors
+    /// A column that is not there.
+    pub fn sorted(&self, rows: DataFrame, columns: &[&str]) -> Result<DataFrame, Error> {
+        let columns = columns.iter().map(|column| ident(*column)).collect();
+        rows.sort_by(columns).map_err(|error| self.error(error))
+    }
+
+    /// A plan that runs in one part, so that rows come in the order of the files where the plan only reads, selects and filters.
+    pub fn ordered(&self, rows: &DataFrame) -> DataFrame {
+        DataFrame::new(self.in_order.state(), rows.logical_plan().clone())
+    }
+
+    /// Runs a plan and hands over its batches, in the plan's order where it has one (a sort).
+    ///
+    /// # Errors
+    /// What reading or `each` says.
+    pub fn run<E: From<Error>>(
+        &self,
+        rows: DataFrame,
+        mut progress: impl FnMut(u64),
+        mut each: impl FnMut(RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.runtime.block_on(async {
+            let context = Arc::new(rows.task_ctx());
+            let plan = rows
+                .create_physical_plan()
+                .await
+                .map_err(|error| self.error(error))?;
+            let mut stream =
+                execute_stream(Arc::clone(&plan), context).map_err(|error| self.error(error))?;
+            let mut told = Instant::now();
+            loop {
+                let next = tokio::time::timeout(TICK, stream.next()).await;
+                if told.elapsed() >= TICK {
+                    progress(scanned(&plan));
+                    told = Instant::now();
+                }
+                match next {
+                    Err(_) => {}
+                    Ok(Some(batch)) => each(batch.map_err(|error| self.error(error))?)?,
+                    Ok(None) => break,
+                }
+            }
+            progress(scanned(&plan));
+            Ok::<(), E>(())
+        })
+    }
+}
+
+/// Rows that a plan's leaves have given so far.
+fn scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    let children = plan.children();
+    if children.is_empty() {
+        let rows = plan.metrics().and_then(|metrics| metrics.output_rows());
+        return rows.unwrap_or_default() as u64;
+    }
+    children.into_iter().map(scanned).sum()
+}

@@ -1,0 +1,178 @@
+//! Plans over rows that pass through a function first: cleaning, numbering, leaving out.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::{Expr, ident};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::read;
+
+/// An error of a function over rows.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Engine {
+    /// These columns of Parquet files through `function`, the files spread over the threads. The function gets each batch with its
+    /// file's place in `files` and the number of its first row in that file, from 0; what it gives must be of `schema`.
+    ///
+    /// The plan runs once and on this machine: the function is part of it.
+    ///
+    /// # Errors
+    /// No file.
+    pub fn map_files<F>(
+        &self,
+        files: &[PathBuf],
+        columns: &[&str],
+        schema: SchemaRef,
+        function: F,
+    ) -> Result<DataFrame, Error>
+    where
+        F: Fn(&RecordBatch, usize, u64) -> Result<RecordBatch, BoxError> + Send + Sync + 'static,
+    {
+        let threads = self.settings.threads.clamp(1, files.len().max(1));
+        let function: Arc<FileFunction> = Arc::new(function);
+        let parts = (0..threads).map(|part| -> Arc<dyn PartitionStream> {
+            let files = files.iter().cloned().enumerate();
+            Arc::new(MappedFiles {
+                context: self.in_order.clone(),
+                files: files.skip(part).step_by(threads).collect(),
+                columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+                schema: Arc::clone(&schema),
+                function: Arc::clone(&function),
+            })
+        });
+        self.table(Arc::clone(&schema), parts.collect())
+    }
+
+    /// The batches of an iterator, which runs in a thread of its own. The plan runs once and on this machine.
+    ///
+    /// # Errors
+    /// None that a caller can make.
+    pub fn batches<I>(&self, schema: SchemaRef, batches: I) -> Result<DataFrame, Error>
+    where
+        I: Iterator<Item = Result<RecordBatch, BoxError>> + Send + 'static,
+    {
+        let part = Batches {
+            schema: Arc::clone(&schema),
+            batches: Mutex::new(Some(Box::new(batches))),
+        };
+        self.table(schema, vec![Arc::new(part)])
+    }
+
+    fn table(
+        &self,
+        schema: SchemaRef,
+        parts: Vec<Arc<dyn PartitionStream>>,
+    ) -> Result<DataFrame, Error> {
+        let table = StreamingTable::try_new(schema, parts).map_err(|error| self.error(error))?;
+        self.context
+            .read_table(Arc::new(table))
+            .map_err(|error| self.error(error))
+    }
+}
+
+type FileFunction = dyn Fn(&RecordBatch, usize, u64) -> Result<RecordBatch, BoxError> + Send + Sync;
+
+struct MappedFiles {
+    context: SessionContext,
+    files: Vec<(usize, PathBuf)>,
+    columns: Vec<String>,
+    schema: SchemaRef,
+    function: Arc<FileFunction>,
+}
+
+impl fmt::Debug for MappedFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedFiles")
+            .field("files", &self.files)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for MappedFiles {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (context, columns) = (self.context.clone(), self.columns.clone());
+        let function = Arc::clone(&self.function);
+        let opened = stream::iter(self.files.clone()).then(move |(place, file)| {
+            let (context, columns) = (context.clone(), columns.clone());
+            async move {
+                let rows = read::read(&context, std::slice::from_ref(&file)).await?;
+                let columns: Vec<Expr> = columns.into_iter().map(ident).collect();
+                let batches = rows.select(columns)?.execute_stream().await?;
+                let mut first = 0;
+                Ok::<_, DataFusionError>(batches.map_ok(move |batch| {
+                    let of_batch = first;
+                    first += batch.num_rows() as u64;
+                    (place, of_batch, batch)
+                }))
+            }
+        });
+        let mapped = opened.try_flatten().map(move |batch| {
+            let (place, first, batch) = batch?;
+            function(&batch, place, first).map_err(DataFusionError::External)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.schema),
+            mapped,
+        ))
+    }
+}
+
+type BatchIterator = Box<dyn Iterator<Item = Result<RecordBatch, BoxError>> + Send>;
+
+struct Batches {
+    schema: SchemaRef,
+    batches: Mutex<Option<BatchIterator>>,
+}
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches").finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Batches {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        let batches = batches.take();
+        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), 2);
+        let sender = builder.tx();
+        builder.spawn_blocking(move || {
+            let batches = batches.ok_or_else(|| {
+                DataFusionError::Execution("an iterator's rows are read once only".to_owned())
+            })?;
+            for batch in batches {
+                // Nobody waits for more: the plan has ended.
+                if sender
+                    .blocking_send(batch.map_err(DataFusionError::External))
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        builder.build()
+    }
+}

@@ -1,0 +1,42 @@
+//! For how many rows each row of a batch stands.
+
+use crate::bulk::Ingested;
+
+/// Each row for itself, or for as many as it was counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Counts<'a> {
+    Ones,
+    Each(&'a [u64]),
+}
+
+/// The counts of a column's elements.
+#[derive(Debug)]
+pub(super) struct ElementCounts(Option<Vec<u64>>);
+
+impl Counts<'_> {
+    pub(super) fn at(self, row: usize) -> u64 {
+        match self {
+            Self::Ones => 1,
+            Self::Each(counts) => counts[row],
+        }
+    }
+
+    /// The same for a column's elements: those of a row's list stand for as many rows as it does.
+    pub(super) fn of_elements(self, column: &Ingested) -> ElementCounts {
+        let Self::Each(counts) = self else {
+            return ElementCounts(None);
+        };
+        ElementCounts(Some(match &column.lists {
+            None => counts.to_vec(),
+            Some((offsets, _)) => (counts.iter().zip(offsets.lengths()))
+                .flat_map(|(&count, length)| std::iter::repeat_n(count, length))
+                .collect(),
+        }))
+    }
+}
+
+impl ElementCounts {
+    pub(super) fn at(&self, element: usize) -> u64 {
+        self.0.as_ref().map_or(1, |counts| counts[element])
+    }
+}

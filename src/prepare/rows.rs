@@ -1,0 +1,185 @@
+//! Interactions encoded batch by batch, and read back in order.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
+use rustc_hash::FxHashMap;
+use saker_bulk::plan::{ident, lit};
+use saker_bulk::{BoxError, Engine};
+use saker_pipeline::{Feature, Pipeline};
+use saker_workflow::Workflow;
+
+use super::clean::{RATING, TIME};
+use super::columns::Entities;
+use super::encode;
+use super::split::PARTS;
+use crate::layout::Layout;
+use crate::table;
+
+/// From rows of `data/interactions.parquet` to those of `features/interactions.parquet`.
+pub(super) struct Encoder {
+    user: Id,
+    item: Id,
+    positive_from: Option<f32>,
+    context: Workflow,
+    context_features: Vec<Feature>,
+    /// The user features that are made of columns which change with time, their workflow, and where each column comes from: the
+    /// interaction (`None`), or the users' table.
+    changing: Vec<Feature>,
+    workflow: Workflow,
+    columns: Vec<(String, Option<ArrayRef>)>,
+}
+
+/// An id column, and the row of each id in its table.
+struct Id {
+    column: String,
+    rows: Arc<FxHashMap<i32, i32>>,
+}
+
+impl Id {
+    fn rows(&self, batch: &RecordBatch) -> Result<Vec<i32>> {
+        let ids = table::int32s(batch, &self.column)?.iter();
+        ids.map(|id| {
+            let row = self.rows.get(id).copied();
+            row.with_context(|| format!("{} {id} is in no table", self.column))
+        })
+        .collect()
+    }
+}
+
+impl Encoder {
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        positive_from: Option<f32>,
+        (users, user_table): (&Entities, &RecordBatch),
+        items: &Entities,
+        user_workflow: &Workflow,
+        context_workflow: Workflow,
+    ) -> Result<Self> {
+        let changes = |name: &str| {
+            let column = pipeline.user.column(name);
+            column.is_some_and(|column| column.at_event())
+        };
+        let changing = pipeline.user.features.iter();
+        let changing: Vec<Feature> = changing
+            .filter(|feature| feature.columns().into_iter().any(changes))
+            .cloned()
+            .collect();
+        let names: Vec<&str> = changing
+            .iter()
+            .map(|feature| feature.name.as_str())
+            .collect();
+        let workflow = user_workflow.only(&names)?;
+        let columns = workflow.definition().input_names().into_iter();
+        let columns = columns
+            .map(|name| -> Result<_> {
+                let of_table = || {
+                    let column = user_table.column_by_name(name).cloned();
+                    column.with_context(|| format!("users have no column {name}"))
+                };
+                let source = (!changes(name)).then(of_table).transpose()?;
+                Ok((name.to_owned(), source))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            user: Id {
+                column: pipeline.user.id.clone(),
+                rows: Arc::clone(&users.row_of),
+            },
+            item: Id {
+                column: pipeline.item.id.clone(),
+                rows: Arc::clone(&items.row_of),
+            },
+            positive_from,
+            context: context_workflow,
+            context_features: pipeline.context.features.clone(),
+            changing,
+            workflow,
+            columns,
+        })
+    }
+
+    pub(super) fn encode(&self, batch: &RecordBatch) -> Result<RecordBatch, BoxError> {
+        Ok(self.table(batch)?)
+    }
+
+    fn table(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let (users, items) = (self.user.rows(batch)?, self.item.rows(batch)?);
+        let column = |name: &str| {
+            let column = batch.column_by_name(name).cloned();
+            column.with_context(|| format!("interactions have no column {name}"))
+        };
+        let ratings = table::float32s(batch, RATING)?;
+        let label = |rating: &f32| {
+            f32::from(u8::from(
+                self.positive_from.is_none_or(|least| *rating >= least),
+            ))
+        };
+        let context = encode::apply(&self.context, &self.context_features, batch)?;
+        let changing = if self.changing.is_empty() {
+            None
+        } else {
+            let rows = UInt32Array::from_iter_values(users.iter().map(|&row| row as u32));
+            let inputs = self.columns.iter().map(|(name, source)| -> Result<_> {
+                let values = match source {
+                    None => column(name)?,
+                    Some(values) => take(values, &rows, None)?,
+                };
+                Ok((name.as_str(), values))
+            });
+            let inputs = table::table(inputs.collect::<Result<_>>()?)?;
+            Some(encode::apply(&self.workflow, &self.changing, &inputs)?)
+        };
+
+        let mut columns = vec![
+            ("user_row", table::int32(users)),
+            ("item_row", table::int32(items)),
+            ("timestamp", column(TIME)?),
+            ("rating", column(RATING)?),
+            ("label", table::float32(ratings.iter().map(label).collect())),
+            ("split", column("split")?),
+        ];
+        let encoded = [Some(&context), changing.as_ref()];
+        let schemas = encoded.map(|table| table.map(|table| table.schema()));
+        for (table, schema) in encoded.into_iter().zip(&schemas) {
+            let (Some(table), Some(schema)) = (table, schema) else {
+                continue;
+            };
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            columns.extend(names.zip(table.columns().iter().cloned()));
+        }
+        table::table(columns)
+    }
+}
+
+/// Per user, the rows of the items of the training events, oldest first.
+pub(super) fn histories(
+    engine: &Engine,
+    layout: &Layout,
+    pipeline: &Pipeline,
+    users: &Entities,
+    items: &Entities,
+) -> Result<Vec<Vec<u32>>> {
+    let (user, item) = (&pipeline.user.id, &pipeline.item.id);
+    let events = engine.read(&[layout.data("interactions")])?;
+    let training = events.filter(ident("split").eq(lit(PARTS[0])))?;
+    let training = engine.ordered(&training.select(vec![ident(user), ident(item)])?);
+    let mut histories = vec![Vec::new(); users.ids.len()];
+    let (users, items) = (&users.row_of, &items.row_of);
+    engine.run(
+        training,
+        |_| {},
+        |batch| -> Result<()> {
+            let pairs = table::int32s(&batch, user)?.iter();
+            for (user, item) in pairs.zip(table::int32s(&batch, item)?) {
+                if let (Some(&user), Some(&item)) = (users.get(user), items.get(item)) {
+                    histories[user as usize].push(item as u32);
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(histories)
+}
