@@ -70,7 +70,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// Rows of the batches between operators.
-pub(crate) const BATCH_ROWS: usize = 16_384;
+pub(crate) const BATCH_ROWS: usize = 8192;
 /// Between two reports of progress.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -105,9 +105,10 @@ impl Engine {
                 .execution
                 .parquet
                 .schema_force_view_types = false;
-            // A sort merges at least this much at once; the default asks for 10 MiB a part even of a small bound.
+            // What a sort of each part keeps for merging its runs: a quarter of its share, so that the merge does not fail for want of
+            // memory that the rows have taken, nor take a small bound for itself.
             config.options_mut().execution.sort_spill_reservation_bytes =
-                (settings.memory_bytes / 64).min(10 << 20);
+                (settings.memory_bytes / (4 * settings.threads.max(1))).min(16 << 20);
             let state = SessionStateBuilder::new()
                 .with_config(config)
                 .with_runtime_env(Arc::clone(&environment))
