@@ -7,6 +7,7 @@ use image::{Rgb, RgbImage};
 use ndarray::Array2;
 use saker::layout::Layout;
 use saker::prepare;
+use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
 
 const DEFINITION: &str = r#"
@@ -130,7 +131,7 @@ fn cosine(table: &Array2<f32>, a: usize, b: usize) -> f32 {
 fn tables_hold_what_texts_and_pictures_say_by_encoded_id() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, layout) = shop(folder.path(), DEFINITION);
-    prepare::prepare(&pipeline, &layout).unwrap();
+    prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
     let items = saker::table::read(&layout.features("items")).unwrap();
     let codes = saker::table::int32s(&items, "item_id").unwrap().to_vec();
     let read = |name: &str| -> Array2<f32> { ndarray_npy::read_npy(layout.table(name)).unwrap() };
@@ -169,7 +170,7 @@ fn tables_hold_what_texts_and_pictures_say_by_encoded_id() {
         read("pictures"),
         fs::read(layout.content("pictures")).unwrap(),
     );
-    prepare::prepare(&pipeline, &layout).unwrap();
+    prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
     assert_eq!(read("pictures"), tables);
     assert_eq!(fs::read(layout.content("pictures")).unwrap(), kept);
 }
@@ -248,7 +249,10 @@ fn what_cannot_be_encoded_names_item_and_file() {
         let definition = DEFINITION.replacen(from, to, 1);
         assert_ne!(definition, DEFINITION);
         let (pipeline, layout) = shop(folder.path(), &definition);
-        let error = format!("{:#}", prepare::prepare(&pipeline, &layout).unwrap_err());
+        let error = format!(
+            "{:#}",
+            prepare::prepare(&pipeline, &layout, Settings::default()).unwrap_err()
+        );
         for part in expected {
             assert!(error.contains(part), "{to}: {error} lacks {part}");
         }

@@ -198,7 +198,7 @@ fn errors_name_key_value_and_what_is_accepted() {
             &["split.test_days = given", "by = \"user\""],
         ),
         (
-            "rating = \"event_type\",",
+            "rating = \"event_type\"\n",
             "",
             &["data.interactions.ratings", "beside rating"],
         ),
@@ -323,6 +323,7 @@ fn the_documentation_names_every_key() {
         "num_buckets",
         "from",
         "last",
+        "hours",
         "column",
         // Texts of the shop's own data.
         "view",
