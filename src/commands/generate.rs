@@ -117,7 +117,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return preferences(args, &folder);
     }
     let settings = settings(args);
-    if saker_generate::is_complete(&settings, &folder)? {
+    let complete = saker_generate::is_complete(&settings, &folder)?;
+    if complete && !args.json {
         println!("{} holds this shop already", folder.display());
         return Ok(());
     }
@@ -128,7 +129,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         shop.users().len(),
         shop.items().len()
     ));
-    write(&shop, &folder)?;
+    if !complete {
+        write(&shop, &folder)?;
+    }
     let step = Step::start("interactions counted");
     let statistics = saker_generate::statistics(&shop, &folder)?;
     step.done(&format!("{} sessions", statistics.sessions));
