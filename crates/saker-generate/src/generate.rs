@@ -15,7 +15,7 @@ use crate::tables;
 
 const PICTURES: &str = "pictures";
 
-/// What [`generate`] is doing.
+/// What [`generate()`] is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Users, items, descriptions.

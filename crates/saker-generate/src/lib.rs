@@ -1,7 +1,7 @@
 //! A fashion shop of any size: tables of users, items and interactions, texts and pictures, drawn from a known model of
 //! behaviour, so that a recommender can be compared with the best possible answer.
 //!
-//! A [`Shop`] follows from its [`Settings`] alone. [`generate`] writes its files, [`Shop::preference`] tells the true
+//! A [`Shop`] follows from its [`Settings`] alone. [`generate()`] writes its files, [`Shop::preference`] tells the true
 //! probability of each item for a user in a context. `docs/retail.md` describes the model and the files.
 //!
 //! | module | subject |
