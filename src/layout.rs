@@ -39,6 +39,7 @@
 //!     run/<model>-best.safetensors   its best epoch so far
 //!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
 //!   repository/                  `saker assemble`: Triton's model repository, of several releases (docs/releases.md)
+//!   offline/                     `saker materialize`: features as they were, by view and day, see saker-offline
 //!   valkey/  logs/  run/         `saker serve`: the store's files, logs, process ids and ports
 //!   stamps/<step>.json           what each step was last made from, so that an unchanged step is skipped
 //! ```
@@ -93,6 +94,11 @@ impl Layout {
     /// `features/<table>.parquet`: the encoded rows of `users`, `items` or `interactions`.
     pub fn features(&self, table: &str) -> PathBuf {
         self.root.join("features").join(format!("{table}.parquet"))
+    }
+
+    /// `offline/`: the offline store, unless the definition names another.
+    pub fn offline(&self) -> PathBuf {
+        self.root.join("offline")
     }
 
     /// `features/schema.json`, see [`Schema`].

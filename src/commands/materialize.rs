@@ -20,7 +20,7 @@ pub struct Args {
     seen: bool,
 }
 
-/// Writes to the store.
+/// Writes to the stores.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let seen = args.seen || pipeline.store.bloom.from_training;
@@ -31,10 +31,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let written = written?;
     println!(
-        "{} users, {} items, {} popularity sets{}",
+        "{} users, {} items, {} popularity sets, {} rows in the offline store{}",
         written.users,
         written.items,
         written.popularity_sets,
+        written.offline,
         if seen {
             format!(", seen items of {} users", written.seen)
         } else {

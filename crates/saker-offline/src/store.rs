@@ -103,6 +103,23 @@ impl OfflineStore {
             .collect()
     }
 
+    /// Removes the files of a view whose names begin with `prefix`, so that a writer can write a whole set of them anew.
+    ///
+    /// # Errors
+    /// A name that is none, and what the storage says.
+    pub fn remove(&self, view: &str, prefix: &str) -> Result<(), Error> {
+        let folder = self.view(view)?;
+        check_name(prefix)?;
+        for path in self.files(&folder)? {
+            if path.filename().is_some_and(|name| name.starts_with(prefix)) {
+                self.runtime
+                    .block_on(self.storage.delete(&path))
+                    .map_err(|source| storage(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The days of which a view has rows, in order; none for a view that nobody has written.
     ///
     /// # Errors

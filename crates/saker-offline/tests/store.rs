@@ -61,6 +61,11 @@ fn keeps_rows_by_day(store: &OfflineStore) {
     // The same batch again counts once.
     store.append(VIEW, "batch-1", &first).expect("written");
     assert_eq!(users(store, 1, 4), [8, 7, 9, 10]);
+    store
+        .append(VIEW, "late", &rows(&[(11, 1, at(2, 3))]))
+        .expect("written");
+    store.remove(VIEW, "batch-2").expect("removed");
+    assert_eq!(users(store, 1, 4), [8, 7, 9, 11]);
     assert!(
         store
             .append(VIEW, "empty", &rows(&[]))

@@ -75,6 +75,9 @@ pub struct Store {
     pub user_view: String,
     /// Feature view of the items. Default `item_features`.
     pub item_view: String,
+    /// Where features are kept as they were: a folder, `file://…` or `s3://bucket/prefix`. Default: `offline/` of the
+    /// pipeline's state folder.
+    pub offline: Option<String>,
     /// How users are looked up. Default `online`.
     pub user_lookup: LookupMode,
     /// How items are looked up. Default `cached`.
@@ -99,6 +102,7 @@ impl Default for Store {
             entity_key_serialization: 3,
             user_view: "user_features".to_owned(),
             item_view: "item_features".to_owned(),
+            offline: None,
             user_lookup: LookupMode::Online,
             item_lookup: LookupMode::Cached,
             deadline_ms: 20,

@@ -1,0 +1,85 @@
+//! What serving and training read elsewhere: users and items in the online store (Feast's layout), popularity and seen
+//! items in Valkey, and features as they were in the offline store.
+
+mod met;
+mod offline;
+mod online;
+
+use anyhow::{Context, Result};
+use saker_offline::OfflineStore;
+use saker_pipeline::Pipeline;
+use saker_store::feast::Timestamp;
+use saker_store::{Connection, Settings};
+
+use crate::layout::Layout;
+use crate::progress::Step;
+use crate::table;
+use met::Met;
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Users.
+    pub users: usize,
+    /// Items.
+    pub items: usize,
+    /// `trending:*` sets.
+    pub popularity_sets: usize,
+    /// Users whose seen items were noted.
+    pub seen: usize,
+    /// Rows of the offline store.
+    pub offline: usize,
+}
+
+/// Writes everything; what another run wrote is overwritten, what others wrote beside it stays.
+///
+/// # Errors
+/// The data is not prepared, or a store does not take it.
+pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<Written> {
+    let read = |name| table::read(&layout.data(name)).context("run `saker prepare`");
+    let (users, items) = (read("users")?, read("items")?);
+    let step = Step::start("read the interactions");
+    let met = Met::read(pipeline, layout, seen)?;
+    step.done(&format!("up to {}", offline::time(met.newest)));
+    let settings = Settings::parse(&pipeline.store.redis_url, None)?;
+    let database = |number| -> Result<Connection> {
+        Ok(Connection::open(
+            &settings.clone().with_database(number)?.with_bloom_probe(),
+        )?)
+    };
+
+    // The last event's time: what the features were computed from.
+    let time = Timestamp::from_micros(i64::from(met.newest) * 1_000_000);
+    let mut connection = database(0)?;
+    let store = &pipeline.store;
+    for (entity, view, rows) in [
+        (&pipeline.user, &store.user_view, &users),
+        (&pipeline.item, &store.item_view, &items),
+    ] {
+        online::entities(pipeline, &mut connection, entity, view, rows, &time)?;
+    }
+    let popularity_sets = met::popularity(pipeline, &mut database(3)?, &items, &met)?;
+    let seen = if seen {
+        met::seen(pipeline, &mut database(1)?, &met.seen)?
+    } else {
+        0
+    };
+    let place = store.offline.as_ref().map_or_else(
+        || layout.offline().display().to_string(),
+        |place| place.to_owned(),
+    );
+    let offline = offline::write(
+        pipeline,
+        layout,
+        &OfflineStore::open(&place)?,
+        (&users, &items),
+        met.newest,
+    )?;
+    Ok(Written {
+        users: users.num_rows(),
+        items: items.num_rows(),
+        popularity_sets,
+        seen,
+        offline,
+    })
+}
