@@ -1,12 +1,13 @@
 //! Small files, written whole or not at all.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Writes a file beside `path` and renames it, so that a reader, or whoever comes after a crash, sees the old content or
-/// the new one.
+/// Writes a file beside `path`, has the disk take it, and renames it: a reader, or whoever comes after a crash of the
+/// program or the machine, sees the old content or the new one.
 ///
 /// # Errors
 /// The disk does not take it.
@@ -14,7 +15,9 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let beside = path.with_added_extension("new");
     let write = || {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        fs::write(&beside, content)?;
+        let mut file = File::create(&beside)?;
+        file.write_all(content.as_ref())?;
+        file.sync_all()?;
         fs::rename(&beside, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))

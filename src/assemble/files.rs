@@ -1,4 +1,4 @@
-//! Writing files whole, and hashing them.
+//! Folders, JSON and hashes of a repository's files.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+
+use crate::files::write;
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -55,22 +57,10 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file so that whoever reads it, and whatever the disk holds after a crash, is the old text or the new one.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    let fresh = beside(path, "new");
-    let written = || -> io::Result<()> {
-        let mut file = File::create(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    written().with_context(|| format!("cannot write {}", path.display()))
-}
-
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .with_context(|| format!("{} as JSON", path.display()))?;
-    write(path, &format!("{text}\n"))
+    write(path, format!("{text}\n"))
 }
 
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {

@@ -22,11 +22,12 @@ use sha2::{Digest, Sha256};
 pub use release::{release_id, utc};
 pub use steps::Defaults;
 
+use crate::files::write;
 use crate::layout::Layout;
 use crate::releases::manifest::{self, Manifest};
 use crate::releases::record::Record;
 use crate::releases::repository::{Index, Repository};
-use files::{beside, create, hex, remove, write, write_json};
+use files::{beside, create, hex, remove, write_json};
 use pbtxt::{ModelConfig, Step};
 
 /// The version number of a new repository's first release.
@@ -261,7 +262,7 @@ fn fresh(
         // Triton asks for a version folder of an ensemble, too; its releases are not told apart by it.
         let place = folder.join(&model.name);
         create(&place.join(if of_ensemble { VERSION } else { version }.to_string()))?;
-        write(&place.join("config.pbtxt"), &model.render())?;
+        write(&place.join("config.pbtxt"), model.render())?;
         let files = match of_ensemble {
             true => BTreeMap::new(),
             false => {
@@ -422,7 +423,7 @@ pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
     for model in steps::models(pipeline, &Defaults::of(pipeline)?, VERSION)? {
         let folder = target.join(&model.name);
         create(&folder)?;
-        write(&folder.join("config.pbtxt"), &model.render())?;
+        write(&folder.join("config.pbtxt"), model.render())?;
     }
     Ok(())
 }

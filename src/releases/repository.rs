@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use crate::assemble::edit;
-use crate::assemble::files::{read_json, remove, sha256, write, write_json};
+use crate::assemble::files::{read_json, remove, sha256, write_json};
 use crate::assemble::steps::ENSEMBLE;
+use crate::files::write;
 
 /// How many promotions are remembered.
 const HISTORY: usize = 100;
@@ -215,7 +216,7 @@ impl Repository {
         if new == old {
             return Ok(());
         }
-        write(&path, &new)
+        write(&path, new)
     }
 
     fn config_path(&self, model: &str) -> PathBuf {
