@@ -7,7 +7,7 @@
 //! | [`stamp`], [`progress`], [`table`] | skipping what is done, saying what is being done, Parquet tables |
 //! | [`prepare`] | the source's tables, cleaned, split and encoded by fitted workflows |
 //! | [`features`], [`files`], [`training_run`] | what was prepared, as the models learn from it; small files; how training went |
-//! | [`report`], [`groupings`] | an evaluation for people; what its requests are told apart by |
+//! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
@@ -25,6 +25,7 @@ pub mod files;
 pub mod groupings;
 pub mod layout;
 pub mod materialize;
+pub mod oracle;
 pub mod prepare;
 pub mod progress;
 pub mod releases;

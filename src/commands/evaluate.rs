@@ -4,12 +4,13 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_train::checkpoint::Checkpoint;
 use saker_train::data::Split;
-use saker_train::evaluate::{Evaluation, MethodMetrics, Options, evaluate};
+use saker_train::evaluate::{Evaluation, MethodMetrics, Options, Oracle, evaluate};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
 use super::Target;
 use crate::groupings::groupings;
+use crate::oracle::TruePreferences;
 use crate::progress::Step;
 use crate::training_run::TrainingRun;
 use crate::{features, files, report};
@@ -62,6 +63,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ranker
         .load(&layout.checkpoint("ranker"))
         .with_context(again)?;
+    let truth = TruePreferences::open(&pipeline, &layout, &data)?;
     let step = Step::start("measure the models and the baselines");
     let evaluation = evaluate(
         &data,
@@ -76,7 +78,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             users: args.users,
             training: &pipeline.training,
             groupings: groupings(&pipeline, &layout, &data)?,
-            oracle: None,
+            oracle: truth.as_ref().map(|truth| truth as &dyn Oracle),
             progress: &mut |done, of| step.say(format!("{done} of {of} requests answered")),
         },
     );
