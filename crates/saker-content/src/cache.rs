@@ -234,17 +234,6 @@ mod tests {
     #[test]
     fn version_1_of_the_format_is_read() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cache-1.parquet");
-        if !path.exists() {
-            write(
-                &path,
-                &HashMap::from([
-                    (key(0), vec![0.5, -1.5, 3.0]),
-                    (key(1), vec![1e-30, 0.0, 2.25]),
-                ]),
-                3,
-            )
-            .unwrap();
-        }
         let vectors = read(&path).unwrap();
         assert_eq!(vectors.len(), 2);
         assert_eq!(vectors[&key(0)], [0.5, -1.5, 3.0]);
