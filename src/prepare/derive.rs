@@ -14,7 +14,12 @@ pub(super) struct Recent {
     /// The time of the events that are not settled yet.
     now: Option<i32>,
     value: Option<i32>,
+    /// The item met last, when, and the value before it was met the first time in a row.
+    offered: Option<(i32, i32, Option<i32>)>,
 }
+
+/// A visit ends when nothing happens for half an hour, as web analytics have it.
+const VISIT_SECONDS: i32 = 30 * 60;
 
 impl Recent {
     /// Nothing happened yet; `seconds` are what is recent.
@@ -24,6 +29,7 @@ impl Recent {
             items: Vec::new(),
             now: None,
             value: None,
+            offered: None,
         }
     }
 
@@ -34,6 +40,17 @@ impl Recent {
             self.settle();
         }
         self.value
+    }
+
+    /// The value that stood when `item` was offered, which the user meets at `time`: that [`before`](Self::before) the first of the
+    /// visit's events with this item in a row. A view would tell of the click that follows it.
+    pub(super) fn before_offer(&mut self, time: i32, item: i32) -> Option<i32> {
+        let value = match self.offered {
+            Some((last, at, value)) if last == item && time - at <= VISIT_SECONDS => value,
+            _ => self.before(time),
+        };
+        self.offered = Some((item, time, value));
+        value
     }
 
     /// The user met `item` of `category`.
@@ -115,6 +132,22 @@ mod tests {
         assert_eq!(recent.before(DAY * 3), Some(7), "the old value stays");
         recent.add(DAY * 3, 4, Some(2));
         assert_eq!(recent.latest(), Some(2));
+    }
+
+    #[test]
+    fn a_view_does_not_tell_of_the_click_that_follows_it() {
+        let mut recent = Recent::new(DAY);
+        let mut meet = |time, item, category| {
+            let before = recent.before_offer(time, item);
+            recent.add(time, item, Some(category));
+            before
+        };
+        assert_eq!(meet(100, 1, 7), None);
+        assert_eq!(meet(105, 1, 7), None, "the click");
+        assert_eq!(meet(200, 2, 8), Some(7));
+        assert_eq!(meet(210, 2, 8), Some(7));
+        assert_eq!(meet(211, 1, 7), Some(8), "another item came between");
+        assert_eq!(meet(212 + VISIT_SECONDS, 1, 7), Some(7), "another visit");
     }
 
     proptest! {

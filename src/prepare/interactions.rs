@@ -171,7 +171,7 @@ impl Events {
                         let default = top.default();
                         let mut recent = Recent::new(seconds);
                         for (&time, &item) in times.iter().zip(items) {
-                            let before = recent.before(time);
+                            let before = recent.before_offer(time, item);
                             met_values.push(before.unwrap_or(default));
                             recent.add(time, item, top.categories[item as usize]);
                         }

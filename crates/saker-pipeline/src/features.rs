@@ -128,7 +128,7 @@ pub enum Derive {
         /// The user's latest training interactions, this many: one value a user.
         last: Option<usize>,
         /// The items of this many hours, as the serving side recomputes it after every event: each interaction has the value
-        /// that stood when it happened, the user the latest one.
+        /// that stood when it happened (of several with one item in a row: before the first), the user the latest one.
         hours: Option<u32>,
     },
 }

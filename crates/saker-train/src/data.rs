@@ -291,6 +291,23 @@ impl Dataset {
         self.interactions.positive[row] && self.interactions.split[row] == split
     }
 
+    /// The row of each user's first interaction of one part, positive or not. `[users]`
+    pub fn first_rows(&self, split: Split) -> Vec<Option<u32>> {
+        let interactions = &self.interactions;
+        let mut first: Vec<Option<u32>> = vec![None; self.users.rows];
+        for row in 0..interactions.user.len() {
+            if interactions.split[row] != split {
+                continue;
+            }
+            let first = &mut first[interactions.user[row] as usize];
+            let time = |row: usize| interactions.timestamp[row];
+            if first.is_none_or(|known| time(row) < time(known as usize)) {
+                *first = Some(row as u32);
+            }
+        }
+        first
+    }
+
     /// Rows of the positive interactions of one part, oldest first within each user.
     pub fn positives(&self, split: Split) -> ByUser {
         let interactions = &self.interactions;

@@ -73,7 +73,8 @@ impl Held {
     /// The validation or test part of `data`; of more than `limit` users (0: no limit) so many, evenly spread.
     pub fn new(data: &Dataset, split: Split, limit: usize) -> Self {
         let held = data.history(split);
-        let moments = data.positives(split);
+        // Positive or not: a view before the first click already tells of the click.
+        let moments = data.first_rows(split);
         let mut before = vec![data.history(Split::Train)];
         if split == Split::Test {
             before.push(data.history(Split::Validation));
@@ -88,7 +89,7 @@ impl Held {
             let seen = sorted(seen.copied().collect());
             let mut relevant = sorted(held.of(user).to_vec());
             relevant.retain(|item| seen.binary_search(item).is_err());
-            let moment = *moments.of(user).first()?;
+            let moment = moments[user]?;
             (!relevant.is_empty()).then_some(Case {
                 user: user as u32,
                 moment,
