@@ -22,7 +22,7 @@ use crate::progress::Step;
     interrupted run goes on where it was. docs/retail.md describes the columns and the model of behaviour.",
     after_help = "Examples:\n  saker generate retail\n  saker generate retail --scale full --out /data/shop\n  \
     saker generate retail --users 1000 --interactions 50000 --seed 7 --out /tmp/shop\n  \
-    saker generate retail --preferences --user 1000042 --device 0 --timestamp 1760472000"
+    saker generate retail --preferences --user 1000044 --device 0 --timestamp 1760472000"
 )]
 pub struct Args {
     /// What to generate
