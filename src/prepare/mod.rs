@@ -228,7 +228,7 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
         &engine.read(&[layout.data("interactions")])?,
         &layout.features("interactions"),
         |at| step.say(format!("encode the features, {} interactions", at.rows)),
-        move |batch| Ok(encoder.encode(batch)?),
+        move |batch| encoder.encode(batch),
     )?;
 
     let schema = Schema {

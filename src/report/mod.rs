@@ -163,8 +163,11 @@ fn tiles(evaluation: &Evaluation) -> String {
     tiles
 }
 
+/// A column's heading and what stands in it.
+type Column = (&'static str, fn(&MethodMetrics) -> f64);
+
 fn table(caption: &str, methods: &[MethodMetrics]) -> String {
-    let columns: [(&str, fn(&MethodMetrics) -> f64); 6] = [
+    let columns: [Column; 6] = [
         ("NDCG@10", |method| method.list.ndcg_10),
         ("hit@10", |method| method.list.hit_10),
         ("recall@10", |method| method.list.recall_10),

@@ -195,10 +195,13 @@ fn some_users_and_items_come_late_and_never_too_early() -> Result<()> {
     Ok(())
 }
 
+/// User, device, time, and the best items with their probabilities.
+type Golden = (i32, i32, i32, Vec<(i32, f64)>);
+
 /// A change of these numbers is a new version of the model: `MODEL` in manifest.rs.
 #[test]
 fn the_model_is_the_one_of_its_version() -> Result<()> {
-    let golden: Vec<(i32, i32, i32, Vec<(i32, f64)>)> =
+    let golden: Vec<Golden> =
         serde_json::from_str(include_str!("data/preferences.json")).unwrap_or_default();
     assert_eq!(golden.len(), 4, "tests/data/preferences.json");
     let shop = Shop::new(&Settings::new(Scale::Small))?;

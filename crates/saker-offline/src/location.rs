@@ -55,7 +55,7 @@ mod tests {
             "s3:/bucket://",
             "http://shop/features",
         ] {
-            let error = open(location, []).err().expect("refused").to_string();
+            let error = open(location, []).expect_err("refused").to_string();
             assert!(
                 error.contains(location) && error.contains("s3://bucket"),
                 "{error}"

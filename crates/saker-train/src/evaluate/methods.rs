@@ -54,11 +54,11 @@ impl Baselines {
                 .collect();
             ListMetrics::mean(&of_cases).ndcg_10
         };
-        let (k, _) = best(NEIGHBOURS.map(|k| (k, None)), &ndcg);
+        let (k, _) = best(NEIGHBOURS.map(|k| (k, None)), ndcg);
         let with_recency = NEIGHBOURS
             .iter()
             .flat_map(|&k| HALF_LIVES.map(|half_life| (k, Some(half_life))));
-        let (recency_k, half_life) = best(with_recency, &ndcg);
+        let (recency_k, half_life) = best(with_recency, ndcg);
         Self {
             popularity: popularity(history.iter(), data.items.rows),
             history,
