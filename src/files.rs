@@ -22,3 +22,16 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
+
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// The disk does not let it.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

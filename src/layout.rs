@@ -31,6 +31,7 @@
 //!     dlrm_ranking.onnx          user, context and item features -> click/binary_classification_task f32 [rows, 1]
 //!     item_vectors.npy           the candidate tower's output for row i of features/items.parquet: f32 [items, dim]
 //!     checkpoint/*.safetensors   parameters of the towers and the ranker, with the optimiser's state
+//!     finetuned.json             what `saker finetune` has learned since the training; absent before
 //!     metrics.json               what `saker evaluate` measured
 //!     report.html                the same for people: one file that needs nothing beside it
 //!     run/config.json            what the latest training was made of: sizes, schedules, rows, device
@@ -133,6 +134,11 @@ impl Layout {
         self.root
             .join("models/checkpoint")
             .join(format!("{model}.safetensors"))
+    }
+
+    /// `models/finetuned.json`: what the models have learned since they were trained.
+    pub fn finetuned(&self) -> PathBuf {
+        self.root.join("models/finetuned.json")
     }
 
     /// `models/metrics.json`

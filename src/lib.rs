@@ -6,7 +6,8 @@
 //! | [`layout`] | where a pipeline's files lie |
 //! | [`stamp`], [`progress`], [`table`] | skipping what is done, saying what is being done, Parquet tables |
 //! | [`prepare`] | the source's tables, cleaned, split and encoded by fitted workflows |
-//! | [`features`], [`files`], [`training_run`] | what was prepared, as the models learn from it; small files; how training went |
+//! | [`features`], [`models`], [`files`] | what was prepared, as the models learn from it; what they are exported to; small files |
+//! | [`finetune`], [`accompaniment`], [`training_run`] | what is newer than the models; checkpoints and progress while one learns; how training went |
 //! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
@@ -14,6 +15,7 @@
 //! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
 //! | [`client`], [`explain`], [`degraded`], [`catalogue`] | asking Triton, what its steps answered, which of them had no store, and names for people |
 
+pub mod accompaniment;
 pub mod assemble;
 pub mod catalogue;
 pub mod client;
@@ -22,9 +24,11 @@ pub mod degraded;
 pub mod explain;
 pub mod features;
 pub mod files;
+pub mod finetune;
 pub mod groupings;
 pub mod layout;
 pub mod materialize;
+pub mod models;
 pub mod oracle;
 pub mod prepare;
 pub mod progress;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::assemble::files::hex;
+use crate::files;
 use crate::layout::Layout;
 
 /// A hash over all that a step reads: files, tables of the definition, and the version of `saker`.
@@ -83,6 +84,14 @@ pub fn is_current(layout: &Layout, step: &str, fingerprint: &str, made: &[&Path]
     let recorded = recorded.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     recorded.is_some_and(|stamp| stamp["fingerprint"] == fingerprint)
         && made.iter().all(|path| path.exists())
+}
+
+/// Forgets that `step` has ever succeeded: what it made was replaced.
+///
+/// # Errors
+/// The disk does not let it.
+pub fn forget(layout: &Layout, step: &str) -> Result<()> {
+    files::remove(&layout.stamp(step))
 }
 
 /// Notes that `step` has succeeded on these inputs.

@@ -11,6 +11,7 @@ use crate::layout::Layout;
 
 mod assemble;
 mod evaluate;
+mod finetune;
 mod generate;
 mod index;
 mod materialize;
@@ -90,6 +91,8 @@ pub enum Command {
     Prepare(prepare::Args),
     /// Train the two towers and the ranker, and export them to ONNX
     Train(train::Args),
+    /// Let trained models take in what is newer than they are
+    Finetune(finetune::Args),
     /// Measure retrieval and ranking on the test part, beside two baselines
     Evaluate(evaluate::Args),
     /// Build the FAISS index of the items' vectors
@@ -126,6 +129,7 @@ impl Command {
             Self::Generate(args) => generate::run(args),
             Self::Prepare(args) => prepare::run(args),
             Self::Train(args) => train::run(args),
+            Self::Finetune(args) => finetune::run(args),
             Self::Evaluate(args) => evaluate::run(args),
             Self::Index(args) => index::run(args),
             Self::Materialize(args) => materialize::run(args),

@@ -1,30 +1,26 @@
+use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use ndarray::ArrayView2;
-use ndarray_npy::WriteNpyExt;
 use saker_pipeline::Pipeline;
 use saker_train::checkpoint::Checkpoint;
-use saker_train::data::Dataset;
+use saker_train::checkpoint::LEARNED_UNTIL;
+use saker_train::data::{Dataset, Split};
 use saker_train::device::Device;
-use saker_train::learning::{Checkpoints, Session};
-use saker_train::onnx;
-use saker_train::progress::{Epoch, Progress, Stage};
+use saker_train::learning::Session;
+use saker_train::progress::{Epoch, Stage};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Target;
+use crate::accompaniment::Accompaniment;
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::stamp::{self, Fingerprint};
 use crate::training_run::TrainingRun;
-use crate::{features, files};
+use crate::{features, files, models};
 
 /// Arguments of `saker train`.
 #[derive(clap::Args)]
@@ -90,12 +86,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
         data: &data,
         device,
         force: args.force,
-        checkpoint_every: Duration::from_secs(args.checkpoint_every),
-        stop: stop_flag()?,
+        accompaniment: Accompaniment::new(
+            &layout,
+            format!("saker train {name}"),
+            Duration::from_secs(args.checkpoint_every),
+        )?,
     };
     TrainingRun::open(&layout)?.configure(&pipeline, &data, &args.device)?;
     let towers = trainer.towers(&towers_fingerprint)?;
-    write_towers(&layout, &towers, &data)?;
+    models::write_towers(&layout, &towers, &data)?;
 
     let step = Step::start("retrieve candidates for hard negatives");
     let candidates = towers.retrieve(&data, pipeline.retrieval.topk);
@@ -109,11 +108,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     trainer.accompany(Stage::Ranker, &fingerprint, |session| {
         ranker.train(&data, &pipeline.training, &candidates, session)
     })?;
-    ranker.save(&layout.checkpoint("ranker"))?;
-    files::write(&layout.model("dlrm_ranking"), onnx::ranker(&ranker))?;
+    ranker.save_with(&layout.checkpoint("ranker"), learned_until(&data))?;
+    models::write_ranker(&layout, &ranker)?;
     stamp::record(&layout, "train", &fingerprint)?;
-    trainer.forget(Stage::Towers)?;
-    trainer.forget(Stage::Ranker)?;
+    trainer.accompaniment.forget(Stage::Towers)?;
+    trainer.accompaniment.forget(Stage::Ranker)?;
+    files::remove(&layout.finetuned())?;
     println!("{}", layout.root().join("models").display());
     Ok(())
 }
@@ -135,15 +135,6 @@ fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
         .finish())
 }
 
-/// Becomes true when the user wants an end, so that a checkpoint can be written first.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
-    }
-    Ok(stop)
-}
-
 /// What the training of both models has in common.
 struct Trainer<'a> {
     pipeline: &'a Pipeline,
@@ -151,8 +142,7 @@ struct Trainer<'a> {
     data: &'a Dataset,
     device: Device,
     force: bool,
-    checkpoint_every: Duration,
-    stop: Arc<AtomicBool>,
+    accompaniment: Accompaniment,
 }
 
 impl Trainer<'_> {
@@ -170,12 +160,11 @@ impl Trainer<'_> {
         self.accompany(Stage::Towers, fingerprint, |session| {
             towers.train(data, &pipeline.towers, &pipeline.training, session)
         })?;
-        towers.save(&path)?;
+        towers.save_with(&path, learned_until(data))?;
         stamp::record(self.layout, "train-towers", fingerprint)?;
         Ok(towers)
     }
 
-    /// Calls `train` with checkpoints and a progress bar, and notes its epochs.
     fn accompany(
         &self,
         stage: Stage,
@@ -183,137 +172,23 @@ impl Trainer<'_> {
         train: impl FnOnce(&mut Session<'_>) -> Result<Vec<Epoch>, saker_train::Error>,
     ) -> Result<()> {
         if self.force {
-            self.forget(stage)?;
+            self.accompaniment.forget(stage)?;
         }
         let training = &self.pipeline.training;
         let epochs = match stage {
             Stage::Towers => training.towers.epochs,
             Stage::Ranker => training.ranker.epochs,
         };
-        let run = TrainingRun::open(self.layout)?;
-        let mut bar = Bar::new(epochs, run, self.stop.clone());
-        let history = train(&mut Session {
-            progress: &mut bar,
-            checkpoints: Some(Checkpoints {
-                folder: self.layout.training_run(),
-                every: self.checkpoint_every,
-                fingerprint: fingerprint.to_owned(),
-            }),
-        });
-        bar.bar.finish_and_clear();
-        let history = history.map_err(|error| match error {
-            saker_train::Error::Stopped => anyhow::anyhow!(
-                "stopped; `saker train {}` goes on from here",
-                self.pipeline.pipeline.name
-            ),
-            error => error.into(),
-        })?;
-        if let Some(error) = bar.failed {
-            return Err(error);
-        }
-        bar.run.replace(stage, &history)?;
-        let seconds: f64 = history
-            .iter()
-            .map(|epoch| epoch.seconds + epoch.validation_seconds)
-            .sum();
-        if let Some(best) = history.iter().rfind(|epoch| epoch.best) {
-            eprintln!(
-                "✓ {}: epoch {} of {} kept ({seconds:.1} s)",
-                stage.name(),
-                best.epoch,
-                history.len()
-            );
-        }
-        Ok(())
-    }
-
-    /// Removes the state of a model's run.
-    fn forget(&self, stage: Stage) -> Result<()> {
-        for kind in ["", "-best"] {
-            let file = format!("{}{kind}.safetensors", stage.name());
-            let path = self.layout.training_run().join(file);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-                }
-                _ => {}
-            }
-        }
+        self.accompaniment.run(stage, epochs, fingerprint, train)?;
         Ok(())
     }
 }
 
-fn write_towers(layout: &Layout, towers: &Towers, data: &Dataset) -> Result<()> {
-    files::write(
-        &layout.model("query_tower"),
-        onnx::tower(&towers.query, "query_tower"),
-    )?;
-    files::write(
-        &layout.model("candidate_tower"),
-        onnx::tower(&towers.candidate, "candidate_tower"),
-    )?;
-    let vectors = towers.item_vectors(data);
-    let vectors = ArrayView2::from_shape((data.items.rows, towers.candidate.dim()), &vectors)?;
-    let mut bytes = Vec::new();
-    vectors.write_npy(&mut bytes)?;
-    files::write(&layout.item_vectors(), bytes)
-}
-
-/// One line per epoch, and a bar within it.
-struct Bar {
-    bar: ProgressBar,
-    epochs: usize,
-    run: TrainingRun,
-    stop: Arc<AtomicBool>,
-    /// Why an epoch could not be noted.
-    failed: Option<anyhow::Error>,
-}
-
-impl Bar {
-    fn new(epochs: usize, run: TrainingRun, stop: Arc<AtomicBool>) -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} batches {eta}")
-        {
-            bar.set_style(style);
-        }
-        Self {
-            bar,
-            epochs,
-            run,
-            stop,
-            failed: None,
-        }
-    }
-}
-
-impl Progress for Bar {
-    fn batch(&mut self, stage: Stage, epoch: usize, done: usize, of: usize) -> bool {
-        if self.bar.length() != Some(of as u64) || done == 1 {
-            self.bar.set_length(of as u64);
-            self.bar
-                .set_message(format!("{} epoch {epoch}/{}", stage.name(), self.epochs));
-        }
-        self.bar.set_position(done as u64);
-        !self.stop.load(Ordering::Relaxed)
-    }
-
-    fn epoch(&mut self, stage: Stage, epoch: &Epoch) {
-        let metric = |name: &str| epoch.validation.get(name).copied().unwrap_or(f64::NAN);
-        let line = format!(
-            "  {} {:2}/{}: loss {:.4}, validation NDCG@10 {:.4}, recall@100 {:.4} ({:.1} s, {:.0} rows/s){}",
-            stage.name(),
-            epoch.epoch,
-            self.epochs,
-            epoch.loss,
-            metric("ndcg@10"),
-            metric("recall@100"),
-            epoch.seconds + epoch.validation_seconds,
-            epoch.rows_per_second,
-            if epoch.best { " best" } else { "" }
-        );
-        self.bar.suspend(|| eprintln!("{line}"));
-        if let Err(error) = self.run.add(stage, epoch) {
-            self.failed = Some(error);
-        }
-    }
+/// What a checkpoint says of the data that it comes from.
+fn learned_until(data: &Dataset) -> HashMap<String, String> {
+    let interactions = &data.interactions;
+    let rows = interactions.split.iter().zip(&interactions.timestamp);
+    let learned = rows.filter(|(split, _)| **split == Split::Train);
+    let until = learned.map(|(_, &time)| time).max().unwrap_or_default();
+    HashMap::from([(LEARNED_UNTIL.to_owned(), until.to_string())])
 }

@@ -16,6 +16,14 @@ use crate::progress::Step;
 use crate::table;
 use met::Met;
 
+pub use offline::FILES as OFFLINE_FILES;
+
+/// Where the offline store is: the definition's, or the pipeline's own folder.
+pub fn offline_store(pipeline: &Pipeline, layout: &Layout) -> String {
+    let place = pipeline.store.offline.clone();
+    place.unwrap_or_else(|| layout.offline().display().to_string())
+}
+
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
@@ -64,14 +72,10 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     } else {
         0
     };
-    let place = store.offline.as_ref().map_or_else(
-        || layout.offline().display().to_string(),
-        |place| place.to_owned(),
-    );
     let offline = offline::write(
         pipeline,
         layout,
-        &OfflineStore::open(&place)?,
+        &OfflineStore::open(&offline_store(pipeline, layout))?,
         (&users, &items),
         met.newest,
     )?;

@@ -13,8 +13,8 @@ use crate::layout::Layout;
 use crate::progress::Step;
 use crate::table;
 
-/// Names of the files that this module writes begin so; a rerun replaces them.
-const FILES: &str = "materialized";
+/// The names of the files that `saker materialize` writes to the offline store begin so; a rerun replaces them.
+pub const FILES: &str = "materialized";
 /// Rows that are held before they are written.
 const ROWS: usize = 1 << 20;
 

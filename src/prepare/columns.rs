@@ -53,7 +53,8 @@ pub(super) struct Entities {
 }
 
 impl Entities {
-    /// Reads an entity's rows. What the numbers of `codes` columns stand for is added to `names`.
+    /// Reads an entity's rows. What the numbers of `codes` columns stand for is in `names`: what it holds already keeps its number,
+    /// the rest is added.
     pub(super) fn read(
         entity: &Entity,
         id_column: &str,
@@ -172,15 +173,20 @@ fn clean(column: &Column, source: &Source, order: &[usize], names: &mut Names) -
             .iter()
             .map(|&row| key(&values.text(row), codes))
             .collect();
+        let names = names.entry(column.name.clone()).or_default();
         let distinct: BTreeSet<&String> = keys.iter().flatten().collect();
-        let numbers: HashMap<&String, i32> = distinct.iter().copied().zip(0..).collect();
+        let new: Vec<String> = distinct
+            .into_iter()
+            .filter(|key| !names.contains(key))
+            .cloned()
+            .collect();
+        names.extend(new);
+        let numbers: HashMap<&String, i32> = names.iter().zip(0..).collect();
         let coded = keys
             .iter()
             .map(|key| key.as_ref().map(|key| numbers[key]))
             .collect();
-        let cleaned = Cleaned::Int32(coded);
-        names.insert(column.name.clone(), distinct.into_iter().cloned().collect());
-        return Ok(cleaned);
+        return Ok(Cleaned::Int32(coded));
     }
     let place = |row: usize| move || source.place(row);
     Ok(match column.kind {

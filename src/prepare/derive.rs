@@ -3,12 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use super::served::Row;
+
 /// A user's most frequent category at each moment: what serving recomputes after every event
 /// (`saker_store::recent::top_category`), so that training sees what serving saw.
 ///
 /// Items count once, at their latest time, as in `user:{id}:recent_items`.
-pub(super) struct Recent {
+pub(super) struct Recent<'a> {
     seconds: i32,
+    /// What serving wrote of this user, when it did: user, Unix seconds, value, oldest first.
+    served: &'a [Row],
     /// Item, its latest time, its category.
     items: Vec<(i32, i32, i32)>,
     /// The time of the events that are not settled yet.
@@ -21,11 +25,13 @@ pub(super) struct Recent {
 /// A visit ends when nothing happens for half an hour, as web analytics have it.
 const VISIT_SECONDS: i32 = 30 * 60;
 
-impl Recent {
-    /// Nothing happened yet; `seconds` are what is recent.
-    pub(super) fn new(seconds: i32) -> Self {
+impl<'a> Recent<'a> {
+    /// Nothing happened yet; `seconds` are what is recent. What serving wrote, where it wrote something, stands before what
+    /// follows from the events.
+    pub(super) fn new(seconds: i32, served: &'a [Row]) -> Self {
         Self {
             seconds,
+            served,
             items: Vec::new(),
             now: None,
             value: None,
@@ -39,7 +45,10 @@ impl Recent {
         if self.now.is_some_and(|now| now < time) {
             self.settle();
         }
-        self.value
+        match self.served.partition_point(|&(_, at, _)| at < time) {
+            0 => self.value,
+            written => Some(self.served[written - 1].2),
+        }
     }
 
     /// The value that stood when `item` was offered, which the user meets at `time`: that [`before`](Self::before) the first of the
@@ -122,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_event_sees_only_what_came_before_its_second() {
-        let mut recent = Recent::new(DAY);
+        let mut recent = Recent::new(DAY, &[]);
         assert_eq!(recent.before(100), None);
         recent.add(100, 1, Some(7));
         assert_eq!(recent.before(100), None, "the same second");
@@ -136,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_view_does_not_tell_of_the_click_that_follows_it() {
-        let mut recent = Recent::new(DAY);
+        let mut recent = Recent::new(DAY, &[]);
         let mut meet = |time, item, category| {
             let before = recent.before_offer(time, item);
             recent.add(time, item, Some(category));
@@ -150,6 +159,21 @@ mod tests {
         assert_eq!(meet(212 + VISIT_SECONDS, 1, 7), Some(7), "another visit");
     }
 
+    #[test]
+    fn what_serving_wrote_stands_from_the_second_after() {
+        let mut recent = Recent::new(DAY, &[(1, 105, 3), (1, 300, 4)]);
+        recent.add(100, 1, Some(7));
+        assert_eq!(recent.before(105), Some(7));
+        assert_eq!(recent.before(106), Some(3));
+        recent.add(200, 2, Some(8));
+        assert_eq!(
+            recent.before(300),
+            Some(3),
+            "not what follows from the events"
+        );
+        assert_eq!(recent.before(301), Some(4));
+    }
+
     proptest! {
         /// Replays the events through the function that serves.
         #[test]
@@ -159,7 +183,7 @@ mod tests {
         ) {
             times.sort_unstable();
             let category = |item: i64| (item != 5).then_some(item as i32 / 4);
-            let mut recent = Recent::new(DAY);
+            let mut recent = Recent::new(DAY, &[]);
             let mut stored: BTreeMap<i64, i64> = BTreeMap::new();
             let mut served = None;
             for (start, &time) in times.iter().enumerate() {

@@ -9,6 +9,7 @@ use saker_pipeline::{Column, Default as Fallback, Derive, Entity, Pipeline};
 use super::clean::{self, ITEM, Met, PLACE, RATING, TIME, USER};
 use super::columns::{Cleaned, Entities};
 use super::derive::{Recent, most_frequent};
+use super::served::Served;
 use super::split::{PARTS, parts};
 use crate::layout::Layout;
 use crate::table;
@@ -33,6 +34,8 @@ struct Top {
     window: Window,
     /// Value of each user: the latest one.
     values: Vec<Option<i32>>,
+    /// What serving wrote of it.
+    served: Served,
 }
 
 impl Top {
@@ -61,6 +64,7 @@ pub(super) fn write(
     (rows, met): (DataFrame, &Met),
     users: &Entities,
     items: &Entities,
+    served: impl Fn(&Column) -> Result<Served>,
     mut progress: impl FnMut(u64),
 ) -> Result<Events> {
     let mut events = Events {
@@ -69,6 +73,9 @@ pub(super) fn write(
         of_items: vec![0; items.ids.len()],
         top: tops(&pipeline.user, users, items),
     };
+    for top in &mut events.top {
+        top.served = served(&top.column)?;
+    }
     let sorted = engine.sorted(rows, &[USER, TIME, ITEM, PLACE])?;
     let schema = sorted.schema().inner().clone();
     let mut rest = RecordBatch::new_empty(schema.clone());
@@ -119,6 +126,7 @@ fn tops(entity: &Entity, users: &Entities, items: &Entities) -> Vec<Top> {
                 None => Window::Last(last.unwrap_or(1)),
             },
             values: vec![None; users.ids.len()],
+            served: Served::default(),
         });
     }
     tops
@@ -169,7 +177,7 @@ impl Events {
                     }
                     Window::Seconds(seconds) => {
                         let default = top.default();
-                        let mut recent = Recent::new(seconds);
+                        let mut recent = Recent::new(seconds, top.served.of(users.ids[user]));
                         for (&time, &item) in times.iter().zip(items) {
                             let before = recent.before_offer(time, item);
                             met_values.push(before.unwrap_or(default));

@@ -12,6 +12,7 @@ mod encode;
 mod files;
 mod interactions;
 mod rows;
+mod served;
 mod source;
 mod split;
 
@@ -33,6 +34,7 @@ use crate::progress::Step;
 use crate::stamp::Fingerprint;
 use crate::table;
 use columns::Entities;
+use served::Served;
 use source::Source;
 
 /// What was prepared.
@@ -104,7 +106,35 @@ pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
 /// # Errors
 /// The source cannot be read or holds what the definition does not accept; the message names file, column, row and value.
 pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Result<Summary> {
+    run(pipeline, layout, settings, Workflows::Fitted)
+}
+
+/// Encodes what the source holds now with the workflows, names, defaults and embedding tables of an earlier run, so that models which
+/// were trained on them can go on learning. A user column that serving keeps is taken as serving wrote it, from the offline store.
+///
+/// # Errors
+/// As [`prepare`]; and nothing was prepared before.
+pub fn encode_again(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Result<Summary> {
+    run(pipeline, layout, settings, Workflows::Kept)
+}
+
+/// Where the fitted workflows come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Workflows {
+    /// They are fitted on the training part.
+    Fitted,
+    /// They are there already.
+    Kept,
+}
+
+fn run(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    settings: Settings,
+    workflows: Workflows,
+) -> Result<Summary> {
     let data = data(pipeline)?;
+    let kept = workflows == Workflows::Kept;
     let engine = Engine::new(Settings {
         spill: Some(
             settings
@@ -114,7 +144,11 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
         ..settings
     })?;
     let step = Step::start("read users and items");
-    let mut names = Names::new();
+    let mut names = if kept {
+        read_json(&layout.names())?
+    } else {
+        Names::new()
+    };
     let read = |path: &str| Source::read(data.format, &pipeline.resolve(path)?);
     let id = |of: &saker_pipeline::Table, id: &str| of.id.clone().unwrap_or_else(|| id.to_owned());
     let mut users = Entities::read(
@@ -150,7 +184,23 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
         )?;
         let read = |rows: u64| step.say(format!("sort the interactions, {rows} read"));
         let plan = (rows, met.as_ref());
-        let events = interactions::write(pipeline, &engine, layout, plan, &users, &items, read)?;
+        let served = |column: &saker_pipeline::Column| {
+            if !kept {
+                return Ok(Served::default());
+            }
+            let served = Served::read(pipeline, layout, column)?;
+            if served.len() > 0 {
+                tracing::info!(
+                    "{} values of {} as serving wrote them",
+                    served.len(),
+                    column.name
+                );
+            }
+            Ok(served)
+        };
+        let events = interactions::write(
+            pipeline, &engine, layout, plan, &users, &items, served, read,
+        )?;
         Ok((events, met))
     };
     let (events, met) =
@@ -180,9 +230,13 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
         );
     }
 
-    let defaults = Defaults {
-        user: users.defaults(&pipeline.user, &events.of_users)?,
-        item: items.defaults(&pipeline.item, &events.of_items)?,
+    let defaults = if kept {
+        read_json(&layout.defaults())?
+    } else {
+        Defaults {
+            user: users.defaults(&pipeline.user, &events.of_users)?,
+            item: items.defaults(&pipeline.item, &events.of_items)?,
+        }
     };
     let user_table = users.table(&pipeline.user, &defaults.user)?;
     let item_table = items.table(&pipeline.item, &defaults.item)?;
@@ -192,6 +246,10 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
     write_json(&layout.defaults(), &defaults)?;
 
     let fit = |group: Group| -> Result<Workflow> {
+        if kept {
+            let folder = layout.workflow(group.as_str());
+            return Workflow::load(&folder).with_context(again);
+        }
         let step = Step::start(format!("fit the {} features", group.as_str()));
         let progress = |at: Progress| {
             step.say(format!(
@@ -264,6 +322,11 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
         schema.user.len() + schema.context.len() + schema.item.len()
     ));
 
+    // Tables are by encoded id, and no code is new.
+    let embeddings: &[saker_pipeline::Embedding] = match workflows {
+        Workflows::Fitted => &pipeline.item.embeddings,
+        Workflows::Kept => &[],
+    };
     let codes = table::int32s(&item_features, &pipeline.item.id)?;
     let cardinality = schema
         .item
@@ -272,7 +335,7 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
     let cardinality = cardinality
         .and_then(|feature| feature.cardinality)
         .context("the item id has no vocabulary")?;
-    for embedding in &pipeline.item.embeddings {
+    for embedding in embeddings {
         let step = Step::start(format!("embedding table {}", embedding.name));
         let histories = match embedding.source {
             EmbeddingSource::Cooccurrence => {
@@ -369,6 +432,17 @@ fn schema_of(
         })
     };
     features.iter().map(schema).collect()
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Result<T> {
+    let read = || -> Result<T> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    read()
+        .with_context(|| format!("cannot read {}", path.display()))
+        .with_context(again)
+}
+
+fn again() -> &'static str {
+    "run `saker prepare` and `saker train` first"
 }
 
 fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {

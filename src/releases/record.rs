@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::finetune::{self, Round};
 use crate::layout::Layout;
 
 /// The part of the manifest that the training run leaves behind.
@@ -18,11 +19,14 @@ use crate::layout::Layout;
 pub struct Record {
     /// The events it was trained on.
     pub data: Option<Window>,
+    /// What was learned since, by `saker finetune`, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finetuned: Vec<Round>,
     /// `models/metrics.json`, where it was written after the models.
     pub metrics: Option<Value>,
 }
 
-/// First and last training event.
+/// First and last event that was learned from; how many there are in the training part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Unix seconds of the first.
@@ -40,11 +44,17 @@ impl Record {
     /// A file is there and cannot be read.
     pub fn of(layout: &Layout) -> Result<Self> {
         let interactions = layout.data("interactions");
+        let finetuned = finetune::rounds(layout)?;
+        let mut data = match interactions.is_file() {
+            true => window(&interactions)?,
+            false => None,
+        };
+        if let (Some(data), Some(last)) = (&mut data, finetuned.last()) {
+            data.last = data.last.max(i64::from(last.until));
+        }
         Ok(Self {
-            data: match interactions.is_file() {
-                true => window(&interactions)?,
-                false => None,
-            },
+            data,
+            finetuned,
             metrics: metrics(layout)?,
         })
     }

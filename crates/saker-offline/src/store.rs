@@ -146,6 +146,20 @@ impl OfflineStore {
         &self,
         view: &str,
         days: RangeInclusive<NaiveDate>,
+        found: impl FnMut(RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.read_files(view, days, |_| true, found)
+    }
+
+    /// As [`read`](Self::read), of the files alone whose names (with `.parquet`) are `wanted`: those of one writer.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_files<E: From<Error>>(
+        &self,
+        view: &str,
+        days: RangeInclusive<NaiveDate>,
+        wanted: impl Fn(&str) -> bool,
         mut found: impl FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         let folder = self.view(view)?;
@@ -154,6 +168,9 @@ impl OfflineStore {
                 continue;
             }
             for path in self.files(&folder.clone().join(partition::folder(day)))? {
+                if !path.filename().is_some_and(&wanted) {
+                    continue;
+                }
                 let bytes = self
                     .runtime
                     .block_on(async { self.storage.get(&path).await?.bytes().await })

@@ -80,6 +80,8 @@ pub struct Training {
     pub towers: Schedule,
     /// How the ranker learns.
     pub ranker: RankerSchedule,
+    /// How both take in what is new.
+    pub finetune: Finetune,
 }
 
 impl Default for Training {
@@ -93,6 +95,7 @@ impl Default for Training {
             validation_users: 5000,
             towers: Schedule::default(),
             ranker: RankerSchedule::default(),
+            finetune: Finetune::default(),
         }
     }
 }
@@ -203,6 +206,33 @@ impl Default for RankerSchedule {
             negatives: 5,
             warm_start: true,
             hard_negatives: 0.5,
+        }
+    }
+}
+
+/// `[training.finetune]`: how the query tower and the ranker take in interactions that are newer than what they have
+/// learned from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Finetune {
+    /// Most passes over the new interactions and the replayed ones.
+    pub epochs: usize,
+    /// Factor of the step sizes of [`Training::towers`] and [`Training::ranker`].
+    pub learning_rate: f32,
+    /// Older positives that are learned once more, for each new one, so that they are not forgotten.
+    pub replay: f32,
+    /// Share of the users with new interactions whose new ones are not learned from: on them an epoch must be better
+    /// than the model was before, or it is not kept.
+    pub held_out: f32,
+}
+
+impl Default for Finetune {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            learning_rate: 0.2,
+            replay: 1.0,
+            held_out: 0.1,
         }
     }
 }
@@ -356,6 +386,25 @@ impl Training {
         ] {
             check(positive(rate), key, rate, RATE)?;
         }
+        let finetune = &self.finetune;
+        for (key, value) in [
+            ("training.finetune.learning_rate", finetune.learning_rate),
+            ("training.finetune.replay", finetune.replay),
+        ] {
+            check(positive(value), key, value, RATE)?;
+        }
+        check(
+            finetune.epochs > 0,
+            "training.finetune.epochs",
+            finetune.epochs,
+            "accepted: 1 or more",
+        )?;
+        check(
+            finetune.held_out > 0.0 && finetune.held_out < 1.0,
+            "training.finetune.held_out",
+            finetune.held_out,
+            "accepted: more than 0, less than 1",
+        )?;
         check(
             (0.0..1.0).contains(&self.towers.dropout),
             "training.towers.dropout",

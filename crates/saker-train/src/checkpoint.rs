@@ -17,6 +17,9 @@ const FORMAT: &str = "1";
 const KIND: &str = "kind";
 const VERSION: &str = "format";
 
+/// The note that says up to which Unix second the interactions were learned from.
+pub const LEARNED_UNTIL: &str = "learned_until";
+
 /// A model whose parameters can be listed by name.
 pub trait Checkpoint {
     /// What kind of model it is, kept in the file.

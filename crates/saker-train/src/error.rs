@@ -30,6 +30,14 @@ pub enum Error {
     /// There is no such device to compute on.
     #[error("{0}")]
     Device(String),
+    /// There is nothing to fine-tune on.
+    #[error(
+        "no positive interaction is newer than what the models have learned from (up to Unix second {since})"
+    )]
+    NothingNew {
+        /// Time of the last interaction that the models have learned from, Unix seconds.
+        since: i32,
+    },
     /// Training diverged.
     #[error("the loss of the {model} is {loss} in epoch {epoch}; a smaller learning rate may help")]
     Diverged {

@@ -59,7 +59,7 @@ pub(crate) trait Learner {
     type Model: Checkpoint + Clone;
     const STAGE: Stage;
 
-    fn schedule(&self) -> Rates;
+    fn rates(&self) -> &Rates;
     fn positives(&self) -> &Positives;
     /// Rows that the model learns from per positive, itself included.
     fn rows_per_positive(&self) -> usize;
@@ -97,20 +97,39 @@ const POSITION: &str = "position";
 const FINGERPRINT: &str = "fingerprint";
 
 /// Runs up to the schedule's epochs, leaves the best one in `model`, and stops after `patience` epochs without a better
-/// one (0: never).
+/// one (0: never). A model that is trained already competes as epoch 0, which only [`Progress`] hears of.
 pub(crate) fn learn<L: Learner>(
     model: &mut L::Model,
     mut learner: L,
     seed: u64,
     session: &mut Session<'_>,
 ) -> Result<Vec<Epoch>, Error> {
-    let rates = learner.schedule();
+    let rates = *learner.rates();
     let keeper = Keeper {
         stage: L::STAGE,
         checkpoints: session.checkpoints.clone(),
     };
     let mut at = keeper.resume(model)?.unwrap_or_default();
     let mut best_in_memory: Option<L::Model> = None;
+    if rates.is_trained && at.best.is_none() {
+        let validating = Instant::now();
+        let (score, validation) = learner.validate(model);
+        at.best = Some((0, score.to_bits()));
+        if !keeper.keep_best(model)? {
+            best_in_memory = Some(model.clone());
+        }
+        let before = Epoch {
+            epoch: 0,
+            loss: f64::NAN,
+            score,
+            validation,
+            best: true,
+            seconds: 0.0,
+            validation_seconds: validating.elapsed().as_secs_f64(),
+            rows_per_second: 0.0,
+        };
+        session.progress.epoch(L::STAGE, &before);
+    }
     let mut order = Vec::new();
     while at.history.len() < rates.epochs && !is_over(&at, rates.patience) {
         let epoch = at.history.len() + 1;

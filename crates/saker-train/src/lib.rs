@@ -12,6 +12,7 @@ pub mod device;
 pub mod encoded;
 mod error;
 pub mod evaluate;
+pub mod finetune;
 mod layers;
 pub mod learning;
 pub mod metrics;

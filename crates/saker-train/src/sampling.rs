@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use saker_pipeline::training::{RankerSchedule, Schedule, Training};
+use saker_pipeline::training::{Finetune, RankerSchedule, Schedule, Training};
 
 use crate::Error;
 use crate::data::{ByUser, Categorical, Dataset, OUT_OF_VOCABULARY, Split};
@@ -17,7 +17,7 @@ pub(crate) fn steps(rates: &Rates, number: i32) -> (Step, Step) {
         warmup => (number as f32 / warmup as f32).min(1.0),
     };
     let step = |rate: f32, decay| Step {
-        number,
+        number: number + rates.steps_before,
         rate: warm * rate,
         decay,
     };
@@ -28,6 +28,7 @@ pub(crate) fn steps(rates: &Rates, number: i32) -> (Step, Step) {
 }
 
 /// What the schedules of both models have in common.
+#[derive(Clone, Copy)]
 pub(crate) struct Rates {
     pub epochs: usize,
     pub batch_size: usize,
@@ -37,6 +38,26 @@ pub(crate) struct Rates {
     weight_decay: f32,
     layer_weight_decay: f32,
     warmup_steps: usize,
+    /// Steps that Adam's moments come from: so many that they are no longer biased towards 0, or none.
+    steps_before: i32,
+    /// Whether the model as it is counts as an epoch that another one must beat.
+    pub is_trained: bool,
+}
+
+impl Rates {
+    /// What is left to do for a model that has run through this schedule before.
+    pub(crate) fn finetuned(self, by: &Finetune) -> Self {
+        /// Adam's second moment forgets with 0.999 a step.
+        const UNBIASED: i32 = 10_000;
+        Self {
+            epochs: by.epochs,
+            dense: self.dense * by.learning_rate,
+            embedding: self.embedding * by.learning_rate,
+            steps_before: UNBIASED,
+            is_trained: true,
+            ..self
+        }
+    }
 }
 
 impl From<&Schedule> for Rates {
@@ -50,6 +71,8 @@ impl From<&Schedule> for Rates {
             weight_decay: schedule.weight_decay,
             layer_weight_decay: schedule.layer_weight_decay,
             warmup_steps: schedule.warmup_steps,
+            steps_before: 0,
+            is_trained: false,
         }
     }
 }
@@ -65,6 +88,8 @@ impl From<&RankerSchedule> for Rates {
             weight_decay: schedule.weight_decay,
             layer_weight_decay: schedule.layer_weight_decay,
             warmup_steps: schedule.warmup_steps,
+            steps_before: 0,
+            is_trained: false,
         }
     }
 }
@@ -98,6 +123,23 @@ impl Positives {
             weights
         });
         Ok(Self { rows, weights })
+    }
+
+    /// These rows, all counting the same.
+    ///
+    /// # Errors
+    /// [`Error::Data`]: fewer than two.
+    pub(crate) fn of(rows: &[u32]) -> Result<Self, Error> {
+        if rows.len() < 2 {
+            return Err(Error::Data(format!(
+                "there are {} positives to fine-tune on; at least 2 are needed",
+                rows.len()
+            )));
+        }
+        Ok(Self {
+            rows: rows.to_vec(),
+            weights: None,
+        })
     }
 
     pub(crate) fn weight(&self, row: u32) -> f32 {

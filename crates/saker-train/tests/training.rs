@@ -9,7 +9,8 @@ use saker_train::Error;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::data::{ByUser, Categorical, Dataset, Split, Table};
 use saker_train::encoded::{LATEST, UNKNOWN};
-use saker_train::evaluate::{Grouping, Options, Oracle, evaluate};
+use saker_train::evaluate::{Grouping, Held, Options, Oracle, evaluate, served_metrics};
+use saker_train::finetune::Selection;
 use saker_train::learning::{Checkpoints, Session};
 use saker_train::onnx;
 use saker_train::progress::{Epoch, Progress, Stage};
@@ -398,4 +399,82 @@ fn what_does_not_fit_is_named() {
         error.contains("0 positive training interactions"),
         "{error}"
     );
+}
+
+#[test]
+fn a_fine_tuning_follows_a_change_of_taste_and_leaves_the_candidate_tower() {
+    const LEARNED: i32 = 15 * 3600;
+    let mut data = dataset();
+    // From then on everybody likes what the others liked before.
+    let late = |row: &usize| data.interactions.timestamp[*row] > LEARNED;
+    let late: Vec<usize> = (0..data.interactions.user.len()).filter(late).collect();
+    for row in late {
+        let item = &mut data.interactions.item[row];
+        *item = (*item ^ 1).min(ITEMS as u32 - 2);
+    }
+    let (mut towers, mut ranker) = train(&data);
+    let (tower_sizes, _) = sizes();
+    let held = |data: &Dataset| Held::new(data, Split::Test, 0);
+    let (retrieved, ranked) = served_metrics(&towers, &ranker, &data, &held(&data), 30);
+
+    let training = training();
+    let settings = saker_pipeline::training::Finetune {
+        epochs: 40,
+        learning_rate: 2.0,
+        replay: 0.2,
+        held_out: 0.3,
+        ..training.finetune
+    };
+    let mut training = saker_pipeline::training::Training {
+        finetune: settings.clone(),
+        ..training
+    };
+    // Two steps an epoch do not show at once.
+    (training.towers.patience, training.ranker.patience) = (0, 0);
+    let selection = Selection::new(&mut data, &settings, 1, LEARNED, false).unwrap();
+    let candidate = onnx::tower(&towers.candidate, "candidate_tower");
+    let query = onnx::tower(&towers.query, "query_tower");
+    let mut silent = ();
+    let (session, rows) = (&mut Session::new(&mut silent), &selection.rows);
+    let history = towers
+        .finetune(&data, &tower_sizes, &training, rows, session)
+        .unwrap();
+    assert!(history.iter().any(|epoch| epoch.best));
+    let candidates = towers.retrieve(&data, 30);
+    let history = ranker
+        .finetune(&data, &training, &candidates, rows, session)
+        .unwrap();
+    assert!(history.iter().any(|epoch| epoch.best));
+    assert_eq!(candidate, onnx::tower(&towers.candidate, "candidate_tower"));
+    assert_ne!(query, onnx::tower(&towers.query, "query_tower"));
+    let (retrieved_after, ranked_after) = served_metrics(&towers, &ranker, &data, &held(&data), 30);
+    assert!(
+        retrieved_after.ndcg_10 > 1.2 * retrieved.ndcg_10
+            && ranked_after.ndcg_10 > 1.2 * ranked.ndcg_10,
+        "retrieval {} to {}, ranked {} to {}",
+        retrieved.ndcg_10,
+        retrieved_after.ndcg_10,
+        ranked.ndcg_10,
+        ranked_after.ndcg_10
+    );
+}
+
+#[test]
+fn a_fine_tuning_that_is_no_better_is_not_kept() {
+    let mut data = dataset();
+    let (mut towers, _) = train(&data);
+    let mut training = training();
+    // Steps so large that they can only harm.
+    training.finetune.learning_rate = 1000.0;
+    training.finetune.held_out = 0.5;
+    let selection = Selection::new(&mut data, &training.finetune, 1, 15 * 3600, false).unwrap();
+    let before = towers.user_vectors(&data);
+    let (tower_sizes, _) = sizes();
+    let mut silent = ();
+    let (session, rows) = (&mut Session::new(&mut silent), &selection.rows);
+    let history = towers
+        .finetune(&data, &tower_sizes, &training, rows, session)
+        .unwrap();
+    assert!(history.iter().all(|epoch| !epoch.best));
+    assert!(before == towers.user_vectors(&data));
 }

@@ -302,6 +302,34 @@ pub(crate) fn ranked_metrics(
     ListMetrics::mean(&of_cases)
 }
 
+/// What serving would answer these requests with: metrics of the `topk` retrieved, and of them in the ranker's order.
+pub fn served_metrics(
+    towers: &Towers,
+    ranker: &Ranker,
+    data: &Dataset,
+    held: &Held,
+    topk: usize,
+) -> (ListMetrics, ListMetrics) {
+    let items = ItemVectors::new(towers, data);
+    let (mut retrieval, mut ranking) = (Vec::new(), Vec::new());
+    for cases in held.cases.chunks(CHUNK) {
+        let users: Vec<UserAt> = cases.iter().map(Case::user_at).collect();
+        let candidates = items.map(&towers.vectors_of(data, &users), |_, scores| {
+            top_k(scores, topk, |item| items.catalogue[item])
+        });
+        for (case, candidates) in cases.iter().zip(&candidates) {
+            let mut list = candidates.clone();
+            list.retain(|&item| case.is_unseen(item));
+            retrieval.push(ListMetrics::of(&list, &case.relevant));
+        }
+        let ranked = ranked_lists(ranker, data, cases, |place| candidates[place].clone());
+        for (case, list) in cases.iter().zip(&ranked) {
+            ranking.push(ListMetrics::of(&items_of(list), &case.relevant));
+        }
+    }
+    (ListMetrics::mean(&retrieval), ListMetrics::mean(&ranking))
+}
+
 /// A list without its scores.
 fn items_of(list: &[(u32, f32)]) -> Vec<u32> {
     list.iter().map(|&(item, _)| item).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device as Backend, Tensor, activation};
 use rand::rngs::StdRng;
 use rayon::prelude::*;
-use saker_pipeline::training::{RankerSchedule, Training};
+use saker_pipeline::training::Training;
 
 use super::{Ranker, Request, rows};
 use crate::Error;
@@ -31,6 +31,37 @@ impl Ranker {
         candidates: &ByUser,
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
+        let positives = Positives::new(data, training)?;
+        let rates = Rates::from(&training.ranker);
+        self.learn(data, training, candidates, (positives, rates), session)
+    }
+
+    /// Goes on from what was learned, with `rows` of the interactions, at the step sizes of `training.finetune`; the model
+    /// stays as it is where no epoch is better on the validation part.
+    ///
+    /// # Errors
+    /// As [`Ranker::train`].
+    pub fn finetune(
+        &mut self,
+        data: &Dataset,
+        training: &Training,
+        candidates: &ByUser,
+        rows: &[u32],
+        session: &mut Session<'_>,
+    ) -> Result<Vec<Epoch>, Error> {
+        let rates = Rates::from(&training.ranker).finetuned(&training.finetune);
+        let positives = Positives::of(rows)?;
+        self.learn(data, training, candidates, (positives, rates), session)
+    }
+
+    fn learn(
+        &mut self,
+        data: &Dataset,
+        training: &Training,
+        candidates: &ByUser,
+        (positives, rates): (Positives, Rates),
+        session: &mut Session<'_>,
+    ) -> Result<Vec<Epoch>, Error> {
         if candidates.users() != data.users.rows {
             return Err(Error::Data(format!(
                 "there are candidates for {} users; one list for each of the {} users is needed",
@@ -38,16 +69,17 @@ impl Ranker {
                 data.users.rows
             )));
         }
-        let schedule = &training.ranker;
+        let hard_negatives = training.ranker.hard_negatives;
         let met = data.history(Split::Train);
         let learner = RankerLearner {
             data,
-            schedule,
+            rates,
+            per_positive: training.ranker.negatives,
             candidates,
             masks: Masks::new(data, training)?,
-            negatives: Negatives::new(data, candidates, met, schedule.hard_negatives),
+            negatives: Negatives::new(data, candidates, met, hard_negatives),
             held: Held::new(data, Split::Validation, training.validation_users),
-            positives: Positives::new(data, training)?,
+            positives,
             updates: Vec::new(),
         };
         learn(self, learner, training.seed, session)
@@ -56,7 +88,9 @@ impl Ranker {
 
 struct RankerLearner<'a> {
     data: &'a Dataset,
-    schedule: &'a RankerSchedule,
+    rates: Rates,
+    /// Negatives of a positive.
+    per_positive: usize,
     candidates: &'a ByUser,
     masks: Masks,
     negatives: Negatives<'a>,
@@ -69,8 +103,8 @@ impl Learner for RankerLearner<'_> {
     type Model = Ranker;
     const STAGE: Stage = Stage::Ranker;
 
-    fn schedule(&self) -> Rates {
-        self.schedule.into()
+    fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     fn positives(&self) -> &Positives {
@@ -78,7 +112,7 @@ impl Learner for RankerLearner<'_> {
     }
 
     fn rows_per_positive(&self) -> usize {
-        1 + self.schedule.negatives
+        1 + self.per_positive
     }
 
     fn step(
@@ -101,7 +135,7 @@ impl Learner for RankerLearner<'_> {
                 hidden.push(mask);
             };
             add(interactions.item[row as usize], 1.0);
-            for _ in 0..self.schedule.negatives {
+            for _ in 0..self.per_positive {
                 if let Some(item) = self.negatives.draw(user, rng) {
                     add(item, 0.0);
                 }

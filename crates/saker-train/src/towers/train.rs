@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::{Device as Backend, Gradients, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
-use saker_pipeline::training::{Schedule, Towers as Sizes, Training};
+use saker_pipeline::training::{Towers as Sizes, Training};
 
-use super::{Leaves, Rows, Towers, item_rows, softmax, user_rows};
+use super::{Leaves, Rows, Tower, Towers, item_rows, softmax, user_rows};
 use crate::Error;
 use crate::data::{Dataset, Split};
 use crate::encoded::UserAt;
@@ -17,7 +18,7 @@ use crate::layers::{BlockGradients, host, matrix, update_dense, update_embedding
 use crate::learning::{Learner, Session, learn};
 use crate::parameter::{RowUpdates, Step};
 use crate::progress::{Epoch, Stage};
-use crate::sampling::{Masks, Positives};
+use crate::sampling::{Masks, Positives, Rates};
 
 impl Towers {
     /// Trains on the training positives of `data` and keeps the epoch with the best validation recall@100 (`NDCG@10`
@@ -33,15 +34,52 @@ impl Towers {
         training: &Training,
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
-        let positives = Positives::new(data, training)?;
-        let log_q = positives.item_log_probability(data);
+        let learning = Learning {
+            positives: Positives::new(data, training)?,
+            rates: Rates::from(&training.towers),
+            candidate_learns: true,
+        };
+        self.learn(data, sizes, training, learning, session)
+    }
+
+    /// Goes on from what was learned, with `rows` of the interactions, at the step sizes of `training.finetune`. The
+    /// candidate tower stays, and with it every vector in the index; the query tower, too, where no epoch is better on the
+    /// validation part.
+    ///
+    /// # Errors
+    /// As [`Towers::train`].
+    pub fn finetune(
+        &mut self,
+        data: &Dataset,
+        sizes: &Sizes,
+        training: &Training,
+        rows: &[u32],
+        session: &mut Session<'_>,
+    ) -> Result<Vec<Epoch>, Error> {
+        let learning = Learning {
+            positives: Positives::of(rows)?,
+            rates: Rates::from(&training.towers).finetuned(&training.finetune),
+            candidate_learns: false,
+        };
+        self.learn(data, sizes, training, learning, session)
+    }
+
+    fn learn(
+        &mut self,
+        data: &Dataset,
+        sizes: &Sizes,
+        training: &Training,
+        learning: Learning,
+        session: &mut Session<'_>,
+    ) -> Result<Vec<Epoch>, Error> {
+        let log_q = learning.positives.item_log_probability(data);
         let learner = TowersLearner {
             data,
-            schedule: &training.towers,
+            learning,
+            dropout: training.towers.dropout,
             temperature: sizes.temperature,
             masks: Masks::new(data, training)?,
             held: Held::new(data, Split::Validation, training.validation_users),
-            positives: &positives,
             log_q,
             query_updates: Vec::new(),
             candidate_updates: Vec::new(),
@@ -50,13 +88,21 @@ impl Towers {
     }
 }
 
+/// What is learned from, and how.
+struct Learning {
+    positives: Positives,
+    rates: Rates,
+    /// Whether the candidate tower learns, too.
+    candidate_learns: bool,
+}
+
 struct TowersLearner<'a> {
     data: &'a Dataset,
-    schedule: &'a Schedule,
+    learning: Learning,
+    dropout: f32,
     temperature: f32,
     masks: Masks,
     held: Held,
-    positives: &'a Positives,
     log_q: Vec<f32>,
     query_updates: Vec<RowUpdates>,
     candidate_updates: Vec<RowUpdates>,
@@ -64,24 +110,58 @@ struct TowersLearner<'a> {
 
 /// What is kept of a block of rows between the way forward and the way back.
 struct Block {
-    queries: Rows,
-    candidates: Rows,
-    query_leaves: Leaves,
-    candidate_leaves: Leaves,
-    query: burn::tensor::Tensor<2>,
-    candidate: burn::tensor::Tensor<2>,
+    query: Forward,
+    /// `None` where the tower does not learn.
+    candidate: Option<Forward>,
+    /// Outputs of both towers, `[rows, dim]`.
+    vectors: [Vec<f32>; 2],
+}
+
+/// One tower's way forward.
+struct Forward {
+    rows: Rows,
+    leaves: Leaves,
+    vectors: Tensor<2>,
+}
+
+impl Forward {
+    fn new(tower: &Tower, rows: Rows, device: &Backend) -> Self {
+        let leaves = tower.leaves(&rows, device);
+        let vectors = tower.forward(&leaves, &rows, device);
+        Self {
+            rows,
+            leaves,
+            vectors,
+        }
+    }
+
+    /// The inner product with a gradient has that gradient, so that Burn goes on from there.
+    fn towards(&self, gradient: &[f32], device: &Backend) -> Tensor<1> {
+        let gradient = matrix(gradient.to_vec(), self.rows.count, device);
+        (self.vectors.clone() * gradient).sum()
+    }
+
+    fn gradients(self, found: &mut Gradients) -> BlockGradients {
+        let (dense, embedded) = self.leaves.gradients(found);
+        BlockGradients {
+            loss: 0.0,
+            codes: self.rows.codes,
+            embedded,
+            dense,
+        }
+    }
 }
 
 impl Learner for TowersLearner<'_> {
     type Model = Towers;
     const STAGE: Stage = Stage::Towers;
 
-    fn schedule(&self) -> crate::sampling::Rates {
-        self.schedule.into()
+    fn rates(&self) -> &Rates {
+        &self.learning.rates
     }
 
     fn positives(&self) -> &Positives {
-        self.positives
+        &self.learning.positives
     }
 
     fn rows_per_positive(&self) -> usize {
@@ -106,11 +186,12 @@ impl Learner for TowersLearner<'_> {
             .collect();
         let weights: Vec<f32> = batch
             .iter()
-            .map(|&row| self.positives.weight(row))
+            .map(|&row| self.learning.positives.weight(row))
             .collect();
         let hidden = self.masks.draw(batch.len(), rng);
         let learning = model.device.learning();
-        let (dropout, of_dropout) = (self.schedule.dropout, rng.random::<u64>());
+        let (dropout, of_dropout) = (self.dropout, rng.random::<u64>());
+        let candidate_learns = self.learning.candidate_learns;
         let blocks: Vec<Block> = model
             .device
             .blocks(batch.len())
@@ -122,29 +203,36 @@ impl Learner for TowersLearner<'_> {
                     .hide_users(&mut queries.codes, &hidden[block.clone()]);
                 let mut candidates = item_rows(self.data, items[block].iter().copied());
                 queries.dropout = model.query.dropout(dropout, queries.count, &mut rng);
-                candidates.dropout = model.candidate.dropout(dropout, queries.count, &mut rng);
-                let query_leaves = model.query.leaves(&queries, &learning);
-                let candidate_leaves = model.candidate.leaves(&candidates, &learning);
-                let query = model.query.forward(&query_leaves, &queries, &learning);
-                let candidate = &model.candidate;
-                let candidate = candidate.forward(&candidate_leaves, &candidates, &learning);
+                if candidate_learns {
+                    candidates.dropout = model.candidate.dropout(dropout, queries.count, &mut rng);
+                }
+                let query = Forward::new(&model.query, queries, &learning);
+                let of_query = host(query.vectors.clone().inner());
+                if !candidate_learns {
+                    let plain = model.device.plain();
+                    let candidate = Forward::new(&model.candidate, candidates, &plain);
+                    return Block {
+                        query,
+                        candidate: None,
+                        vectors: [of_query, host(candidate.vectors)],
+                    };
+                }
+                let candidate = Forward::new(&model.candidate, candidates, &learning);
+                let of_candidate = host(candidate.vectors.clone().inner());
                 Block {
-                    queries,
-                    candidates,
-                    query_leaves,
-                    candidate_leaves,
                     query,
-                    candidate,
+                    candidate: Some(candidate),
+                    vectors: [of_query, of_candidate],
                 }
             })
             .collect();
-        let all = |vectors: fn(&Block) -> &burn::tensor::Tensor<2>| -> Vec<f32> {
-            let values = |block| host(vectors(block).clone().inner());
-            blocks.iter().flat_map(values).collect()
+        let all = |side: usize| -> Vec<f32> {
+            let of_block = |block: &Block| block.vectors[side].clone();
+            blocks.iter().flat_map(of_block).collect()
         };
         let gradients = softmax::gradients(
-            all(|block| &block.query),
-            all(|block| &block.candidate),
+            all(0),
+            all(1),
             &softmax::Batch {
                 items: &items,
                 weights: &weights,
@@ -158,29 +246,22 @@ impl Learner for TowersLearner<'_> {
             .into_par_iter()
             .zip(model.device.blocks(batch.len()))
             .map(|(block, at)| {
-                // The inner product with the gradient has that gradient, so that Burn goes on from there.
-                let part = |gradient: &[f32]| {
-                    let part = gradient[at.start * dim..at.end * dim].to_vec();
-                    matrix(part, at.len(), &learning)
-                };
-                let towards = (block.query * part(&gradients.query)).sum()
-                    + (block.candidate * part(&gradients.candidate)).sum();
+                let part = at.start * dim..at.end * dim;
+                let mut towards = block
+                    .query
+                    .towards(&gradients.query[part.clone()], &learning);
+                if let Some(candidate) = &block.candidate {
+                    towards = towards + candidate.towards(&gradients.candidate[part], &learning);
+                }
                 let mut found = towards.backward();
-                let of = |leaves: &Leaves, rows: Rows, found: &mut _| {
-                    let (dense, embedded) = leaves.gradients(found);
-                    BlockGradients {
-                        loss: 0.0,
-                        codes: rows.codes,
-                        embedded,
-                        dense,
-                    }
-                };
+                let candidate = block.candidate;
                 (
-                    of(&block.query_leaves, block.queries, &mut found),
-                    of(&block.candidate_leaves, block.candidates, &mut found),
+                    block.query.gradients(&mut found),
+                    candidate.map(|candidate| candidate.gradients(&mut found)),
                 )
             })
             .unzip();
+        let candidates: Vec<BlockGradients> = candidates.into_iter().flatten().collect();
         for (tower, blocks, updates) in [
             (&mut model.query, &queries, &mut self.query_updates),
             (

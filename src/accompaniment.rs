@@ -1,0 +1,169 @@
+//! What goes along with a model that learns: a progress bar, checkpoints, a line per epoch, and an end on Ctrl-C.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use saker_train::learning::{Checkpoints, Session};
+use saker_train::progress::{Epoch, Progress, Stage};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::files;
+use crate::layout::Layout;
+use crate::training_run::TrainingRun;
+
+/// Goes along with the training of one command.
+pub struct Accompaniment {
+    layout: Layout,
+    /// The command that goes on where this one was stopped.
+    command: String,
+    every: Duration,
+    stop: Arc<AtomicBool>,
+}
+
+impl Accompaniment {
+    /// Checkpoints `every` so often, and when Ctrl-C or SIGTERM ends the run, which `command` takes up again.
+    ///
+    /// # Errors
+    /// Signals cannot be handled.
+    pub fn new(layout: &Layout, command: String, every: Duration) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
+        }
+        Ok(Self {
+            layout: layout.clone(),
+            command,
+            every,
+            stop,
+        })
+    }
+
+    /// Calls `train`, which runs through `epochs` at most, and returns its epochs.
+    ///
+    /// # Errors
+    /// Those of `train`, a stop among them, and a run folder that cannot be written.
+    pub fn run(
+        &self,
+        stage: Stage,
+        epochs: usize,
+        fingerprint: &str,
+        train: impl FnOnce(&mut Session<'_>) -> Result<Vec<Epoch>, saker_train::Error>,
+    ) -> Result<Vec<Epoch>> {
+        let run = TrainingRun::open(&self.layout)?;
+        let mut bar = Bar::new(epochs, run, self.stop.clone());
+        let history = train(&mut Session {
+            progress: &mut bar,
+            checkpoints: Some(Checkpoints {
+                folder: self.layout.training_run(),
+                every: self.every,
+                fingerprint: fingerprint.to_owned(),
+            }),
+        });
+        bar.bar.finish_and_clear();
+        let history = history.map_err(|error| match error {
+            saker_train::Error::Stopped => anyhow!("stopped; `{}` goes on from here", self.command),
+            error => error.into(),
+        })?;
+        if let Some(error) = bar.failed {
+            return Err(error);
+        }
+        bar.run.replace(stage, &history)?;
+        let seconds: f64 = history
+            .iter()
+            .map(|epoch| epoch.seconds + epoch.validation_seconds)
+            .sum();
+        let name = stage.name();
+        match history.iter().rfind(|epoch| epoch.best) {
+            Some(best) => eprintln!(
+                "✓ {name}: epoch {} of {} kept ({seconds:.1} s)",
+                best.epoch,
+                history.len()
+            ),
+            None => eprintln!("✓ {name}: no epoch was better, kept as it was ({seconds:.1} s)"),
+        }
+        Ok(history)
+    }
+
+    /// Removes the state of a model's run.
+    ///
+    /// # Errors
+    /// The disk does not let it.
+    pub fn forget(&self, stage: Stage) -> Result<()> {
+        for kind in ["", "-best"] {
+            let file = format!("{}{kind}.safetensors", stage.name());
+            files::remove(&self.layout.training_run().join(file))?;
+        }
+        Ok(())
+    }
+}
+
+/// One line per epoch, and a bar within it.
+struct Bar {
+    bar: ProgressBar,
+    epochs: usize,
+    run: TrainingRun,
+    stop: Arc<AtomicBool>,
+    /// Why an epoch could not be noted.
+    failed: Option<anyhow::Error>,
+}
+
+impl Bar {
+    fn new(epochs: usize, run: TrainingRun, stop: Arc<AtomicBool>) -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} batches {eta}")
+        {
+            bar.set_style(style);
+        }
+        Self {
+            bar,
+            epochs,
+            run,
+            stop,
+            failed: None,
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn batch(&mut self, stage: Stage, epoch: usize, done: usize, of: usize) -> bool {
+        if self.bar.length() != Some(of as u64) || done == 1 {
+            self.bar.set_length(of as u64);
+            self.bar
+                .set_message(format!("{} epoch {epoch}/{}", stage.name(), self.epochs));
+        }
+        self.bar.set_position(done as u64);
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn epoch(&mut self, stage: Stage, epoch: &Epoch) {
+        let metric = |name: &str| epoch.validation.get(name).copied().unwrap_or(f64::NAN);
+        if epoch.epoch == 0 {
+            let line = format!(
+                "  {} as it is: validation NDCG@10 {:.4}, recall@100 {:.4}",
+                stage.name(),
+                metric("ndcg@10"),
+                metric("recall@100")
+            );
+            return self.bar.suspend(|| eprintln!("{line}"));
+        }
+        let line = format!(
+            "  {} {:2}/{}: loss {:.4}, validation NDCG@10 {:.4}, recall@100 {:.4} ({:.1} s, {:.0} rows/s){}",
+            stage.name(),
+            epoch.epoch,
+            self.epochs,
+            epoch.loss,
+            metric("ndcg@10"),
+            metric("recall@100"),
+            epoch.seconds + epoch.validation_seconds,
+            epoch.rows_per_second,
+            if epoch.best { " best" } else { "" }
+        );
+        self.bar.suspend(|| eprintln!("{line}"));
+        if let Err(error) = self.run.add(stage, epoch) {
+            self.failed = Some(error);
+        }
+    }
+}

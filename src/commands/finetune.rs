@@ -1,0 +1,124 @@
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::DateTime;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use saker_bulk::Settings;
+use saker_train::device::Device;
+use saker_train::evaluate::ListMetrics;
+
+use super::Target;
+use crate::finetune::{Outcome, Request, finetune};
+
+/// Arguments of `saker finetune`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  saker finetune retail\n  saker finetune retail --all && saker assemble retail && saker promote retail\n\n\
+    What is learned is what is newer than the models: without --all up to the test part, which then tells what it was good \
+    for. The table [training.finetune] of the definition says how much of the old is replayed, and at what step size. An \
+    epoch that is no better on the users held out is not kept."
+)]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Learn the test part, too, so that nothing is left to measure on
+    #[arg(long)]
+    all: bool,
+    /// Test users to measure at most, evenly spread over all of them; 0 measures all
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    users: usize,
+    /// Where to compute: cpu, or cuda[:NUMBER] in a build with the feature cuda
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Memory for sorting and joining interactions, in MiB; what does not fit is spilled to disk
+    #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
+        value_parser = clap::value_parser!(u64).range(64..))]
+    memory_mib: u64,
+    /// Seconds between two checkpoints within an epoch
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    checkpoint_every: u64,
+}
+
+/// Fine-tunes, and says what it was good for.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let device = Device::from_str(&args.device).context("--device")?;
+    let (pipeline, layout) = args.target.open()?;
+    let name = &pipeline.pipeline.name;
+    let outcome = finetune(&Request {
+        pipeline: &pipeline,
+        layout: &layout,
+        device,
+        settings: Settings {
+            memory_bytes: (args.memory_mib << 20) as usize,
+            ..Settings::default()
+        },
+        all: args.all,
+        users: args.users,
+        checkpoint_every: Duration::from_secs(args.checkpoint_every),
+    })?;
+    let (round, index_is_valid) = match outcome {
+        Outcome::NothingNew(since) => {
+            println!(
+                "nothing is newer than {}, up to when the models of {name} have learned{}",
+                time(since),
+                if args.all {
+                    ""
+                } else {
+                    "; --all takes the test part, too"
+                }
+            );
+            return Ok(());
+        }
+        Outcome::Done {
+            round,
+            index_is_valid,
+        } => (round, index_is_valid),
+    };
+    println!(
+        "learned what happened after {} up to {}",
+        time(round.since),
+        time(round.until)
+    );
+    if let Some([before, after]) = &round.test {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        table.set_header(["test part", "NDCG@10", "hit@10", "recall@100", "recall@300"]);
+        for (what, of) in [
+            ("retrieval before", &before.retrieval),
+            ("retrieval after", &after.retrieval),
+            ("ranked list before", &before.ranked),
+            ("ranked list after", &after.ranked),
+        ] {
+            let ListMetrics {
+                ndcg_10,
+                hit_10,
+                recall_100,
+                recall_300,
+                ..
+            } = of;
+            let cells = [ndcg_10, hit_10, recall_100, recall_300];
+            let cells = cells.map(|number| format!("{number:.4}"));
+            table.add_row(std::iter::once(what.to_owned()).chain(cells));
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        println!("{table}");
+    }
+    let index = if index_is_valid {
+        "the index holds the items' vectors as they are"
+    } else {
+        "items have changed, so that the index is to be built again"
+    };
+    println!("{index}; next: saker index {name}, saker assemble {name}, saker promote {name}");
+    Ok(())
+}
+
+/// A time for people.
+fn time(seconds: i32) -> String {
+    DateTime::from_timestamp(i64::from(seconds), 0)
+        .map(|time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+        .unwrap_or_default()
+}

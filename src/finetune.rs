@@ -1,0 +1,312 @@
+//! Folding what is new into models that are trained: the query tower and the ranker learn on, the candidate tower and with it the
+//! index stay.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use saker_bulk::Settings;
+use saker_pipeline::Pipeline;
+use saker_train::Error;
+use saker_train::checkpoint::{Checkpoint, LEARNED_UNTIL};
+use saker_train::data::{Dataset, Split};
+use saker_train::device::Device;
+use saker_train::evaluate::{Held, ListMetrics, served_metrics};
+use saker_train::finetune::Selection;
+use saker_train::progress::{Epoch, Stage};
+use saker_train::ranker::Ranker;
+use saker_train::towers::Towers;
+use serde::{Deserialize, Serialize};
+
+use crate::accompaniment::Accompaniment;
+use crate::layout::Layout;
+use crate::progress::Step;
+use crate::stamp::{self, Fingerprint};
+use crate::{features, files, models, prepare};
+
+/// One fine-tuning, as `models/finetuned.json` lists them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// What was learned is later than this Unix second …
+    pub since: i32,
+    /// … and up to this one.
+    pub until: i32,
+    /// New positives learned from.
+    pub new: usize,
+    /// Older ones learned from again.
+    pub replayed: usize,
+    /// Users whose new positives decided whether an epoch is kept.
+    pub held_users: usize,
+    /// The epoch that was kept of each model; `None`: the model as it was.
+    pub kept: Kept,
+    /// What serving would answer the test part with, before and after; `None` where that was learned from, too.
+    pub test: Option<[Answers; 2]>,
+}
+
+/// Epochs that were kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Of the query tower.
+    pub query_tower: Option<usize>,
+    /// Of the ranker.
+    pub ranker: Option<usize>,
+}
+
+/// How good the answers of a pair of models are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answers {
+    /// What is retrieved.
+    pub retrieval: ListMetrics,
+    /// The same in the ranker's order.
+    pub ranked: ListMetrics,
+}
+
+/// What a fine-tuning is asked to do.
+pub struct Request<'a> {
+    /// The definition.
+    pub pipeline: &'a Pipeline,
+    /// Where its files lie.
+    pub layout: &'a Layout,
+    /// Where to compute.
+    pub device: Device,
+    /// Bounds of encoding what is new.
+    pub settings: Settings,
+    /// Whether the test part is learned from, too.
+    pub all: bool,
+    /// Test users to measure at most; 0: all.
+    pub users: usize,
+    /// Time between two checkpoints.
+    pub checkpoint_every: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Nothing is newer than this Unix second.
+    NothingNew(i32),
+    /// Done.
+    Done {
+        /// What was learned.
+        round: Round,
+        /// Whether the index holds the vectors of the items as they are now.
+        index_is_valid: bool,
+    },
+}
+
+/// The fine-tunings since the models were trained, oldest first.
+///
+/// # Errors
+/// The file is damaged.
+pub fn rounds(layout: &Layout) -> Result<Vec<Round>> {
+    let path = layout.finetuned();
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let read = || -> Result<_> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+    read().with_context(|| format!("{} is damaged; run `saker train --force`", path.display()))
+}
+
+/// Fine-tunes the query tower and the ranker on what is newer than they are, and exports them.
+///
+/// # Errors
+/// The models are not trained or are of other features, the source cannot be read, the run was stopped.
+pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
+    let Request {
+        pipeline, layout, ..
+    } = *request;
+    let name = &pipeline.pipeline.name;
+    let checkpoints = [layout.checkpoint("towers"), layout.checkpoint("ranker")];
+    for path in checkpoints
+        .iter()
+        .chain([&layout.model("candidate_tower"), &layout.item_vectors()])
+    {
+        if !path.exists() {
+            bail!("{} is missing; run `saker train {name}`", path.display());
+        }
+    }
+    let since =
+        learned_until::<Towers>(&checkpoints[0])?.min(learned_until::<Ranker>(&checkpoints[1])?);
+    encode(request)?;
+
+    let step = Step::start("read the features");
+    let mut data = features::read(layout)?;
+    let training = &pipeline.training;
+    let selected = Selection::new(
+        &mut data,
+        &training.finetune,
+        training.seed,
+        since,
+        request.all,
+    );
+    let selection = match selected {
+        Err(Error::NothingNew { since }) => {
+            step.done("nothing is new");
+            return Ok(Outcome::NothingNew(since));
+        }
+        selection => selection?,
+    };
+    step.done(&format!(
+        "{} new positives and {} older ones; {} users are held out",
+        selection.new,
+        selection.rows.len() - selection.new,
+        selection.held_users
+    ));
+
+    let again = || format!("features or definition have changed since; run `saker train {name}`");
+    let mut towers = Towers::new(&pipeline.towers, &data, training.seed).on(request.device.clone());
+    let mut ranker = Ranker::new(&pipeline.ranker, &data, training.seed).on(request.device.clone());
+    towers.load(&checkpoints[0]).with_context(again)?;
+    ranker.load(&checkpoints[1]).with_context(again)?;
+    let candidate = models::candidate_tower(&towers);
+    let exported = layout.model("candidate_tower");
+    if fs::read(&exported).with_context(|| format!("cannot read {}", exported.display()))?
+        != candidate
+    {
+        bail!(
+            "{} is not the candidate tower of {}; run `saker train {name} --force`",
+            exported.display(),
+            checkpoints[0].display()
+        );
+    }
+    let before = measure(request, &data, &towers, &ranker, "before")?;
+
+    let fingerprint = Fingerprint::default()
+        .value(&(&pipeline.towers, &pipeline.ranker, training, request.all))?
+        .file(&checkpoints[0])?
+        .file(&checkpoints[1])?
+        .file(&layout.root().join("features"))?
+        .finish();
+    let accompaniment = Accompaniment::new(
+        layout,
+        format!("saker finetune {name}"),
+        request.checkpoint_every,
+    )?;
+    let epochs = training.finetune.epochs;
+    let rows = &selection.rows;
+    let of_towers = accompaniment.run(Stage::Towers, epochs, &fingerprint, |session| {
+        towers.finetune(&data, &pipeline.towers, training, rows, session)
+    })?;
+    let step = Step::start("retrieve candidates for hard negatives");
+    let candidates = towers.retrieve(&data, pipeline.retrieval.topk);
+    step.done(&format!("{} for each user", pipeline.retrieval.topk));
+    let of_ranker = accompaniment.run(Stage::Ranker, epochs, &fingerprint, |session| {
+        ranker.finetune(&data, training, &candidates, rows, session)
+    })?;
+    drop(candidates);
+    let after = measure(request, &data, &towers, &ranker, "after")?;
+
+    let round = Round {
+        since,
+        until: selection.until,
+        new: selection.new,
+        replayed: selection.rows.len() - selection.new,
+        held_users: selection.held_users,
+        kept: Kept {
+            query_tower: kept(&of_towers),
+            ranker: kept(&of_ranker),
+        },
+        test: before.zip(after).map(|(before, after)| [before, after]),
+    };
+    let index_is_valid = write(layout, &data, &mut towers, &mut ranker, &round)?;
+    accompaniment.forget(Stage::Towers)?;
+    accompaniment.forget(Stage::Ranker)?;
+    Ok(Outcome::Done {
+        round,
+        index_is_valid,
+    })
+}
+
+/// Encodes the source with the workflows that the models were trained on, unless that is done.
+fn encode(request: &Request<'_>) -> Result<()> {
+    const STEP: &str = "encode-again";
+    let Request {
+        pipeline, layout, ..
+    } = *request;
+    let fingerprint = prepare::fingerprint(pipeline)?;
+    let made = prepare::made(pipeline, layout);
+    let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
+    let is_done = |step| stamp::is_current(layout, step, &fingerprint, &made);
+    if is_done("prepare") || is_done(STEP) {
+        return Ok(());
+    }
+    prepare::encode_again(pipeline, layout, request.settings.clone())?;
+    // `saker prepare` is to fit anew when it is called the next time.
+    stamp::forget(layout, "prepare")?;
+    stamp::record(layout, STEP, &fingerprint)
+}
+
+/// The Unix second up to which a model has learned.
+fn learned_until<M: Checkpoint>(path: &Path) -> Result<i32> {
+    let notes = M::notes(path)?;
+    let until = notes
+        .get(LEARNED_UNTIL)
+        .and_then(|until| until.parse().ok());
+    until.with_context(|| {
+        format!(
+            "{} does not say up to when it has learned; run `saker train --force`",
+            path.display()
+        )
+    })
+}
+
+fn kept(history: &[Epoch]) -> Option<usize> {
+    let best = history.iter().rfind(|epoch| epoch.best)?;
+    Some(best.epoch)
+}
+
+/// What serving would answer the test part with; `None` where there is none.
+fn measure(
+    request: &Request<'_>,
+    data: &Dataset,
+    towers: &Towers,
+    ranker: &Ranker,
+    when: &str,
+) -> Result<Option<Answers>> {
+    let held = Held::new(data, Split::Test, request.users);
+    if held.cases.is_empty() {
+        return Ok(None);
+    }
+    let step = Step::start(format!("answer the test part, {when}"));
+    let topk = request.pipeline.retrieval.topk;
+    let (retrieval, ranked) = served_metrics(towers, ranker, data, &held, topk);
+    step.done(&format!(
+        "{} users, NDCG@10 {:.4}",
+        held.cases.len(),
+        ranked.ndcg_10
+    ));
+    Ok(Some(Answers { retrieval, ranked }))
+}
+
+/// Writes what has changed; whether the index still holds the items' vectors.
+fn write(
+    layout: &Layout,
+    data: &Dataset,
+    towers: &mut Towers,
+    ranker: &mut Ranker,
+    round: &Round,
+) -> Result<bool> {
+    let notes = HashMap::from([(LEARNED_UNTIL.to_owned(), round.until.to_string())]);
+    let mut rounds = rounds(layout)?;
+    rounds.push(round.clone());
+    models::write_query_tower(layout, towers)?;
+    models::write_ranker(layout, ranker)?;
+    // The candidate tower has not learned, but the items' features may have changed, and there may be more of them.
+    let vectors = models::item_vectors(towers, data)?;
+    let path = layout.item_vectors();
+    let known =
+        fs::read(&path).map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
+    let is_valid = known == vectors;
+    if !is_valid {
+        files::write(&path, vectors)?;
+    }
+    files::write(
+        &layout.finetuned(),
+        serde_json::to_string_pretty(&rounds)? + "\n",
+    )?;
+    // Last: a run that is killed before begins again from the old ones.
+    towers.save_with(&layout.checkpoint("towers"), notes.clone())?;
+    ranker.save_with(&layout.checkpoint("ranker"), notes)?;
+    Ok(is_valid)
+}

@@ -1,0 +1,58 @@
+//! The exported models, as training and fine-tuning leave them.
+
+use anyhow::Result;
+use ndarray::ArrayView2;
+use ndarray_npy::WriteNpyExt;
+use saker_train::data::Dataset;
+use saker_train::onnx;
+use saker_train::ranker::Ranker;
+use saker_train::towers::Towers;
+
+use crate::files;
+use crate::layout::Layout;
+
+/// Writes both towers and the items' vectors.
+///
+/// # Errors
+/// The disk does not take them.
+pub fn write_towers(layout: &Layout, towers: &Towers, data: &Dataset) -> Result<()> {
+    write_query_tower(layout, towers)?;
+    files::write(&layout.model("candidate_tower"), candidate_tower(towers))?;
+    files::write(&layout.item_vectors(), item_vectors(towers, data)?)
+}
+
+/// Writes the query tower.
+///
+/// # Errors
+/// The disk does not take it.
+pub fn write_query_tower(layout: &Layout, towers: &Towers) -> Result<()> {
+    files::write(
+        &layout.model("query_tower"),
+        onnx::tower(&towers.query, "query_tower"),
+    )
+}
+
+/// Writes the ranker.
+///
+/// # Errors
+/// The disk does not take it.
+pub fn write_ranker(layout: &Layout, ranker: &Ranker) -> Result<()> {
+    files::write(&layout.model("dlrm_ranking"), onnx::ranker(ranker))
+}
+
+/// The candidate tower's file.
+pub fn candidate_tower(towers: &Towers) -> Vec<u8> {
+    onnx::tower(&towers.candidate, "candidate_tower")
+}
+
+/// The candidate tower's output for all items, as `item_vectors.npy` holds it.
+///
+/// # Errors
+/// Never for towers of this data.
+pub fn item_vectors(towers: &Towers, data: &Dataset) -> Result<Vec<u8>> {
+    let vectors = towers.item_vectors(data);
+    let vectors = ArrayView2::from_shape((data.items.rows, towers.candidate.dim()), &vectors)?;
+    let mut bytes = Vec::new();
+    vectors.write_npy(&mut bytes)?;
+    Ok(bytes)
+}
