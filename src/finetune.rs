@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
 use saker_train::Error;
+use saker_train::candidates::Candidates;
 use saker_train::checkpoint::{Checkpoint, LEARNED_UNTIL};
 use saker_train::data::{Dataset, Split};
 use saker_train::device::Device;
@@ -189,7 +190,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
         towers.finetune(&data, &pipeline.towers, training, rows, session)
     })?;
     let step = Step::start("retrieve candidates for hard negatives");
-    let candidates = towers.retrieve(&data, pipeline.retrieval.topk);
+    let candidates = Candidates::new(&towers, &data, training, pipeline.retrieval.topk);
     step.done(&format!("{} for each user", pipeline.retrieval.topk));
     let of_ranker = accompaniment.run(Stage::Ranker, epochs, &fingerprint, |session| {
         ranker.finetune(&data, training, &candidates, rows, session)

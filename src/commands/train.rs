@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
+use saker_train::candidates::Candidates;
+use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::checkpoint::LEARNED_UNTIL;
 use saker_train::data::{Dataset, Split};
@@ -97,7 +99,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     models::write_towers(&layout, &towers, &data)?;
 
     let step = Step::start("retrieve candidates for hard negatives");
-    let candidates = towers.retrieve(&data, pipeline.retrieval.topk);
+    let candidates = Candidates::new(&towers, &data, &pipeline.training, pipeline.retrieval.topk);
     let mut ranker = Ranker::new(&pipeline.ranker, &data, pipeline.training.seed);
     if pipeline.training.ranker.warm_start {
         ranker.warm_start(&towers, &data);

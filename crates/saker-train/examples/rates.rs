@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use saker_pipeline::training::{Ranker as RankerSizes, Towers as TowerSizes, Training};
-use saker_train::data::{
-    ByUser, Categorical, Continuous, Dataset, Interactions, Pretrained, Split, Table,
-};
+use saker_train::candidates::Candidates;
+use saker_train::data::{Categorical, Continuous, Dataset, Interactions, Pretrained, Split, Table};
 use saker_train::learning::Session;
 use saker_train::progress::{Progress, Stage};
 use saker_train::ranker::Ranker;
@@ -49,12 +48,7 @@ fn main() {
         clock.print(users, "towers");
 
         let mut ranker = Ranker::new(&RankerSizes::default(), &data, 1);
-        let candidates: ByUser = (0..users as u32)
-            .map(|user| {
-                let items = (0..100).map(|place| (user + place * 17) % ITEMS as u32);
-                items.collect::<Vec<u32>>()
-            })
-            .collect();
+        let candidates = Candidates::new(&towers, &data, &training, 100);
         let mut clock = Clock::new(training.ranker.batch_size * (1 + training.ranker.negatives));
         let _ = ranker.train(&data, &training, &candidates, &mut Session::new(&mut clock));
         clock.print(users, "ranker");

@@ -5,6 +5,7 @@
 //! serve. Sizes and schedules are the tables `[towers]`, `[ranker]` and `[training]` of the pipeline definition.
 
 pub mod baselines;
+pub mod candidates;
 pub mod checkpoint;
 mod column;
 pub mod data;

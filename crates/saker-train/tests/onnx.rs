@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use common::{ITEMS, USERS, dataset, sizes, training};
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
-use saker_train::data::{ByUser, Dataset, Table};
+use saker_train::candidates::Candidates;
+use saker_train::data::{Dataset, Table};
 use saker_train::onnx;
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
@@ -136,7 +137,8 @@ fn onnx_runtime_answers_what_was_trained() {
     }
 
     let mut ranker = Ranker::new(&ranker_sizes, &data, 1);
-    let candidates: ByUser = vec![Vec::new(); USERS].into_iter().collect();
+    let towers = Towers::new(&tower_sizes, &data, 1);
+    let candidates = Candidates::new(&towers, &data, &training, 10);
     ranker
         .train(
             &data,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use common::{ITEMS, USERS, dataset, sizes, training};
 use saker_train::Error;
+use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
-use saker_train::data::{ByUser, Categorical, Dataset, Split, Table};
+use saker_train::data::{Categorical, Dataset, Split, Table};
 use saker_train::encoded::{LATEST, UNKNOWN};
 use saker_train::evaluate::{Grouping, Held, Options, Oracle, evaluate, served_metrics};
 use saker_train::finetune::Selection;
@@ -30,7 +31,7 @@ fn train(data: &Dataset) -> (Towers, Ranker) {
         .train(
             data,
             &training,
-            &towers.retrieve(data, 30),
+            &Candidates::new(&towers, data, &training, 30),
             &mut Session::new(&mut ()),
         )
         .unwrap();
@@ -186,9 +187,7 @@ fn a_killed_run_goes_on_to_the_same_model() {
     let data = dataset();
     let (tower_sizes, ranker_sizes) = sizes();
     let training = training();
-    let candidates: ByUser = (0..USERS as u32)
-        .map(|user| [user % 50, (user + 7) % 50])
-        .collect();
+    let candidates = Candidates::new(&Towers::new(&tower_sizes, &data, 1), &data, &training, 10);
     let run = |folder: &std::path::Path, fingerprint: &str, progress: &mut dyn Progress| {
         let mut session = Session {
             progress,
@@ -440,7 +439,7 @@ fn a_fine_tuning_follows_a_change_of_taste_and_leaves_the_candidate_tower() {
         .finetune(&data, &tower_sizes, &training, rows, session)
         .unwrap();
     assert!(history.iter().any(|epoch| epoch.best));
-    let candidates = towers.retrieve(&data, 30);
+    let candidates = Candidates::new(&towers, &data, &training, 30);
     let history = ranker
         .finetune(&data, &training, &candidates, rows, session)
         .unwrap();

@@ -113,6 +113,11 @@ impl Held {
         Self { cases, users }
     }
 
+    /// Who asks, and when.
+    pub(crate) fn users_at(&self) -> Vec<UserAt> {
+        self.cases.iter().map(Case::user_at).collect()
+    }
+
     /// The same requests from somebody whom the store does not know: without features and without history, so that
     /// nothing counts as seen.
     pub fn as_unknown(&self, data: &Dataset, split: Split) -> Self {
@@ -275,30 +280,22 @@ pub fn ranked_lists(
         .collect()
 }
 
-/// Measures the ranker's lists over these candidates, which are called for by the user's row.
+/// Measures the ranker's lists over these candidates, a list for each case.
 pub(crate) fn ranked_metrics(
     ranker: &Ranker,
     data: &Dataset,
     held: &Held,
     candidates: &crate::data::ByUser,
 ) -> ListMetrics {
-    let of_cases: Vec<ListMetrics> = held
-        .cases
-        .chunks(CHUNK)
-        .flat_map(|cases| {
-            let lists = ranked_lists(ranker, data, cases, |place| {
-                candidates.of(cases[place].user as usize).to_vec()
-            });
-            let of_case = |(list, case): (Vec<(u32, f32)>, &Case)| {
-                ListMetrics::of(&items_of(&list), &case.relevant)
-            };
-            lists
-                .into_iter()
-                .zip(cases)
-                .map(of_case)
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let mut of_cases = Vec::with_capacity(held.cases.len());
+    for (chunk, cases) in held.cases.chunks(CHUNK).enumerate() {
+        let lists = ranked_lists(ranker, data, cases, |place| {
+            candidates.of(chunk * CHUNK + place).to_vec()
+        });
+        for (list, case) in lists.iter().zip(cases) {
+            of_cases.push(ListMetrics::of(&items_of(list), &case.relevant));
+        }
+    }
     ListMetrics::mean(&of_cases)
 }
 
@@ -310,24 +307,22 @@ pub fn served_metrics(
     held: &Held,
     topk: usize,
 ) -> (ListMetrics, ListMetrics) {
-    let items = ItemVectors::new(towers, data);
-    let (mut retrieval, mut ranking) = (Vec::new(), Vec::new());
-    for cases in held.cases.chunks(CHUNK) {
-        let users: Vec<UserAt> = cases.iter().map(Case::user_at).collect();
-        let candidates = items.map(&towers.vectors_of(data, &users), |_, scores| {
-            top_k(scores, topk, |item| items.catalogue[item])
-        });
-        for (case, candidates) in cases.iter().zip(&candidates) {
-            let mut list = candidates.clone();
-            list.retain(|&item| case.is_unseen(item));
-            retrieval.push(ListMetrics::of(&list, &case.relevant));
-        }
-        let ranked = ranked_lists(ranker, data, cases, |place| candidates[place].clone());
-        for (case, list) in cases.iter().zip(&ranked) {
-            ranking.push(ListMetrics::of(&items_of(list), &case.relevant));
-        }
-    }
-    (ListMetrics::mean(&retrieval), ListMetrics::mean(&ranking))
+    let candidates = towers.retrieve_for(data, &held.users_at(), topk);
+    let of_case = |(case, candidates): (&Case, &[u32])| {
+        let mut list = candidates.to_vec();
+        list.retain(|&item| case.is_unseen(item));
+        ListMetrics::of(&list, &case.relevant)
+    };
+    let retrieval: Vec<ListMetrics> = held
+        .cases
+        .iter()
+        .zip(candidates.iter())
+        .map(of_case)
+        .collect();
+    (
+        ListMetrics::mean(&retrieval),
+        ranked_metrics(ranker, data, held, &candidates),
+    )
 }
 
 /// A list without its scores.

@@ -9,8 +9,9 @@ use saker_pipeline::training::Training;
 
 use super::{Ranker, Request, rows};
 use crate::Error;
-use crate::data::{ByUser, Dataset, Split};
-use crate::evaluate::{Held, ranked_metrics};
+use crate::candidates::Candidates;
+use crate::data::{Dataset, Split};
+use crate::evaluate::ranked_metrics;
 use crate::layers::{BlockGradients, matrix, update_dense, update_embeddings};
 use crate::learning::{Learner, Session, learn};
 use crate::parameter::{RowUpdates, Step};
@@ -28,7 +29,7 @@ impl Ranker {
         &mut self,
         data: &Dataset,
         training: &Training,
-        candidates: &ByUser,
+        candidates: &Candidates,
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
         let positives = Positives::new(data, training)?;
@@ -45,7 +46,7 @@ impl Ranker {
         &mut self,
         data: &Dataset,
         training: &Training,
-        candidates: &ByUser,
+        candidates: &Candidates,
         rows: &[u32],
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
@@ -58,14 +59,14 @@ impl Ranker {
         &mut self,
         data: &Dataset,
         training: &Training,
-        candidates: &ByUser,
+        candidates: &Candidates,
         (positives, rates): (Positives, Rates),
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
-        if candidates.users() != data.users.rows {
+        if candidates.of_users.users() != data.users.rows {
             return Err(Error::Data(format!(
                 "there are candidates for {} users; one list for each of the {} users is needed",
-                candidates.users(),
+                candidates.of_users.users(),
                 data.users.rows
             )));
         }
@@ -77,8 +78,7 @@ impl Ranker {
             per_positive: training.ranker.negatives,
             candidates,
             masks: Masks::new(data, training)?,
-            negatives: Negatives::new(data, candidates, met, hard_negatives),
-            held: Held::new(data, Split::Validation, training.validation_users),
+            negatives: Negatives::new(data, &candidates.of_users, met, hard_negatives),
             positives,
             updates: Vec::new(),
         };
@@ -91,10 +91,9 @@ struct RankerLearner<'a> {
     rates: Rates,
     /// Negatives of a positive.
     per_positive: usize,
-    candidates: &'a ByUser,
+    candidates: &'a Candidates,
     masks: Masks,
     negatives: Negatives<'a>,
-    held: Held,
     positives: Positives,
     updates: Vec<RowUpdates>,
 }
@@ -181,7 +180,12 @@ impl Learner for RankerLearner<'_> {
     }
 
     fn validate(&self, model: &Ranker) -> (f64, BTreeMap<String, f64>) {
-        let metrics = ranked_metrics(model, self.data, &self.held, self.candidates);
+        let metrics = ranked_metrics(
+            model,
+            self.data,
+            &self.candidates.held,
+            &self.candidates.of_held,
+        );
         (metrics.ndcg_10, metrics.into())
     }
 }

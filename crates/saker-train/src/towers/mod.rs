@@ -268,12 +268,17 @@ impl Towers {
     /// The `k` items of the catalogue with the largest inner product for every user with his latest features, best
     /// first; nothing is left out for having been seen, as in the index.
     pub fn retrieve(&self, data: &Dataset, k: usize) -> ByUser {
-        // So many users at a time that their scores do not fill the memory.
-        const USERS: usize = 1 << 14;
-        let items = ItemVectors::new(self, data);
         let users: Vec<UserAt> = (0..data.users.rows as u32)
             .map(|user| (user, LATEST))
             .collect();
+        self.retrieve_for(data, &users, k)
+    }
+
+    /// As [`Towers::retrieve`], for these users at these moments.
+    pub(crate) fn retrieve_for(&self, data: &Dataset, users: &[UserAt], k: usize) -> ByUser {
+        // So many users at a time that their scores do not fill the memory.
+        const USERS: usize = 1 << 14;
+        let items = ItemVectors::new(self, data);
         users
             .chunks(USERS)
             .flat_map(|users| {

@@ -1,0 +1,30 @@
+//! What retrieval returns, as the ranker's training needs it.
+
+use saker_pipeline::training::Training;
+
+use crate::data::{ByUser, Dataset, Split};
+use crate::evaluate::Held;
+use crate::towers::Towers;
+
+/// Retrieved items: of all users, to draw hard negatives from, and of the validation part, to rank.
+#[derive(Clone, Debug)]
+pub struct Candidates {
+    /// For each user, with the latest features.
+    pub(crate) of_users: ByUser,
+    /// The requests of the validation part.
+    pub(crate) held: Held,
+    /// For each of these, with the features of its moment: the latest ones would tell of what is to be found.
+    pub(crate) of_held: ByUser,
+}
+
+impl Candidates {
+    /// The `k` best items by these towers.
+    pub fn new(towers: &Towers, data: &Dataset, training: &Training, k: usize) -> Self {
+        let held = Held::new(data, Split::Validation, training.validation_users);
+        Self {
+            of_users: towers.retrieve(data, k),
+            of_held: towers.retrieve_for(data, &held.users_at(), k),
+            held,
+        }
+    }
+}
