@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
 use saker_train::candidates::Candidates;
-use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::checkpoint::LEARNED_UNTIL;
 use saker_train::data::{Dataset, Split};
@@ -127,6 +126,7 @@ fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
         training.seed,
         training.recency,
         training.recency_floor,
+        training.half_life_days,
         &training.mask,
         training.cold_start,
         training.validation_users,

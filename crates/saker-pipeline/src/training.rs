@@ -69,6 +69,9 @@ pub struct Training {
     pub recency: Option<f32>,
     /// Added to the weight above, so that old interactions are not forgotten entirely.
     pub recency_floor: f32,
+    /// Days before the newest positive at which a positive weighs half as much as it, at which a quarter, and so on: demand
+    /// drifts. Absent: all weigh the same.
+    pub half_life_days: Option<f32>,
     /// Features hidden in a share of the training rows, so that the models learn what to do
     /// without them (cold start). Empty: the default of the contract, see [`Mask`].
     pub mask: Vec<Mask>,
@@ -90,6 +93,7 @@ impl Default for Training {
             seed: 1,
             recency: None,
             recency_floor: 0.05,
+            half_life_days: None,
             mask: Vec::new(),
             cold_start: 0.05,
             validation_users: 5000,
@@ -325,6 +329,14 @@ impl Training {
                 recency.is_finite() && recency > 0.0,
                 "training.recency",
                 recency,
+                "accepted: a number above 0",
+            )?;
+        }
+        if let Some(days) = self.half_life_days {
+            check(
+                days.is_finite() && days > 0.0,
+                "training.half_life_days",
+                days,
                 "accepted: a number above 0",
             )?;
         }

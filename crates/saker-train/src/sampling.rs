@@ -94,6 +94,9 @@ impl From<&RankerSchedule> for Rates {
     }
 }
 
+/// Seconds.
+const DAY: f64 = 24.0 * 60.0 * 60.0;
+
 /// The positive training interactions and their weights.
 pub(crate) struct Positives {
     rows: Vec<u32>,
@@ -112,16 +115,26 @@ impl Positives {
                 rows.len()
             )));
         }
-        let weights = training.recency.map(|recency| {
-            let mut weights = vec![0.0; data.interactions.user.len()];
+        let mut weights = None;
+        let ones = || vec![1.0; data.interactions.user.len()];
+        if let Some(recency) = training.recency {
+            let weights = weights.get_or_insert_with(ones);
             for of_user in data.positives(Split::Train).iter() {
                 for (place, &row) in of_user.iter().enumerate() {
                     let age = 1.0 - (place + 1) as f32 / of_user.len() as f32;
                     weights[row as usize] = (-age / recency).exp() + training.recency_floor;
                 }
             }
-            weights
-        });
+        }
+        if let Some(days) = training.half_life_days {
+            let weights = weights.get_or_insert_with(ones);
+            let time = |row: u32| data.interactions.timestamp[row as usize];
+            let newest = rows.iter().map(|&row| time(row)).max().unwrap_or_default();
+            for &row in &rows {
+                let age = f64::from(newest) - f64::from(time(row));
+                weights[row as usize] *= 0.5f32.powf((age / DAY) as f32 / days);
+            }
+        }
         Ok(Self { rows, weights })
     }
 
