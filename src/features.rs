@@ -115,7 +115,10 @@ fn extend_interactions(interactions: &mut Interactions, rows: &RecordBatch) -> R
     let labels = table::float32s(rows, "label")?;
     interactions
         .positive
-        .extend(labels.iter().map(|&label| label > 0.0));
+        .extend(labels.iter().map(|&label| label == 1.0));
+    interactions
+        .weak
+        .extend(labels.iter().map(|&label| label > 0.0 && label < 1.0));
     let parts = table::texts(rows, "split")?;
     for row in 0..parts.len() {
         let split = match PARTS.iter().position(|part| *part == parts.value(row)) {

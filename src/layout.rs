@@ -18,7 +18,7 @@
 //!                                without a training interaction is out-of-vocabulary (code 2)
 //!     interactions.parquet       row i is row i of data/interactions.parquet: user_row and item_row (Int32, rows of
 //!                                the two tables above), one column per `[[context.features]]`, rating and label
-//!                                (Float32), timestamp (Int32), split (Utf8); and one column per `[[user.features]]`
+//!                                (Float32: 1 of a positive, 0.5 of a weak sign, 0), timestamp (Int32), split (Utf8); and one column per `[[user.features]]`
 //!                                that is made of a user column which changes with time: for that interaction it
 //!                                stands in place of the user's in users.parquet, which is the latest
 //!     schema.json                what training must know of every feature, see [`Schema`]

@@ -25,16 +25,16 @@ POSITIVE_FROM = 3
 LENGTH = 10
 
 ALS = {
-    "factors": [16, 32, 64, 128],
-    "regularization": [0.01, 1.0, 10.0, 30.0],
+    "factors": [32, 64, 128, 256],
+    "regularization": [1.0, 10.0, 30.0, 60.0],
     "alpha": [1.0, 5.0, 20.0],
     "iterations": [15],
 }
 BPR = {
-    "factors": [32, 64, 128],
-    "learning_rate": [0.01, 0.03, 0.1],
+    "factors": [64, 128],
+    "learning_rate": [0.03, 0.1],
     "regularization": [0.003, 0.01, 0.03],
-    "iterations": [50, 100, 200, 400],
+    "iterations": [100, 200, 400],
 }
 
 

@@ -127,6 +127,7 @@ fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
         training.recency,
         training.recency_floor,
         training.half_life_days,
+        training.weak_weight,
         &training.mask,
         training.cold_start,
         training.validation_users,

@@ -276,7 +276,7 @@ fn run(
     table::write(&layout.features("items"), &item_features)?;
     let encoder = rows::Encoder::new(
         pipeline,
-        data.interactions.positive_from,
+        &data.interactions,
         (&users, &user_table),
         &items,
         &user_workflow,

@@ -8,7 +8,7 @@ use arrow::compute::take;
 use rustc_hash::FxHashMap;
 use saker_bulk::plan::{ident, lit};
 use saker_bulk::{BoxError, Engine};
-use saker_pipeline::{Feature, Pipeline};
+use saker_pipeline::{Feature, Interactions, Pipeline};
 use saker_workflow::Workflow;
 
 use super::clean::{RATING, TIME};
@@ -22,7 +22,7 @@ use crate::table;
 pub(super) struct Encoder {
     user: Id,
     item: Id,
-    positive_from: Option<f32>,
+    label: Label,
     context: Workflow,
     context_features: Vec<Feature>,
     /// The user features that are made of columns which change with time, their workflow, and where each column comes from: the
@@ -30,6 +30,25 @@ pub(super) struct Encoder {
     changing: Vec<Feature>,
     workflow: Workflow,
     columns: Vec<(String, Option<ArrayRef>)>,
+}
+
+/// What is learned from a rating.
+struct Label {
+    positive_from: Option<f32>,
+    weak_from: Option<f32>,
+}
+
+impl Label {
+    /// 1 of a positive, a half of a weak sign, 0 of neither.
+    fn of(&self, rating: f32) -> f32 {
+        if self.positive_from.is_none_or(|least| rating >= least) {
+            1.0
+        } else if self.weak_from.is_some_and(|least| rating >= least) {
+            0.5
+        } else {
+            0.0
+        }
+    }
 }
 
 /// An id column, and the row of each id in its table.
@@ -52,7 +71,7 @@ impl Id {
 impl Encoder {
     pub(super) fn new(
         pipeline: &Pipeline,
-        positive_from: Option<f32>,
+        interactions: &Interactions,
         (users, user_table): (&Entities, &RecordBatch),
         items: &Entities,
         user_workflow: &Workflow,
@@ -92,7 +111,10 @@ impl Encoder {
                 column: pipeline.item.id.clone(),
                 rows: Arc::clone(&items.row_of),
             },
-            positive_from,
+            label: Label {
+                positive_from: interactions.positive_from,
+                weak_from: interactions.weak_from,
+            },
             context: context_workflow,
             context_features: pipeline.context.features.clone(),
             changing,
@@ -112,11 +134,6 @@ impl Encoder {
             column.with_context(|| format!("interactions have no column {name}"))
         };
         let ratings = table::float32s(batch, RATING)?;
-        let label = |rating: &f32| {
-            f32::from(u8::from(
-                self.positive_from.is_none_or(|least| *rating >= least),
-            ))
-        };
         let context = encode::apply(&self.context, &self.context_features, batch)?;
         let changing = if self.changing.is_empty() {
             None
@@ -138,7 +155,15 @@ impl Encoder {
             ("item_row", table::int32(items)),
             ("timestamp", column(TIME)?),
             ("rating", column(RATING)?),
-            ("label", table::float32(ratings.iter().map(label).collect())),
+            (
+                "label",
+                table::float32(
+                    ratings
+                        .iter()
+                        .map(|&rating| self.label.of(rating))
+                        .collect(),
+                ),
+            ),
             ("split", column("split")?),
         ];
         let encoded = [Some(&context), changing.as_ref()];

@@ -59,6 +59,9 @@ pub struct Interactions {
     /// Events rated below this are negatives, seen and not liked. Default: every event is positive, and training draws
     /// the negatives.
     pub positive_from: Option<f32>,
+    /// Events rated at least this and below `positive_from` are weak signs of interest: they are learned from with a smaller
+    /// weight (`training.weak_weight`), and nothing is measured on them. Default: there are none.
+    pub weak_from: Option<f32>,
 }
 
 fn timestamp() -> String {

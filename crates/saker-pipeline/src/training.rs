@@ -72,6 +72,8 @@ pub struct Training {
     /// Days before the newest positive at which a positive weighs half as much as it, at which a quarter, and so on: demand
     /// drifts. Absent: all weigh the same.
     pub half_life_days: Option<f32>,
+    /// Weight of an event from `data.interactions.weak_from` on that is no positive.
+    pub weak_weight: f32,
     /// Features hidden in a share of the training rows, so that the models learn what to do
     /// without them (cold start). Empty: the default of the contract, see [`Mask`].
     pub mask: Vec<Mask>,
@@ -94,6 +96,7 @@ impl Default for Training {
             recency: None,
             recency_floor: 0.05,
             half_life_days: None,
+            weak_weight: 0.5,
             mask: Vec::new(),
             cold_start: 0.05,
             validation_users: 5000,
@@ -148,6 +151,44 @@ pub struct Schedule {
     /// Share of the numbers of the embeddings that are set to 0 while training, the others being scaled up for them
     /// (Srivastava et al. 2014).
     pub dropout: f32,
+    /// A factorisation of the training interactions to start from. Only where each tower is one layer, as wide as the
+    /// embeddings of the user's and the item's id.
+    pub factorization: Option<Factorization>,
+    /// Which metric decides which epoch is kept.
+    pub keep: Keep,
+}
+
+/// `training.towers.factorization`: alternating least squares for implicit feedback (Hu, Koren & Volinsky 2008).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Factorization {
+    /// Weight of the squared factors.
+    pub regularization: f32,
+    /// Weight of what a user has met; what he has not met has weight 1.
+    pub confidence: f32,
+    /// Times that users and items are solved for in turn.
+    pub iterations: usize,
+}
+
+impl Default for Factorization {
+    fn default() -> Self {
+        Self {
+            regularization: 10.0,
+            confidence: 5.0,
+            iterations: 15,
+        }
+    }
+}
+
+/// The validation metric that decides which epoch of the towers is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    /// What the ranker will find among its candidates.
+    #[serde(rename = "recall@100")]
+    Recall100,
+    /// The order of the first ten, for a pipeline that serves what is retrieved.
+    #[serde(rename = "ndcg@10")]
+    Ndcg10,
 }
 
 impl Default for Schedule {
@@ -160,6 +201,8 @@ impl Default for Schedule {
             weight_decay: 1e-2,
             layer_weight_decay: 0.0,
             dropout: 0.0,
+            factorization: None,
+            keep: Keep::Recall100,
             warmup_steps: 50,
             patience: 3,
         }
@@ -348,6 +391,12 @@ impl Training {
             RATE,
         )?;
         check(
+            positive(self.weak_weight),
+            "training.weak_weight",
+            self.weak_weight,
+            RATE,
+        )?;
+        check(
             (0.0..=1.0).contains(&self.cold_start),
             "training.cold_start",
             self.cold_start,
@@ -397,6 +446,20 @@ impl Training {
             ),
         ] {
             check(positive(rate), key, rate, RATE)?;
+        }
+        if let Some(factorization) = &self.towers.factorization {
+            check(
+                positive(factorization.regularization) && factorization.regularization > 0.0,
+                "training.towers.factorization.regularization",
+                factorization.regularization,
+                "accepted: a number above 0",
+            )?;
+            check(
+                factorization.confidence.is_finite() && factorization.confidence >= 1.0,
+                "training.towers.factorization.confidence",
+                factorization.confidence,
+                "accepted: a number of 1 or more",
+            )?;
         }
         let finetune = &self.finetune;
         for (key, value) in [

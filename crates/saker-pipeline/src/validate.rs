@@ -123,6 +123,14 @@ impl Pipeline {
                 "at least one text with its number",
             )?;
         }
+        if let Some(weak) = interactions.weak_from {
+            check(
+                interactions.positive_from.is_some_and(|from| weak < from),
+                "data.interactions.weak_from",
+                weak,
+                "a rating below positive_from",
+            )?;
+        }
         Ok(())
     }
 

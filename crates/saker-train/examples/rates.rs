@@ -195,6 +195,7 @@ fn dataset(users: usize) -> Dataset {
             .collect(),
         timestamp: (0..EVENTS as i32).collect(),
         positive: vec![true; EVENTS],
+        weak: Vec::new(),
         split: vec![Split::Train; EVENTS],
     };
     Dataset {

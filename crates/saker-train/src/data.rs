@@ -132,6 +132,9 @@ pub struct Interactions {
     pub timestamp: Vec<i32>,
     /// Whether the item was taken. One that was only shown is not learned from: negatives are sampled.
     pub positive: Vec<bool>,
+    /// Whether the item, though not taken, was looked at: a weak sign, learned from with a weight of its own. Empty: there is
+    /// none of that kind.
+    pub weak: Vec<bool>,
     /// Which part it is in.
     pub split: Vec<Split>,
 }
@@ -173,14 +176,17 @@ impl Dataset {
             item,
             timestamp,
             positive,
+            weak,
             split,
             ..
         } = &self.interactions;
+        let weak = if weak.is_empty() { rows } else { weak.len() };
         for (name, length) in [
             ("context", self.context.rows),
             ("item", item.len()),
             ("timestamp", timestamp.len()),
             ("positive", positive.len()),
+            ("weak", weak),
             ("split", split.len()),
         ] {
             if length != rows {
@@ -291,6 +297,17 @@ impl Dataset {
         self.interactions.positive[row] && self.interactions.split[row] == split
     }
 
+    /// Whether an interaction is learned from: a positive of the training part, or a weak sign.
+    pub(crate) fn is_learned(&self, row: u32) -> bool {
+        let row = row as usize;
+        self.interactions.split[row] == Split::Train
+            && (self.interactions.positive[row] || self.is_weak(row))
+    }
+
+    pub(crate) fn is_weak(&self, row: usize) -> bool {
+        self.interactions.weak.get(row) == Some(&true)
+    }
+
     /// The row of each user's first interaction of one part, positive or not. `[users]`
     pub fn first_rows(&self, split: Split) -> Vec<Option<u32>> {
         let interactions = &self.interactions;
@@ -311,28 +328,42 @@ impl Dataset {
     /// Rows of the positive interactions of one part, oldest first within each user.
     pub fn positives(&self, split: Split) -> ByUser {
         let interactions = &self.interactions;
-        let mut starts = vec![0u32; self.users.rows + 1];
-        let all = 0..interactions.user.len() as u32;
-        for row in all.clone().filter(|&row| self.is_positive(row, split)) {
-            starts[interactions.user[row as usize] as usize + 1] += 1;
-        }
-        for user in 0..self.users.rows {
-            starts[user + 1] += starts[user];
-        }
-        let mut next = starts.clone();
-        let mut values = vec![0; starts[self.users.rows] as usize];
-        for row in all.filter(|&row| self.is_positive(row, split)) {
-            let next = &mut next[interactions.user[row as usize] as usize];
-            values[*next as usize] = row;
-            *next += 1;
-        }
-        let mut rows = ByUser { starts, values };
+        let mut rows = self.rows_by_user(|row| self.is_positive(row, split), |row| row);
         for user in 0..rows.users() {
             // Prepared data is in this order already, which a sort finds out in one pass.
             rows.of_mut(user)
                 .sort_by_key(|&row| (interactions.timestamp[row as usize], row));
         }
         rows
+    }
+
+    /// Values of the rows that are taken, in the order of the rows, for each user.
+    fn rows_by_user(&self, take: impl Fn(u32) -> bool, value: impl Fn(u32) -> u32) -> ByUser {
+        let users = &self.interactions.user;
+        let mut starts = vec![0u32; self.users.rows + 1];
+        let all = 0..users.len() as u32;
+        for row in all.clone().filter(|&row| take(row)) {
+            starts[users[row as usize] as usize + 1] += 1;
+        }
+        for user in 0..self.users.rows {
+            starts[user + 1] += starts[user];
+        }
+        let mut next = starts.clone();
+        let mut values = vec![0; starts[self.users.rows] as usize];
+        for row in all.filter(|&row| take(row)) {
+            let next = &mut next[users[row as usize] as usize];
+            values[*next as usize] = value(row);
+            *next += 1;
+        }
+        ByUser { starts, values }
+    }
+
+    /// Item rows of all that is learned from, for each user.
+    pub(crate) fn learned(&self) -> ByUser {
+        self.rows_by_user(
+            |row| self.is_learned(row),
+            |row| self.interactions.item[row as usize],
+        )
     }
 
     /// Item rows of the positive interactions of one part, oldest first, for each user.

@@ -47,7 +47,8 @@ impl Selection {
             }
             interactions.split[row] = Split::Train;
             until = until.max(interactions.timestamp[row]);
-            if !interactions.positive[row] {
+            let is_weak = interactions.weak.get(row) == Some(&true);
+            if !interactions.positive[row] && !is_weak {
                 continue;
             }
             if interactions.timestamp[row] > since {

@@ -13,6 +13,7 @@ pub mod device;
 pub mod encoded;
 mod error;
 pub mod evaluate;
+pub mod factorization;
 pub mod finetune;
 mod layers;
 pub mod learning;

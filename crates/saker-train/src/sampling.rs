@@ -107,7 +107,7 @@ pub(crate) struct Positives {
 impl Positives {
     pub(crate) fn new(data: &Dataset, training: &Training) -> Result<Self, Error> {
         let rows: Vec<u32> = (0..data.interactions.user.len() as u32)
-            .filter(|&row| data.is_positive(row, Split::Train))
+            .filter(|&row| data.is_learned(row))
             .collect();
         if rows.len() < 2 {
             return Err(Error::Data(format!(
@@ -126,6 +126,12 @@ impl Positives {
                 }
             }
         }
+        if !data.interactions.weak.is_empty() {
+            let weights = weights.get_or_insert_with(ones);
+            for &row in rows.iter().filter(|&&row| data.is_weak(row as usize)) {
+                weights[row as usize] *= training.weak_weight;
+            }
+        }
         if let Some(days) = training.half_life_days {
             let weights = weights.get_or_insert_with(ones);
             let time = |row: u32| data.interactions.timestamp[row as usize];
@@ -138,20 +144,27 @@ impl Positives {
         Ok(Self { rows, weights })
     }
 
-    /// These rows, all counting the same.
+    /// These rows, all counting the same but for weak signs.
     ///
     /// # Errors
     /// [`Error::Data`]: fewer than two.
-    pub(crate) fn of(rows: &[u32]) -> Result<Self, Error> {
+    pub(crate) fn of(rows: &[u32], data: &Dataset, training: &Training) -> Result<Self, Error> {
         if rows.len() < 2 {
             return Err(Error::Data(format!(
                 "there are {} positives to fine-tune on; at least 2 are needed",
                 rows.len()
             )));
         }
+        let weights = (!data.interactions.weak.is_empty()).then(|| {
+            let weight = |row| match data.is_weak(row) {
+                true => training.weak_weight,
+                false => 1.0,
+            };
+            (0..data.interactions.user.len()).map(weight).collect()
+        });
         Ok(Self {
             rows: rows.to_vec(),
-            weights: None,
+            weights,
         })
     }
 

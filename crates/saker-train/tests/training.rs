@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{ITEMS, USERS, dataset, sizes, training};
+use saker_pipeline::training::{Factorization, Keep};
 use saker_train::Error;
 use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
@@ -398,6 +399,84 @@ fn what_does_not_fit_is_named() {
         error.contains("0 positive training interactions"),
         "{error}"
     );
+}
+
+#[test]
+fn towers_of_one_layer_start_from_a_factorization() {
+    let data = dataset();
+    let (mut sizes, _) = sizes();
+    let mut training = training();
+    training.towers.epochs = 0;
+    training.towers.factorization = Some(Factorization {
+        regularization: 1.0,
+        ..Factorization::default()
+    });
+    let mut towers = Towers::new(&sizes, &data, 1);
+    let mut silent = ();
+    let session = &mut Session::new(&mut silent);
+    let error = towers.train(&data, &sizes, &training, session).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("towers.layers has 2"), "{error}");
+
+    sizes.layers = vec![8];
+    let mut towers = Towers::new(&sizes, &data, 1);
+    towers.train(&data, &sizes, &training, session).unwrap();
+    // Nothing was learned but the factorisation, which knows the kinds.
+    let retrieved = towers.retrieve(&data, 10);
+    let is_right = |(user, items): (usize, &[u32])| {
+        let right = items.iter().filter(|&&item| item as usize % 2 == user % 2);
+        right.count()
+    };
+    let right: usize = retrieved.iter().enumerate().map(is_right).sum();
+    assert!(right > USERS * 9, "{right} of {}", USERS * 10);
+
+    // It is a start: training goes on from there, and must beat it.
+    training.towers.epochs = 4;
+    training.towers.keep = Keep::Ndcg10;
+    let history = towers.train(&data, &sizes, &training, session).unwrap();
+    assert!(history.len() >= 3);
+}
+
+#[test]
+fn weak_signs_are_learned_from_and_not_measured_on() {
+    let mut data = dataset();
+    // Nothing but views is known of what users of the second half like.
+    let interactions = &mut data.interactions;
+    let is_late = |row: &usize| interactions.user[*row] as usize >= USERS / 2;
+    let rows: Vec<usize> = (0..interactions.user.len()).filter(is_late).collect();
+    interactions.weak = vec![false; interactions.user.len()];
+    for row in rows {
+        if interactions.split[row] == Split::Train {
+            interactions.positive[row] = false;
+            interactions.weak[row] = true;
+        }
+    }
+    // Their gender does not tell their kind either.
+    data.users.categorical[1].codes = vec![3; USERS].into();
+    data.validate().unwrap();
+    let right = |weight: f32| {
+        let (sizes, _) = sizes();
+        let mut training = training();
+        training.weak_weight = weight;
+        training.towers.epochs = 12;
+        let mut towers = Towers::new(&sizes, &data, training.seed);
+        let mut silent = ();
+        let session = &mut Session::new(&mut silent);
+        towers.train(&data, &sizes, &training, session).unwrap();
+        let retrieved = towers.retrieve(&data, 10);
+        let late = retrieved.iter().enumerate().skip(USERS / 2);
+        let is_right = |user: usize, item: u32| item as usize % 2 == user % 2;
+        let right =
+            late.map(|(user, items)| items.iter().filter(|&&item| is_right(user, item)).count());
+        right.sum::<usize>()
+    };
+    let (with, without) = (right(1.0), right(0.0));
+    assert!(
+        with > without + USERS,
+        "{with} and {without} of {}",
+        USERS * 5
+    );
+    assert!(data.history(Split::Train).of(USERS - 1).is_empty());
 }
 
 #[test]

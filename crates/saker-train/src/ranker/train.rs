@@ -10,7 +10,7 @@ use saker_pipeline::training::Training;
 use super::{Ranker, Request, rows};
 use crate::Error;
 use crate::candidates::Candidates;
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
 use crate::evaluate::ranked_metrics;
 use crate::layers::{BlockGradients, matrix, update_dense, update_embeddings};
 use crate::learning::{Learner, Session, learn};
@@ -51,7 +51,7 @@ impl Ranker {
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
         let rates = Rates::from(&training.ranker).finetuned(&training.finetune);
-        let positives = Positives::of(rows)?;
+        let positives = Positives::of(rows, data, training)?;
         self.learn(data, training, candidates, (positives, rates), session)
     }
 
@@ -71,7 +71,7 @@ impl Ranker {
             )));
         }
         let hard_negatives = training.ranker.hard_negatives;
-        let met = data.history(Split::Train);
+        let met = data.learned();
         let learner = RankerLearner {
             data,
             rates,

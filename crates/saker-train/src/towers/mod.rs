@@ -10,10 +10,12 @@ use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 use saker_pipeline::training::Towers as Sizes;
 
-use crate::data::{ByUser, Dataset, Table};
+use crate::Error;
+use crate::data::{ByUser, Dataset, OUT_OF_VOCABULARY, Table};
 use crate::device::Device;
 use crate::encoded::{self, LATEST, UserAt};
 use crate::evaluate::top_k;
+use crate::factorization::Factors;
 use crate::layers::{
     BatchCodes, Dense, DenseLeaves, Embedding, dense_stack, embed, embedding_width, host, matrix,
     stack,
@@ -149,6 +151,53 @@ impl Tower {
         output / norm
     }
 
+    fn start_from(
+        &mut self,
+        table: &Table,
+        id: &str,
+        factors: &[f32],
+        dim: usize,
+    ) -> Result<(), Error> {
+        let place = self.embeddings.iter().position(|of| of.name == id);
+        let width = |of: &Embedding| of.table.columns;
+        let offset = place.map(|place| self.embeddings[..place].iter().map(width).sum::<usize>());
+        let (Some(place), Some(offset), [layer], false) =
+            (place, offset, &mut self.layers[..], self.normalize)
+        else {
+            return Err(Error::Definition(format!(
+                "training.towers.factorization needs towers of one layer that are not normalized; towers.layers has {}",
+                self.layers.len()
+            )));
+        };
+        let embedding = &mut self.embeddings[place].table;
+        let Some(column) = table.category(id).filter(|_| embedding.columns == dim) else {
+            return Err(Error::Definition(format!(
+                "training.towers.factorization needs embeddings of {id} as wide as the towers' vectors, {dim}; they have {}",
+                embedding.columns
+            )));
+        };
+        layer.weight.values.fill(0.0);
+        for place in 0..dim {
+            layer.weight.values[(offset + place) * dim + place] = 1.0;
+        }
+        let rows = factors.len() / dim.max(1);
+        let mut mean = vec![0.0; dim];
+        for row in factors.chunks_exact(dim) {
+            mean.iter_mut()
+                .zip(row)
+                .for_each(|(mean, value)| *mean += value / rows as f32);
+        }
+        for row in embedding.values.chunks_exact_mut(dim) {
+            row.copy_from_slice(&mean);
+        }
+        for (code, factors) in column.codes.iter().zip(factors.chunks_exact(dim)) {
+            if code > OUT_OF_VOCABULARY {
+                embedding.values[code as usize * dim..][..dim].copy_from_slice(factors);
+            }
+        }
+        Ok(())
+    }
+
     /// Factors that drop a share of the embeddings' numbers: `[count, width]`, 0 or 1 / (1 - share).
     fn dropout(&self, share: f32, count: usize, rng: &mut StdRng) -> Vec<f32> {
         if share == 0.0 {
@@ -240,6 +289,27 @@ impl Towers {
     /// The same towers, computed elsewhere.
     pub fn on(self, device: Device) -> Self {
         Self { device, ..self }
+    }
+
+    /// Starts from a factorisation: the embeddings of the two ids become its factors, which each tower's only layer lets
+    /// through as they are, and everything else counts nothing yet. A user or item outside the vocabulary gets the mean.
+    ///
+    /// # Errors
+    /// [`Error::Definition`]: the towers have other widths, or more layers.
+    pub(crate) fn start_from(&mut self, factors: &Factors, data: &Dataset) -> Result<(), Error> {
+        let sides = [
+            (&mut self.query, &data.users, &data.user_id, &factors.users),
+            (
+                &mut self.candidate,
+                &data.items,
+                &data.item_id,
+                &factors.items,
+            ),
+        ];
+        for (tower, table, id, factors_of) in sides {
+            tower.start_from(table, id, factors_of, factors.dim)?;
+        }
+        Ok(())
     }
 
     /// Vectors of users: `[users, dim]`, row-major.

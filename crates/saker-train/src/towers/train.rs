@@ -7,13 +7,14 @@ use burn::tensor::{Device as Backend, Gradients, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
-use saker_pipeline::training::{Towers as Sizes, Training};
+use saker_pipeline::training::{Keep, Towers as Sizes, Training};
 
 use super::{Leaves, Rows, Tower, Towers, item_rows, softmax, user_rows};
 use crate::Error;
 use crate::data::{Dataset, Split};
 use crate::encoded::UserAt;
 use crate::evaluate::{Held, retrieval_metrics};
+use crate::factorization::Factors;
 use crate::layers::{BlockGradients, host, matrix, update_dense, update_embeddings};
 use crate::learning::{Learner, Session, learn};
 use crate::parameter::{RowUpdates, Step};
@@ -21,8 +22,9 @@ use crate::progress::{Epoch, Stage};
 use crate::sampling::{Masks, Positives, Rates};
 
 impl Towers {
-    /// Trains on the training positives of `data` and keeps the epoch with the best validation recall@100 (`NDCG@10`
-    /// decides between equals).
+    /// Trains on the training positives of `data` and keeps the epoch that is best on the validation part by
+    /// `training.towers.keep` (of equal recalls the one with the better NDCG@10). With `training.towers.factorization` the
+    /// start counts as an epoch, too.
     ///
     /// # Errors
     /// [`Error::Data`] without positives, [`Error::Diverged`], [`Error::Stopped`], a mask of unknown features, or a
@@ -34,9 +36,16 @@ impl Towers {
         training: &Training,
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
+        let mut rates = Rates::from(&training.towers);
+        if let Some(factorization) = &training.towers.factorization {
+            let (met, dim) = (data.history(Split::Train), self.query.dim());
+            let factors = Factors::learn(&met, data.items.rows, dim, factorization, training.seed);
+            self.start_from(&factors, data)?;
+            rates.is_trained = true;
+        }
         let learning = Learning {
             positives: Positives::new(data, training)?,
-            rates: Rates::from(&training.towers),
+            rates,
             candidate_learns: true,
         };
         self.learn(data, sizes, training, learning, session)
@@ -57,7 +66,7 @@ impl Towers {
         session: &mut Session<'_>,
     ) -> Result<Vec<Epoch>, Error> {
         let learning = Learning {
-            positives: Positives::of(rows)?,
+            positives: Positives::of(rows, data, training)?,
             rates: Rates::from(&training.towers).finetuned(&training.finetune),
             candidate_learns: false,
         };
@@ -77,6 +86,7 @@ impl Towers {
             data,
             learning,
             dropout: training.towers.dropout,
+            keep: training.towers.keep,
             temperature: sizes.temperature,
             masks: Masks::new(data, training)?,
             held: Held::new(data, Split::Validation, training.validation_users),
@@ -100,6 +110,7 @@ struct TowersLearner<'a> {
     data: &'a Dataset,
     learning: Learning,
     dropout: f32,
+    keep: Keep,
     temperature: f32,
     masks: Masks,
     held: Held,
@@ -278,6 +289,10 @@ impl Learner for TowersLearner<'_> {
 
     fn validate(&self, model: &Towers) -> (f64, BTreeMap<String, f64>) {
         let metrics = retrieval_metrics(model, self.data, &self.held);
-        (metrics.recall_100 + 1e-3 * metrics.ndcg_10, metrics.into())
+        let score = match self.keep {
+            Keep::Recall100 => metrics.recall_100 + 1e-3 * metrics.ndcg_10,
+            Keep::Ndcg10 => metrics.ndcg_10,
+        };
+        (score, metrics.into())
     }
 }

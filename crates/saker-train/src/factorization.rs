@@ -1,0 +1,230 @@
+//! Matrix factorisation of what users have met, by alternating least squares for implicit feedback (Hu, Koren & Volinsky
+//! 2008): a start for the towers.
+//!
+//! With p(u, i) = 1 where user u met item i and 0 elsewhere, and c(u, i) = `confidence` there and 1 elsewhere, it minimises
+//!
+//! ```text
+//! Σ c(u, i) · (p(u, i) - x_u · y_i)² + regularization · (Σ |x_u|² + Σ |y_i|²)
+//! ```
+//!
+//! over the factors x of the users and y of the items. With one side fixed, each row of the other has a closed form.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+use saker_pipeline::training::Factorization;
+
+use crate::data::ByUser;
+
+/// Factors whose inner products say how well a user and an item fit.
+#[derive(Clone, Debug)]
+pub struct Factors {
+    /// Width of a row.
+    pub dim: usize,
+    /// `[users, dim]`, row-major.
+    pub users: Vec<f32>,
+    /// `[items, dim]`, row-major.
+    pub items: Vec<f32>,
+}
+
+impl Factors {
+    /// Factorises the matrix of these lists of items, one for each user. An item counts once. Whoever has none has zeros.
+    pub fn learn(
+        met: &ByUser,
+        items: usize,
+        dim: usize,
+        settings: &Factorization,
+        seed: u64,
+    ) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_add(4));
+        let mut start = |rows: usize| -> Vec<f32> {
+            let normal =
+                |_| 0.01 * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, &mut rng);
+            (0..rows * dim).map(normal).collect()
+        };
+        let mut factors = Self {
+            dim,
+            users: start(met.users()),
+            items: start(items),
+        };
+        let of_users: Vec<Vec<u32>> = met
+            .iter()
+            .map(|list| {
+                let mut list = list.to_vec();
+                list.sort_unstable();
+                list.dedup();
+                list
+            })
+            .collect();
+        let mut of_items = vec![Vec::new(); items];
+        for (user, list) in of_users.iter().enumerate() {
+            for &item in list {
+                of_items[item as usize].push(user as u32);
+            }
+        }
+        for _ in 0..settings.iterations {
+            solve(&mut factors.users, &of_users, &factors.items, dim, settings);
+            solve(&mut factors.items, &of_items, &factors.users, dim, settings);
+        }
+        factors
+    }
+}
+
+/// Sets each row of `out` to the best one for its list of rows of `other`.
+fn solve(out: &mut [f32], lists: &[Vec<u32>], other: &[f32], dim: usize, settings: &Factorization) {
+    let gram = gram(other, dim);
+    let confidence = f64::from(settings.confidence);
+    let regularization = f64::from(settings.regularization);
+    out.par_chunks_mut(dim).zip(lists).for_each_init(
+        || (vec![0.0; dim * dim], vec![0.0; dim]),
+        |(left, right), (row, list)| {
+            left.copy_from_slice(&gram);
+            right.fill(0.0);
+            for place in 0..dim {
+                left[place * dim + place] += regularization;
+            }
+            for &of in list {
+                let of = &other[of as usize * dim..][..dim];
+                for i in 0..dim {
+                    let value = f64::from(of[i]);
+                    right[i] += confidence * value;
+                    let weighted = (confidence - 1.0) * value;
+                    for (sum, &value) in left[i * dim..=i * dim + i].iter_mut().zip(of) {
+                        *sum += weighted * f64::from(value);
+                    }
+                }
+            }
+            solve_positive_definite(left, right);
+            row.iter_mut()
+                .zip(&*right)
+                .for_each(|(value, &solved)| *value = solved as f32);
+        },
+    );
+}
+
+/// The lower half of the matrix of all columns' inner products: `[dim, dim]`.
+fn gram(rows: &[f32], dim: usize) -> Vec<f64> {
+    // Blocks are added in their order, so that the number of threads does not show in the sums.
+    const ROWS: usize = 4096;
+    let of_blocks: Vec<Vec<f64>> = rows
+        .par_chunks(ROWS * dim)
+        .map(|block| {
+            let mut sum = vec![0.0; dim * dim];
+            for row in block.chunks_exact(dim) {
+                for i in 0..dim {
+                    let value = f64::from(row[i]);
+                    for (sum, &other) in sum[i * dim..=i * dim + i].iter_mut().zip(row) {
+                        *sum += value * f64::from(other);
+                    }
+                }
+            }
+            sum
+        })
+        .collect();
+    let mut gram = vec![0.0; dim * dim];
+    for block in of_blocks {
+        gram.iter_mut().zip(block).for_each(|(sum, of)| *sum += of);
+    }
+    gram
+}
+
+/// Replaces `right` by the solution of `left · x = right`, by Cholesky's decomposition; of `left` the lower half is read, and
+/// overwritten.
+fn solve_positive_definite(left: &mut [f64], right: &mut [f64]) {
+    let dim = right.len();
+    for i in 0..dim {
+        for j in 0..=i {
+            let (before, of_i) = left.split_at_mut(i * dim);
+            let of_j = if j == i {
+                &of_i[..j]
+            } else {
+                &before[j * dim..j * dim + j]
+            };
+            let product: f64 = of_j.iter().zip(&of_i[..j]).map(|(a, b)| a * b).sum();
+            let rest = of_i[j] - product;
+            of_i[j] = if j == i {
+                rest.max(f64::MIN_POSITIVE).sqrt()
+            } else {
+                rest / before[j * dim + j]
+            };
+        }
+    }
+    for i in 0..dim {
+        let known: f64 = (0..i).map(|j| left[i * dim + j] * right[j]).sum();
+        right[i] = (right[i] - known) / left[i * dim + i];
+    }
+    for i in (0..dim).rev() {
+        let known: f64 = (i + 1..dim).map(|j| left[j * dim + i] * right[j]).sum();
+        right[i] = (right[i] - known) / left[i * dim + i];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_is_solved() {
+        let mut left = [4.0, 0.0, 0.0, 2.0, 5.0, 0.0, -1.0, 1.0, 3.0];
+        // The full matrix by (1, -2, 3).
+        let mut right = [4.0 - 4.0 - 3.0, 2.0 - 10.0 + 3.0, -1.0 - 2.0 + 9.0];
+        solve_positive_definite(&mut left, &mut right);
+        for (found, expected) in right.iter().zip([1.0, -2.0, 3.0]) {
+            assert!((found - expected).abs() < 1e-12, "{right:?}");
+        }
+    }
+
+    #[test]
+    fn the_factors_are_a_minimum_and_find_the_kinds() {
+        // Even users met even items, each without one.
+        let met: ByUser = (0..8u32)
+            .map(|user| {
+                let items =
+                    (0..10u32).filter(move |item| item % 2 == user % 2 && item / 2 != user / 2);
+                items.collect::<Vec<_>>()
+            })
+            .collect();
+        let settings = Factorization {
+            regularization: 0.5,
+            confidence: 3.0,
+            iterations: 60,
+        };
+        let factors = Factors::learn(&met, 10, 2, &settings, 1);
+        let score = |factors: &Factors, user: usize, item: usize| -> f32 {
+            let of = |rows: &[f32], row: usize| rows[row * 2..row * 2 + 2].to_vec();
+            let (user, item) = (of(&factors.users, user), of(&factors.items, item));
+            user.iter().zip(&item).map(|(a, b)| a * b).sum()
+        };
+        let loss = |factors: &Factors| -> f32 {
+            let mut sum = 0.0;
+            for user in 0..8 {
+                for item in 0..10 {
+                    let is_met = met.of(user).contains(&(item as u32));
+                    let (target, weight) = if is_met { (1.0, 3.0) } else { (0.0, 1.0) };
+                    sum += weight * (target - score(factors, user, item)).powi(2);
+                }
+            }
+            let all = factors.users.iter().chain(&factors.items);
+            sum + 0.5 * all.map(|value| value * value).sum::<f32>()
+        };
+        let least = loss(&factors);
+        for place in 0..factors.users.len() + factors.items.len() {
+            for step in [-0.01, 0.01] {
+                let mut moved = factors.clone();
+                match place.checked_sub(factors.users.len()) {
+                    None => moved.users[place] += step,
+                    Some(place) => moved.items[place] += step,
+                }
+                assert!(loss(&moved) > least, "{place}");
+            }
+        }
+        // What a user of the kind has not met is above all of the other kind.
+        for user in 0..8 {
+            let unmet = user % 2 + 2 * (user / 2);
+            for item in (0..10).filter(|item| item % 2 != user % 2) {
+                assert!(score(&factors, user, unmet) > score(&factors, user, item));
+            }
+        }
+    }
+}
