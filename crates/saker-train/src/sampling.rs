@@ -281,6 +281,12 @@ impl Masks {
         (0..rows).map(bits).collect()
     }
 
+    /// Whether user features are hidden in a row.
+    pub(crate) fn hides_user(&self, hidden: Hidden) -> bool {
+        let mut masks = self.0.iter().enumerate();
+        masks.any(|(bit, mask)| hidden >> bit & 1 == 1 && !mask.users.is_empty())
+    }
+
     /// Hides user features in the codes of a batch.
     pub(crate) fn hide_users(&self, codes: &mut BatchCodes, hidden: &[Hidden]) {
         self.hide(codes, hidden, |mask| &mask.users);
@@ -332,9 +338,13 @@ impl<'a> Negatives<'a> {
         }
     }
 
-    /// An item that the user has not met.
-    pub(crate) fn draw(&self, user: u32, rng: &mut StdRng) -> Option<u32> {
-        let hard = self.hard.of(user as usize);
+    /// An item that the user has not met; of any, where the model does not see who it is (`unknown`): what this user's
+    /// candidates are says nothing of a stranger, and drawn from them, items that are candidates of many would seem bad.
+    pub(crate) fn draw(&self, user: u32, unknown: bool, rng: &mut StdRng) -> Option<u32> {
+        let hard = match unknown {
+            true => &[],
+            false => self.hard.of(user as usize),
+        };
         if !hard.is_empty() && rng.random::<f32>() < self.hard_share {
             // Whoever has met all candidates gets others.
             if let Some(item) = self.unmet(hard, user, rng) {

@@ -78,7 +78,7 @@ pub(super) fn classify(
             requests.push((case.user, moment, item));
             labels.push(true);
             for _ in 0..schedule.negatives {
-                if let Some(item) = negatives.draw(place as u32, &mut rng) {
+                if let Some(item) = negatives.draw(place as u32, false, &mut rng) {
                     requests.push((case.user, moment, item));
                     labels.push(false);
                 }

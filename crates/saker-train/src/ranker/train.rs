@@ -127,6 +127,7 @@ impl Learner for RankerLearner<'_> {
         // A positive and its negatives are one request: the same is hidden in all of them.
         for (&row, mask) in batch.iter().zip(self.masks.draw(batch.len(), rng)) {
             let user = interactions.user[row as usize];
+            let unknown = self.masks.hides_user(mask);
             let mut add = |item: u32, label: f32| {
                 requests.push((user, row, item));
                 labels.push(label);
@@ -135,7 +136,7 @@ impl Learner for RankerLearner<'_> {
             };
             add(interactions.item[row as usize], 1.0);
             for _ in 0..self.per_positive {
-                if let Some(item) = self.negatives.draw(user, rng) {
+                if let Some(item) = self.negatives.draw(user, unknown, rng) {
                     add(item, 0.0);
                 }
             }
