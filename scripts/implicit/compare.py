@@ -31,10 +31,10 @@ ALS = {
     "iterations": [15],
 }
 BPR = {
-    "factors": [64, 128],
-    "learning_rate": [0.03, 0.1],
-    "regularization": [0.003, 0.01, 0.03],
-    "iterations": [100, 200, 400],
+    "factors": [64, 128, 256],
+    "learning_rate": [0.01, 0.03],
+    "regularization": [0.01, 0.03, 0.1],
+    "iterations": [200, 400, 800],
 }
 
 
