@@ -47,6 +47,8 @@ impl Engine {
     /// The result is that of [`Workflow::fit`] on the same rows in memory, whatever the plan's parts: counts are exact, sums are
     /// added up in the order of the grouped values, in twice the precision of f64.
     ///
+    /// Rows of another session, such as Ballista's, are grouped where that session runs its plans.
+    ///
     /// # Errors
     /// A column is missing, a type or value does not suit an operator, or the rows cannot be read.
     pub fn fit(
