@@ -90,7 +90,7 @@ pub enum Outcome {
     /// Done.
     Done {
         /// What was learned.
-        round: Round,
+        round: Box<Round>,
         /// Whether the index holds the vectors of the items as they are now.
         index_is_valid: bool,
     },
@@ -214,7 +214,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     accompaniment.forget(Stage::Towers)?;
     accompaniment.forget(Stage::Ranker)?;
     Ok(Outcome::Done {
-        round,
+        round: Box::new(round),
         index_is_valid,
     })
 }

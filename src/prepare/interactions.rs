@@ -62,8 +62,7 @@ pub(super) fn write(
     engine: &Engine,
     layout: &Layout,
     (rows, met): (DataFrame, &Met),
-    users: &Entities,
-    items: &Entities,
+    (users, items): (&Entities, &Entities),
     served: impl Fn(&Column) -> Result<Served>,
     mut progress: impl FnMut(u64),
 ) -> Result<Events> {

@@ -199,7 +199,13 @@ fn run(
             Ok(served)
         };
         let events = interactions::write(
-            pipeline, &engine, layout, plan, &users, &items, served, read,
+            pipeline,
+            &engine,
+            layout,
+            plan,
+            (&users, &items),
+            served,
+            read,
         )?;
         Ok((events, met))
     };

@@ -501,7 +501,6 @@ fn a_fine_tuning_follows_a_change_of_taste_and_leaves_the_candidate_tower() {
         learning_rate: 2.0,
         replay: 0.2,
         held_out: 0.3,
-        ..training.finetune
     };
     let mut training = saker_pipeline::training::Training {
         finetune: settings.clone(),
