@@ -1,5 +1,6 @@
 //! What a long step is doing, on standard error.
 
+use chrono::DateTime;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -58,4 +59,11 @@ impl Step {
             self.start.elapsed().as_secs_f64()
         );
     }
+}
+
+/// A Unix second for people.
+pub fn time(seconds: i32) -> String {
+    DateTime::from_timestamp(i64::from(seconds), 0)
+        .map(|time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+        .unwrap_or_default()
 }

@@ -1,16 +1,12 @@
-use std::str::FromStr;
-use std::time::Duration;
-
-use anyhow::{Context, Result};
-use chrono::DateTime;
+use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_bulk::Settings;
-use saker_train::device::Device;
 use saker_train::evaluate::ListMetrics;
 
-use super::Target;
+use super::{Learning, Target};
 use crate::finetune::{Outcome, Request, finetune};
+use crate::progress::time;
 
 /// Arguments of `saker finetune`.
 #[derive(clap::Args)]
@@ -29,21 +25,17 @@ pub struct Args {
     /// Test users to measure at most, evenly spread over all of them; 0 measures all
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
     users: usize,
-    /// Where to compute: cpu, or cuda[:NUMBER] in a build with the feature cuda
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    learning: Learning,
     /// Memory for sorting and joining interactions, in MiB; what does not fit is spilled to disk
     #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
         value_parser = clap::value_parser!(u64).range(64..))]
     memory_mib: u64,
-    /// Seconds between two checkpoints within an epoch
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    checkpoint_every: u64,
 }
 
 /// Fine-tunes, and says what it was good for.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let device = Device::from_str(&args.device).context("--device")?;
+    let device = args.learning.device()?;
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
     let outcome = finetune(&Request {
@@ -56,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         },
         all: args.all,
         users: args.users,
-        checkpoint_every: Duration::from_secs(args.checkpoint_every),
+        checkpoint_every: args.learning.checkpoint_every(),
     })?;
     let (round, index_is_valid) = match outcome {
         Outcome::NothingNew(since) => {
@@ -114,11 +106,4 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     println!("{index}; next: saker index {name}, saker assemble {name}, saker promote {name}");
     Ok(())
-}
-
-/// A time for people.
-fn time(seconds: i32) -> String {
-    DateTime::from_timestamp(i64::from(seconds), 0)
-        .map(|time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
-        .unwrap_or_default()
 }

@@ -2,10 +2,13 @@
 //! library.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use saker_pipeline::Pipeline;
+use saker_train::device::Device;
 
 use crate::layout::Layout;
 
@@ -79,6 +82,27 @@ impl Target {
         }
         let layout = Layout::new(&self.state, &pipeline.pipeline.name);
         Ok((pipeline, layout))
+    }
+}
+
+/// How a command that trains computes.
+#[derive(Args, Clone, Debug)]
+struct Learning {
+    /// Where to compute: cpu, or cuda[:NUMBER] in a build with the feature cuda
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Seconds between two checkpoints within an epoch
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    checkpoint_every: u64,
+}
+
+impl Learning {
+    fn device(&self) -> Result<Device> {
+        Device::from_str(&self.device).context("--device")
+    }
+
+    fn checkpoint_every(&self) -> Duration {
+        Duration::from_secs(self.checkpoint_every)
     }
 }
 

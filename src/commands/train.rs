@@ -1,9 +1,7 @@
 use std::collections::HashMap;
 use std::path::Path;
-use std::str::FromStr;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use saker_pipeline::Pipeline;
 use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
@@ -15,7 +13,7 @@ use saker_train::progress::{Epoch, Stage};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
-use super::Target;
+use super::{Learning, Target};
 use crate::accompaniment::Accompaniment;
 use crate::layout::Layout;
 use crate::progress::Step;
@@ -36,17 +34,13 @@ pub struct Args {
     /// Train even when neither features nor definition have changed, and from the beginning
     #[arg(long)]
     force: bool,
-    /// Where to compute: cpu, or cuda[:NUMBER] in a build with the feature cuda
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Seconds between two checkpoints within an epoch
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    checkpoint_every: u64,
+    #[command(flatten)]
+    learning: Learning,
 }
 
 /// Trains both models, unless nothing has changed, and exports them.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let device = Device::from_str(&args.device).context("--device")?;
+    let device = args.learning.device()?;
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
     features::schema(&layout)?;
@@ -90,10 +84,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         accompaniment: Accompaniment::new(
             &layout,
             format!("saker train {name}"),
-            Duration::from_secs(args.checkpoint_every),
+            args.learning.checkpoint_every(),
         )?,
     };
-    TrainingRun::open(&layout)?.configure(&pipeline, &data, &args.device)?;
+    TrainingRun::open(&layout)?.configure(&pipeline, &data, &args.learning.device)?;
     let towers = trainer.towers(&towers_fingerprint)?;
     models::write_towers(&layout, &towers, &data)?;
 

@@ -12,7 +12,7 @@ use saker_store::feast::Timestamp;
 use saker_store::{Connection, Settings};
 
 use crate::layout::Layout;
-use crate::progress::Step;
+use crate::progress::{Step, time};
 use crate::table;
 use met::Met;
 
@@ -48,7 +48,7 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     let (users, items) = (read("users")?, read("items")?);
     let step = Step::start("read the interactions");
     let met = Met::read(pipeline, layout, seen)?;
-    step.done(&format!("up to {}", offline::time(met.newest)));
+    step.done(&format!("up to {}", time(met.newest)));
     let settings = Settings::parse(&pipeline.store.redis_url, None)?;
     let database = |number| -> Result<Connection> {
         Ok(Connection::open(

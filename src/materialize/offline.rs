@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
-use chrono::DateTime;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 use saker_pipeline::{Column, Entity, Pipeline};
 
@@ -66,13 +65,6 @@ pub(super) fn write(
         step.done(&format!("{changes} changes of {}", column.name));
     }
     Ok(written)
-}
-
-/// A time for people.
-pub(super) fn time(seconds: i32) -> String {
-    DateTime::from_timestamp(i64::from(seconds), 0)
-        .map(|time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
-        .unwrap_or_default()
 }
 
 /// The entity's id and stored columns, all as of `seconds`.

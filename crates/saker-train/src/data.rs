@@ -139,6 +139,12 @@ pub struct Interactions {
     pub split: Vec<Split>,
 }
 
+impl Interactions {
+    pub(crate) fn is_weak(&self, row: usize) -> bool {
+        self.weak.get(row) == Some(&true)
+    }
+}
+
 /// Encoded features and interactions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dataset {
@@ -301,11 +307,7 @@ impl Dataset {
     pub(crate) fn is_learned(&self, row: u32) -> bool {
         let row = row as usize;
         self.interactions.split[row] == Split::Train
-            && (self.interactions.positive[row] || self.is_weak(row))
-    }
-
-    pub(crate) fn is_weak(&self, row: usize) -> bool {
-        self.interactions.weak.get(row) == Some(&true)
+            && (self.interactions.positive[row] || self.interactions.is_weak(row))
     }
 
     /// The row of each user's first interaction of one part, positive or not. `[users]`

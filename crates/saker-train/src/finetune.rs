@@ -47,8 +47,7 @@ impl Selection {
             }
             interactions.split[row] = Split::Train;
             until = until.max(interactions.timestamp[row]);
-            let is_weak = interactions.weak.get(row) == Some(&true);
-            if !interactions.positive[row] && !is_weak {
+            if !interactions.positive[row] && !interactions.is_weak(row) {
                 continue;
             }
             if interactions.timestamp[row] > since {

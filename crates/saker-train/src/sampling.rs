@@ -115,21 +115,15 @@ impl Positives {
                 rows.len()
             )));
         }
-        let mut weights = None;
+        let mut weights = weak_weights(data, training);
         let ones = || vec![1.0; data.interactions.user.len()];
         if let Some(recency) = training.recency {
             let weights = weights.get_or_insert_with(ones);
             for of_user in data.positives(Split::Train).iter() {
                 for (place, &row) in of_user.iter().enumerate() {
                     let age = 1.0 - (place + 1) as f32 / of_user.len() as f32;
-                    weights[row as usize] = (-age / recency).exp() + training.recency_floor;
+                    weights[row as usize] *= (-age / recency).exp() + training.recency_floor;
                 }
-            }
-        }
-        if !data.interactions.weak.is_empty() {
-            let weights = weights.get_or_insert_with(ones);
-            for &row in rows.iter().filter(|&&row| data.is_weak(row as usize)) {
-                weights[row as usize] *= training.weak_weight;
             }
         }
         if let Some(days) = training.half_life_days {
@@ -155,16 +149,9 @@ impl Positives {
                 rows.len()
             )));
         }
-        let weights = (!data.interactions.weak.is_empty()).then(|| {
-            let weight = |row| match data.is_weak(row) {
-                true => training.weak_weight,
-                false => 1.0,
-            };
-            (0..data.interactions.user.len()).map(weight).collect()
-        });
         Ok(Self {
             rows: rows.to_vec(),
-            weights,
+            weights: weak_weights(data, training),
         })
     }
 
@@ -192,6 +179,16 @@ impl Positives {
             .map(|&count| (count.max(1) as f32 / self.rows.len() as f32).ln())
             .collect()
     }
+}
+
+/// What each interaction counts by its kind: a weak sign less than a positive. `None` without weak signs.
+fn weak_weights(data: &Dataset, training: &Training) -> Option<Vec<f32>> {
+    let interactions = &data.interactions;
+    let weight = |row| match interactions.is_weak(row) {
+        true => training.weak_weight,
+        false => 1.0,
+    };
+    (!interactions.weak.is_empty()).then(|| (0..interactions.user.len()).map(weight).collect())
 }
 
 /// Features that are hidden in a share of the training rows.
