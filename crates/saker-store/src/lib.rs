@@ -10,9 +10,11 @@
 //! | [`seen`] | which items a user has seen: `BF.*` or our own bitmap |
 //! | [`recent`] | a user's recent items and the `top_category` that follows from them |
 //! | [`popularity`] | the `trending:*` sets |
+//! | [`events`] | what visitors do, each event once, for whoever applies it |
 
 pub mod connection;
 pub mod error;
+pub mod events;
 pub mod feast;
 pub mod link;
 pub mod pipeline;
@@ -24,7 +26,7 @@ pub mod settings;
 mod cluster;
 mod stream;
 
-pub use connection::Connection;
+pub use connection::{CommandResult, Connection};
 pub use error::StoreError;
 pub use link::{Client, Link};
 pub use pipeline::Pipeline;

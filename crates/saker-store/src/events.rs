@@ -1,0 +1,378 @@
+//! What visitors do, on its way from the gateway to whoever applies it: the stream `events` of database 1.
+//!
+//! | key | type | content |
+//! |---|---|---|
+//! | `events` | stream | an entry per event: `event_id`, `user_id`, `item_id`, `type`, `timestamp_us`, and `device_type` when given |
+//! | `events:id:{event_id}` | string, expires after [`REMEMBERED`] | the id of the event's entry |
+//!
+//! An event that is sent again, because the answer was lost, is not stored again: one script looks at the event's own key and
+//! adds the entry. Readers trim the stream up to what they have applied; [`publish`] refuses events while it is longer than
+//! the caller allows. The two keys of an event lie in different slots, so a cluster does not take them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use redis::Value as Reply;
+
+use crate::connection::CommandResult;
+use crate::{Pipeline, StoreError};
+
+/// The database.
+pub const DATABASE: i64 = 1;
+/// The stream's key.
+pub const STREAM: &str = "events";
+/// How long an event's id is known.
+pub const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long an event's id may be, in bytes.
+pub const LONGEST_ID: usize = 64;
+
+/// Keys: the stream, the event's own. Arguments: how many entries the stream may have, seconds for which the id is known, then
+/// fields and values.
+const SCRIPT: &str = "\
+local known = redis.call('GET', KEYS[2])
+if known then return {'duplicate', known} end
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return {'full', ''} end
+local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 3))
+redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
+return {'stored', entry}";
+/// SHA-1 of [`SCRIPT`], by which the server knows it: a test compares it with the server's own.
+const SCRIPT_SHA1: &str = "456cc6dbc5b12bbda5cfbd94f4416c8a05ef9419";
+
+/// What the visitor did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Looked at the item.
+    View,
+    /// Opened it.
+    Click,
+    /// Put it into the cart.
+    Cart,
+    /// Bought it.
+    Purchase,
+}
+
+impl Kind {
+    /// All of them, from the weakest sign of interest to the strongest.
+    pub const ALL: [Self; 4] = [Self::View, Self::Click, Self::Cart, Self::Purchase];
+
+    /// The word that stands in an entry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Click => "click",
+            Self::Cart => "cart",
+            Self::Purchase => "purchase",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let named = |kind: &Self| kind.as_str() == text;
+        Self::ALL.into_iter().find(named).ok_or_else(|| {
+            StoreError::Data(format!(
+                "type '{text}' is unknown; accepted: view, click, cart, purchase"
+            ))
+        })
+    }
+}
+
+/// One user did something with one item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Tells this event from all others, 1 to [`LONGEST_ID`] bytes.
+    pub id: String,
+    /// Raw user id.
+    pub user: i32,
+    /// Raw item id.
+    pub item: i32,
+    /// What was done.
+    pub kind: Kind,
+    /// Microseconds since 1970, UTC.
+    pub time_us: i64,
+    /// 0 mobile, 1 desktop, 2 tablet.
+    pub device_type: Option<i32>,
+}
+
+impl Event {
+    /// The fields of an entry, in order.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("event_id", self.id.clone()),
+            ("user_id", self.user.to_string()),
+            ("item_id", self.item.to_string()),
+            ("type", self.kind.to_string()),
+            ("timestamp_us", self.time_us.to_string()),
+        ];
+        fields.extend(
+            self.device_type
+                .map(|device| ("device_type", device.to_string())),
+        );
+        fields
+    }
+
+    /// Reads an entry's fields, in whatever order; others than ours are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Data`] naming the field that is missing or cannot be read.
+    pub fn from_fields<'f>(
+        fields: impl IntoIterator<Item = (&'f str, &'f str)>,
+    ) -> Result<Self, StoreError> {
+        let fields: HashMap<&str, &str> = fields.into_iter().collect();
+        let text = |name: &str| {
+            fields
+                .get(name)
+                .copied()
+                .ok_or_else(|| StoreError::Data(format!("an event has no field {name}")))
+        };
+        fn number<N: FromStr>(name: &str, text: &str) -> Result<N, StoreError> {
+            text.parse().map_err(|_| {
+                StoreError::Data(format!(
+                    "an event's field {name} is '{text}', which is no number in range"
+                ))
+            })
+        }
+        let id = text("event_id")?;
+        if id.is_empty() || id.len() > LONGEST_ID {
+            return Err(StoreError::Data(format!(
+                "an event's field event_id has {} bytes; accepted: 1 to {LONGEST_ID}",
+                id.len()
+            )));
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            user: number("user_id", text("user_id")?)?,
+            item: number("item_id", text("item_id")?)?,
+            kind: text("type")?.parse()?,
+            time_us: number("timestamp_us", text("timestamp_us")?)?,
+            device_type: match fields.get("device_type") {
+                Some(device) => Some(number("device_type", device)?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// The key under which an event's id is known.
+#[must_use]
+pub fn id_key(event_id: &str) -> String {
+    format!("events:id:{event_id}")
+}
+
+/// What became of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is in the stream, as this entry.
+    Stored(String),
+    /// It was there already, as this entry.
+    Duplicate(String),
+    /// The stream holds as much as it may.
+    Full,
+}
+
+/// Adds events to the stream in one round trip, or two where the server does not know the script yet. `run` carries a
+/// pipeline out, as [`Client::run`](crate::Client::run) does. Safe to repeat: what is stored is not stored again.
+///
+/// # Errors
+/// Those of `run`, and what the server refuses; some of the events may be stored then.
+pub fn publish(
+    events: &[Event],
+    max_backlog: u64,
+    mut run: impl FnMut(&Pipeline, &mut Vec<CommandResult>) -> Result<(), StoreError>,
+) -> Result<Vec<Published>, StoreError> {
+    let mut replies = Vec::with_capacity(events.len());
+    let mut pipeline = Pipeline::new();
+    for event in events {
+        add(&mut pipeline, ("EVALSHA", SCRIPT_SHA1), event, max_backlog);
+    }
+    run(&pipeline, &mut replies)?;
+    let unknown: Vec<usize> = (0..replies.len())
+        .filter(|&place| replies[place].as_ref().is_err_and(is_unknown_script))
+        .collect();
+    if !unknown.is_empty() {
+        pipeline.clear();
+        for &place in &unknown {
+            add(&mut pipeline, ("EVAL", SCRIPT), &events[place], max_backlog);
+        }
+        let mut again = Vec::with_capacity(unknown.len());
+        run(&pipeline, &mut again)?;
+        for (place, reply) in unknown.into_iter().zip(again) {
+            replies[place] = reply;
+        }
+    }
+    replies.into_iter().map(|reply| outcome(reply?)).collect()
+}
+
+fn add(pipeline: &mut Pipeline, call: (&str, &str), event: &Event, max_backlog: u64) {
+    pipeline.command(STREAM.as_bytes(), |cmd| {
+        cmd.arg(call.0)
+            .arg(call.1)
+            .arg(2)
+            .arg(STREAM)
+            .arg(id_key(&event.id))
+            .arg(max_backlog)
+            .arg(REMEMBERED.as_secs());
+        for (name, value) in event.fields() {
+            cmd.arg(name).arg(value);
+        }
+    });
+}
+
+fn is_unknown_script(error: &StoreError) -> bool {
+    matches!(error, StoreError::Server(text) if text.starts_with("NOSCRIPT"))
+}
+
+fn outcome(reply: Reply) -> Result<Published, StoreError> {
+    let (word, entry): (String, String) = redis::from_redis_value(reply)
+        .map_err(|error| StoreError::Protocol(format!("the script of events: {error}")))?;
+    match word.as_str() {
+        "stored" => Ok(Published::Stored(entry)),
+        "duplicate" => Ok(Published::Duplicate(entry)),
+        "full" => Ok(Published::Full),
+        _ => Err(StoreError::Protocol(format!(
+            "the script of events: '{word}'"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Connection, Settings};
+    use triton_testing::valkey::Valkey;
+
+    fn event(id: &str) -> Event {
+        Event {
+            id: id.to_owned(),
+            user: 42,
+            item: 7,
+            kind: Kind::Cart,
+            time_us: 1_700_000_000_123_456,
+            device_type: Some(2),
+        }
+    }
+
+    fn connect(valkey: &Valkey) -> Connection {
+        Connection::open(&Settings::parse(&valkey.url(1), None).unwrap()).unwrap()
+    }
+
+    fn ask(connection: &mut Connection, words: &[&str]) -> Reply {
+        let mut pipeline = Pipeline::new();
+        pipeline.keyless(|cmd| {
+            for word in words {
+                cmd.arg(*word);
+            }
+        });
+        let timeout = Duration::from_secs(5);
+        connection.run(&pipeline, timeout).unwrap().remove(0)
+    }
+
+    fn send(connection: &mut Connection, events: &[Event], most: u64) -> Vec<Published> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        publish(events, most, |pipeline, replies| {
+            connection.run_until(pipeline, deadline, replies)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn fields_are_read_back() {
+        for event in [
+            event("a"),
+            Event {
+                device_type: None,
+                user: -1,
+                ..event("b")
+            },
+        ] {
+            let fields = event.fields();
+            let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
+            assert_eq!(Event::from_fields(fields).unwrap(), event);
+        }
+        let names: Vec<&str> = event("a").fields().iter().map(|(name, _)| *name).collect();
+        let order = [
+            "event_id",
+            "user_id",
+            "item_id",
+            "type",
+            "timestamp_us",
+            "device_type",
+        ];
+        assert_eq!(names, order);
+    }
+
+    #[test]
+    fn an_unreadable_field_is_named() {
+        let good = event("a");
+        for (name, value) in [
+            ("event_id", ""),
+            ("user_id", "4294967296"),
+            ("item_id", "x"),
+            ("type", "wish"),
+            ("timestamp_us", "1.5"),
+            ("device_type", "mobile"),
+        ] {
+            let fields = good.fields();
+            let fields = fields.iter().map(|(known, text)| match *known == name {
+                true => (*known, value),
+                false => (*known, text.as_str()),
+            });
+            let error = Event::from_fields(fields).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(Event::from_fields([("event_id", "a")]).is_err());
+    }
+
+    #[test]
+    fn an_event_is_stored_once() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        // A server that does not know the script, then one that does.
+        let first = send(&mut connection, &[event("a"), event("b"), event("a")], 10);
+        let Published::Stored(entry) = &first[0] else {
+            panic!("{first:?}");
+        };
+        assert_eq!(first[2], Published::Duplicate(entry.clone()));
+        assert_eq!(
+            send(&mut connection, &[event("a")], 10),
+            [Published::Duplicate(entry.clone())]
+        );
+        assert_eq!(ask(&mut connection, &["XLEN", STREAM]), Reply::Int(2));
+        let Reply::Int(seconds) = ask(&mut connection, &["TTL", &id_key("a")]) else {
+            panic!("no time to live");
+        };
+        assert!((604_790..=604_800).contains(&seconds), "{seconds}");
+    }
+
+    #[test]
+    fn a_full_stream_takes_nothing_new() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        let all = send(&mut connection, &[event("a"), event("b"), event("c")], 2);
+        assert_eq!(all[2], Published::Full);
+        assert!(matches!(
+            send(&mut connection, &[event("a")], 2)[0],
+            Published::Duplicate(_)
+        ));
+    }
+
+    #[test]
+    fn the_server_knows_the_script_by_our_hash() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        let loaded = ask(&mut connection, &["SCRIPT", "LOAD", SCRIPT]);
+        assert_eq!(loaded, Reply::BulkString(SCRIPT_SHA1.into()));
+    }
+}
