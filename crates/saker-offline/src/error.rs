@@ -33,6 +33,9 @@ pub enum Error {
         /// What the storage says.
         source: object_store::Error,
     },
+    /// A file of that name is there already.
+    #[error("offline store, {0}: there is a file of that name")]
+    Exists(String),
     /// A file of the store is no Parquet, or other than it should be.
     #[error("offline store, {path}: {source}")]
     Parquet {

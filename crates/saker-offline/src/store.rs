@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::NaiveDate;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
@@ -75,6 +75,30 @@ impl OfflineStore {
         name: &str,
         rows: &RecordBatch,
     ) -> Result<Vec<Appended>, Error> {
+        self.write(view, name, rows, PutMode::Overwrite)
+    }
+
+    /// As [`append`](Self::append), but a file of that name is left as it is: [`Error::Exists`]. Of two writers that come to the
+    /// same name, one succeeds.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_new(
+        &self,
+        view: &str,
+        name: &str,
+        rows: &RecordBatch,
+    ) -> Result<Vec<Appended>, Error> {
+        self.write(view, name, rows, PutMode::Create)
+    }
+
+    fn write(
+        &self,
+        view: &str,
+        name: &str,
+        rows: &RecordBatch,
+        mode: PutMode,
+    ) -> Result<Vec<Appended>, Error> {
         let folder = self.view(view)?;
         check_name(name)?;
         let days = partition::by_day(rows).map_err(|reason| Error::Rows {
@@ -91,9 +115,16 @@ impl OfflineStore {
                     path: path.to_string(),
                     source,
                 })?;
+                let (payload, options) = (
+                    PutPayload::from_bytes(bytes),
+                    PutOptions::from(mode.clone()),
+                );
                 self.runtime
-                    .block_on(self.storage.put(&path, PutPayload::from_bytes(bytes)))
-                    .map_err(|source| storage(&path, source))?;
+                    .block_on(self.storage.put_opts(&path, payload, options))
+                    .map_err(|source| match source {
+                        object_store::Error::AlreadyExists { path, .. } => Error::Exists(path),
+                        source => storage(&path, source),
+                    })?;
                 Ok(Appended {
                     day,
                     path: path.to_string(),
@@ -118,6 +149,17 @@ impl OfflineStore {
             }
         }
         Ok(())
+    }
+
+    /// The names of a view's files of one day (without `.parquet`), in order.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub fn names(&self, view: &str, day: NaiveDate) -> Result<Vec<String>, Error> {
+        let folder = self.view(view)?.join(partition::folder(day));
+        let paths = self.files(&folder)?;
+        let name = |path: &Path| Some(path.filename()?.strip_suffix(".parquet")?.to_owned());
+        Ok(paths.iter().filter_map(name).collect())
     }
 
     /// The days of which a view has rows, in order; none for a view that nobody has written.

@@ -186,12 +186,32 @@ impl FeatureView {
             }))
     }
 
-    pub(super) fn fields(&self) -> &[[u8; 4]] {
-        &self.fields
-    }
-
-    pub(super) fn timestamp(&self) -> &[u8] {
-        &self.timestamp
+    /// The words of the command that writes one entity: `values` in the order of the features (`None`: a null) and the time of
+    /// the event. What other views hold of the entity stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Settings`] when the number of values is not that of the features.
+    pub fn write(
+        &self,
+        id: &EntityId,
+        values: &[Option<Value>],
+        time: Timestamp,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        if values.len() != self.features.len() {
+            return Err(StoreError::Settings(format!(
+                "view '{}', entity {id}: {} values for {} features",
+                self.name,
+                values.len(),
+                self.features.len()
+            )));
+        }
+        let mut words = vec![b"HSET".to_vec(), self.key(id)];
+        for (field, value) in self.fields.iter().zip(values) {
+            words.push(field.to_vec());
+            words.push(Value::to_bytes(value.as_ref()));
+        }
+        words.extend([self.timestamp.clone(), time.to_bytes()]);
+        Ok(words)
     }
 }
 

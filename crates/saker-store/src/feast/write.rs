@@ -49,23 +49,12 @@ impl<'c> Writer<'c> {
         values: &[Option<Value>],
         time: Timestamp,
     ) -> Result<u64, StoreError> {
-        let view = &self.view;
-        if values.len() != view.features().len() {
-            return Err(StoreError::Settings(format!(
-                "view '{}', entity {id}: {} values for {} features",
-                view.name(),
-                values.len(),
-                view.features().len()
-            )));
-        }
-        let key = view.key(id);
+        let key = self.view.key(id);
+        let words = self.view.write(id, values, time)?;
         self.pipeline.command(&key, |cmd| {
-            cmd.arg("HSET").arg(&key);
-            for (field, value) in view.fields().iter().zip(values) {
-                cmd.arg(field.as_slice())
-                    .arg(Value::to_bytes(value.as_ref()));
-            }
-            cmd.arg(view.timestamp()).arg(time.to_bytes());
+            words.iter().for_each(|word| {
+                cmd.arg(word);
+            });
         });
         if let Some(expiry) = self.expiry {
             self.pipeline.command(&key, |cmd| {

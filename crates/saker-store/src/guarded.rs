@@ -1,0 +1,383 @@
+//! Changes in several databases that are carried out once, together, and only if what they were computed from still holds.
+//!
+//! MULTI and WATCH cannot say "only if this entry of a stream is still pending", and a worker that was paused must not apply
+//! what another has claimed meanwhile. So one script looks at the entries, compares what the caller has read with what is
+//! there, and then writes. It runs alone on the server, which must be one server: a cluster's databases and slots do not allow it.
+
+use std::time::Duration;
+
+use redis::Value as Reply;
+
+use crate::connection::CommandResult;
+use crate::{Connection, Pipeline, StoreError};
+
+/// A `command` is its database, how many words it has, and the words.
+///
+/// Arguments: the stream's database, the stream, the group; how many entries, the entries; how many guards, each the text
+/// expected and a command that reads; how many changes that can be made twice, each a command; how many that cannot, likewise.
+/// The latter come after the entries are acknowledged, and one that is refused does not keep the next from being tried.
+const SCRIPT: &str = r"
+local at = 0
+local function take()
+    at = at + 1
+    return ARGV[at]
+end
+local function list(each)
+    local all = {}
+    for place = 1, tonumber(take()) do all[place] = each() end
+    return all
+end
+local function command()
+    return { database = take(), words = list(take) }
+end
+local function run(call, what)
+    redis.call('SELECT', what.database)
+    return call(unpack(what.words))
+end
+
+local database, stream, group = take(), take(), take()
+local entries = list(take)
+local guards = list(function() return { expected = take(), command = command() } end)
+local repeatable, once = list(command), list(command)
+
+redis.call('SELECT', database)
+local gone = {}
+for _, entry in ipairs(entries) do
+    if #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 then gone[#gone + 1] = entry end
+end
+if #gone > 0 then return { 'gone', unpack(gone) } end
+for _, guard in ipairs(guards) do
+    local found = run(redis.call, guard.command)
+    if type(found) == 'table' then found = table.concat(found, ' ') end
+    if (found or '') ~= guard.expected then return { 'changed' } end
+end
+for _, change in ipairs(repeatable) do run(redis.call, change) end
+if #entries > 0 then
+    redis.call('SELECT', database)
+    redis.call('XACK', stream, group, unpack(entries))
+end
+local refused = { 'done' }
+for _, change in ipairs(once) do
+    local reply = run(redis.pcall, change)
+    if type(reply) == 'table' and reply.err then refused[#refused + 1] = reply.err end
+end
+return refused";
+
+/// A command and the database that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    database: i64,
+    words: Vec<Vec<u8>>,
+}
+
+impl Command {
+    /// The command `name` in this database.
+    #[must_use]
+    pub fn new(database: i64, name: &str) -> Self {
+        Self {
+            database,
+            words: vec![name.into()],
+        }
+    }
+
+    /// A command given as its words.
+    #[must_use]
+    pub fn of(database: i64, words: Vec<Vec<u8>>) -> Self {
+        Self { database, words }
+    }
+
+    /// Its words, the name first.
+    #[must_use]
+    pub fn words(&self) -> &[Vec<u8>] {
+        &self.words
+    }
+
+    /// Adds an argument as text.
+    #[must_use]
+    pub fn arg(self, argument: impl ToString) -> Self {
+        self.bytes(argument.to_string())
+    }
+
+    /// Adds an argument as it is.
+    #[must_use]
+    pub fn bytes(mut self, argument: impl Into<Vec<u8>>) -> Self {
+        self.words.push(argument.into());
+        self
+    }
+}
+
+/// A stream and one of its consumer groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'g> {
+    /// The stream's database.
+    pub database: i64,
+    /// The stream.
+    pub stream: &'g str,
+    /// The group.
+    pub group: &'g str,
+}
+
+/// The changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    /// Entries of the stream that the changes come from. Each must be pending, and is acknowledged.
+    entries: Vec<String>,
+    guards: Vec<(Vec<u8>, Command)>,
+    repeatable: Vec<Command>,
+    once: Vec<Command>,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// They are made. With what the server said of those among the last that it refused.
+    Done(Vec<String>),
+    /// Nothing was done: these entries are pending no longer, so somebody has applied them.
+    Gone(Vec<String>),
+    /// Nothing was done: a guard has another answer by now.
+    Changed,
+}
+
+impl Guarded {
+    /// No changes yet, which come from these entries.
+    #[must_use]
+    pub fn from_entries(entries: impl IntoIterator<Item = impl ToString>) -> Self {
+        Self {
+            entries: entries.into_iter().map(|entry| entry.to_string()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Nothing is changed unless `command`, which only reads, still has this answer: a text, or the elements of an array with a
+    /// space between them; empty for nil.
+    pub fn only_if(&mut self, answer: impl Into<Vec<u8>>, command: Command) {
+        self.guards.push((answer.into(), command));
+    }
+
+    /// A change that does no harm when it is made once more. If the server refuses it, the entries stay pending.
+    pub fn change(&mut self, command: Command) {
+        self.repeatable.push(command);
+    }
+
+    /// A change that must not be made twice. It comes last.
+    pub fn change_once(&mut self, command: Command) {
+        self.once.push(command);
+    }
+
+    fn words(&self, group: Group<'_>) -> Vec<Vec<u8>> {
+        fn count(words: &mut Vec<Vec<u8>>, of: usize) {
+            words.push(of.to_string().into());
+        }
+        fn add(words: &mut Vec<Vec<u8>>, command: &Command) {
+            words.push(command.database.to_string().into());
+            count(words, command.words.len());
+            words.extend_from_slice(&command.words);
+        }
+        let mut words: Vec<Vec<u8>> = vec![
+            group.database.to_string().into(),
+            group.stream.into(),
+            group.group.into(),
+        ];
+        count(&mut words, self.entries.len());
+        words.extend(self.entries.iter().map(|entry| entry.clone().into_bytes()));
+        count(&mut words, self.guards.len());
+        for (expected, command) in &self.guards {
+            words.push(expected.clone());
+            add(&mut words, command);
+        }
+        for commands in [&self.repeatable, &self.once] {
+            count(&mut words, commands.len());
+            commands.iter().for_each(|command| add(&mut words, command));
+        }
+        words
+    }
+}
+
+/// The script, known to the server that a connection goes to.
+#[derive(Clone, Debug)]
+pub struct Script {
+    sha1: String,
+}
+
+impl Script {
+    /// Hands the script to the server.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn load(connection: &mut Connection, timeout: Duration) -> Result<Self, StoreError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.keyless(|cmd| {
+            cmd.arg("SCRIPT").arg("LOAD").arg(SCRIPT);
+        });
+        match connection.run(&pipeline, timeout)?.pop() {
+            Some(Reply::BulkString(sha1)) => Ok(Self {
+                sha1: String::from_utf8_lossy(&sha1).into_owned(),
+            }),
+            other => Err(StoreError::Protocol(format!("SCRIPT LOAD: {other:?}"))),
+        }
+    }
+
+    /// Adds a call; its reply is for [`Outcome::read`].
+    pub fn call(&self, group: Group<'_>, guarded: &Guarded, pipeline: &mut Pipeline) {
+        pipeline.keyless(|cmd| {
+            cmd.arg("EVALSHA").arg(&self.sha1).arg(0);
+            for word in guarded.words(group) {
+                cmd.arg(word);
+            }
+        });
+    }
+}
+
+impl Outcome {
+    /// Reads the script's reply.
+    ///
+    /// # Errors
+    /// What the server refused; nothing that must not be done twice was done then.
+    pub fn read(reply: CommandResult) -> Result<Self, StoreError> {
+        let mut words: Vec<String> = redis::from_redis_value(reply?)
+            .map_err(|error| StoreError::Protocol(format!("the guarded script: {error}")))?;
+        if words.is_empty() {
+            return Err(StoreError::Protocol("the guarded script: nothing".into()));
+        }
+        match words.remove(0).as_str() {
+            "done" => Ok(Self::Done(words)),
+            "gone" => Ok(Self::Gone(words)),
+            "changed" => Ok(Self::Changed),
+            word => Err(StoreError::Protocol(format!(
+                "the guarded script: '{word}'"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use triton_testing::valkey::Valkey;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const GROUP: Group<'_> = Group {
+        database: 1,
+        stream: "s",
+        group: "g",
+    };
+
+    fn connect(valkey: &Valkey) -> Connection {
+        Connection::open(&Settings::parse(&valkey.url(1), None).unwrap()).unwrap()
+    }
+
+    fn ask(connection: &mut Connection, text: &str) -> Reply {
+        let mut pipeline = Pipeline::new();
+        pipeline.keyless(|cmd| {
+            text.split(' ').for_each(|word| {
+                cmd.arg(word);
+            });
+        });
+        connection.run(&pipeline, TIMEOUT).unwrap().remove(0)
+    }
+
+    fn carry_out(connection: &mut Connection, guarded: &Guarded) -> Result<Outcome, StoreError> {
+        let script = Script::load(connection, TIMEOUT).unwrap();
+        let mut pipeline = Pipeline::new();
+        script.call(GROUP, guarded, &mut pipeline);
+        let mut replies = Vec::new();
+        let deadline = std::time::Instant::now() + TIMEOUT;
+        connection
+            .run_until(&pipeline, deadline, &mut replies)
+            .unwrap();
+        Outcome::read(replies.remove(0))
+    }
+
+    /// A stream with one pending entry, `1-0`.
+    fn pending(connection: &mut Connection) {
+        ask(connection, "XGROUP CREATE s g 0 MKSTREAM");
+        ask(connection, "XADD s 1-0 a b");
+        ask(connection, "XREADGROUP GROUP g c STREAMS s >");
+    }
+
+    fn counted() -> Guarded {
+        let mut guarded = Guarded::from_entries(["1-0"]);
+        guarded.only_if(
+            "a 1 b 2",
+            Command::new(3, "ZRANGE")
+                .arg("z")
+                .arg(0)
+                .arg(-1)
+                .arg("WITHSCORES"),
+        );
+        guarded.change(Command::new(0, "SET").arg("last").bytes([0xff, 0]));
+        guarded.change_once(Command::new(3, "ZINCRBY").arg("z").arg(5).arg("b"));
+        guarded
+    }
+
+    #[test]
+    fn an_entry_is_applied_once_and_only_as_computed() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        pending(&mut connection);
+        assert_eq!(
+            carry_out(&mut connection, &counted()).unwrap(),
+            Outcome::Changed
+        );
+        ask(&mut connection, "SELECT 3");
+        ask(&mut connection, "ZADD z 1 a 2 b");
+        ask(&mut connection, "SELECT 1");
+        assert_eq!(
+            carry_out(&mut connection, &counted()).unwrap(),
+            Outcome::Done(vec![])
+        );
+        assert_eq!(
+            carry_out(&mut connection, &counted()).unwrap(),
+            Outcome::Gone(vec!["1-0".into()])
+        );
+        ask(&mut connection, "SELECT 3");
+        assert_eq!(
+            ask(&mut connection, "ZSCORE z b"),
+            Reply::BulkString("7".into())
+        );
+        ask(&mut connection, "SELECT 0");
+        assert_eq!(
+            ask(&mut connection, "GET last"),
+            Reply::BulkString(vec![0xff, 0])
+        );
+    }
+
+    #[test]
+    fn the_script_leaves_the_connection_in_its_database() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        pending(&mut connection);
+        carry_out(&mut connection, &counted()).unwrap();
+        assert_eq!(ask(&mut connection, "XLEN s"), Reply::Int(1));
+    }
+
+    #[test]
+    fn a_refused_change_leaves_the_entry_pending_and_a_refused_last_one_is_told() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        pending(&mut connection);
+        ask(&mut connection, "SET text x");
+        let mut guarded = Guarded::from_entries(["1-0"]);
+        guarded.change(Command::new(1, "ZADD").arg("text").arg(1).arg("m"));
+        let error = carry_out(&mut connection, &guarded)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("WRONGTYPE"), "{error}");
+
+        let mut guarded = Guarded::from_entries(["1-0"]);
+        guarded.change_once(Command::new(1, "ZADD").arg("text").arg(1).arg("m"));
+        guarded.change_once(Command::new(1, "SET").arg("next").arg("made"));
+        let Outcome::Done(refused) = carry_out(&mut connection, &guarded).unwrap() else {
+            panic!("not done");
+        };
+        assert!(
+            refused.len() == 1 && refused[0].contains("WRONGTYPE"),
+            "{refused:?}"
+        );
+        assert_eq!(
+            ask(&mut connection, "GET next"),
+            Reply::BulkString("made".into())
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! What follows from a user's events: the changes to the store, computed from what the store held.
+
+use saker_store::events::{self, Event};
+use saker_store::feast::{EntityId, FeatureView, Timestamp, Value};
+use saker_store::guarded::{Command, Guarded};
+use saker_store::seen::bitmap::{self, Geometry, HEADER};
+use saker_store::seen::{self, Method, Prefixes};
+use saker_store::{StoreError, recent};
+
+use crate::catalogue::Catalogue;
+use crate::{APPLIED, EntryId, ONLINE, REJECTED, TRENDING};
+
+/// Words of one BITFIELD that set bits: Lua passes so many on and not many more.
+const BITS: usize = 1000;
+/// Entries that are kept of those that could not be read.
+const REJECTED_KEPT: usize = 10_000;
+
+/// How the changes are made.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The categories of the items.
+    pub catalogue: Catalogue,
+    /// The view that holds the top category alone of its features, if users have one.
+    pub top_category: Option<FeatureView>,
+    /// How seen items are kept.
+    pub seen: Method,
+    /// Their keys.
+    pub prefixes: Prefixes,
+    /// The sizes of a bitmap that is not there yet.
+    pub geometry: Geometry,
+}
+
+/// An event and its entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The entry.
+    pub entry: EntryId,
+    /// The event.
+    pub event: Event,
+}
+
+/// What the store held of a user before these events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Recent items with their times in microseconds, from [`oldest`] on, in the server's order.
+    pub recent: Vec<(String, String)>,
+    /// The bitmap of seen items, where there is one.
+    pub bitmap: Option<Vec<u8>>,
+}
+
+/// From which time on, in microseconds, the recent items are needed to apply these events.
+#[must_use]
+pub fn oldest(arrivals: &[Arrival]) -> i64 {
+    let times = arrivals.iter().map(|arrival| arrival.event.time_us);
+    times.min().unwrap_or_default() - recent::WINDOW.as_micros() as i64
+}
+
+/// The read of the recent items.
+#[must_use]
+pub fn read_recent(user: i32, oldest: i64) -> Command {
+    Command::new(events::DATABASE, "ZRANGEBYSCORE")
+        .arg(recent::key(user.into()))
+        .arg(oldest)
+        .arg("+inf")
+        .arg("WITHSCORES")
+}
+
+impl Rules {
+    /// The key of a user's seen items.
+    #[must_use]
+    pub fn seen_key(&self, user: i32) -> String {
+        self.prefixes.key(self.seen, user.into())
+    }
+
+    /// The changes that follow from events of one user, in the order of their entries.
+    ///
+    /// A visitor without an id (below 0) counts for popularity alone: all of them share that id.
+    ///
+    /// # Errors
+    /// [`StoreError::Data`]: what the store holds of the user cannot be read.
+    pub fn changes(
+        &self,
+        user: i32,
+        arrivals: &[Arrival],
+        before: &Before,
+    ) -> Result<Guarded, StoreError> {
+        let mut guarded = Guarded::from_entries(arrivals.iter().map(|arrival| arrival.entry));
+        let mut top_categories = vec![None; arrivals.len()];
+        if user >= 0 {
+            self.seen(user, arrivals, before, &mut guarded)?;
+            top_categories = self.recent(user, arrivals, before, &mut guarded)?;
+        }
+        for (arrival, top_category) in arrivals.iter().zip(top_categories) {
+            let event = &arrival.event;
+            if let Some(item) = self.catalogue.get(event.item) {
+                for set in item.sets() {
+                    guarded.change_once(
+                        Command::new(TRENDING, "ZINCRBY")
+                            .arg(set)
+                            .arg(1)
+                            .arg(event.item),
+                    );
+                }
+            }
+            let mut applied = Command::new(events::DATABASE, "XADD").arg(APPLIED).arg("*");
+            for (name, value) in event.fields() {
+                applied = applied.arg(name).arg(value);
+            }
+            applied = applied.arg("entry").arg(arrival.entry);
+            if let Some(category) = top_category {
+                applied = applied.arg("top_category").arg(category);
+            }
+            guarded.change_once(applied);
+        }
+        Ok(guarded)
+    }
+
+    fn seen(
+        &self,
+        user: i32,
+        arrivals: &[Arrival],
+        before: &Before,
+        guarded: &mut Guarded,
+    ) -> Result<(), StoreError> {
+        const DATABASE: i64 = events::DATABASE;
+        let key = self.seen_key(user);
+        let items: Vec<i64> = arrivals
+            .iter()
+            .map(|arrival| arrival.event.item.into())
+            .collect();
+        match self.seen {
+            Method::Server => {
+                let add = Command::new(DATABASE, "BF.MADD").arg(&key);
+                guarded.change(items.iter().fold(add, Command::arg));
+            }
+            Method::Plain => {
+                let stored = before.bitmap.as_deref();
+                let change = bitmap::insert(stored, self.geometry, &items)
+                    .map_err(|error| StoreError::Data(format!("key {key}: {error}")))?;
+                // Writers only set bits, so no other one harms, unless it has made the bitmap with other sizes.
+                let header = stored.map_or(&[][..], |stored| &stored[..HEADER.min(stored.len())]);
+                let read = Command::new(DATABASE, "GETRANGE").arg(&key);
+                guarded.only_if(header, read.arg(0).arg(HEADER - 1));
+                let header = change.geometry.header();
+                let make = Command::new(DATABASE, "SET").arg(&key).bytes(header);
+                guarded.change(make.arg("NX"));
+                for bits in change.bits.chunks(BITS) {
+                    let set =
+                        |command: Command, bit: &u64| command.arg("SET").arg("u1").arg(bit).arg(1);
+                    let bitfield = Command::new(DATABASE, "BITFIELD").arg(&key);
+                    guarded.change(bits.iter().fold(bitfield, set));
+                }
+            }
+        }
+        let expire = Command::new(DATABASE, "EXPIRE").arg(&key);
+        guarded.change(expire.arg(seen::EXPIRY.as_secs()));
+        Ok(())
+    }
+
+    /// Adds the events to the recent items; the top category after each of them.
+    fn recent(
+        &self,
+        user: i32,
+        arrivals: &[Arrival],
+        before: &Before,
+        guarded: &mut Guarded,
+    ) -> Result<Vec<Option<i32>>, StoreError> {
+        const DATABASE: i64 = events::DATABASE;
+        let key = recent::key(user.into());
+        let texts: Vec<&str> = before
+            .recent
+            .iter()
+            .flat_map(|(item, time)| [item.as_str(), time.as_str()])
+            .collect();
+        guarded.only_if(texts.join(" "), read_recent(user, oldest(arrivals)));
+        let mut items = before
+            .recent
+            .iter()
+            .map(|(item, time)| {
+                // Microseconds of this millennium are exact in a f64, which is how the server prints them.
+                match (item.parse(), time.parse::<f64>()) {
+                    (Ok(item), Ok(time)) => Ok((item, time as i64)),
+                    _ => Err(StoreError::Data(format!(
+                        "key {key}: member '{item}' of score '{time}' is no item id and its time"
+                    ))),
+                }
+            })
+            .collect::<Result<Vec<(i64, i64)>, _>>()?;
+        // The latest the user is known to have done something is the moment the last 24 hours are counted from: that is
+        // so when an old event is applied late, and when time is simulated.
+        let mut now = items
+            .iter()
+            .map(|&(_, time)| time)
+            .max()
+            .unwrap_or(i64::MIN);
+        let mut top_categories = Vec::with_capacity(arrivals.len());
+        for Arrival { event, .. } in arrivals {
+            let (item, time) = (i64::from(event.item), event.time_us);
+            guarded.change(
+                Command::new(DATABASE, "ZADD")
+                    .arg(&key)
+                    .arg("GT")
+                    .arg(time)
+                    .arg(item),
+            );
+            match items.iter_mut().find(|(known, _)| *known == item) {
+                Some((_, last)) => *last = (*last).max(time),
+                None => items.push((item, time)),
+            }
+            now = now.max(time);
+            top_categories.push(recent::top_category(&items, now, |item| {
+                let item = i32::try_from(item).ok()?;
+                self.catalogue.get(item)?.top
+            }));
+        }
+        let forget = Command::new(DATABASE, "ZREMRANGEBYSCORE").arg(&key);
+        let oldest = now - recent::EXPIRY.as_micros() as i64;
+        guarded.change(forget.arg("-inf").arg(format!("({oldest}")));
+        let expire = Command::new(DATABASE, "EXPIRE").arg(&key);
+        guarded.change(expire.arg(recent::EXPIRY.as_secs()));
+
+        let Some(view) = &self.top_category else {
+            return Ok(vec![None; arrivals.len()]);
+        };
+        if let Some(category) = top_categories.last().copied().flatten() {
+            let (id, value) = (EntityId::Int32(user), Some(Value::Int32(category)));
+            let words = view.write(&id, &[value], Timestamp::from_micros(now))?;
+            guarded.change(Command::of(ONLINE, words));
+        }
+        Ok(top_categories)
+    }
+}
+
+/// Puts an entry that cannot be read aside.
+#[must_use]
+pub fn reject(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)], reason: &str) -> Guarded {
+    let mut guarded = Guarded::from_entries([entry]);
+    let aside = Command::new(events::DATABASE, "XADD").arg(REJECTED);
+    let aside = aside.arg("MAXLEN").arg("~").arg(REJECTED_KEPT).arg("*");
+    let aside = aside.arg("entry").arg(entry).arg("reason").arg(reason);
+    let add = |command: Command, (name, value): &(Vec<u8>, Vec<u8>)| {
+        command.bytes(name.as_slice()).bytes(value.as_slice())
+    };
+    guarded.change_once(fields.iter().fold(aside, add));
+    guarded
+}

@@ -1,0 +1,126 @@
+//! What was done so far.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Upper bounds of the classes of [`Counters::observe`], in milliseconds.
+pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 500, 1000, 10_000];
+
+/// Counts since the start, and the state at the last look.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Events applied.
+    pub applied: AtomicU64,
+    /// Entries that could not be read.
+    pub rejected: AtomicU64,
+    /// Entries taken over from another worker.
+    pub claimed: AtomicU64,
+    /// Batches of one user that were computed anew, because another writer was faster.
+    pub repeated: AtomicU64,
+    /// Times that the store failed.
+    pub failures: AtomicU64,
+    /// Rows written to the offline store.
+    pub offline_rows: AtomicU64,
+    /// Entries in the stream, applied ones that are not trimmed yet among them.
+    pub backlog: AtomicU64,
+    /// Milliseconds from the entry's time to its application, by class; the last one is of all that took longer.
+    latency: [AtomicU64; BOUNDS_MS.len() + 1],
+    latency_ms: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, count: usize) {
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Notes how long an event waited to be applied.
+    pub fn observe(&self, milliseconds: u64) {
+        let class = BOUNDS_MS.partition_point(|&bound| bound < milliseconds);
+        self.latency[class].fetch_add(1, Ordering::Relaxed);
+        self.latency_ms.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    /// All of them, in Prometheus' text format.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+            text.push_str(&format!(
+                "# HELP saker_updater_{name} {help}\n# TYPE saker_updater_{name} {kind}\nsaker_updater_{name} {value}\n"
+            ));
+        };
+        for (name, help, counter) in [
+            ("events_applied_total", "Events applied.", &self.applied),
+            (
+                "events_rejected_total",
+                "Entries that could not be read.",
+                &self.rejected,
+            ),
+            (
+                "events_claimed_total",
+                "Entries taken over from another worker.",
+                &self.claimed,
+            ),
+            (
+                "repeats_total",
+                "Batches computed anew after another writer's change.",
+                &self.repeated,
+            ),
+            (
+                "store_failures_total",
+                "Times that the store failed.",
+                &self.failures,
+            ),
+            (
+                "offline_rows_total",
+                "Rows written to the offline store.",
+                &self.offline_rows,
+            ),
+        ] {
+            metric(name, "counter", help, read(counter));
+        }
+        metric(
+            "backlog",
+            "gauge",
+            "Entries in the stream.",
+            read(&self.backlog),
+        );
+        let name = "saker_updater_apply_seconds";
+        text.push_str(&format!(
+            "# HELP {name} From the event's arrival in the stream to its application.\n# TYPE {name} histogram\n"
+        ));
+        let mut count = 0;
+        for (place, class) in self.latency.iter().enumerate() {
+            count += read(class);
+            let bound = BOUNDS_MS.get(place);
+            let bound = bound.map_or("+Inf".to_owned(), |&bound| (bound as f64 / 1e3).to_string());
+            text.push_str(&format!("{name}_bucket{{le=\"{bound}\"}} {count}\n"));
+        }
+        let sum = read(&self.latency_ms) as f64 / 1e3;
+        text.push_str(&format!("{name}_sum {sum}\n{name}_count {count}\n"));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_add_up() {
+        let counters = Counters::default();
+        [0, 1, 3, 20_000]
+            .into_iter()
+            .for_each(|ms| counters.observe(ms));
+        let text = counters.prometheus();
+        for line in [
+            "saker_updater_apply_seconds_bucket{le=\"0.001\"} 2",
+            "saker_updater_apply_seconds_bucket{le=\"0.005\"} 3",
+            "saker_updater_apply_seconds_bucket{le=\"+Inf\"} 4",
+            "saker_updater_apply_seconds_sum 20.004",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}

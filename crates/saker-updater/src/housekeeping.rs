@@ -1,0 +1,172 @@
+//! What has to be done from time to time, by whichever process comes first.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use saker_store::guarded::{Command, Guarded, Outcome, Script};
+use saker_store::{Connection, Pipeline, Reply, StoreError, events};
+
+use crate::worker::{Shared, TIMEOUT, ask, unexpected};
+use crate::{EntryId, TRENDING};
+
+/// Time between two rounds.
+const EVERY: Duration = Duration::from_secs(1);
+/// Holds the hour (of all hours since 1970) up to which popularity has been let fade.
+const FADED: &str = "trending:faded";
+/// Interactions that have faded to less than this share of one are forgotten.
+const FORGOTTEN: f64 = 0.01;
+
+/// Trims the stream and lets popularity fade, until it is to stop.
+pub(crate) fn run(shared: &Shared, half_life: Option<Duration>) {
+    shared.with_connection("housekeeping", |connection| {
+        let script = Script::load(connection, TIMEOUT)?;
+        let mut trending = Connection::open(&shared.store.clone().with_database(TRENDING)?)?;
+        while !shared.stopped() {
+            trim(connection)?;
+            let Reply::Int(length) = ask(connection, |cmd| {
+                cmd.arg("XLEN").arg(events::STREAM);
+            })?
+            else {
+                return Err(StoreError::Protocol("XLEN: no number".into()));
+            };
+            let backlog = &shared.counters.backlog;
+            backlog.store(length.unsigned_abs(), std::sync::atomic::Ordering::Relaxed);
+            if let Some(half_life) = half_life {
+                fade(
+                    shared,
+                    (connection, &mut trending),
+                    &script,
+                    half_life,
+                    hour(),
+                )?;
+            }
+            shared.sleep(EVERY);
+        }
+        Ok(())
+    });
+}
+
+fn hour() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.unwrap_or_default().as_secs() / 3600
+}
+
+/// Removes the entries that every group of the stream has applied. Entries that are pending anywhere stay, as does
+/// everything that comes after them.
+fn trim(connection: &mut Connection) -> Result<(), StoreError> {
+    let groups = ask(connection, |cmd| {
+        cmd.arg("XINFO").arg("GROUPS").arg(events::STREAM);
+    });
+    let groups = match groups {
+        Ok(Reply::Array(groups)) => groups,
+        // No event has come yet.
+        Err(StoreError::Server(text)) if text.contains("no such key") => return Ok(()),
+        other => return Err(unexpected("XINFO GROUPS", &other)),
+    };
+    let mut applied: Option<EntryId> = None;
+    for group in groups {
+        let (name, delivered) = delivered(group)?;
+        // The first pending entry is looked up after the last delivered one, so that what is delivered between the two
+        // is beyond both.
+        let first = first_pending(connection, &name)?;
+        let until = first.map_or(delivered.next(), |first| first.min(delivered.next()));
+        applied = Some(applied.map_or(until, |other| other.min(until)));
+    }
+    if let Some(applied) = applied {
+        ask(connection, |cmd| {
+            cmd.arg("XTRIM").arg(events::STREAM).arg("MINID");
+            cmd.arg(applied.to_string());
+        })?;
+    }
+    Ok(())
+}
+
+/// A group's name and the last entry that one of its workers has taken.
+fn delivered(group: Reply) -> Result<(String, EntryId), StoreError> {
+    let Reply::Array(pairs) = &group else {
+        return Err(unexpected("XINFO GROUPS", &group));
+    };
+    let value = |name: &str| {
+        pairs.chunks_exact(2).find_map(|pair| match pair {
+            [Reply::BulkString(key), Reply::BulkString(value)] if key == name.as_bytes() => {
+                Some(String::from_utf8_lossy(value).into_owned())
+            }
+            _ => None,
+        })
+    };
+    match (value("name"), value("last-delivered-id")) {
+        (Some(name), Some(delivered)) => Ok((name, delivered.parse()?)),
+        _ => Err(unexpected("XINFO GROUPS", &group)),
+    }
+}
+
+fn first_pending(connection: &mut Connection, group: &str) -> Result<Option<EntryId>, StoreError> {
+    let summary = ask(connection, |cmd| {
+        cmd.arg("XPENDING").arg(events::STREAM).arg(group);
+    })?;
+    match &summary {
+        Reply::Array(parts) => match parts.as_slice() {
+            [_, Reply::BulkString(first), ..] => String::from_utf8_lossy(first).parse().map(Some),
+            [_, Reply::Nil, ..] => Ok(None),
+            _ => Err(unexpected("XPENDING", &summary)),
+        },
+        _ => Err(unexpected("XPENDING", &summary)),
+    }
+}
+
+/// Lets the counts of all popularity sets fade by the hours that have passed since it was done last; once, however many
+/// processes try.
+fn fade(
+    shared: &Shared,
+    (connection, trending): (&mut Connection, &mut Connection),
+    script: &Script,
+    half_life: Duration,
+    hour: u64,
+) -> Result<(), StoreError> {
+    let noted = ask(trending, |cmd| {
+        cmd.arg("GET").arg(FADED);
+    })?;
+    let noted = match noted {
+        Reply::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Reply::Nil => String::new(),
+        other => return Err(unexpected("GET", &other)),
+    };
+    let mut fade = Guarded::default();
+    fade.only_if(noted.as_str(), Command::new(TRENDING, "GET").arg(FADED));
+    fade.change_once(Command::new(TRENDING, "SET").arg(FADED).arg(hour));
+    // Without a readable hour it begins now.
+    let passed = hour.saturating_sub(noted.parse().unwrap_or(hour));
+    if passed == 0 && !noted.is_empty() {
+        return Ok(());
+    }
+    if passed > 0 {
+        let factor = 0.5f64.powf(passed as f64 * 3600.0 / half_life.as_secs_f64());
+        for set in shared.rules.catalogue.sets() {
+            let union = Command::new(TRENDING, "ZUNIONSTORE")
+                .arg(set)
+                .arg(1)
+                .arg(set);
+            fade.change_once(union.arg("WEIGHTS").arg(factor));
+            let forget = Command::new(TRENDING, "ZREMRANGEBYSCORE").arg(set);
+            fade.change_once(forget.arg("-inf").arg(format!("({FORGOTTEN}")));
+        }
+    }
+    if let Outcome::Done(refused) = carry_out(shared, connection, script, &fade)? {
+        for reason in refused {
+            tracing::error!("popularity could not fade: {reason}");
+        }
+        tracing::info!("popularity has faded by {passed} h");
+    }
+    Ok(())
+}
+
+fn carry_out(
+    shared: &Shared,
+    connection: &mut Connection,
+    script: &Script,
+    guarded: &Guarded,
+) -> Result<Outcome, StoreError> {
+    let mut pipeline = Pipeline::new();
+    script.call(shared.group(), guarded, &mut pipeline);
+    let reply = connection.run(&pipeline, TIMEOUT)?.pop();
+    Outcome::read(reply.ok_or_else(|| StoreError::Protocol("a reply is missing".into())))
+}

@@ -1,0 +1,302 @@
+//! What was applied, in the offline store: the events, and what each made of its user's top category.
+//!
+//! | view | columns |
+//! |---|---|
+//! | `events` | `event_id`, the user's and the item's id, `event_type`, `device_type`, `event_timestamp`, `entry` |
+//! | that of the top category, such as `user_activity` | the user's id, the top category, `event_timestamp`, `entry` |
+//!
+//! `entry` is the place in the stream of what was applied. Within a view and a day it only ever grows, from file to file and
+//! within each, so the last one says what is there: after a crash between a file and the trimming of the stream, nothing is
+//! written twice. A file is called by its first entry and made only if there is none, so of two writers one gives way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use chrono::{DateTime, NaiveDate};
+use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
+use saker_store::events::{self, Event};
+use saker_store::{Connection, Reply, StoreError};
+
+use crate::counters::Counters;
+use crate::worker::{Shared, ask, entries, unexpected};
+use crate::{APPLIED, EntryId};
+
+/// The view of the events.
+pub const EVENTS: &str = "events";
+/// The names of the updater's files begin so.
+pub const FILES: &str = "applied";
+/// The column of the place in the stream.
+pub const ENTRY: &str = "entry";
+
+/// Entries that are written at once.
+const ROWS: usize = 10_000;
+
+/// Where and how it is written.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The store, as [`OfflineStore::open`] takes it.
+    pub location: String,
+    /// Time between two writes.
+    pub every: Duration,
+    /// Names of the user's and the item's id.
+    pub ids: [String; 2],
+    /// View and column of the top category, if users have one.
+    pub top_category: Option<(String, String)>,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Valkey.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The offline store.
+    #[error(transparent)]
+    Offline(#[from] saker_offline::Error),
+    /// Rows that do not fit together.
+    #[error("rows for the offline store: {0}")]
+    Rows(#[from] arrow::error::ArrowError),
+}
+
+/// An event that was applied.
+struct Applied {
+    entry: EntryId,
+    event: Event,
+    top_category: Option<i32>,
+}
+
+/// Writes what was applied, until it is to stop, and then what is left.
+pub(crate) fn run(shared: &Shared, place: &Place) {
+    shared.with_connection("offline", |connection| {
+        let store = match OfflineStore::open(&place.location) {
+            Ok(store) => store,
+            Err(error) => return Err(StoreError::Settings(error.to_string())),
+        };
+        let mut writer = Writer::new(&store, place);
+        loop {
+            shared.sleep(place.every);
+            loop {
+                match writer.write(connection) {
+                    Ok(0) => break,
+                    Ok(rows) => Counters::add(&shared.counters.offline_rows, rows),
+                    Err(Error::Store(error)) => return Err(error),
+                    Err(error) => {
+                        tracing::warn!("{error}; events wait in {APPLIED} until it can be written");
+                        Counters::add(&shared.counters.failures, 1);
+                        break;
+                    }
+                }
+            }
+            if shared.stopped() {
+                return Ok(());
+            }
+        }
+    });
+}
+
+/// Writes what was applied.
+pub struct Writer<'w> {
+    store: &'w OfflineStore,
+    place: &'w Place,
+    /// The last entry that is in a view's files of a day.
+    last: HashMap<(String, NaiveDate), Option<EntryId>>,
+}
+
+impl<'w> Writer<'w> {
+    /// A writer to this store.
+    #[must_use]
+    pub fn new(store: &'w OfflineStore, place: &'w Place) -> Self {
+        Self {
+            store,
+            place,
+            last: HashMap::new(),
+        }
+    }
+
+    /// Writes the oldest entries and takes them out of the stream. The number of rows written; 0 when there are none.
+    ///
+    /// # Errors
+    /// Those of the two stores; the entries stay in the stream then.
+    pub fn write(&mut self, connection: &mut Connection) -> Result<usize, Error> {
+        let reply = ask(connection, |cmd| {
+            cmd.arg("XRANGE").arg(APPLIED).arg("-").arg("+");
+            cmd.arg("COUNT").arg(ROWS);
+        })?;
+        let mut days: BTreeMap<NaiveDate, Vec<Applied>> = BTreeMap::new();
+        let mut until = None;
+        for (entry, fields) in entries(reply)? {
+            until = Some(entry);
+            match applied(entry, &fields.unwrap_or_default()) {
+                Ok(applied) => {
+                    let time = DateTime::from_timestamp_micros(applied.event.time_us);
+                    let day = time.unwrap_or_default().date_naive();
+                    days.entry(day).or_default().push(applied);
+                }
+                Err(error) => tracing::error!(%entry, "an entry of {APPLIED} is left out: {error}"),
+            }
+        }
+        let Some(until) = until else { return Ok(0) };
+        let mut rows = 0;
+        for (day, applied) in days {
+            let all: Vec<&Applied> = applied.iter().collect();
+            rows += self.add(EVENTS, day, &all, |rows| self.place.events(rows))?;
+            if let Some((view, column)) = &self.place.top_category {
+                let known = applied.iter().filter(|row| row.top_category.is_some());
+                rows += self.add(view, day, &known.collect::<Vec<_>>(), |rows| {
+                    self.place.top_categories(column, rows)
+                })?;
+            }
+        }
+        let trimmed = ask(connection, |cmd| {
+            cmd.arg("XTRIM").arg(APPLIED).arg("MINID");
+            cmd.arg(until.next().to_string());
+        })?;
+        match trimmed {
+            // Everything was in the files already: there may be more, so that is not the end.
+            Reply::Int(_) => Ok(rows.max(1)),
+            other => Err(unexpected("XTRIM", &other).into()),
+        }
+    }
+
+    /// Adds to a view's files of a day what is not in them yet.
+    fn add(
+        &mut self,
+        view: &str,
+        day: NaiveDate,
+        rows: &[&Applied],
+        table: impl Fn(&[&Applied]) -> Result<RecordBatch, Error>,
+    ) -> Result<usize, Error> {
+        /// Writers that come in between.
+        const ATTEMPTS: usize = 5;
+        let key = (view.to_owned(), day);
+        for _ in 0..ATTEMPTS {
+            let last = match self.last.get(&key) {
+                Some(last) => *last,
+                None => self.read_last(view, day)?,
+            };
+            let new = &rows[rows.partition_point(|row| Some(row.entry) <= last)..];
+            let (Some(from), Some(to)) = (new.first(), new.last()) else {
+                self.last.insert(key, last);
+                return Ok(0);
+            };
+            let name = format!("{FILES}-{}", from.entry.padded());
+            match self.store.append_new(view, &name, &table(new)?) {
+                Ok(_) => {
+                    self.last.insert(key, Some(to.entry));
+                    return Ok(new.len());
+                }
+                Err(saker_offline::Error::Exists(_)) => {
+                    self.last.remove(&key);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Data(format!(
+            "view {view}, {day}: other writers keep coming first"
+        ))
+        .into())
+    }
+
+    fn read_last(&self, view: &str, day: NaiveDate) -> Result<Option<EntryId>, Error> {
+        let names = self.store.names(view, day)?;
+        let Some(newest) = names.iter().rfind(|name| name.starts_with(FILES)) else {
+            return Ok(None);
+        };
+        let (file, mut last) = (format!("{newest}.parquet"), None);
+        self.store.read_files(
+            view,
+            day..=day,
+            |name| name == file,
+            |batch| {
+                let column = batch.column_by_name(ENTRY);
+                let column = column.and_then(|column| column.as_string_opt::<i32>());
+                let text = column.filter(|column| !column.is_empty());
+                let text = text.map(|column| column.value(column.len() - 1));
+                if let Some(text) = text {
+                    last = Some(text.parse::<EntryId>()?);
+                }
+                Ok::<(), Error>(())
+            },
+        )?;
+        Ok(last)
+    }
+}
+
+impl Place {
+    fn events(&self, rows: &[&Applied]) -> Result<RecordBatch, Error> {
+        let text = |of: fn(&Applied) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(
+                rows.iter().map(|row| of(row)),
+            ))
+        };
+        let devices = rows.iter().map(|row| row.event.device_type);
+        let [user, item] = &self.ids;
+        Ok(RecordBatch::try_from_iter_with_nullable([
+            ("event_id", text(|row| &row.event.id), false),
+            (user, int32(rows, |row| row.event.user), false),
+            (item, int32(rows, |row| row.event.item), false),
+            ("event_type", text(|row| row.event.kind.as_str()), false),
+            (
+                "device_type",
+                Arc::new(devices.collect::<Int32Array>()),
+                true,
+            ),
+            (EVENT_TIMESTAMP, times(rows), false),
+            (ENTRY, places(rows), false),
+        ])?)
+    }
+
+    fn top_categories(&self, column: &str, rows: &[&Applied]) -> Result<RecordBatch, Error> {
+        let categories = int32(rows, |row| row.top_category.unwrap_or_default());
+        Ok(RecordBatch::try_from_iter_with_nullable([
+            (
+                self.ids[0].as_str(),
+                int32(rows, |row| row.event.user),
+                false,
+            ),
+            (column, categories, false),
+            (EVENT_TIMESTAMP, times(rows), false),
+            (ENTRY, places(rows), false),
+        ])?)
+    }
+}
+
+fn int32(rows: &[&Applied], of: impl Fn(&Applied) -> i32) -> ArrayRef {
+    Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| of(row))))
+}
+
+fn times(rows: &[&Applied]) -> ArrayRef {
+    let times = rows.iter().map(|row| row.event.time_us);
+    Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+}
+
+fn places(rows: &[&Applied]) -> ArrayRef {
+    let places = rows.iter().map(|row| row.entry.padded());
+    Arc::new(StringArray::from_iter_values(places))
+}
+
+fn applied(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Applied, StoreError> {
+    let texts: Vec<(String, String)> = fields
+        .iter()
+        .map(|(name, value)| {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            (text(name), text(value))
+        })
+        .collect();
+    let pairs = texts
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let category = texts.iter().find(|(name, _)| name == "top_category");
+    Ok(Applied {
+        entry,
+        event: Event::from_fields(pairs)?,
+        top_category: category.and_then(|(_, value)| value.parse().ok()),
+    })
+}
+
+/// The database that [`Writer::write`]'s connection must be in.
+pub const DATABASE: i64 = events::DATABASE;

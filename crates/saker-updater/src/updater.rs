@@ -1,0 +1,127 @@
+//! The threads of one process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use saker_store::seen::bitmap::Geometry;
+use saker_store::seen::{Mode, Prefixes};
+use saker_store::{Connection, StoreError, events};
+
+use crate::catalogue::Catalogue;
+use crate::change::Rules;
+use crate::counters::Counters;
+use crate::offline::Place;
+use crate::worker::{Shared, Worker};
+use crate::{housekeeping, offline};
+
+/// What an updater is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the store is; one server, as a cluster's databases and slots do not allow what is done.
+    pub store: saker_store::Settings,
+    /// The consumer group.
+    pub group: String,
+    /// The name of this process in the group: another than that of any other, and the same after a restart.
+    pub name: String,
+    /// Threads that apply events.
+    pub workers: usize,
+    /// Entries that one of them takes at a time.
+    pub batch: usize,
+    /// After which time an event that another process took and did not apply is taken over.
+    pub claim_after: Duration,
+    /// The time in which a popularity count fades to half; `None`: it does not.
+    pub half_life: Option<Duration>,
+    /// The categories of the items.
+    pub catalogue: Catalogue,
+    /// The view that holds the top category alone of its features, if users have one.
+    pub top_category: Option<saker_store::feast::FeatureView>,
+    /// How seen items are kept.
+    pub mode: Mode,
+    /// The sizes of a bitmap of seen items that is not there yet.
+    pub geometry: Geometry,
+    /// The offline store; `None`: what was applied waits in its stream.
+    pub offline: Option<Place>,
+}
+
+/// A running updater.
+#[derive(Debug)]
+pub struct Updater {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Updater {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The store is a cluster, or does not answer: at the start a wrong address is more likely than a server that is down.
+    pub fn start(settings: Settings) -> Result<Self, StoreError> {
+        if settings.store.is_cluster() {
+            return Err(StoreError::Settings(format!(
+                "store URL {}: the updater needs one server, since it changes databases 0, 1 and 3 together",
+                settings.store.url()
+            )));
+        }
+        let store = settings.store.with_database(events::DATABASE)?;
+        let store = store.with_bloom_probe();
+        let connection = Connection::open(&store)?;
+        let method = settings.mode.method(connection.has_bloom());
+        let seen = method.ok_or_else(|| {
+            StoreError::Settings("mode auto: the server was not asked for BF.*".into())
+        })?;
+        drop(connection);
+        let shared = Arc::new(Shared {
+            store,
+            rules: Rules {
+                catalogue: settings.catalogue,
+                top_category: settings.top_category,
+                seen,
+                prefixes: Prefixes::default(),
+                geometry: settings.geometry,
+            },
+            group: settings.group,
+            batch: settings.batch.max(1),
+            claim_after: settings.claim_after,
+            counters: Arc::default(),
+            stop: Arc::new(AtomicBool::new(false)),
+        });
+        let mut threads = Vec::new();
+        for number in 0..settings.workers.max(1) {
+            let (shared, name) = (shared.clone(), format!("{}-{number}", settings.name));
+            threads.push(std::thread::spawn(move || {
+                let worker = Worker {
+                    shared: &shared,
+                    name,
+                };
+                worker.run();
+            }));
+        }
+        let (keeper, half_life) = (shared.clone(), settings.half_life);
+        threads.push(std::thread::spawn(move || {
+            housekeeping::run(&keeper, half_life)
+        }));
+        if let Some(place) = settings.offline {
+            let writer = shared.clone();
+            threads.push(std::thread::spawn(move || offline::run(&writer, &place)));
+        }
+        Ok(Self { shared, threads })
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+
+    /// Lets every thread finish what it has in hand.
+    pub fn stop(self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the updater has panicked");
+            }
+        }
+    }
+}

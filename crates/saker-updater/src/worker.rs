@@ -1,0 +1,426 @@
+//! Taking events from the stream and applying them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use saker_store::events::{self, Event};
+use saker_store::guarded::{Group, Guarded, Outcome, Script};
+use saker_store::seen::Method;
+use saker_store::{Connection, Pipeline, Reply, StoreError};
+
+use crate::EntryId;
+use crate::change::{self, Arrival, Before, Rules};
+use crate::counters::Counters;
+
+/// How long one round trip may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker waits for an event before it looks at what else there is to do.
+const WAIT: Duration = Duration::from_millis(200);
+/// Waits between attempts to reach the store.
+const BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// How often a batch is computed anew when other writers were faster.
+const ATTEMPTS: usize = 20;
+/// The years 1970 to 9999, in microseconds.
+const TIMES: std::ops::Range<i64> = 0..253_402_300_800_000_000;
+
+/// An entry as it was read: its fields, `None` if it was deleted meanwhile.
+type Entry = (EntryId, Option<Vec<(Vec<u8>, Vec<u8>)>>);
+
+/// What the workers of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: saker_store::Settings,
+    pub(crate) rules: Rules,
+    pub(crate) group: String,
+    /// Entries of one round.
+    pub(crate) batch: usize,
+    /// After which time a pending entry of another worker is taken over.
+    pub(crate) claim_after: Duration,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Shared {
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` with a connection until it is to stop: anew, after a while, whenever the store fails.
+    pub(crate) fn with_connection(
+        &self,
+        name: &str,
+        mut work: impl FnMut(&mut Connection) -> Result<(), StoreError>,
+    ) {
+        let mut backoff = BACKOFF;
+        while !self.stopped() {
+            let started = Instant::now();
+            let done =
+                Connection::open(&self.store).and_then(|mut connection| work(&mut connection));
+            let Err(error) = done else { continue };
+            Counters::add(&self.counters.failures, 1);
+            if started.elapsed() > LONGEST_BACKOFF {
+                backoff = BACKOFF;
+            }
+            tracing::warn!(
+                worker = name,
+                "{error}; trying again in {} ms",
+                backoff.as_millis()
+            );
+            self.sleep(backoff);
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    /// Sleeps, or as long as there is no stop.
+    pub(crate) fn sleep(&self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while !self.stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(WAIT));
+        }
+    }
+
+    pub(crate) fn group(&self) -> Group<'_> {
+        Group {
+            database: events::DATABASE,
+            stream: events::STREAM,
+            group: &self.group,
+        }
+    }
+}
+
+/// One consumer of the group.
+pub(crate) struct Worker<'s> {
+    pub(crate) shared: &'s Shared,
+    /// Its name in the group, the same after a restart.
+    pub(crate) name: String,
+}
+
+impl Worker<'_> {
+    /// Works until it is to stop.
+    pub(crate) fn run(&self) {
+        self.shared
+            .with_connection(&self.name, |connection| self.work(connection));
+    }
+
+    fn work(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let shared = self.shared;
+        make_group(connection, &shared.group)?;
+        let script = Script::load(connection, TIMEOUT)?;
+        // What it had taken and not applied when it ended.
+        let mut after = "0".to_owned();
+        loop {
+            let own = self.read(connection, &after)?;
+            let Some((last, _)) = own.last() else { break };
+            after = last.to_string();
+            self.apply(connection, &script, own)?;
+        }
+        let mut claimed = Instant::now();
+        while !shared.stopped() {
+            if claimed.elapsed() >= shared.claim_after / 2 {
+                let abandoned = self.claim(connection)?;
+                Counters::add(&shared.counters.claimed, abandoned.len());
+                self.apply(connection, &script, abandoned)?;
+                claimed = Instant::now();
+            }
+            let new = self.read(connection, ">")?;
+            self.apply(connection, &script, new)?;
+        }
+        Ok(())
+    }
+
+    /// New entries (`>`), for which it waits a little, or those that it took before, from after an id on.
+    fn read(&self, connection: &mut Connection, from: &str) -> Result<Vec<Entry>, StoreError> {
+        let reply = ask(connection, |cmd| {
+            cmd.arg("XREADGROUP").arg("GROUP").arg(&self.shared.group);
+            cmd.arg(&self.name).arg("COUNT").arg(self.shared.batch);
+            if from == ">" {
+                cmd.arg("BLOCK").arg(WAIT.as_millis() as u64);
+            }
+            cmd.arg("STREAMS").arg(events::STREAM).arg(from);
+        })?;
+        match reply {
+            Reply::Nil => Ok(Vec::new()),
+            Reply::Array(mut streams) => match streams.pop() {
+                Some(Reply::Array(mut stream)) if stream.len() == 2 => entries(stream.remove(1)),
+                other => Err(unexpected("XREADGROUP", &other)),
+            },
+            other => Err(unexpected("XREADGROUP", &other)),
+        }
+    }
+
+    /// Takes over what another worker took long ago.
+    fn claim(&self, connection: &mut Connection) -> Result<Vec<Entry>, StoreError> {
+        let reply = ask(connection, |cmd| {
+            cmd.arg("XAUTOCLAIM")
+                .arg(events::STREAM)
+                .arg(&self.shared.group)
+                .arg(&self.name)
+                .arg(self.shared.claim_after.as_millis() as u64)
+                .arg("0-0")
+                .arg("COUNT")
+                .arg(self.shared.batch);
+        })?;
+        match reply {
+            Reply::Array(mut parts) if parts.len() >= 2 => entries(parts.swap_remove(1)),
+            other => Err(unexpected("XAUTOCLAIM", &other)),
+        }
+    }
+
+    fn apply(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        entries: Vec<Entry>,
+    ) -> Result<(), StoreError> {
+        let mut by_user: BTreeMap<i32, Vec<Arrival>> = BTreeMap::new();
+        for (entry, fields) in entries {
+            let fields = fields.unwrap_or_default();
+            match event(&fields) {
+                Ok(event) => {
+                    let of_user = by_user.entry(event.user).or_default();
+                    of_user.push(Arrival { entry, event });
+                }
+                Err(error) => {
+                    self.reject(connection, script, entry, &fields, &error.to_string())?
+                }
+            }
+        }
+        for attempt in 0..ATTEMPTS {
+            if by_user.is_empty() {
+                return Ok(());
+            }
+            if attempt > 0 {
+                Counters::add(&self.shared.counters.repeated, by_user.len());
+            }
+            self.attempt(connection, script, &mut by_user)?;
+        }
+        let left: usize = by_user.values().map(Vec::len).sum();
+        tracing::warn!(
+            worker = self.name,
+            "{left} events are left for later: other writers keep changing their users' recent items"
+        );
+        Ok(())
+    }
+
+    /// Applies what it can and leaves the rest in `by_user`.
+    fn attempt(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        by_user: &mut BTreeMap<i32, Vec<Arrival>>,
+    ) -> Result<(), StoreError> {
+        let rules = &self.shared.rules;
+        let before = read_before(connection, rules, by_user)?;
+        let mut calls: Vec<(i32, Result<Guarded, StoreError>)> = Vec::with_capacity(by_user.len());
+        let mut pipeline = Pipeline::new();
+        for ((&user, arrivals), before) in by_user.iter().zip(&before) {
+            let changes = before
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|before| rules.changes(user, arrivals, before));
+            if let Ok(changes) = &changes {
+                script.call(self.shared.group(), changes, &mut pipeline);
+            }
+            calls.push((user, changes));
+        }
+        let mut replies = Vec::with_capacity(calls.len());
+        connection.run_until(&pipeline, Instant::now() + TIMEOUT, &mut replies)?;
+        let mut replies = replies.into_iter();
+        for (user, changes) in calls {
+            let outcome = changes.and_then(|_| {
+                let missing = || StoreError::Protocol("a reply is missing".into());
+                Outcome::read(replies.next().ok_or_else(missing)?)
+            });
+            match outcome {
+                Ok(Outcome::Done(refused)) => {
+                    for reason in refused {
+                        tracing::error!(worker = self.name, user, "a change was refused: {reason}");
+                    }
+                    self.note(by_user.remove(&user).unwrap_or_default());
+                }
+                // Another worker has claimed and applied them.
+                Ok(Outcome::Gone(gone)) => {
+                    if let Some(arrivals) = by_user.get_mut(&user) {
+                        arrivals.retain(|arrival| !gone.contains(&arrival.entry.to_string()));
+                        if arrivals.is_empty() {
+                            by_user.remove(&user);
+                        }
+                    }
+                }
+                Ok(Outcome::Changed) => {}
+                Err(error) if is_of_the_user(&error) => {
+                    for arrival in by_user.remove(&user).unwrap_or_default() {
+                        let fields: Vec<(Vec<u8>, Vec<u8>)> = arrival
+                            .event
+                            .fields()
+                            .into_iter()
+                            .map(|(name, value)| (name.into(), value.into()))
+                            .collect();
+                        let reason = error.to_string();
+                        self.reject(connection, script, arrival.entry, &fields, &reason)?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, applied: Vec<Arrival>) {
+        let counters = &self.shared.counters;
+        Counters::add(&counters.applied, applied.len());
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = since_1970.unwrap_or_default().as_millis() as u64;
+        for arrival in applied {
+            counters.observe(now.saturating_sub(arrival.entry.milliseconds));
+        }
+    }
+
+    fn reject(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        entry: EntryId,
+        fields: &[(Vec<u8>, Vec<u8>)],
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::new();
+        script.call(
+            self.shared.group(),
+            &change::reject(entry, fields, reason),
+            &mut pipeline,
+        );
+        let reply = connection.run(&pipeline, TIMEOUT)?.pop();
+        if let Outcome::Done(_) = Outcome::read(Ok(reply.unwrap_or(Reply::Nil)))? {
+            Counters::add(&self.shared.counters.rejected, 1);
+            tracing::warn!(worker = self.name, %entry, "an entry was put aside in {}: {reason}", crate::REJECTED);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error comes from what one user's keys hold, so that trying again would not help.
+fn is_of_the_user(error: &StoreError) -> bool {
+    match error {
+        StoreError::Data(_) => true,
+        StoreError::Server(text) => text.contains("WRONGTYPE"),
+        _ => false,
+    }
+}
+
+fn make_group(connection: &mut Connection, group: &str) -> Result<(), StoreError> {
+    let made = ask(connection, |cmd| {
+        cmd.arg("XGROUP")
+            .arg("CREATE")
+            .arg(events::STREAM)
+            .arg(group);
+        cmd.arg("0").arg("MKSTREAM");
+    });
+    match made {
+        Err(StoreError::Server(text)) if text.contains("BUSYGROUP") => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// One command without a pipeline around it.
+pub(crate) fn ask(
+    connection: &mut Connection,
+    build: impl FnOnce(&mut redis::Cmd),
+) -> Result<Reply, StoreError> {
+    let mut pipeline = Pipeline::new();
+    pipeline.keyless(build);
+    let reply = connection.run(&pipeline, TIMEOUT)?.pop();
+    reply.ok_or_else(|| StoreError::Protocol("a reply is missing".into()))
+}
+
+/// What the store holds of each user; an error stands for that user alone.
+fn read_before(
+    connection: &mut Connection,
+    rules: &Rules,
+    by_user: &BTreeMap<i32, Vec<Arrival>>,
+) -> Result<Vec<Result<Before, StoreError>>, StoreError> {
+    let mut pipeline = Pipeline::new();
+    for (&user, arrivals) in by_user {
+        let recent = change::read_recent(user, change::oldest(arrivals));
+        pipeline.keyless(|cmd| {
+            recent.words().iter().for_each(|word| {
+                cmd.arg(word);
+            });
+        });
+        pipeline.keyless(|cmd| match rules.seen {
+            Method::Plain => {
+                cmd.arg("GET").arg(rules.seen_key(user));
+            }
+            Method::Server => {
+                cmd.arg("ECHO").arg("");
+            }
+        });
+    }
+    let mut replies = Vec::with_capacity(pipeline.len());
+    connection.run_until(&pipeline, Instant::now() + TIMEOUT, &mut replies)?;
+    let mut replies = replies.into_iter();
+    let mut next = || {
+        let missing = || StoreError::Protocol("a reply is missing".into());
+        replies.next().ok_or_else(missing)
+    };
+    let mut all = Vec::with_capacity(by_user.len());
+    for _ in by_user {
+        let (recent, bitmap) = (next()?, next()?);
+        all.push(recent.and_then(|recent| {
+            let recent = redis::from_redis_value(recent)
+                .map_err(|error| StoreError::Protocol(format!("ZRANGEBYSCORE: {error}")))?;
+            let bitmap = match (rules.seen, bitmap?) {
+                (Method::Plain, Reply::BulkString(bytes)) => Some(bytes),
+                _ => None,
+            };
+            Ok(Before { recent, bitmap })
+        }));
+    }
+    Ok(all)
+}
+
+fn event(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Event, StoreError> {
+    let text = |bytes| {
+        std::str::from_utf8(bytes)
+            .map_err(|_| StoreError::Data("an event's field is not UTF-8".into()))
+    };
+    let fields = fields
+        .iter()
+        .map(|(name, value)| Ok((text(name)?, text(value)?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let event = Event::from_fields(fields)?;
+    if !TIMES.contains(&event.time_us) {
+        return Err(StoreError::Data(format!(
+            "an event's field timestamp_us is {}; accepted: microseconds of the years 1970 to 9999",
+            event.time_us
+        )));
+    }
+    Ok(event)
+}
+
+/// Entries as XREADGROUP, XAUTOCLAIM and XRANGE give them.
+pub(crate) fn entries(reply: Reply) -> Result<Vec<Entry>, StoreError> {
+    let parsed: Vec<(String, Option<Vec<Vec<u8>>>)> = redis::from_redis_value(reply)
+        .map_err(|error| StoreError::Protocol(format!("entries of a stream: {error}")))?;
+    parsed
+        .into_iter()
+        .map(|(id, words)| {
+            let fields = words.map(|words| {
+                let mut words = words.into_iter();
+                std::iter::from_fn(|| Some((words.next()?, words.next()?))).collect()
+            });
+            Ok((id.parse()?, fields))
+        })
+        .collect()
+}
+
+pub(crate) fn unexpected(command: &str, reply: &impl std::fmt::Debug) -> StoreError {
+    StoreError::Protocol(format!("{command}: {reply:?}"))
+}

@@ -1,0 +1,372 @@
+//! Events through a real Valkey: what becomes of them, once, whatever goes wrong in between.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int32Type;
+use chrono::NaiveDate;
+use saker_offline::OfflineStore;
+use saker_store::events::{self, Event, Kind, Published};
+use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Value};
+use saker_store::seen::bitmap::{Filter, Geometry};
+use saker_store::seen::{Method, Mode, Prefixes};
+use saker_store::{Connection, Pipeline, Reply};
+use saker_updater::catalogue::{Catalogue, Item};
+use saker_updater::offline::{ENTRY, EVENTS, Place};
+use saker_updater::{APPLIED, REJECTED, Settings, Updater};
+use triton_testing::valkey::Valkey;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const NOW: i64 = 1_790_000_000_000_000;
+const SECOND: i64 = 1_000_000;
+const VIEW: &str = "user_activity";
+
+struct Shop {
+    valkey: Valkey,
+    offline: tempfile::TempDir,
+}
+
+impl Shop {
+    fn new() -> Self {
+        Self {
+            valkey: Valkey::start().unwrap(),
+            offline: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn view(&self) -> FeatureView {
+        FeatureView::new(
+            "shop",
+            VIEW,
+            "user_id",
+            EntityKeyVersion::V3,
+            ["top_category"],
+        )
+    }
+
+    /// Items 10 to 99, of category 1 to 9 by their first digit.
+    fn settings(&self, name: &str) -> Settings {
+        let item = |id: i32| Item {
+            top: Some(id / 10),
+            trending: [Some(id / 10), None],
+        };
+        let catalogue: Catalogue = (10..100).map(|id| (id, item(id))).collect();
+        Settings {
+            store: saker_store::Settings::parse(&self.valkey.url(0), None).unwrap(),
+            group: "updater".into(),
+            name: name.into(),
+            workers: 2,
+            batch: 64,
+            claim_after: Duration::from_millis(300),
+            half_life: Some(Duration::from_secs(7 * 86_400)),
+            catalogue,
+            top_category: Some(self.view()),
+            mode: Mode::Auto,
+            geometry: Geometry::new(1000, 0.001).unwrap(),
+            offline: Some(Place {
+                location: self.offline.path().display().to_string(),
+                every: Duration::from_millis(50),
+                ids: ["user_id".into(), "item_id".into()],
+                top_category: Some((VIEW.into(), "top_category".into())),
+            }),
+        }
+    }
+
+    fn connect(&self, database: i64) -> Connection {
+        let settings = saker_store::Settings::parse(&self.valkey.url(0), None).unwrap();
+        let settings = settings.with_database(database).unwrap();
+        Connection::open(&settings.with_bloom_probe()).unwrap()
+    }
+
+    fn ask(&self, database: i64, text: &str) -> Reply {
+        let mut pipeline = Pipeline::new();
+        pipeline.keyless(|cmd| {
+            text.split(' ').for_each(|word| {
+                cmd.arg(word);
+            });
+        });
+        self.connect(database)
+            .run(&pipeline, TIMEOUT)
+            .unwrap()
+            .remove(0)
+    }
+
+    fn publish(&self, events: &[Event]) {
+        let mut connection = self.connect(events::DATABASE);
+        let published = events::publish(events, 1_000_000, |pipeline, replies| {
+            connection.run_until(pipeline, Instant::now() + TIMEOUT, replies)
+        });
+        let stored = |published: &Published| matches!(published, Published::Stored(_));
+        assert!(published.unwrap().iter().all(stored));
+    }
+
+    fn offline(&self, view: &str) -> Vec<RecordBatch> {
+        let store = OfflineStore::open(&self.offline.path().display().to_string()).unwrap();
+        let mut batches = Vec::new();
+        store
+            .read(view, NaiveDate::MIN..=NaiveDate::MAX, |batch| {
+                batches.push(batch);
+                Ok::<(), saker_offline::Error>(())
+            })
+            .unwrap();
+        batches
+    }
+
+    /// Ids of the events in the offline store, sorted.
+    fn written(&self) -> Vec<String> {
+        let batches = self.offline(EVENTS);
+        let mut ids: Vec<String> = batches
+            .iter()
+            .flat_map(|batch| batch["event_id"].as_string::<i32>().iter().flatten())
+            .map(str::to_owned)
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    fn top_category(&self, user: i32) -> Option<Value> {
+        let view = self.view();
+        let mut pipeline = Pipeline::new();
+        view.read(&EntityId::Int32(user), &mut pipeline);
+        let replies = self.connect(0).run(&pipeline, TIMEOUT).unwrap();
+        let row = view.row(&replies[0]).unwrap()?;
+        row.value(0).unwrap()
+    }
+
+    fn has_seen(&self, user: i32, item: i64) -> bool {
+        let has_bloom = self.connect(1).has_bloom();
+        match Mode::Auto.method(has_bloom).unwrap() {
+            Method::Server => {
+                self.ask(1, &format!("BF.EXISTS bf:seen:{user} {item}")) == Reply::Int(1)
+            }
+            Method::Plain => {
+                let key = Prefixes::default().key(Method::Plain, user.into());
+                match self.ask(1, &format!("GET {key}")) {
+                    Reply::BulkString(bytes) => Filter::read(&bytes).unwrap().contains(item),
+                    _ => false,
+                }
+            }
+        }
+    }
+
+    fn score(&self, set: &str, item: i64) -> f64 {
+        match self.ask(3, &format!("ZSCORE {set} {item}")) {
+            Reply::BulkString(score) => String::from_utf8(score).unwrap().parse().unwrap(),
+            _ => 0.0,
+        }
+    }
+}
+
+fn event(number: usize, user: i32, item: i32, time_us: i64) -> Event {
+    Event {
+        id: format!("event-{number:06}"),
+        user,
+        item,
+        kind: Kind::Click,
+        time_us,
+        device_type: (number % 2 == 0).then_some(1),
+    }
+}
+
+/// Waits until so many events are applied and trimmed, and stops the updater, which writes what is left.
+fn finish(shop: &Shop, updater: Updater, applied: u64) {
+    let counters = updater.counters();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while counters.applied.load(Ordering::Relaxed) + counters.rejected.load(Ordering::Relaxed)
+        < applied
+    {
+        assert!(Instant::now() < deadline, "{counters:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Housekeeping comes by every second.
+    while shop.ask(1, "XLEN events") != Reply::Int(0) {
+        assert!(Instant::now() < deadline, "what is applied is not trimmed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    updater.stop();
+}
+
+#[test]
+fn an_event_becomes_seen_recent_popular_and_history() {
+    let shop = Shop::new();
+    shop.publish(&[
+        event(1, 7, 21, NOW),
+        event(2, 7, 31, NOW + SECOND),
+        event(3, 7, 32, NOW + 2 * SECOND),
+        event(4, 8, 41, NOW),
+        // A visitor without an id.
+        event(5, -1, 21, NOW),
+        // An item that the shop does not have.
+        event(6, 8, 7, NOW + SECOND),
+    ]);
+    finish(&shop, Updater::start(shop.settings("a")).unwrap(), 6);
+
+    assert!(shop.has_seen(7, 21) && shop.has_seen(7, 32) && shop.has_seen(8, 7));
+    assert!(!shop.has_seen(7, 41) && !shop.has_seen(-1, 21));
+    assert_eq!(shop.top_category(7), Some(Value::Int32(3)));
+    assert_eq!(shop.top_category(8), Some(Value::Int32(4)));
+    assert_eq!(shop.top_category(-1), None);
+    assert_eq!(shop.ask(1, "ZCARD user:7:recent_items"), Reply::Int(3));
+    assert_eq!(shop.ask(1, "ZCARD user:-1:recent_items"), Reply::Int(0));
+    assert_eq!(shop.score("trending:global", 21), 2.0);
+    assert_eq!(shop.score("trending:cat_l1:3", 32), 1.0);
+    assert_eq!(
+        shop.score("trending:global", 7),
+        0.0,
+        "an unknown item is not popular"
+    );
+    let Reply::Int(seconds) = shop.ask(1, "TTL user:7:recent_items") else {
+        panic!("no time to live");
+    };
+    assert!((604_700..=604_800).contains(&seconds));
+
+    assert_eq!(shop.written().len(), 6);
+    let categories: Vec<(i32, i32)> = shop
+        .offline(VIEW)
+        .iter()
+        .flat_map(|batch| {
+            let column = |name: &str| batch[name].as_primitive::<Int32Type>().values().to_vec();
+            column("user_id").into_iter().zip(column("top_category"))
+        })
+        .collect();
+    let of_7: Vec<i32> = categories
+        .iter()
+        .filter(|row| row.0 == 7)
+        .map(|row| row.1)
+        .collect();
+    // A tie goes to the category seen last.
+    assert_eq!(of_7, [2, 3, 3]);
+    assert_eq!(shop.ask(1, &format!("XLEN {APPLIED}")), Reply::Int(0));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_put_aside_and_holds_nothing_up() {
+    let shop = Shop::new();
+    shop.ask(1, "XADD events * user_id 7");
+    shop.ask(
+        1,
+        "XADD events * event_id x user_id 7 item_id 21 type click timestamp_us 9223372036854775807",
+    );
+    // A key of another type is that user's misfortune alone.
+    shop.ask(1, "SET user:9:recent_items text");
+    shop.publish(&[event(1, 9, 21, NOW), event(2, 7, 21, NOW)]);
+    finish(&shop, Updater::start(shop.settings("a")).unwrap(), 4);
+    assert!(shop.has_seen(7, 21));
+    assert_eq!(shop.score("trending:global", 21), 1.0);
+    let aside = format!("{:?}", shop.ask(1, &format!("XRANGE {REJECTED} - +")));
+    let text = |what: &str| {
+        let bytes: Vec<String> = what.bytes().map(|byte| byte.to_string()).collect();
+        aside.contains(what) || aside.contains(&bytes.join(", "))
+    };
+    for reason in [
+        "no field event_id",
+        "9223372036854775807",
+        "WRONGTYPE",
+        "event-000001",
+    ] {
+        assert!(text(reason), "{reason} in {aside}");
+    }
+}
+
+#[test]
+fn what_a_dead_worker_took_is_claimed() {
+    let shop = Shop::new();
+    shop.publish(&[event(1, 7, 21, NOW), event(2, 7, 22, NOW)]);
+    shop.ask(1, "XGROUP CREATE events updater 0");
+    shop.ask(1, "XREADGROUP GROUP updater dead-0 STREAMS events >");
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    let counters = updater.counters();
+    finish(&shop, updater, 2);
+    assert_eq!(counters.claimed.load(Ordering::Relaxed), 2);
+    assert_eq!(shop.score("trending:global", 21), 1.0);
+    assert_eq!(shop.written().len(), 2);
+}
+
+#[test]
+fn several_updaters_and_other_writers_count_every_event_once() {
+    const COUNT: usize = 3000;
+    let shop = Shop::new();
+    let updaters: Vec<Updater> = ["a", "b", "c"]
+        .iter()
+        .map(|name| Updater::start(shop.settings(name)).unwrap())
+        .collect();
+    // Few users, so that workers get in each other's way; and an event writer of another make beside them.
+    let events: Vec<Event> = (0..COUNT)
+        .map(|number| {
+            let item = 10 + (number * 7 % 90) as i32;
+            event(
+                number,
+                (number % 5) as i32,
+                item,
+                NOW + number as i64 * 1000,
+            )
+        })
+        .collect();
+    for (lot, events) in events.chunks(50).enumerate() {
+        shop.publish(events);
+        shop.ask(
+            1,
+            &format!("ZADD user:{}:recent_items {} 55", lot % 5, NOW - SECOND),
+        );
+    }
+    let applied = || -> u64 {
+        let of = |updater: &Updater| updater.counters().applied.load(Ordering::Relaxed);
+        updaters.iter().map(of).sum()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while applied() < COUNT as u64 {
+        assert!(Instant::now() < deadline, "{} applied", applied());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(applied(), COUNT as u64);
+    updaters.into_iter().for_each(Updater::stop);
+    let counted: f64 = (10..100)
+        .map(|item| shop.score("trending:global", item))
+        .sum();
+    assert_eq!(counted, COUNT as f64);
+    let written = shop.written();
+    assert_eq!(written.len(), COUNT, "each event once in the offline store");
+    assert!(written.windows(2).all(|pair| pair[0] < pair[1]));
+    for batch in shop.offline(EVENTS) {
+        let entries: Vec<&str> = batch[ENTRY].as_string::<i32>().iter().flatten().collect();
+        assert!(entries.is_sorted());
+    }
+}
+
+#[test]
+fn a_valkey_that_goes_away_comes_back_to_the_same_counts() {
+    let shop = Shop::new();
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    shop.publish(&[event(1, 7, 21, NOW)]);
+    shop.valkey.freeze().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    shop.valkey.thaw().unwrap();
+    shop.publish(&[event(2, 7, 22, NOW)]);
+    finish(&shop, updater, 2);
+    assert_eq!(shop.score("trending:global", 22), 1.0);
+}
+
+#[test]
+fn popularity_fades_by_the_hour() {
+    let shop = Shop::new();
+    shop.ask(3, "ZADD trending:global 8 21 0.001 22");
+    // As if it had faded last a half-life ago.
+    let hour = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        / 3600;
+    shop.ask(3, &format!("SET trending:faded {}", hour - 7 * 24));
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    let deadline = Instant::now() + TIMEOUT;
+    while shop.score("trending:global", 21) == 8.0 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    updater.stop();
+    // The hour may have turned meanwhile.
+    let faded = shop.score("trending:global", 21);
+    assert!((3.9..=4.0).contains(&faded), "{faded}");
+    assert_eq!(shop.score("trending:global", 22), 0.0, "forgotten");
+}
