@@ -7,6 +7,7 @@
 //! | [`connection`] | one blocking connection whose calls end by a deadline, whatever the server does |
 //! | [`link`] | connections made and kept in the background; the request path never connects |
 //! | [`feast`] | Feast's online store layout, read and written byte for byte |
+//! | [`guarded`] | changes made once, together, and only if what they were computed from still holds |
 //! | [`seen`] | which items a user has seen: `BF.*` or our own bitmap |
 //! | [`recent`] | a user's recent items and the `top_category` that follows from them |
 //! | [`popularity`] | the `trending:*` sets |
@@ -16,6 +17,7 @@ pub mod connection;
 pub mod error;
 pub mod events;
 pub mod feast;
+pub mod guarded;
 pub mod link;
 pub mod pipeline;
 pub mod popularity;
