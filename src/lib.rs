@@ -13,12 +13,11 @@
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
 //! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
-//! | [`client`], [`explain`], [`degraded`], [`catalogue`] | asking Triton, what its steps answered, which of them had no store, and names for people |
+//! | [`explain`], [`degraded`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
 
 pub mod accompaniment;
 pub mod assemble;
 pub mod catalogue;
-pub mod client;
 pub mod commands;
 pub mod degraded;
 pub mod explain;

@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::steps::ENSEMBLE;
-use crate::client::Triton;
 use crate::layout::Layout;
 use crate::runtime;
+use triton_client::Triton;
 
 /// How long a server may take to get ready.
 const START: Duration = Duration::from_secs(120);

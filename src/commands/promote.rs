@@ -4,11 +4,11 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::Target;
-use crate::client::Triton;
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::releases::{self, Repository, Stage};
 use crate::server::Running;
+use triton_client::Triton;
 
 /// Arguments of `saker promote`.
 #[derive(clap::Args)]

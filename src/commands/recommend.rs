@@ -1,16 +1,16 @@
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, LineStyle, Table};
 use serde_json::json;
 
 use super::Target;
-use crate::assemble::steps::RELEASE;
+use crate::assemble::steps::{ENSEMBLE, RELEASE};
 use crate::catalogue::Catalogue;
-use crate::client::{Tensor, Triton};
 use crate::degraded::Degraded;
-use crate::explain::{self, Timing};
+use crate::explain::Timing;
 use crate::server::Running;
+use triton_client::{Error, Tensor, Triton, steps};
 
 /// Arguments of `saker recommend`.
 #[derive(clap::Args)]
@@ -79,13 +79,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
     let before = metrics.as_deref().map(Degraded::read).transpose()?;
     let (answer, timings) = if args.explain {
-        let (answer, timings) = explain::explain(&triton, &request)?;
-        (answer, Some(timings))
+        let explained = steps::explain(&triton, ENSEMBLE, &request).map_err(with_hint)?;
+        let timings = Timing::of(&explained);
+        (explained.answer, Some(timings))
     } else {
-        (
-            triton.infer(crate::assemble::steps::ENSEMBLE, &request)?,
-            None,
-        )
+        (triton.infer(ENSEMBLE, &request).map_err(with_hint)?, None)
     };
     let after = metrics.as_deref().map(Degraded::read).transpose()?;
     let degraded = match (&before, &after) {
@@ -113,7 +111,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
             .map(|(id, score)| json!({ "id": id, "score": score, "item": catalogue.item(*id) }))
             .collect();
         // A server that was not assembled by this program may not say it.
-        let release = tensor(RELEASE).and_then(Tensor::texts).ok();
+        let release = tensor(RELEASE)
+            .ok()
+            .and_then(|release| release.texts().ok());
         let mut printed = json!({ "user": args.user, "items": items, "degraded": degraded });
         if let Some(release) = release {
             printed["release"] = release.concat().into();
@@ -137,9 +137,19 @@ pub(super) fn run(args: &Args) -> Result<()> {
         println!("nothing to recommend: every candidate is seen, or the index is empty");
     }
     if let Some(timings) = timings {
-        println!("{}", steps(&timings));
+        println!("{}", times(&timings));
     }
     Ok(())
+}
+
+/// What to do where no server is, as well as what went wrong.
+fn with_hint(error: Error) -> anyhow::Error {
+    match error {
+        Error::Unreachable { .. } => {
+            anyhow!("{error}; start it with `saker serve --detach`, or name another with --server")
+        }
+        other => other.into(),
+    }
 }
 
 fn items(catalogue: &Catalogue, answered: &[(i32, f32)]) -> Table {
@@ -159,7 +169,7 @@ fn items(catalogue: &Catalogue, answered: &[(i32, f32)]) -> Table {
     table
 }
 
-fn steps(timings: &[Timing]) -> Table {
+fn times(timings: &[Timing]) -> Table {
     let mut table = plain();
     table.set_header([
         "step",

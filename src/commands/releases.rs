@@ -2,11 +2,11 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
+use triton_client::{ModelVersion, Triton};
 
 use super::Target;
 use super::promote::Place;
 use crate::assemble::utc;
-use crate::client::{ModelVersion, Triton};
 use crate::releases::promote::server_pins;
 use crate::releases::repository::Index;
 use crate::releases::{Manifest, Repository};

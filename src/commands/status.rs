@@ -3,10 +3,10 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::Target;
-use crate::client::Triton;
 use crate::layout::Layout;
 use crate::runtime;
 use crate::server::{self, Running};
+use triton_client::Triton;
 
 /// Arguments of `saker status`.
 #[derive(clap::Args)]

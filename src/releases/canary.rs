@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::repository::Repository;
 use crate::assemble::steps::{ENSEMBLE, ORDERED_IDS, ORDERED_SCORES, RELEASE};
-use crate::client::{Tensor, Triton};
+use triton_client::{Tensor, Triton};
 
 /// The name of the second ensemble.
 pub const CANARY: &str = "ensemble_canary";
@@ -109,6 +109,7 @@ fn ask(
         let user = request[0].int32s()?[0];
         triton
             .infer(CANARY, request)
+            .map_err(anyhow::Error::from)
             .and_then(|answer| check(&answer, release, &items, user == UNKNOWN))
             .with_context(|| format!("user {user} asked of release {release}"))?;
     }

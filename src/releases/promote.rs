@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::canary;
 use super::repository::{Index, Repository};
 use crate::assemble::steps::ENSEMBLE;
-use crate::client::Triton;
+use triton_client::Triton;
 
 /// How far a promotion is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +221,7 @@ impl Switch<'_> {
     fn hold(&self, model: &str, versions: &[u64]) -> Result<()> {
         let mut config = self.triton.config(model)?;
         config["version_policy"] = json!({ "specific": { "versions": versions } });
-        self.triton.load_config(model, &config)
+        Ok(self.triton.load_config(model, &config)?)
     }
 
     /// Takes the release out of the server again. What fails here is said and left: the serving release is not touched.
@@ -239,7 +239,8 @@ impl Switch<'_> {
     /// Pins the ensemble to the release, in its file and then in the server; both go back where the server does not take it.
     fn show(&self) -> Result<()> {
         self.repository.pin(self.version)?;
-        let shown = self.triton.load(ENSEMBLE).and_then(|()| {
+        let load = || self.triton.load(ENSEMBLE).map_err(anyhow::Error::from);
+        let shown = load().and_then(|()| {
             let pins = server_pins(self.triton)?;
             ensure!(
                 pins == self.version,
@@ -250,10 +251,7 @@ impl Switch<'_> {
         let Err(error) = shown else {
             return Ok(());
         };
-        let back = self
-            .repository
-            .pin(self.serving)
-            .and_then(|()| self.triton.load(ENSEMBLE));
+        let back = self.repository.pin(self.serving).and_then(|()| load());
         match back {
             Ok(()) => Err(error.context("the ensemble does not take the release; it is as before")),
             Err(other) => Err(error.context(format!(

@@ -14,13 +14,13 @@ use std::{
 
 use saker::{
     assemble::{self, Artefacts},
-    client::{Tensor, Triton},
     releases::{self, Outcome, Repository, Stage},
     table,
 };
 use saker_index::{Index, Metric};
 use saker_pipeline::{Default as Fallback, Group, Pipeline};
 use serde_json::Value;
+use triton_client::{Tensor, Triton};
 use triton_testing::{runtime, server::TritonServer, valkey::Valkey};
 
 use crate::support::{

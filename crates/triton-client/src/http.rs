@@ -1,91 +1,11 @@
-//! Asking Triton over HTTP: the KServe v2 protocol with binary tensors, statistics and configurations.
+//! Asking Triton over HTTP, one request at a time: binary tensors, statistics, configurations and the repository.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-/// A tensor as it travels.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Its name in the model.
-    pub name: String,
-    /// `INT32` or another of Triton's names.
-    pub data_type: String,
-    /// Its shape.
-    pub shape: Vec<i64>,
-    /// Its elements, little-endian.
-    pub data: Vec<u8>,
-}
-
-impl Tensor {
-    /// A column of integers.
-    pub fn int32(name: &str, values: &[i32]) -> Self {
-        Self {
-            name: name.to_owned(),
-            data_type: "INT32".to_owned(),
-            shape: vec![values.len() as i64],
-            data: values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        }
-    }
-
-    /// The elements of an INT32 tensor.
-    ///
-    /// # Errors
-    /// It has another type.
-    pub fn int32s(&self) -> Result<Vec<i32>> {
-        self.elements("INT32")
-            .map(|elements| elements.map(i32::from_le_bytes).collect())
-    }
-
-    /// The elements of an FP32 tensor.
-    ///
-    /// # Errors
-    /// It has another type.
-    pub fn float32s(&self) -> Result<Vec<f32>> {
-        self.elements("FP32")
-            .map(|elements| elements.map(f32::from_le_bytes).collect())
-    }
-
-    /// The elements of a BYTES tensor, as text.
-    ///
-    /// # Errors
-    /// It has another type, or its lengths do not add up.
-    pub fn texts(&self) -> Result<Vec<String>> {
-        if self.data_type != "BYTES" {
-            bail!("tensor {} is {}, expected BYTES", self.name, self.data_type);
-        }
-        let mut texts = Vec::new();
-        let mut rest = self.data.as_slice();
-        while !rest.is_empty() {
-            let cut = || format!("tensor {} ends within an element", self.name);
-            let (length, after) = rest.split_first_chunk().with_context(cut)?;
-            let length = u32::from_le_bytes(*length) as usize;
-            let (text, after) = after.split_at_checked(length).with_context(cut)?;
-            texts.push(String::from_utf8_lossy(text).into_owned());
-            rest = after;
-        }
-        Ok(texts)
-    }
-
-    fn elements(&self, data_type: &str) -> Result<impl Iterator<Item = [u8; 4]>> {
-        if self.data_type != data_type || !self.data.len().is_multiple_of(4) {
-            bail!(
-                "tensor {} is {} of {} bytes, expected {data_type}",
-                self.name,
-                self.data_type,
-                self.data.len()
-            );
-        }
-        Ok(self
-            .data
-            .chunks_exact(4)
-            .map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]))
-    }
-}
+use crate::error::answer;
+use crate::{Error, Result, Tensor};
 
 /// A version of a model, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +22,8 @@ pub struct ModelVersion {
 
 /// How long a model may take to load.
 const LOAD: Duration = Duration::from_secs(600);
+/// How many bytes an answer may have.
+const LARGEST: u64 = 1 << 30;
 
 /// A Triton server.
 pub struct Triton {
@@ -150,10 +72,10 @@ impl Triton {
     /// # Errors
     /// The server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
-        let answer = self.get("v2/models/stats")?;
-        let models = answer["model_stats"]
+        let statistics = self.get("v2/models/stats")?;
+        let models = statistics["model_stats"]
             .as_array()
-            .context("no model_stats in the answer")?;
+            .ok_or_else(|| answer("no model_stats"))?;
         let of = |model: &Value| {
             let (name, version) = (model["name"].as_str()?, model["version"].as_str()?);
             Some((format!("{name}/{version}"), model.clone()))
@@ -166,8 +88,9 @@ impl Triton {
     /// # Errors
     /// The server does not answer.
     pub fn models(&self) -> Result<Vec<ModelVersion>> {
-        let answer = self.post("v2/repository/index", &json!({}))?;
-        let models: Vec<Value> = serde_json::from_slice(&answer).context("Triton's answer")?;
+        let body = self.post("v2/repository/index", &json!({}))?;
+        let models: Vec<Value> =
+            serde_json::from_slice(&body).map_err(|error| answer(error.to_string()))?;
         let version = |model: &Value| {
             Some(ModelVersion {
                 model: model["name"].as_str()?.to_owned(),
@@ -270,75 +193,59 @@ impl Triton {
         inputs
             .iter()
             .for_each(|input| body.extend_from_slice(&input.data));
-        let mut response = self
+        let response = self
             .agent
             .post(self.url(path))
             .header("Inference-Header-Content-Length", header.to_string())
             .header("Content-Type", "application/octet-stream")
-            .send(&body)
-            .map_err(|error| self.unreachable(&error))?;
-        let header = response.headers().get("Inference-Header-Content-Length");
-        let header = header.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        let status = response.status();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(1 << 30)
-            .read_to_vec()
-            .context("reading Triton's answer")?;
-        if status != 200 {
-            bail!("Triton answered: {}", message(&body));
-        }
-        decode(&body, header.unwrap_or(body.len())).context("Triton's answer cannot be read")
+            .send(&body);
+        let (header, body) = self.answered(response)?;
+        decode(&body, header.unwrap_or(body.len()))
     }
 
     fn get(&self, path: &str) -> Result<Value> {
-        let mut response = self
-            .agent
-            .get(self.url(path))
-            .call()
-            .map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        let body = response
-            .body_mut()
-            .read_to_vec()
-            .context("reading Triton's answer")?;
-        if status != 200 {
-            bail!("Triton answered: {}", message(&body));
-        }
-        serde_json::from_slice(&body).context("Triton's answer is no JSON")
+        let (_, body) = self.answered(self.agent.get(self.url(path)).call())?;
+        serde_json::from_slice(&body).map_err(|error| answer(format!("no JSON: {error}")))
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Vec<u8>> {
-        let mut response = self
+        let response = self
             .agent
             .post(self.url(path))
             .config()
             .timeout_global(Some(LOAD))
             .build()
             .header("Content-Type", "application/json")
-            .send(body.to_string())
-            .map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        let body = response
-            .body_mut()
-            .read_to_vec()
-            .context("reading Triton's answer")?;
-        if status != 200 {
-            bail!("Triton answered: {}", message(&body));
+            .send(body.to_string());
+        self.answered(response).map(|(_, body)| body)
+    }
+
+    /// The body of an answer, and the length of its JSON where binary tensors follow.
+    fn answered(
+        &self,
+        response: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(Option<usize>, Vec<u8>)> {
+        let unreachable = |error: ureq::Error| Error::Unreachable {
+            address: self.address.clone(),
+            reason: error.to_string(),
+        };
+        let mut response = response.map_err(unreachable)?;
+        let header = response.headers().get("Inference-Header-Content-Length");
+        let header = header.and_then(|value| value.to_str().ok()?.parse().ok());
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(LARGEST);
+        let body = body.read_to_vec().map_err(unreachable)?;
+        match status {
+            200 => Ok((header, body)),
+            code => Err(Error::Refused {
+                code,
+                message: message(&body),
+            }),
         }
-        Ok(body)
     }
 
     fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
-    }
-
-    fn unreachable(&self, error: &ureq::Error) -> anyhow::Error {
-        anyhow!(
-            "no Triton answers at {} ({error}); start it with `saker serve --detach`, or name another with --server",
-            self.address
-        )
     }
 }
 
@@ -352,24 +259,27 @@ fn message(body: &[u8]) -> String {
 
 /// Reads an answer: JSON of `header` bytes, then the tensors' bytes one after the other.
 fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
-    let answer: Value =
-        serde_json::from_slice(body.get(..header).context("shorter than its header")?)?;
-    let mut rest = &body[header..];
+    let (json, mut rest) = body
+        .split_at_checked(header)
+        .ok_or_else(|| answer("shorter than its header"))?;
+    let json: Value = serde_json::from_slice(json).map_err(|error| answer(error.to_string()))?;
+    let outputs = json["outputs"]
+        .as_array()
+        .ok_or_else(|| answer("no outputs"))?;
     let mut tensors = Vec::new();
-    for output in answer["outputs"].as_array().context("no outputs")? {
+    for output in outputs {
         let name = output["name"]
             .as_str()
-            .context("an output without a name")?
-            .to_owned();
+            .ok_or_else(|| answer("an output without a name"))?;
         let length = output["parameters"]["binary_data_size"]
             .as_u64()
-            .context("an output that is not binary")?;
+            .ok_or_else(|| answer(format!("output {name} is not binary")))?;
         let (data, after) = rest
             .split_at_checked(length as usize)
-            .context("fewer bytes than announced")?;
+            .ok_or_else(|| answer(format!("output {name} has fewer bytes than announced")))?;
         rest = after;
         tensors.push(Tensor {
-            name,
+            name: name.to_owned(),
             data_type: output["datatype"].as_str().unwrap_or_default().to_owned(),
             shape: output["shape"]
                 .as_array()
@@ -386,20 +296,6 @@ fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_have_their_lengths() {
-        let tensor = |data: &[u8]| Tensor {
-            name: "release".to_owned(),
-            data_type: "BYTES".to_owned(),
-            shape: vec![1],
-            data: data.to_vec(),
-        };
-        let texts = tensor(b"\x02\0\0\0ab\0\0\0\0").texts().unwrap();
-        assert_eq!(texts, ["ab", ""]);
-        assert!(tensor(b"\x03\0\0\0ab").texts().is_err());
-        assert!(tensor(b"\x03\0\0").texts().is_err());
-    }
 
     #[test]
     fn binary_answers_are_read() {

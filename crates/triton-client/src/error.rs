@@ -1,0 +1,44 @@
+//! What can go wrong between us and a Triton.
+
+/// Why a request has no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answers there, or not to the end.
+    #[error("no Triton answers at {address} ({reason})")]
+    Unreachable {
+        /// `host:port`
+        address: String,
+        /// What the connection says.
+        reason: String,
+    },
+    /// Triton refused, in its words.
+    #[error("Triton answered: {message}")]
+    Refused {
+        /// The HTTP status, or the gRPC code.
+        code: u16,
+        /// Triton's text.
+        message: String,
+    },
+    /// An answer that is none of the protocol.
+    #[error("Triton's answer cannot be read: {0}")]
+    Answer(String),
+    /// A tensor of another type than expected, or whose bytes do not add up.
+    #[error("tensor {0}")]
+    Tensor(String),
+    /// An ensemble's step that has no answer.
+    #[error("step {step}: {source}")]
+    Step {
+        /// The model.
+        step: String,
+        /// Why.
+        source: Box<Error>,
+    },
+}
+
+/// A result with this crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The error of an answer that lacks what it should hold.
+pub(crate) fn answer(why: impl Into<String>) -> Error {
+    Error::Answer(why.into())
+}

@@ -1,0 +1,409 @@
+//! Asking Triton over gRPC: many requests at once on one connection, each with a deadline.
+//!
+//! The messages are the part of the protocol that is used here, with the field numbers of Triton's `grpc_service.proto`; a
+//! decoder passes over the fields that it does not know.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+use tonic_prost::ProstCodec;
+
+use crate::error::answer;
+use crate::{Error, Result, Tensor};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How often a sign of life is asked for, and how long it may take: a machine that is gone closes no connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The messages.
+pub mod messages {
+    use super::{Bytes, Message};
+
+    /// `ModelInferRequest`
+    #[derive(Clone, PartialEq, Message)]
+    pub struct InferRequest {
+        /// The model.
+        #[prost(string, tag = "1")]
+        pub model_name: String,
+        /// Its version; empty: the latest.
+        #[prost(string, tag = "2")]
+        pub model_version: String,
+        /// Comes back in the answer, and stands in Triton's log and traces.
+        #[prost(string, tag = "3")]
+        pub id: String,
+        /// The inputs, without their data.
+        #[prost(message, repeated, tag = "5")]
+        pub inputs: Vec<Described>,
+        /// Which outputs are wanted; empty: all.
+        #[prost(message, repeated, tag = "6")]
+        pub outputs: Vec<Wanted>,
+        /// The data of each input.
+        #[prost(bytes = "bytes", repeated, tag = "7")]
+        pub raw_input_contents: Vec<Bytes>,
+    }
+
+    /// `InferInputTensor` and `InferOutputTensor`
+    #[derive(Clone, PartialEq, Eq, Hash, Message)]
+    pub struct Described {
+        /// The tensor's name.
+        #[prost(string, tag = "1")]
+        pub name: String,
+        /// `INT32` or another of Triton's names.
+        #[prost(string, tag = "2")]
+        pub datatype: String,
+        /// Its shape.
+        #[prost(int64, repeated, tag = "3")]
+        pub shape: Vec<i64>,
+    }
+
+    /// `InferRequestedOutputTensor`
+    #[derive(Clone, PartialEq, Eq, Hash, Message)]
+    pub struct Wanted {
+        /// The tensor's name.
+        #[prost(string, tag = "1")]
+        pub name: String,
+    }
+
+    /// `ModelInferResponse`
+    #[derive(Clone, PartialEq, Message)]
+    pub struct InferResponse {
+        /// The model.
+        #[prost(string, tag = "1")]
+        pub model_name: String,
+        /// The version that answered.
+        #[prost(string, tag = "2")]
+        pub model_version: String,
+        /// The request's.
+        #[prost(string, tag = "3")]
+        pub id: String,
+        /// The outputs, without their data.
+        #[prost(message, repeated, tag = "5")]
+        pub outputs: Vec<Described>,
+        /// The data of each output.
+        #[prost(bytes = "bytes", repeated, tag = "6")]
+        pub raw_output_contents: Vec<Bytes>,
+    }
+
+    /// `ServerReadyRequest`
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+    pub struct Empty {}
+
+    /// `ModelReadyRequest` and `ModelStatisticsRequest`
+    #[derive(Clone, PartialEq, Eq, Hash, Message)]
+    pub struct Model {
+        /// The model; empty: all.
+        #[prost(string, tag = "1")]
+        pub name: String,
+        /// Its version; empty: any.
+        #[prost(string, tag = "2")]
+        pub version: String,
+    }
+
+    /// `ServerReadyResponse` and `ModelReadyResponse`
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+    pub struct Ready {
+        /// Whether it is.
+        #[prost(bool, tag = "1")]
+        pub ready: bool,
+    }
+
+    /// `ModelStatisticsResponse`
+    #[derive(Clone, PartialEq, Eq, Hash, Message)]
+    pub struct Statistics {
+        /// One per version of a model.
+        #[prost(message, repeated, tag = "1")]
+        pub model_stats: Vec<ModelStatistics>,
+    }
+
+    /// `ModelStatistics`
+    #[derive(Clone, PartialEq, Eq, Hash, Message)]
+    pub struct ModelStatistics {
+        /// The model.
+        #[prost(string, tag = "1")]
+        pub name: String,
+        /// Its version.
+        #[prost(string, tag = "2")]
+        pub version: String,
+        /// Requests that were answered.
+        #[prost(uint64, tag = "4")]
+        pub inference_count: u64,
+        /// Calls of the backend, which may take several requests at once.
+        #[prost(uint64, tag = "5")]
+        pub execution_count: u64,
+        /// Where their time went.
+        #[prost(message, optional, tag = "6")]
+        pub inference_stats: Option<Durations>,
+    }
+
+    /// `InferStatistics`
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+    pub struct Durations {
+        /// Requests answered.
+        #[prost(message, optional, tag = "1")]
+        pub success: Option<Spent>,
+        /// Requests refused.
+        #[prost(message, optional, tag = "2")]
+        pub fail: Option<Spent>,
+        /// Waiting.
+        #[prost(message, optional, tag = "3")]
+        pub queue: Option<Spent>,
+        /// Preparing inputs.
+        #[prost(message, optional, tag = "4")]
+        pub compute_input: Option<Spent>,
+        /// Computing.
+        #[prost(message, optional, tag = "5")]
+        pub compute_infer: Option<Spent>,
+        /// Taking outputs out.
+        #[prost(message, optional, tag = "6")]
+        pub compute_output: Option<Spent>,
+    }
+
+    /// `StatisticDuration`
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+    pub struct Spent {
+        /// How often.
+        #[prost(uint64, tag = "1")]
+        pub count: u64,
+        /// Nanoseconds in all.
+        #[prost(uint64, tag = "2")]
+        pub ns: u64,
+    }
+}
+
+/// How one request is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call<'c> {
+    /// The request's id: stands in Triton's log and traces.
+    pub id: &'c str,
+    /// The W3C trace context, passed on as metadata; empty: none.
+    pub traceparent: &'c str,
+    /// How long the answer may take; Triton is told, too.
+    pub deadline: Option<Duration>,
+}
+
+/// A Triton server. Clones share its connections.
+#[derive(Clone)]
+pub struct Client {
+    address: String,
+    channel: Channel,
+}
+
+impl Client {
+    /// The server at `host:port`. Connects with the first request, and again whenever the connection is lost.
+    ///
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn new(address: &str) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+            Error::Unreachable {
+                address: address.to_owned(),
+                reason: format!("{error}; accepted is HOST:PORT"),
+            }
+        })?;
+        let channel = endpoint
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        Ok(Self {
+            address: address.to_owned(),
+            channel,
+        })
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Asks a model, the latest version of it, for `outputs` (all, when empty).
+    ///
+    /// # Errors
+    /// The server does not answer in time, or answers with an error.
+    pub async fn infer(
+        &self,
+        model: &str,
+        inputs: Vec<Tensor>,
+        outputs: &[&str],
+        call: Call<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let mut request = messages::InferRequest {
+            model_name: model.to_owned(),
+            id: call.id.to_owned(),
+            ..Default::default()
+        };
+        for input in inputs {
+            request.inputs.push(messages::Described {
+                name: input.name,
+                datatype: input.data_type,
+                shape: input.shape,
+            });
+            request.raw_input_contents.push(input.data.into());
+        }
+        let wanted = |name: &&str| messages::Wanted {
+            name: (*name).to_owned(),
+        };
+        request.outputs = outputs.iter().map(wanted).collect();
+        let response: messages::InferResponse = self.call("ModelInfer", request, call).await?;
+        tensors(response)
+    }
+
+    /// Whether the server takes requests.
+    ///
+    /// # Errors
+    /// It does not answer in time.
+    pub async fn is_ready(&self, deadline: Duration) -> Result<bool> {
+        let request = messages::Empty {};
+        let ready: messages::Ready = self.call("ServerReady", request, within(deadline)).await?;
+        Ok(ready.ready)
+    }
+
+    /// Whether a version of this model can be asked.
+    ///
+    /// # Errors
+    /// The server does not answer in time.
+    pub async fn is_model_ready(&self, model: &str, deadline: Duration) -> Result<bool> {
+        let request = messages::Model {
+            name: model.to_owned(),
+            version: String::new(),
+        };
+        let ready: messages::Ready = self.call("ModelReady", request, within(deadline)).await?;
+        Ok(ready.ready)
+    }
+
+    /// Statistics of every version of every model since the server's start.
+    ///
+    /// # Errors
+    /// The server does not answer in time.
+    pub async fn statistics(&self, deadline: Duration) -> Result<Vec<messages::ModelStatistics>> {
+        let request = messages::Model::default();
+        let statistics: messages::Statistics = self
+            .call("ModelStatistics", request, within(deadline))
+            .await?;
+        Ok(statistics.model_stats)
+    }
+
+    async fn call<Q, A>(&self, method: &'static str, message: Q, call: Call<'_>) -> Result<A>
+    where
+        Q: Message + Default + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let mut request = Request::new(message);
+        if let Some(deadline) = call.deadline {
+            request.set_timeout(deadline);
+        }
+        if let Ok(value) = MetadataValue::<Ascii>::try_from(call.traceparent)
+            && !call.traceparent.is_empty()
+        {
+            request.metadata_mut().insert("traceparent", value);
+        }
+        let path = PathAndQuery::try_from(format!("/inference.GRPCInferenceService/{method}"))
+            .map_err(|error| answer(error.to_string()))?;
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client
+            .ready()
+            .await
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        let codec = ProstCodec::<Q, A>::default();
+        let answered = client.unary(request, path, codec).await;
+        answered
+            .map(tonic::Response::into_inner)
+            .map_err(|status| match status.code() {
+                Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => {
+                    self.unreachable(status.message())
+                }
+                code => Error::Refused {
+                    code: code as u16,
+                    message: status.message().to_owned(),
+                },
+            })
+    }
+
+    fn unreachable(&self, reason: &str) -> Error {
+        Error::Unreachable {
+            address: self.address.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+fn within(deadline: Duration) -> Call<'static> {
+    Call {
+        deadline: Some(deadline),
+        ..Call::default()
+    }
+}
+
+fn tensors(response: messages::InferResponse) -> Result<Vec<Tensor>> {
+    if response.outputs.len() != response.raw_output_contents.len() {
+        return Err(answer(format!(
+            "{} outputs with the data of {}",
+            response.outputs.len(),
+            response.raw_output_contents.len()
+        )));
+    }
+    let outputs = response.outputs.into_iter();
+    Ok(outputs
+        .zip(response.raw_output_contents)
+        .map(|(output, data)| Tensor {
+            name: output.name,
+            data_type: output.datatype,
+            shape: output.shape,
+            data: data.to_vec(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_output_has_its_data() {
+        let mut response = messages::InferResponse {
+            outputs: vec![messages::Described {
+                name: "ids".to_owned(),
+                datatype: "INT32".to_owned(),
+                shape: vec![1],
+            }],
+            raw_output_contents: vec![Bytes::from_static(&[7, 0, 0, 0])],
+            ..Default::default()
+        };
+        assert_eq!(
+            tensors(response.clone()).unwrap(),
+            [Tensor::int32("ids", &[7])]
+        );
+        response.raw_output_contents.clear();
+        assert!(tensors(response).is_err());
+    }
+
+    /// Against bytes written down by hand from the protocol's field numbers.
+    #[test]
+    fn requests_have_the_protocols_field_numbers() {
+        let request = messages::InferRequest {
+            model_name: "m".to_owned(),
+            model_version: "2".to_owned(),
+            id: "r".to_owned(),
+            inputs: vec![messages::Described {
+                name: "u".to_owned(),
+                datatype: "INT32".to_owned(),
+                shape: vec![1],
+            }],
+            outputs: vec![messages::Wanted {
+                name: "o".to_owned(),
+            }],
+            raw_input_contents: vec![Bytes::from_static(&[1, 0, 0, 0])],
+        };
+        let wanted = b"\x0a\x01m\x12\x012\x1a\x01r\x2a\x0d\x0a\x01u\x12\x05INT32\x1a\x01\x01\x32\x03\x0a\x01o\x3a\x04\x01\0\0\0";
+        assert_eq!(request.encode_to_vec(), wanted);
+    }
+}

@@ -1,0 +1,19 @@
+//! Asking Triton Inference Server, by the KServe v2 protocol.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`tensor`] | a tensor as it travels |
+//! | [`http`] | a blocking client over HTTP: requests, repository, configurations, statistics |
+//! | [`grpc`] | an asynchronous client over gRPC, for many requests at once on one connection |
+//! | [`steps`] | an ensemble's steps asked one by one, to see the tensors between them |
+
+pub mod grpc;
+pub mod http;
+pub mod steps;
+pub mod tensor;
+
+mod error;
+
+pub use error::{Error, Result};
+pub use http::{ModelVersion, Triton};
+pub use tensor::Tensor;
