@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Int32Type};
-use saker_pipeline::{ColumnType, Entity, Names, Pipeline};
+use saker_gateway::catalogue::{Column, Item};
+use saker_pipeline::{ColumnType, EmbeddingSource, Entity, Names, Pipeline};
 use serde_json::{Map, Value};
 
 use crate::layout::Layout;
@@ -40,6 +42,54 @@ impl Rows {
             table: Some(table),
             row_of,
         })
+    }
+
+    /// All ids, in the order of the rows.
+    fn ids(&self) -> Vec<i32> {
+        let mut ids: Vec<(usize, i32)> = self.row_of.iter().map(|(id, row)| (*row, *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn column(&self, name: &str) -> Option<(&dyn Array, &DataType)> {
+        let array = self.table.as_ref()?.column_by_name(name)?;
+        Some((array.as_ref(), array.data_type()))
+    }
+
+    /// A cell of a column of integers.
+    fn int32(&self, id: i32, column: &str) -> Option<i32> {
+        let row = *self.row_of.get(&id)?;
+        let (array, _) = self.column(column)?;
+        Some(array.as_primitive_opt::<Int32Type>()?.value(row))
+    }
+
+    /// A cell of a column of numbers with a fraction.
+    fn float32(&self, id: i32, column: &str) -> Option<f32> {
+        let row = *self.row_of.get(&id)?;
+        let (array, _) = self.column(column)?;
+        Some(array.as_primitive_opt::<Float32Type>()?.value(row))
+    }
+
+    /// Every cell of a row as JSON: codes as what they stand for, other numbers as numbers.
+    fn row(&self, names: &Names, id: i32) -> Map<String, Value> {
+        let Some(table) = &self.table else {
+            return Map::new();
+        };
+        let schema = table.schema();
+        let cell = |column: &str| {
+            let text = self.cell(names, id, column)?;
+            let value = match self.column(column)?.1 {
+                DataType::Int32 | DataType::Float32 => serde_json::from_str(&text).ok(),
+                _ => None,
+            };
+            // A name that reads like a number is a name.
+            let named = names.contains_key(column);
+            Some(value.filter(|_| !named).unwrap_or_else(|| text.into()))
+        };
+        let columns = schema.fields().iter().map(|field| field.name());
+        columns
+            .filter_map(|name| Some((name.clone(), cell(name)?)))
+            .collect()
     }
 
     /// A cell as people read it: codes as what they stand for.
@@ -149,4 +199,53 @@ impl Catalogue {
             .filter_map(|name| Some((name.clone(), self.items.cell(&self.names, id, name)?.into())))
             .collect()
     }
+
+    /// What the gateway shows of all this.
+    ///
+    /// # Errors
+    /// The definition's path of the pictures cannot be resolved.
+    pub fn for_gateway(&self, pipeline: &Pipeline) -> Result<saker_gateway::Catalogue> {
+        let columns = &pipeline.store.trending_categories;
+        let title = pipeline.item.title.as_deref();
+        let mut items = Vec::new();
+        for id in self.items.ids() {
+            let categories = columns.iter();
+            let categories = categories.map(|column| self.items.int32(id, column));
+            let picture = picture(pipeline, id)?.filter(|file| file.is_file());
+            items.push(Item {
+                id,
+                title: title.and_then(|title| self.items.cell(&self.names, id, title)),
+                categories: categories.collect::<Option<Vec<i32>>>().unwrap_or_default(),
+                price: self.items.float32(id, "price"),
+                picture,
+                known: self.items.row(&self.names, id),
+            });
+        }
+        let columns = columns.iter().map(|name| Column {
+            name: name.clone(),
+            names: self.names.get(name).cloned().unwrap_or_default(),
+        });
+        let users = self.users.ids().into_iter();
+        let users = users.map(|id| (id, self.users.row(&self.names, id)));
+        Ok(saker_gateway::Catalogue::new(
+            columns.collect(),
+            items,
+            users,
+        ))
+    }
+}
+
+/// Where an item's picture would lie, where the definition makes vectors of pictures.
+fn picture(pipeline: &Pipeline, id: i32) -> Result<Option<PathBuf>> {
+    let path = pipeline
+        .item
+        .embeddings
+        .iter()
+        .find_map(|embedding| match &embedding.source {
+            EmbeddingSource::Image { path, .. } => Some(path),
+            _ => None,
+        });
+    let place = format!("{{{}}}", pipeline.item.id);
+    let file = path.map(|path| pipeline.resolve(&path.replace(&place, &id.to_string())));
+    Ok(file.transpose()?)
 }

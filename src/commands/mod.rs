@@ -15,6 +15,7 @@ use crate::layout::Layout;
 mod assemble;
 mod evaluate;
 mod finetune;
+mod gateway;
 mod generate;
 mod index;
 mod materialize;
@@ -133,6 +134,8 @@ pub enum Command {
     Releases(releases::Args),
     /// Start Valkey and Triton
     Serve(serve::Args),
+    /// Answer a shop's visitors over HTTP, in front of Triton and Valkey
+    Gateway(gateway::Args),
     /// Stop what `saker serve --detach` started
     Stop(stop::Args),
     /// Ask the running Triton for a user's recommendations
@@ -162,6 +165,7 @@ impl Command {
             Self::Rollback(args) => rollback::run(args),
             Self::Releases(args) => releases::run(args),
             Self::Serve(args) => serve::run(args),
+            Self::Gateway(args) => gateway::run(args),
             Self::Stop(args) => stop::run(args),
             Self::Recommend(args) => recommend::run(args),
             Self::Status(args) => status::run(args),

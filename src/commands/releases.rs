@@ -2,7 +2,6 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
-use triton_client::{ModelVersion, Triton};
 
 use super::Target;
 use super::promote::Place;
@@ -10,6 +9,7 @@ use crate::assemble::utc;
 use crate::releases::promote::server_pins;
 use crate::releases::repository::Index;
 use crate::releases::{Manifest, Repository};
+use triton_client::{ModelVersion, Triton};
 
 /// Arguments of `saker releases`.
 #[derive(clap::Args)]
@@ -40,8 +40,27 @@ struct Row {
 pub(super) fn run(args: &Args) -> Result<()> {
     let (_, layout) = args.target.open()?;
     let (repository, triton) = args.place.open(&layout)?;
+    let rows = rows(&repository, triton.as_ref())?;
+    if args.json {
+        println!("{:#}", json!({ "releases": all(&rows) }));
+    } else {
+        println!("{}", table(&rows));
+    }
+    Ok(())
+}
+
+/// The same list for the gateway's operators.
+pub(super) fn list(repository: &Repository, triton: Option<&Triton>) -> Result<Value> {
+    Ok(all(&rows(repository, triton)?))
+}
+
+fn all(rows: &[Row]) -> Value {
+    rows.iter().map(Row::json).collect()
+}
+
+fn rows(repository: &Repository, triton: Option<&Triton>) -> Result<Vec<Row>> {
     let index = repository.index()?;
-    let server = triton.as_ref().map(Server::ask).transpose()?;
+    let server = triton.map(Server::ask).transpose()?;
     let serving = repository.serving()?;
     let mut rows = Vec::new();
     for (&version, release) in index.releases.iter().rev() {
@@ -52,17 +71,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         rows.push(Row {
             version,
             release: release.clone(),
-            state: state(&repository, &index, server.as_ref(), serving, version)?,
+            state: state(repository, &index, server.as_ref(), serving, version)?,
             manifest: manifest.ok(),
         });
     }
-    if args.json {
-        let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-        println!("{:#}", json!({ "releases": rows }));
-    } else {
-        println!("{}", table(&rows));
-    }
-    Ok(())
+    Ok(rows)
 }
 
 /// What the running server says.

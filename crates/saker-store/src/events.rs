@@ -25,7 +25,7 @@ pub const DATABASE: i64 = 1;
 pub const STREAM: &str = "events";
 /// How long an event's id is known.
 pub const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long an event's id may be, in bytes.
+/// How long an event's id may be, in characters.
 pub const LONGEST_ID: usize = 64;
 
 /// Keys: the stream, the event's own. Arguments: how many entries the stream may have, seconds for which the id is known, then
@@ -91,7 +91,7 @@ impl FromStr for Kind {
 /// One user did something with one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Tells this event from all others, 1 to [`LONGEST_ID`] bytes.
+    /// Tells this event from all others, 1 to [`LONGEST_ID`] characters.
     pub id: String,
     /// Raw user id.
     pub user: i32,
@@ -145,10 +145,10 @@ impl Event {
             })
         }
         let id = text("event_id")?;
-        if id.is_empty() || id.len() > LONGEST_ID {
+        if id.is_empty() || id.chars().count() > LONGEST_ID {
             return Err(StoreError::Data(format!(
-                "an event's field event_id has {} bytes; accepted: 1 to {LONGEST_ID}",
-                id.len()
+                "an event's field event_id has {} characters; accepted: 1 to {LONGEST_ID}",
+                id.chars().count()
             )));
         }
         Ok(Self {

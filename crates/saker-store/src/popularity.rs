@@ -96,6 +96,32 @@ pub fn read(connection: &mut Connection, most: usize) -> Result<Popular, StoreEr
     Ok(popular)
 }
 
+/// Adds the read of a set's `most` first items with their counts.
+pub fn rank(pipeline: &mut Pipeline, set: Set, most: usize) {
+    let key = set.to_string();
+    pipeline.command(key.as_bytes(), |cmd| {
+        cmd.arg("ZREVRANGE")
+            .arg(&key)
+            .arg(0)
+            .arg(most.saturating_sub(1))
+            .arg("WITHSCORES");
+    });
+}
+
+/// Reads a reply to [`rank`]: items with their counts, most first. Members that are no item ids are left out.
+///
+/// # Errors
+/// [`StoreError::Protocol`] when the reply is none of ZREVRANGE.
+pub fn ranked(set: Set, reply: Reply) -> Result<Vec<(i32, f64)>, StoreError> {
+    let pairs: Vec<(Vec<u8>, f64)> = redis::from_redis_value(reply)
+        .map_err(|error| StoreError::Protocol(format!("ZREVRANGE {set}: {error}")))?;
+    let item = |member: &[u8]| std::str::from_utf8(member).ok()?.parse().ok();
+    let pairs = pairs.into_iter();
+    Ok(pairs
+        .filter_map(|(member, count)| Some((item(&member)?, count)))
+        .collect())
+}
+
 /// Replaces one set as a whole; readers see the old one or the new one.
 ///
 /// # Errors

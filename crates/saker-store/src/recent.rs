@@ -97,6 +97,26 @@ pub fn read(
         .collect()
 }
 
+/// Adds the read of a user's `most` latest items, whenever they were.
+pub fn latest(pipeline: &mut Pipeline, user: i64, most: usize) {
+    let key = key(user);
+    pipeline.command(key.as_bytes(), |cmd| {
+        cmd.arg("ZREVRANGE")
+            .arg(&key)
+            .arg(0)
+            .arg(most.saturating_sub(1))
+            .arg("WITHSCORES");
+    });
+}
+
+/// Reads a reply to [`latest`]: `(item, time_us)`, the latest first.
+///
+/// # Errors
+/// [`StoreError::Data`] for a member that is no item id.
+pub fn latest_of(user: i64, reply: Reply) -> Result<Vec<(i64, i64)>, StoreError> {
+    read_reply(reply, user)
+}
+
 fn read_reply(reply: Reply, user: i64) -> Result<Vec<(i64, i64)>, StoreError> {
     let pairs: Vec<(String, f64)> = redis::from_redis_value(reply)
         .map_err(|error| StoreError::Data(format!("key {}: {error}", key(user))))?;

@@ -1,0 +1,283 @@
+//! Items and users as the gateway shows them. What is the same in every answer is serialised once, when it starts.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::{Map, Value, json};
+
+/// How many users are kept for a chooser.
+const SHOWN_USERS: usize = 1000;
+
+/// An item as it is handed over.
+#[derive(Clone, Debug, Default)]
+pub struct Item {
+    /// Raw item id.
+    pub id: i32,
+    /// Its title, where it has one.
+    pub title: Option<String>,
+    /// Its value in each of the category columns.
+    pub categories: Vec<i32>,
+    /// Its price, where it has one.
+    pub price: Option<f32>,
+    /// Where its picture lies, if it has one.
+    pub picture: Option<PathBuf>,
+    /// All that is known of it, by column.
+    pub known: Map<String, Value>,
+}
+
+/// A column of categories.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// What its values stand for; a value without a name is shown as a number.
+    pub names: Vec<String>,
+}
+
+impl Column {
+    fn name_of(&self, value: i32) -> String {
+        let name = usize::try_from(value)
+            .ok()
+            .and_then(|value| self.names.get(value));
+        name.cloned().unwrap_or_else(|| value.to_string())
+    }
+}
+
+/// What is kept of an item.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) id: i32,
+    pub(crate) title: Option<Box<str>>,
+    pub(crate) picture: Option<Box<std::path::Path>>,
+    /// `"title":…,"categories":…,"price":…,"picture":…`
+    pub(crate) shown: Box<str>,
+    /// All that is known, as an object.
+    pub(crate) known: Box<str>,
+}
+
+/// The shop's items and users.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    columns: Vec<Column>,
+    items: Vec<Kept>,
+    place_of: FxHashMap<i32, u32>,
+    /// The items of each category, by column and value.
+    members: BTreeMap<(usize, i32), Vec<u32>>,
+    users: Vec<(i32, Box<str>)>,
+    known_users: FxHashSet<i32>,
+}
+
+impl Catalogue {
+    /// A catalogue of these items, whose categories stand in these columns, and of these users with their features. Of users,
+    /// some are shown to choose from, evenly spread.
+    pub fn new(
+        columns: Vec<Column>,
+        items: impl IntoIterator<Item = Item>,
+        users: impl IntoIterator<Item = (i32, Map<String, Value>)>,
+    ) -> Self {
+        let mut catalogue = Self {
+            columns,
+            ..Self::default()
+        };
+        for item in items {
+            catalogue.add(item);
+        }
+        let mut all: Vec<(i32, Map<String, Value>)> = users.into_iter().collect();
+        catalogue.known_users = all.iter().map(|(id, _)| *id).collect();
+        all.sort_by_key(|(id, _)| *id);
+        let step = all.len().div_ceil(SHOWN_USERS).max(1);
+        let shown = all.into_iter().step_by(step);
+        catalogue.users = shown
+            .map(|(id, features)| (id, Value::Object(features).to_string().into()))
+            .collect();
+        catalogue
+    }
+
+    fn add(&mut self, item: Item) {
+        let Ok(place) = u32::try_from(self.items.len()) else {
+            return;
+        };
+        let mut categories = Map::new();
+        for (index, (column, &value)) in self.columns.iter().zip(&item.categories).enumerate() {
+            categories.insert(column.name.clone(), column.name_of(value).into());
+            self.members.entry((index, value)).or_default().push(place);
+        }
+        let picture = item.picture.as_ref().map(|file| picture_url(item.id, file));
+        let shown = shown(item.title.as_deref(), categories, item.price, picture);
+        self.place_of.insert(item.id, place);
+        self.items.push(Kept {
+            id: item.id,
+            title: item.title.map(Into::into),
+            picture: item.picture.map(Into::into),
+            shown: shown.into(),
+            known: Value::Object(item.known).to_string().into(),
+        });
+    }
+
+    pub(crate) fn item(&self, id: i32) -> Option<&Kept> {
+        self.items.get(*self.place_of.get(&id)? as usize)
+    }
+
+    pub(crate) fn title(&self, id: i32) -> Option<&str> {
+        self.item(id)?.title.as_deref()
+    }
+
+    /// The first items, for when nobody has ever said which are popular.
+    pub(crate) fn first(&self, count: usize) -> impl Iterator<Item = i32> {
+        self.items.iter().take(count).map(|item| item.id)
+    }
+
+    /// The position of a column of categories.
+    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    pub(crate) fn column_names(&self) -> Vec<&str> {
+        self.columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect()
+    }
+
+    /// The items of a category; `None` when there is no such category.
+    pub(crate) fn members(&self, column: usize, value: i32) -> Option<impl Iterator<Item = i32>> {
+        let places = self.members.get(&(column, value))?;
+        Some(
+            places
+                .iter()
+                .filter_map(|&place| Some(self.items.get(place as usize)?.id)),
+        )
+    }
+
+    /// Every category, those with most items first.
+    pub(crate) fn categories(&self) -> Value {
+        let mut all: Vec<_> = self.members.iter().collect();
+        all.sort_by_key(|((column, value), places)| (Reverse(places.len()), *column, *value));
+        all.into_iter()
+            .filter_map(|((column, value), places)| {
+                let column = self.columns.get(*column)?;
+                Some(json!({
+                    "column": column.name,
+                    "value": value,
+                    "name": column.name_of(*value),
+                    "items": places.len(),
+                }))
+            })
+            .collect()
+    }
+
+    pub(crate) fn knows_user(&self, id: i32) -> bool {
+        self.known_users.contains(&id)
+    }
+
+    /// Some users with their features, as JSON.
+    pub(crate) fn users(&self, count: usize) -> impl Iterator<Item = (i32, &str)> {
+        let step = (self.users.len() / count.max(1)).max(1);
+        let spread = self.users.iter().step_by(step).take(count);
+        spread.map(|(id, features)| (*id, features.as_ref()))
+    }
+
+    /// Writes an item with its score.
+    pub(crate) fn write(&self, id: i32, score: f32, out: &mut String) {
+        use std::fmt::Write;
+        let _ = write!(out, "{{\"id\":{id},\"score\":");
+        match score.is_finite() {
+            true => drop(write!(out, "{score}")),
+            // JSON has no such number.
+            false => out.push_str("null"),
+        }
+        out.push(',');
+        match self.item(id) {
+            Some(item) => out.push_str(&item.shown),
+            // Of a release that is newer than what the gateway has read.
+            None => out.push_str(r#""title":null,"categories":{},"price":null,"picture":null"#),
+        }
+        out.push('}');
+    }
+}
+
+fn picture_url(id: i32, file: &std::path::Path) -> String {
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some(extension) => format!("/pictures/{id}.{extension}"),
+        None => format!("/pictures/{id}"),
+    }
+}
+
+fn shown(
+    title: Option<&str>,
+    categories: Map<String, Value>,
+    price: Option<f32>,
+    picture: Option<String>,
+) -> String {
+    // A price is written with the digits that it has as f32, not with those of its neighbour among f64.
+    let price = price
+        .filter(|price| price.is_finite())
+        .and_then(|price| price.to_string().parse::<f64>().ok());
+    let fields = [
+        ("title", json!(title)),
+        ("categories", Value::Object(categories)),
+        ("price", json!(price)),
+        ("picture", json!(picture)),
+    ];
+    let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
+    fields.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue() -> Catalogue {
+        let column = Column {
+            name: "category_l1".to_owned(),
+            names: vec!["Shoes".to_owned()],
+        };
+        let item = |id, category, title: &str| Item {
+            id,
+            title: Some(title.to_owned()),
+            categories: vec![category],
+            price: Some(12.1),
+            picture: (id == 1).then(|| PathBuf::from("/x/1.png")),
+            known: Map::new(),
+        };
+        Catalogue::new(
+            vec![column],
+            [item(1, 0, "A \"b\""), item(2, 7, "C"), item(3, 7, "D")],
+            (0..5000).map(|id| (id, Map::new())),
+        )
+    }
+
+    #[test]
+    fn an_item_is_json() {
+        let catalogue = catalogue();
+        let read = |id, score| -> Value {
+            let mut text = String::new();
+            catalogue.write(id, score, &mut text);
+            serde_json::from_str(&text).unwrap()
+        };
+        let wanted = json!({"id": 1, "score": 0.5, "title": "A \"b\"", "categories": {"category_l1": "Shoes"},
+            "price": 12.1, "picture": "/pictures/1.png"});
+        assert_eq!(read(1, 0.5), wanted);
+        assert_eq!(read(2, f32::NAN)["score"], Value::Null);
+        assert_eq!(read(2, 1.0)["categories"]["category_l1"], "7");
+        assert_eq!(read(9, 1.0)["title"], Value::Null);
+    }
+
+    #[test]
+    fn categories_are_listed_by_size() {
+        let categories = catalogue().categories();
+        assert_eq!(categories[0]["value"], 7);
+        assert_eq!(categories[0]["items"], 2);
+        assert_eq!(categories[1]["name"], "Shoes");
+    }
+
+    #[test]
+    fn some_users_are_shown_and_all_are_known() {
+        let catalogue = catalogue();
+        assert_eq!(catalogue.users(20).count(), 20);
+        assert!(catalogue.knows_user(4999));
+        assert!(!catalogue.knows_user(5000));
+    }
+}

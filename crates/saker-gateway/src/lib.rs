@@ -1,0 +1,123 @@
+//! The HTTP gateway of a shop: what a storefront asks, in JSON, before Triton and Valkey.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`settings`] | where everything is, deadlines and limits |
+//! | [`catalogue`] | items and users as the gateway shows them, serialised once |
+//! | [`access`] | API keys and their rates |
+//! | [`openapi`] | the routes, described for programs |
+//! | `routes` | a file per group of routes; `query` reads their parameters |
+//! | `ranking` | asking Triton's ensemble: deadline, bounded load, a breaker |
+//! | `popular` | popular items, kept for when Triton does not answer |
+//! | `store` | Valkey behind a few threads, so that one that hangs holds up nobody |
+//! | `context`, `problem`, `metrics` | request ids and traces; errors; what is counted |
+//!
+//! `docs/gateway.md` describes the routes, and what is answered when something is down.
+
+pub mod access;
+pub mod catalogue;
+pub mod openapi;
+pub mod settings;
+
+mod context;
+mod metrics;
+mod popular;
+mod problem;
+mod query;
+mod ranking;
+mod routes;
+mod state;
+mod store;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+pub use access::Keys;
+pub use catalogue::Catalogue;
+pub use settings::Settings;
+
+use state::State;
+
+/// How long requests that are under way may take once the gateway is told to stop.
+const FINISH: Duration = Duration::from_secs(10);
+
+/// Why a gateway cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store's address cannot be used.
+    #[error(transparent)]
+    Store(#[from] saker_store::StoreError),
+    /// Triton's address cannot be used.
+    #[error(transparent)]
+    Triton(#[from] triton_client::Error),
+    /// An origin that no browser sends.
+    #[error("origin '{0}': accepted is *, or scheme, host and port, such as https://shop.example")]
+    Origin(String),
+    /// A file of API keys that cannot be used.
+    #[error("{file}: {why}")]
+    Keys {
+        /// The file.
+        file: String,
+        /// What is wrong, and in which line.
+        why: String,
+    },
+}
+
+/// What the operators' page shows of the releases; called for each look at it, on a thread that may wait.
+pub type Releases = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// An open gateway.
+pub struct Gateway {
+    state: Arc<State>,
+    origins: Vec<String>,
+}
+
+impl Gateway {
+    /// Starts what runs in the background. Must be called within a Tokio runtime. Whether Triton and Valkey are there shows
+    /// later: one that is down is no error.
+    ///
+    /// # Errors
+    /// Addresses that are none.
+    pub fn open(
+        settings: Settings,
+        catalogue: Catalogue,
+        releases: Releases,
+    ) -> Result<Self, Error> {
+        routes::check_origins(&settings.origins)?;
+        let origins = settings.origins.clone();
+        let state = Arc::new(State::open(settings, catalogue, releases)?);
+        state::watch(&state);
+        Ok(Self { state, origins })
+    }
+
+    /// All routes.
+    pub fn router(&self) -> Router {
+        routes::router(Arc::clone(&self.state), &self.origins)
+    }
+
+    /// Serves until `stop` is done, then finishes what is under way.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let stopping = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&stopping);
+        let server = axum::serve(listener, self.router()).with_graceful_shutdown(async move {
+            stop.await;
+            told.notify_one();
+        });
+        tokio::select! {
+            done = server => done,
+            // A client that keeps its connection busy for ever would hold the gateway up.
+            () = async { stopping.notified().await; tokio::time::sleep(FINISH).await } => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What is counted: Prometheus' metrics, and the latest latencies for the operators' page.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Seconds; the deadline lies in the middle.
+const BUCKETS: [f64; 14] = [
+    0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0,
+];
+/// How many of the latest latencies are kept.
+const KEPT: usize = 4096;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    route: String,
+    method: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Key {
+    key: String,
+}
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Route, Histogram, fn() -> Histogram>,
+    triton_seconds: Histogram,
+    degraded: Family<Reason, Counter>,
+    shed: Counter,
+    events: Family<Outcome, Counter>,
+    keys: Family<Key, Counter>,
+    in_flight: Gauge<i64, AtomicI64>,
+    /// For the operators' page, which has no time series.
+    recommended: AtomicU64,
+    degraded_sum: AtomicU64,
+    latest: Latest,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(histogram),
+            triton_seconds: histogram(),
+            degraded: Family::default(),
+            shed: Counter::default(),
+            events: Family::default(),
+            keys: Family::default(),
+            in_flight: Gauge::default(),
+            recommended: AtomicU64::new(0),
+            degraded_sum: AtomicU64::new(0),
+            latest: Latest::default(),
+        };
+        metrics.registered()
+    }
+
+    fn registered(mut self) -> Self {
+        let registry = self.registry.sub_registry_with_prefix("saker_gateway");
+        registry.register("requests", "Requests answered", self.requests.clone());
+        registry.register(
+            "request_seconds",
+            "How long they took",
+            self.seconds.clone(),
+        );
+        registry.register(
+            "triton_seconds",
+            "How long Triton took, of requests that it answered",
+            self.triton_seconds.clone(),
+        );
+        registry.register(
+            "degraded",
+            "Recommendations without Triton, or without the user's features and seen items",
+            self.degraded.clone(),
+        );
+        registry.register(
+            "shed",
+            "Requests refused because too many were on their way to Triton",
+            self.shed.clone(),
+        );
+        registry.register("events", "Events taken", self.events.clone());
+        registry.register("key_requests", "Requests by API key", self.keys.clone());
+        registry.register(
+            "in_flight",
+            "Requests on their way to Triton",
+            self.in_flight.clone(),
+        );
+        self
+    }
+
+    pub(crate) fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let labels = Answered {
+            route: route.to_owned(),
+            method: method.to_owned(),
+            status,
+        };
+        self.requests.get_or_create(&labels).inc();
+        let route = Route {
+            route: route.to_owned(),
+        };
+        self.seconds
+            .get_or_create(&route)
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn recommended(&self, took: Duration, degraded: Option<&'static str>) {
+        self.recommended.fetch_add(1, Ordering::Relaxed);
+        self.latest.note(took);
+        if let Some(reason) = degraded {
+            self.degraded_sum.fetch_add(1, Ordering::Relaxed);
+            self.degraded.get_or_create(&Reason { reason }).inc();
+        }
+    }
+
+    pub(crate) fn triton_answered(&self, took: Duration) {
+        self.triton_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn shed(&self) {
+        self.shed.inc();
+    }
+
+    pub(crate) fn in_flight(&self, count: usize) {
+        self.in_flight.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn events(&self, accepted: u64, duplicates: u64) {
+        for (outcome, count) in [("accepted", accepted), ("duplicate", duplicates)] {
+            self.events
+                .get_or_create(&Outcome { outcome })
+                .inc_by(count);
+        }
+    }
+
+    pub(crate) fn key(&self, name: &str) {
+        let key = name.to_owned();
+        self.keys.get_or_create(&Key { key }).inc();
+    }
+
+    /// The page that Prometheus reads.
+    pub(crate) fn page(&self) -> String {
+        let mut page = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut page, &self.registry);
+        page
+    }
+
+    /// What the operators' page shows: latencies of the latest recommendations.
+    pub(crate) fn summary(&self) -> serde_json::Value {
+        let [p50, p99] = self.latest.quantiles([0.5, 0.99]);
+        serde_json::json!({
+            "requests": self.recommended.load(Ordering::Relaxed),
+            "degraded": self.degraded_sum.load(Ordering::Relaxed),
+            "shed": self.shed.get(),
+            "p50_ms": p50,
+            "p99_ms": p99,
+        })
+    }
+}
+
+/// The latest latencies in microseconds, 0 where there is none yet.
+struct Latest {
+    micros: Vec<AtomicU32>,
+    next: AtomicUsize,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self {
+            micros: (0..KEPT).map(|_| AtomicU32::new(0)).collect(),
+            next: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Latest {
+    fn note(&self, took: Duration) {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % KEPT;
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        if let Some(slot) = self.micros.get(place) {
+            slot.store(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// In milliseconds; `None` before the first.
+    fn quantiles<const N: usize>(&self, wanted: [f64; N]) -> [Option<f64>; N] {
+        let noted = self.micros.iter().map(|slot| slot.load(Ordering::Relaxed));
+        let mut noted: Vec<u32> = noted.filter(|&micros| micros != 0).collect();
+        noted.sort_unstable();
+        wanted.map(|quantile| {
+            let place = (quantile * noted.len() as f64).ceil() as usize;
+            noted
+                .get(place.saturating_sub(1))
+                .map(|&micros| f64::from(micros) / 1e3)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_of_what_was_noted() {
+        let latest = Latest::default();
+        assert_eq!(latest.quantiles([0.5]), [None]);
+        for millis in 1..=100 {
+            latest.note(Duration::from_millis(millis));
+        }
+        assert_eq!(latest.quantiles([0.5, 0.99]), [Some(50.0), Some(99.0)]);
+    }
+}

@@ -1,0 +1,253 @@
+//! Asking Triton's ensemble for one user, by a deadline, with bounded load.
+//!
+//! When Triton has failed several times in a row, only one request in a while still tries it; the others get their popular items
+//! at once, without waiting for a deadline that would pass as well.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use triton_client::grpc::{Call as GrpcCall, Client};
+use triton_client::{Error, Tensor};
+
+use crate::Settings;
+use crate::context::Call;
+use crate::metrics::Metrics;
+use crate::state::RateLimited;
+
+/// The model that is asked, and its outputs: names of the wire contract.
+pub(crate) const ENSEMBLE: &str = "ensemble_model";
+const ORDERED_IDS: &str = "ordered_ids";
+const ORDERED_SCORES: &str = "ordered_scores";
+const RELEASE: &str = "release";
+
+/// So many failures in a row stop the asking.
+const FAILURES: u32 = 5;
+/// How long it stops; then one request tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// One user at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit {
+    pub(crate) user: i32,
+    pub(crate) device_type: i32,
+    pub(crate) timestamp: i32,
+}
+
+/// What Triton answered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ranked {
+    pub(crate) release: Option<String>,
+    /// Raw item ids with their scores, best first.
+    pub(crate) items: Vec<(i32, f32)>,
+}
+
+/// Why there is no answer of Triton's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unranked {
+    /// Too many requests are on their way.
+    Shed,
+    /// The word for answers and metrics.
+    Failed(&'static str),
+}
+
+pub(crate) struct Ranking {
+    clients: Vec<Client>,
+    next: AtomicUsize,
+    free: Semaphore,
+    most: usize,
+    deadline: Duration,
+    user_input: String,
+    context_inputs: Vec<String>,
+    start: Instant,
+    failures: AtomicU32,
+    /// When the next request may try a failing Triton, in milliseconds since `start`.
+    try_at_ms: AtomicU64,
+    complaints: RateLimited,
+}
+
+impl Ranking {
+    pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
+        let clients = (0..settings.connections.max(1))
+            .map(|_| Client::new(&settings.triton))
+            .collect::<Result<_, _>>()?;
+        let most = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        Ok(Self {
+            clients,
+            next: AtomicUsize::new(0),
+            free: Semaphore::new(most),
+            most,
+            deadline: settings.deadline,
+            user_input: settings.user_input.clone(),
+            context_inputs: settings.context_inputs.clone(),
+            start: Instant::now(),
+            failures: AtomicU32::new(0),
+            try_at_ms: AtomicU64::new(0),
+            complaints: RateLimited::default(),
+        })
+    }
+
+    /// One of the connections.
+    pub(crate) fn client(&self) -> &Client {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        // `open` makes at least one.
+        &self.clients[next % self.clients.len()]
+    }
+
+    /// The ensemble's inputs for a visit.
+    pub(crate) fn inputs(&self, visit: Visit) -> Vec<Tensor> {
+        let mut inputs = vec![Tensor::int32(&self.user_input, &[visit.user])];
+        for (name, value) in [
+            ("device_type", visit.device_type),
+            ("timestamp", visit.timestamp),
+        ] {
+            if self.context_inputs.iter().any(|taken| taken == name) {
+                inputs.push(Tensor::int32(name, &[value]));
+            }
+        }
+        inputs
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        visit: Visit,
+        call: &Call,
+        metrics: &Metrics,
+    ) -> Result<Ranked, Unranked> {
+        if !self.may_try() {
+            return Err(Unranked::Failed("triton_unreachable"));
+        }
+        let Ok(_permit) = self.free.try_acquire() else {
+            metrics.shed();
+            return Err(Unranked::Shed);
+        };
+        metrics.in_flight(self.most - self.free.available_permits());
+        let start = Instant::now();
+        let asked = self.client().infer(
+            ENSEMBLE,
+            self.inputs(visit),
+            &[ORDERED_IDS, ORDERED_SCORES, RELEASE],
+            GrpcCall {
+                id: &call.id,
+                traceparent: &call.trace,
+                deadline: Some(self.deadline),
+            },
+        );
+        let answered = timeout(self.deadline, asked).await;
+        metrics.in_flight((self.most - self.free.available_permits()).saturating_sub(1));
+        let (reason, why) = match answered {
+            Ok(Ok(tensors)) => match read(&tensors) {
+                Ok(ranked) => {
+                    metrics.triton_answered(start.elapsed());
+                    self.failures.store(0, Ordering::Relaxed);
+                    return Ok(ranked);
+                }
+                Err(error) => ("triton_answer", error.to_string()),
+            },
+            Ok(Err(error)) => (
+                reason(&error, start.elapsed() >= self.deadline),
+                error.to_string(),
+            ),
+            Err(_) => ("triton_deadline", self.past_deadline()),
+        };
+        self.failed();
+        self.complaints.say(|| {
+            tracing::warn!(
+                request_id = &*call.id,
+                reason,
+                "popular items in place of Triton's: {why}"
+            );
+        });
+        Err(Unranked::Failed(reason))
+    }
+
+    fn past_deadline(&self) -> String {
+        format!("no answer within {} ms", self.deadline.as_millis())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn may_try(&self) -> bool {
+        if self.failures.load(Ordering::Relaxed) < FAILURES {
+            return true;
+        }
+        let now = self.now_ms();
+        let at = self.try_at_ms.load(Ordering::Relaxed);
+        let next = now + PAUSE.as_millis() as u64;
+        // Of several that come at once, one wins.
+        now >= at
+            && self
+                .try_at_ms
+                .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    fn failed(&self) {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+            let next = self.now_ms() + PAUSE.as_millis() as u64;
+            self.try_at_ms.store(next, Ordering::Relaxed);
+        }
+    }
+}
+
+fn reason(error: &Error, late: bool) -> &'static str {
+    match error {
+        Error::Unreachable { .. } if late => "triton_deadline",
+        Error::Unreachable { .. } => "triton_unreachable",
+        Error::Refused { .. } => "triton_error",
+        _ => "triton_answer",
+    }
+}
+
+/// The items of an answer to one user; padding is left out.
+fn read(tensors: &[Tensor]) -> Result<Ranked, Error> {
+    let tensor = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
+    let missing = |name: &str| Error::Answer(format!("it has no {name}"));
+    let ids = tensor(ORDERED_IDS)
+        .ok_or_else(|| missing(ORDERED_IDS))?
+        .int32s()?;
+    let scores = tensor(ORDERED_SCORES)
+        .ok_or_else(|| missing(ORDERED_SCORES))?
+        .float32s()?;
+    if ids.len() != scores.len() {
+        return Err(Error::Answer(format!(
+            "{} items with {} scores",
+            ids.len(),
+            scores.len()
+        )));
+    }
+    // A server whose repository another program made may not say it.
+    let release = tensor(RELEASE).and_then(|release| release.texts().ok()?.into_iter().next());
+    let items = ids.into_iter().zip(scores).filter(|(id, _)| *id >= 0);
+    Ok(Ranked {
+        release,
+        items: items.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_no_item() {
+        let scores = Tensor {
+            name: ORDERED_SCORES.to_owned(),
+            data_type: "FP32".to_owned(),
+            shape: vec![2],
+            data: [0.5f32, 0.0]
+                .iter()
+                .flat_map(|score| score.to_le_bytes())
+                .collect(),
+        };
+        let ids = Tensor::int32(ORDERED_IDS, &[7, -1]);
+        let ranked = read(&[ids, scores.clone()]).unwrap();
+        assert_eq!(ranked.items, [(7, 0.5)]);
+        assert_eq!(ranked.release, None);
+        assert!(read(&[scores.clone()]).is_err());
+        assert!(read(&[Tensor::int32(ORDERED_IDS, &[7]), scores]).is_err());
+    }
+}

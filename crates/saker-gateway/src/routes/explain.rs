@@ -1,0 +1,378 @@
+//! `GET /explain`: what each step of the ensemble made of one request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{RawQuery, State as Shared};
+use axum::http::StatusCode;
+use axum::response::Response;
+use rustc_hash::FxHashSet;
+use serde_json::{Map, Value, json};
+use triton_client::steps::{Explained, Step, explain as ask_steps};
+use triton_client::{Tensor, Triton};
+
+use super::recommendations::visit;
+use crate::catalogue::Catalogue;
+use crate::context::Call;
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::ranking::{ENSEMBLE, Visit};
+use crate::state::State;
+
+// Models and tensors of the wire contract.
+const USER_LOOKUP: &str = "feast_user_lookup";
+const USER_TRANSFORM: &str = "nvt_user_transform";
+const RETRIEVAL: (&str, &str) = ("faiss_retrieval", "candidate_ids");
+const FILTER: (&str, &str) = ("filter_seen_items", "filtered_ids");
+const RANKER: (&str, &str) = ("dlrm_ranking", "click/binary_classification_task");
+const DECODER: &str = "item_id_decoder";
+
+/// How many of a tensor's values are shown.
+const PREVIEW: usize = 20;
+
+pub(super) async fn explain(
+    Shared(state): Shared<Arc<State>>,
+    Extension(call): Extension<Call>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let accepted = ["user_id", "device_type", "timestamp", "k", "item_id"];
+    let query = Query::read(query.as_deref(), &accepted)?;
+    let (visit, k) = (visit(&query)?, query.k(10)?);
+    let item = query.number("item_id", i32::MIN..=i32::MAX)?;
+    let permit = Arc::clone(&state.explanations).try_acquire_owned();
+    let permit = permit.map_err(|_| {
+        Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "as many explanations as may run at once are being made; ask again in a moment",
+        )
+        .retry_after(1)
+    })?;
+    let asked = Arc::clone(&state);
+    let explained = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let triton = Triton::new(&asked.settings.triton_http);
+        let explained = ask_steps(&triton, ENSEMBLE, &asked.ranking.inputs(visit))?;
+        let backends = explained.steps.iter().map(|step| {
+            let config = triton.config(&step.model)?;
+            Ok(config["backend"].as_str().unwrap_or_default().to_owned())
+        });
+        let backends = backends.collect::<triton_client::Result<Vec<String>>>()?;
+        Ok::<_, triton_client::Error>((explained, backends))
+    });
+    let (explained, backends) = match explained.await {
+        Ok(Ok(explained)) => explained,
+        Ok(Err(error)) => {
+            tracing::warn!(request_id = &*call.id, "no explanation: {error}");
+            return Err(Problem::unavailable("Triton does not answer"));
+        }
+        Err(_) => {
+            return Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the gateway made a mistake; its log says more",
+            ));
+        }
+    };
+    let mut answer = Journey::of(&explained).answer(&state.catalogue, visit, k, item);
+    answer["stages"] = explained
+        .steps
+        .iter()
+        .zip(&backends)
+        .map(|(step, backend)| stage(step, backend))
+        .collect();
+    Ok(super::json(answer.to_string()))
+}
+
+fn stage(step: &Step, backend: &str) -> Value {
+    let nanoseconds: u64 = step.nanoseconds.iter().sum();
+    let of = |name: &str| find(step, name).map(items_in);
+    let (items_in, items_out) = match step.model.as_str() {
+        name if name == RETRIEVAL.0 => (None, of(RETRIEVAL.1)),
+        name if name == FILTER.0 => (
+            step.inputs
+                .iter()
+                .find(|tensor| tensor.name == RETRIEVAL.1)
+                .map(items_in),
+            of(FILTER.1),
+        ),
+        name if name == RANKER.0 => {
+            let rows = of(RANKER.1);
+            (rows, rows)
+        }
+        _ => (
+            // Steps between candidates and answer have a row per item.
+            step.inputs.iter().map(rows).max().filter(|&rows| rows > 1),
+            step.outputs.iter().map(rows).max().filter(|&rows| rows > 1),
+        ),
+    };
+    json!({
+        "step": step.model,
+        "backend": backend,
+        "version": step.version,
+        "items_in": items_in,
+        "items_out": items_out,
+        "milliseconds": nanoseconds as f64 / 1e6,
+        "inputs": step.inputs.iter().map(shown).collect::<Vec<_>>(),
+        "outputs": step.outputs.iter().map(shown).collect::<Vec<_>>(),
+    })
+}
+
+fn rows(tensor: &Tensor) -> usize {
+    let rows = tensor.shape.first().copied().unwrap_or_default();
+    usize::try_from(rows).unwrap_or_default()
+}
+
+/// Of a tensor of ids those that are no padding, of another its rows.
+fn items_in(tensor: &Tensor) -> usize {
+    match tensor.int32s() {
+        Ok(ids) => ids.into_iter().filter(|id| *id >= 0).count(),
+        Err(_) => rows(tensor),
+    }
+}
+
+fn shown(tensor: &Tensor) -> Value {
+    let mut values = values(tensor);
+    values.truncate(PREVIEW);
+    json!({ "name": tensor.name, "type": tensor.data_type, "shape": tensor.shape, "preview": values })
+}
+
+/// The elements; none of a type that no step of ours has.
+fn values(tensor: &Tensor) -> Vec<Value> {
+    match tensor.data_type.as_str() {
+        "INT32" => tensor
+            .int32s()
+            .map(|values| values.into_iter().map(Value::from).collect()),
+        "FP32" => tensor
+            .float32s()
+            .map(|values| values.into_iter().map(Value::from).collect()),
+        "BYTES" => tensor
+            .texts()
+            .map(|values| values.into_iter().map(Value::from).collect()),
+        _ => Ok(Vec::new()),
+    }
+    .unwrap_or_default()
+}
+
+fn find<'s>(step: &'s Step, output: &str) -> Option<&'s Tensor> {
+    step.outputs.iter().find(|tensor| tensor.name == output)
+}
+
+/// What became of the items on their way through the steps.
+struct Journey {
+    release: Option<String>,
+    /// What the index gave, best first.
+    retrieved: Vec<i32>,
+    /// What the user has not seen.
+    filtered: Vec<i32>,
+    /// The filtered items with their scores, best first.
+    ranked: Vec<(i32, f32)>,
+    /// The answer.
+    shown: Vec<(i32, f32)>,
+    raw: Map<String, Value>,
+    encoded: Map<String, Value>,
+}
+
+impl Journey {
+    fn of(explained: &Explained) -> Self {
+        let step = |model: &str| explained.steps.iter().find(|step| step.model == model);
+        let ids = |(model, output): (&str, &str)| {
+            let tensor = step(model).and_then(|step| find(step, output));
+            let ids = tensor.and_then(|tensor| tensor.int32s().ok());
+            let ids = ids.unwrap_or_default().into_iter();
+            ids.filter(|id| *id >= 0).collect::<Vec<i32>>()
+        };
+        let floats = |(model, output): (&str, &str)| {
+            let tensor = step(model).and_then(|step| find(step, output));
+            tensor
+                .and_then(|tensor| tensor.float32s().ok())
+                .unwrap_or_default()
+        };
+        let features = |model: &str| {
+            let outputs = step(model).map(|step| step.outputs.as_slice());
+            let outputs = outputs.unwrap_or_default().iter();
+            outputs
+                .map(|tensor| {
+                    let first = values(tensor).into_iter().next();
+                    (tensor.name.clone(), first.unwrap_or(Value::Null))
+                })
+                .collect()
+        };
+        let filtered = ids(FILTER);
+        let mut ranked: Vec<(i32, f32)> = filtered.iter().copied().zip(floats(RANKER)).collect();
+        // Not a number comes last, as the step itself has it; equals stay in the order of the candidates.
+        ranked.sort_by(|(_, left), (_, right)| {
+            let key = |score: f32| {
+                if score.is_nan() {
+                    f32::NEG_INFINITY
+                } else {
+                    score
+                }
+            };
+            key(*right).total_cmp(&key(*left))
+        });
+        let shown = ids((DECODER, "ordered_ids"));
+        let shown = shown.into_iter().zip(floats((DECODER, "ordered_scores")));
+        let release = step(DECODER).and_then(|step| find(step, "release"));
+        Self {
+            release: release.and_then(|release| release.texts().ok()?.into_iter().next()),
+            retrieved: ids(RETRIEVAL),
+            shown: shown.collect(),
+            raw: features(USER_LOOKUP),
+            encoded: features(USER_TRANSFORM),
+            filtered,
+            ranked,
+        }
+    }
+
+    fn answer(self, catalogue: &Catalogue, visit: Visit, k: usize, item: Option<i32>) -> Value {
+        let retrieval_rank: HashMap<i32, usize> = self.retrieved.iter().copied().zip(1..).collect();
+        let kept: FxHashSet<i32> = self.filtered.iter().copied().collect();
+        let hidden: Vec<Value> = self
+            .retrieved
+            .iter()
+            .filter(|id| !kept.contains(id))
+            .map(|&id| json!({ "id": id, "title": catalogue.title(id) }))
+            .collect();
+        let items: Vec<Value> = (1..)
+            .zip(self.shown.iter().take(k))
+            .map(|(rank, (id, score))| {
+                json!({
+                    "rank": rank,
+                    "id": id,
+                    "title": catalogue.title(*id),
+                    "score": score,
+                    "retrieval_rank": retrieval_rank.get(id),
+                })
+            })
+            .collect();
+        let asked = item.map(|item| self.asked(catalogue, &retrieval_rank, item, k));
+        json!({
+            "release": self.release,
+            "request": {
+                "user_id": visit.user,
+                "device_type": visit.device_type,
+                "timestamp": visit.timestamp,
+                "k": k,
+                "item_id": item,
+            },
+            "user_features": { "raw": self.raw, "encoded": self.encoded },
+            "hidden_by_seen_filter": hidden,
+            "items": items,
+            "asked": asked,
+        })
+    }
+
+    /// Where one item is, or where it was lost.
+    fn asked(
+        &self,
+        catalogue: &Catalogue,
+        retrieval_rank: &HashMap<i32, usize>,
+        item: i32,
+        k: usize,
+    ) -> Value {
+        let name = match catalogue.title(item) {
+            Some(title) => format!("“{title}” ({item})"),
+            None => format!("item {item}"),
+        };
+        let retrieved = self.retrieved.len();
+        let place = |ranked: &[(i32, f32)]| ranked.iter().position(|(id, _)| *id == item);
+        let at = retrieval_rank.get(&item).copied();
+        let found = match at {
+            Some(at) => format!("retrieval found it as number {at} of {retrieved}"),
+            None => {
+                "retrieval did not find it, it filled a short list as a popular item".to_owned()
+            }
+        };
+        let (verdict, rank, score, sentence) = if let Some(place) =
+            place(&self.shown).filter(|place| *place < k)
+        {
+            let score = self.shown[place].1;
+            let rank = place + 1;
+            let sentence = format!(
+                "{name} is shown at place {rank}: {found}, and the ranker gives it {score:.4}."
+            );
+            ("shown", Some(rank), Some(score), sentence)
+        } else if let Some(place) = place(&self.ranked) {
+            let (score, rank, of) = (self.ranked[place].1, place + 1, self.ranked.len());
+            let shown = k.min(self.shown.len());
+            let sentence = format!(
+                "{name} was ranked and not shown: {found}, the ranker gives it {score:.4}, which is place {rank} of {of}, \
+                 and the best {shown} are shown."
+            );
+            ("ranked", Some(rank), Some(score), sentence)
+        } else if let Some(at) = at {
+            let sentence = format!(
+                "{name} is hidden because the user has seen it: retrieval found it as number {at} of {retrieved}."
+            );
+            ("seen", None, None, sentence)
+        } else if catalogue.item(item).is_none() {
+            let sentence = format!("Item {item} is not in the catalogue.");
+            ("unknown item", None, None, sentence)
+        } else {
+            let sentence = format!(
+                "{name} was not retrieved: it is not among the {retrieved} items that are closest to the user."
+            );
+            ("not retrieved", None, None, sentence)
+        };
+        json!({
+            "item_id": item,
+            "title": catalogue.title(item),
+            "verdict": verdict,
+            "rank": rank,
+            "score": score,
+            "retrieval_rank": at,
+            "sentence": sentence,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Item;
+
+    fn journey() -> (Journey, Catalogue) {
+        let items = (1..=6).map(|id| Item {
+            id,
+            title: Some(format!("Item {id}")),
+            ..Item::default()
+        });
+        let journey = Journey {
+            release: Some("r".to_owned()),
+            retrieved: vec![1, 2, 3, 4],
+            filtered: vec![1, 3, 4, 6],
+            ranked: vec![(3, 0.9), (6, 0.8), (1, 0.7), (4, 0.1)],
+            shown: vec![(3, 0.9), (6, 0.8)],
+            raw: Map::new(),
+            encoded: Map::new(),
+        };
+        (journey, Catalogue::new(Vec::new(), items, []))
+    }
+
+    #[test]
+    fn every_item_has_a_verdict() {
+        let visit = Visit {
+            user: 42,
+            device_type: 0,
+            timestamp: 1,
+        };
+        for (item, verdict, rank) in [
+            (3, "shown", Some(1)),
+            (6, "shown", Some(2)),
+            (1, "ranked", Some(3)),
+            (2, "seen", None),
+            (5, "not retrieved", None),
+            (7, "unknown item", None),
+        ] {
+            let (journey, catalogue) = journey();
+            let answer = journey.answer(&catalogue, visit, 10, Some(item));
+            assert_eq!(answer["asked"]["verdict"], verdict, "{answer:#}");
+            assert_eq!(answer["asked"]["rank"], json!(rank), "{answer:#}");
+            assert_eq!(answer["hidden_by_seen_filter"][0]["id"], 2);
+            assert_eq!(answer["items"][1]["retrieval_rank"], Value::Null);
+        }
+        let (journey, catalogue) = journey();
+        let answer = journey.answer(&catalogue, visit, 1, Some(6));
+        assert_eq!(answer["asked"]["verdict"], "ranked");
+    }
+}

@@ -1,0 +1,98 @@
+//! `GET /health/live`, `/health/ready`, `/metrics`, `/status.json`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use triton_client::grpc::messages::{ModelStatistics, Spent};
+
+use crate::ranking::ENSEMBLE;
+use crate::state::State;
+
+/// How long the parts may take to say that they are there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) async fn live() -> Response {
+    super::json(json!({ "live": true }).to_string())
+}
+
+pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
+    let (triton, valkey) = tokio::join!(triton(&state), state.ping());
+    let valkey = valkey.map_err(|error| error.to_string());
+    let ready = triton.is_ok() && valkey.is_ok();
+    let part = |part: &Result<(), String>| match part {
+        Ok(()) => json!({ "ready": true }),
+        Err(why) => json!({ "ready": false, "reason": why }),
+    };
+    let answer = json!({ "ready": ready, "triton": part(&triton), "valkey": part(&valkey) });
+    let mut response = super::json(answer.to_string());
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let after = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+    }
+    response
+}
+
+async fn triton(state: &State) -> Result<(), String> {
+    let client = state.ranking.client();
+    let asked = client.is_model_ready(ENSEMBLE, PATIENCE);
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(format!("{ENSEMBLE} is not loaded")),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", PATIENCE.as_millis())),
+    }
+}
+
+pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let kind = HeaderValue::from_static(kind);
+    ([(header::CONTENT_TYPE, kind)], state.metrics.page()).into_response()
+}
+
+/// What the operators' page shows.
+pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
+    let releases = Arc::clone(&state.releases);
+    let releases = tokio::task::spawn_blocking(move || releases());
+    let client = state.ranking.client();
+    let statistics = tokio::time::timeout(PATIENCE, client.statistics(PATIENCE));
+    let (triton, valkey, releases, statistics) =
+        tokio::join!(triton(&state), state.ping(), releases, statistics);
+    let steps: Vec<Value> = match statistics {
+        Ok(Ok(models)) => models.iter().map(step).collect(),
+        _ => Vec::new(),
+    };
+    let answer = json!({
+        "releases": releases.unwrap_or(Value::Null),
+        "steps": steps,
+        "triton": { "ready": triton.is_ok(), "reason": triton.err(), "address": state.settings.triton },
+        "valkey": { "ready": valkey.is_ok(), "reason": valkey.err().map(|error| error.to_string()) },
+        "gateway": state.metrics.summary(),
+    });
+    super::json(answer.to_string())
+}
+
+fn step(model: &ModelStatistics) -> Value {
+    let spent = model.inference_stats.unwrap_or_default();
+    // The mean of a request.
+    let mean_us = |spent: Option<Spent>| {
+        let spent = spent.unwrap_or_default();
+        spent.ns as f64 / 1e3 / spent.count.max(1) as f64
+    };
+    json!({
+        "model": model.name,
+        "version": model.version,
+        "requests": model.inference_count,
+        "executions": model.execution_count,
+        "failed": spent.fail.unwrap_or_default().count,
+        "queue_us": mean_us(spent.queue),
+        "input_us": mean_us(spent.compute_input),
+        "infer_us": mean_us(spent.compute_infer),
+        "output_us": mean_us(spent.compute_output),
+        "total_us": mean_us(spent.success),
+    })
+}

@@ -1,0 +1,196 @@
+//! `GET /items`, `/items/{id}`, `/popular`, `/categories`, `/pictures/{name}`
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State as Shared};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use rustc_hash::FxHashSet;
+use saker_store::popularity::Set;
+
+use super::json;
+use crate::problem::Problem;
+use crate::query::{Query, number, shortened};
+use crate::state::State;
+
+/// A category that there is.
+#[derive(Clone, Copy)]
+struct Category {
+    column: usize,
+    value: i32,
+}
+
+impl Category {
+    /// `<column>:<value>`
+    fn read(query: &Query, state: &State) -> Result<Option<Self>, Problem> {
+        let Some(text) = query.text("category") else {
+            return Ok(None);
+        };
+        let refuse = || {
+            let columns = state.catalogue.column_names().join(", ");
+            Problem::field(
+                "category",
+                format!(
+                    "category is '{}'; accepted is <column>:<value> as /categories lists them, of the columns {columns}",
+                    shortened(text)
+                ),
+            )
+        };
+        let (column, value) = text.split_once(':').ok_or_else(refuse)?;
+        let column = state.catalogue.column(column).ok_or_else(refuse)?;
+        let value = value.parse().map_err(|_| refuse())?;
+        match state.catalogue.members(column, value) {
+            Some(_) => Ok(Some(Self { column, value })),
+            None => Err(refuse()),
+        }
+    }
+
+    /// The set that ranks its items. Two columns have such sets.
+    fn set(self) -> Option<Set> {
+        let value = i64::from(self.value);
+        match self.column {
+            0 => Some(Set::CategoryL1(value)),
+            1 => Some(Set::CategoryL2(value)),
+            _ => None,
+        }
+    }
+}
+
+/// The items of a category: those that are popular, then the others.
+pub(super) async fn of_category(
+    Shared(state): Shared<Arc<State>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::read(query.as_deref(), &["category", "k"])?;
+    let k = query.k(20)?;
+    let Some(category) = Category::read(&query, &state)? else {
+        return Err(Problem::field(
+            "category",
+            "category is missing; accepted is <column>:<value> as /categories lists them",
+        ));
+    };
+    let mut items = ranked(&state, category.set()).await;
+    items.truncate(k);
+    let ranked: FxHashSet<i32> = items.iter().map(|(id, _)| *id).collect();
+    let others = state.catalogue.members(category.column, category.value);
+    let others = others
+        .into_iter()
+        .flatten()
+        .filter(|id| !ranked.contains(id));
+    let missing = k - items.len();
+    items.extend(others.take(missing).map(|id| (id, 0.0)));
+    Ok(listed(&state, &items))
+}
+
+pub(super) async fn popular(
+    Shared(state): Shared<Arc<State>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::read(query.as_deref(), &["category", "k"])?;
+    let k = query.k(20)?;
+    let set = match Category::read(&query, &state)? {
+        Some(category) => category.set(),
+        None => Some(Set::Global),
+    };
+    let mut items = ranked(&state, set).await;
+    items.truncate(k);
+    Ok(listed(&state, &items))
+}
+
+/// The items of a set that the catalogue knows.
+async fn ranked(state: &State, set: Option<Set>) -> Vec<(i32, f32)> {
+    let Some(set) = set else {
+        return Vec::new();
+    };
+    let ranking = state.popular.of(set).await;
+    let known = ranking
+        .iter()
+        .filter(|(id, _)| state.catalogue.item(*id).is_some());
+    known.map(|(id, count)| (*id, *count as f32)).collect()
+}
+
+fn listed(state: &State, items: &[(i32, f32)]) -> Response {
+    let mut text = String::from("{\"items\":[");
+    for (place, (id, score)) in items.iter().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        state.catalogue.write(*id, *score, &mut text);
+    }
+    text.push_str("]}");
+    json(text)
+}
+
+pub(super) async fn item(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    Query::read(query.as_deref(), &[])?;
+    let id = number("id", &id, i32::MIN..=i32::MAX)?;
+    let item = state
+        .catalogue
+        .item(id)
+        .ok_or_else(|| Problem::missing("id", format!("the catalogue has no item {id}")))?;
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "{{\"id\":{id},{},\"features\":{}}}",
+        item.shown, item.known
+    );
+    Ok(json(text))
+}
+
+pub(super) async fn categories(
+    Shared(state): Shared<Arc<State>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    Query::read(query.as_deref(), &[])?;
+    Ok(json(state.catalogue.categories().to_string()))
+}
+
+/// A picture, by its item's id; the ending says only what kind it is.
+pub(super) async fn picture(
+    Shared(state): Shared<Arc<State>>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let missing = || {
+        Problem::missing(
+            "name",
+            format!("there is no picture '{}'", shortened(&name)),
+        )
+    };
+    let id = name.split('.').next().unwrap_or_default();
+    let id: i32 = id.parse().map_err(|_| missing())?;
+    // Only what the catalogue names is read: no part of the request gets into a path.
+    let file = state
+        .catalogue
+        .item(id)
+        .and_then(|item| item.picture.as_deref())
+        .ok_or_else(missing)?;
+    let bytes = tokio::fs::read(file).await.map_err(|error| {
+        tracing::debug!("{}: {error}", file.display());
+        missing()
+    })?;
+    let kind = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("webp") => "image/webp",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=86400"),
+        ),
+        // A drawing may hold a script.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+        ),
+    ];
+    Ok((StatusCode::OK, headers, bytes).into_response())
+}

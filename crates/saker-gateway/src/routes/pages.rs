@@ -1,0 +1,55 @@
+//! `GET /`, `/operators`, `/assets/{name}`, `/openapi.json`: what is compiled in.
+
+use axum::extract::Path;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::openapi;
+use crate::problem::Problem;
+use crate::query::shortened;
+
+/// Files under `/assets/`: name, type, content.
+const ASSETS: [(&str, &str, &[u8]); 1] = [(
+    "style.css",
+    "text/css; charset=utf-8",
+    include_bytes!("../../assets/style.css"),
+)];
+
+pub(super) async fn shop() -> Response {
+    page(include_bytes!("../../assets/index.html"))
+}
+
+pub(super) async fn operators() -> Response {
+    page(include_bytes!("../../assets/operators.html"))
+}
+
+pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
+    let found = ASSETS.iter().find(|(known, _, _)| *known == name);
+    let (_, kind, content) = found.ok_or_else(|| {
+        Problem::missing("name", format!("there is no asset '{}'", shortened(&name)))
+    })?;
+    Ok(fixed(kind, content, "public, max-age=3600"))
+}
+
+pub(super) async fn openapi() -> Response {
+    super::json(openapi::DOCUMENT)
+}
+
+fn page(content: &'static [u8]) -> Response {
+    fixed("text/html; charset=utf-8", content, "no-cache")
+}
+
+fn fixed(kind: &'static str, content: &'static [u8], caching: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, caching),
+        // Pages load nothing from elsewhere, and nobody shows them in a frame.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    (headers, content).into_response()
+}

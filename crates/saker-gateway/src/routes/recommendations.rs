@@ -1,0 +1,106 @@
+//! `GET /recommendations`
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{RawQuery, State as Shared};
+use axum::http::StatusCode;
+use axum::response::Response;
+use saker_store::popularity::Set;
+use serde_json::json;
+
+use super::json;
+use crate::context::Call;
+use crate::problem::Problem;
+use crate::query::{DEVICES, Query, device, shortened};
+use crate::ranking::{Unranked, Visit};
+use crate::state::{State, now_us};
+
+/// What a user is called who is none: nobody's id, so a cold start.
+pub(super) const GUEST: i32 = -1;
+/// What a device is that is not given.
+const UNKNOWN_DEVICE: i32 = -1;
+/// Said of answers that Triton made without what the store knows.
+const STORE: &str = "store_unreachable";
+
+pub(super) async fn recommend(
+    Shared(state): Shared<Arc<State>>,
+    Extension(call): Extension<Call>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::read(
+        query.as_deref(),
+        &["user_id", "device_type", "timestamp", "k"],
+    )?;
+    let visit = visit(&query)?;
+    let k = query.k(10)?;
+    let (release, items, degraded) = match state.ranking.ask(visit, &call, &state.metrics).await {
+        Ok(ranked) => {
+            let degraded = (!state.store_answers()).then_some(STORE);
+            (ranked.release, ranked.items, degraded)
+        }
+        Err(Unranked::Shed) => {
+            return Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "more requests are on their way to Triton than it can take; ask again in a moment",
+            )
+            .retry_after(1));
+        }
+        Err(Unranked::Failed(reason)) => (None, popular(&state), Some(reason)),
+    };
+    state.metrics.recommended(call.start.elapsed(), degraded);
+
+    let mut text = String::with_capacity(256 + 200 * k.min(items.len()));
+    let _ = write!(
+        text,
+        "{{\"request_id\":{},\"release\":{},\"degraded\":{},\"reason\":{},\"user_id\":{},\"device_type\":{},\
+         \"timestamp\":{},\"items\":[",
+        json!(&*call.id),
+        json!(release),
+        degraded.is_some(),
+        json!(degraded),
+        visit.user,
+        visit.device_type,
+        visit.timestamp,
+    );
+    for (place, (id, score)) in items.into_iter().take(k).enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        state.catalogue.write(id, score, &mut text);
+    }
+    text.push_str("]}");
+    Ok(json(text))
+}
+
+/// Who visits, when, and on what.
+pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
+    let user = query.number("user_id", i32::MIN..=i32::MAX)?;
+    let device_type = match query.text("device_type") {
+        None => UNKNOWN_DEVICE,
+        Some(text) => device(text).ok_or_else(|| {
+            Problem::field(
+                "device_type",
+                format!("device_type is '{}'; accepted: {DEVICES}", shortened(text)),
+            )
+        })?,
+    };
+    // Unix seconds fit until 2038; the contract's tensor is no wider.
+    let now = || i32::try_from(now_us() / 1_000_000).unwrap_or(i32::MAX);
+    Ok(Visit {
+        user: user.unwrap_or(GUEST),
+        device_type,
+        timestamp: query.number("timestamp", 1..=i32::MAX)?.unwrap_or_else(now),
+    })
+}
+
+/// What everybody likes, each with its share of the most popular one's interactions as score.
+fn popular(state: &State) -> Vec<(i32, f32)> {
+    let ranking = state.popular.last_known(Set::Global);
+    let most = ranking.first().map_or(0.0, |(_, count)| *count).max(1.0);
+    ranking
+        .iter()
+        .map(|(id, count)| (*id, (count / most) as f32))
+        .collect()
+}

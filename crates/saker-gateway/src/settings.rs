@@ -1,0 +1,59 @@
+//! Where everything is, deadlines and limits.
+
+use std::time::Duration;
+
+use saker_store::feast::FeatureView;
+
+use crate::access::Keys;
+
+/// How a gateway is opened.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` of Triton's gRPC service.
+    pub triton: String,
+    /// `host:port` of Triton's HTTP service, which explanations go through.
+    pub triton_http: String,
+    /// How many gRPC connections are kept to Triton.
+    pub connections: usize,
+    /// The store; its databases are chosen here.
+    pub store: saker_store::Settings,
+    /// How long a call of the store may take.
+    pub store_deadline: Duration,
+    /// The users' features in the store.
+    pub users: Option<FeatureView>,
+    /// The ensemble's input of the user's id.
+    pub user_input: String,
+    /// Which of `device_type` and `timestamp` the ensemble takes.
+    pub context_inputs: Vec<String>,
+    /// How long Triton's answer may take before popular items are answered.
+    pub deadline: Duration,
+    /// How many requests may be on their way to Triton.
+    pub max_in_flight: usize,
+    /// How many events may wait in the stream.
+    pub max_backlog: u64,
+    /// API keys; none: everybody may ask.
+    pub keys: Option<Keys>,
+    /// Origins whose pages may ask; `*` for all.
+    pub origins: Vec<String>,
+}
+
+impl Settings {
+    /// Those of a gateway beside Triton's usual ports and this store.
+    pub fn new(store: saker_store::Settings) -> Self {
+        Self {
+            triton: "127.0.0.1:8001".to_owned(),
+            triton_http: "127.0.0.1:8000".to_owned(),
+            connections: 1,
+            store,
+            store_deadline: Duration::from_millis(100),
+            users: None,
+            user_input: "user_id".to_owned(),
+            context_inputs: vec!["device_type".to_owned(), "timestamp".to_owned()],
+            deadline: Duration::from_millis(150),
+            max_in_flight: 256,
+            max_backlog: 1_000_000,
+            keys: None,
+            origins: Vec::new(),
+        }
+    }
+}

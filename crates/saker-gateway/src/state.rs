@@ -1,0 +1,133 @@
+//! What all requests share, and what runs beside them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use saker_store::popularity::Set;
+use tokio::sync::Semaphore;
+
+use crate::catalogue::Catalogue;
+use crate::metrics::Metrics;
+use crate::popular::Popular;
+use crate::ranking::Ranking;
+use crate::store::Store;
+use crate::{Error, Releases, Settings};
+
+/// How often the store is asked for a sign of life, and the popular items are read.
+const WATCH: Duration = Duration::from_millis(500);
+/// How many explanations run at once: each asks every step, one after the other.
+const EXPLANATIONS: usize = 2;
+/// How many items stand in for an unknown popularity.
+const FIRST: usize = 100;
+
+pub(crate) struct State {
+    pub(crate) settings: Settings,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) releases: Releases,
+    pub(crate) ranking: Ranking,
+    pub(crate) popular: Popular,
+    /// Users' features.
+    pub(crate) features: Store,
+    /// Events, seen and recent items.
+    pub(crate) activity: Store,
+    pub(crate) metrics: Metrics,
+    pub(crate) explanations: Arc<Semaphore>,
+    /// Whether the store answered when it was last asked.
+    store_answers: AtomicBool,
+}
+
+impl State {
+    pub(crate) fn open(
+        settings: Settings,
+        catalogue: Catalogue,
+        releases: Releases,
+    ) -> Result<Self, Error> {
+        let (store, deadline) = (&settings.store, settings.store_deadline);
+        Ok(Self {
+            ranking: Ranking::open(&settings)?,
+            popular: Popular::open(store, deadline, catalogue.first(FIRST))?,
+            features: Store::open(store, 0, deadline, 1)?,
+            activity: Store::open(store, saker_store::events::DATABASE, deadline, 4)?,
+            metrics: Metrics::new(),
+            explanations: Arc::new(Semaphore::new(EXPLANATIONS)),
+            // Until the first look, nothing speaks against it.
+            store_answers: AtomicBool::new(true),
+            settings,
+            catalogue,
+            releases,
+        })
+    }
+
+    /// Whether the store answered when it was last asked, at most about a second ago.
+    pub(crate) fn store_answers(&self) -> bool {
+        self.store_answers.load(Ordering::Relaxed)
+    }
+
+    /// Asks the store for a sign of life.
+    pub(crate) async fn ping(&self) -> Result<(), saker_store::StoreError> {
+        let ping = |client: &mut saker_store::Client| {
+            let mut pipeline = saker_store::Pipeline::new();
+            pipeline.keyless(|cmd| {
+                cmd.arg("PING");
+            });
+            client.run(&pipeline, &mut Vec::new())
+        };
+        self.activity.run(ping).await
+    }
+}
+
+/// Keeps the popular items fresh and knows whether the store answers, for as long as the state is used.
+pub(crate) fn watch(state: &Arc<State>) {
+    let state = Arc::downgrade(state);
+    tokio::spawn(async move {
+        while let Some(state) = state.upgrade() {
+            let answers = state.ping().await;
+            let before = state.store_answers.swap(answers.is_ok(), Ordering::Relaxed);
+            match answers {
+                Err(error) if before => tracing::warn!("the store does not answer: {error}"),
+                Ok(()) if !before => tracing::warn!("the store answers again"),
+                _ => {}
+            }
+            state.popular.of(Set::Global).await;
+            drop(state);
+            tokio::time::sleep(WATCH).await;
+        }
+    });
+}
+
+/// Microseconds since 1970, UTC.
+pub(crate) fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Says something at most once a second: under load one failure is a thousand.
+pub(crate) struct RateLimited {
+    start: Instant,
+    next_ms: AtomicU64,
+}
+
+impl Default for RateLimited {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            next_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl RateLimited {
+    pub(crate) fn say(&self, what: impl FnOnce()) {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let next = self.next_ms.load(Ordering::Relaxed);
+        let won = now >= next
+            && self
+                .next_ms
+                .compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if won {
+            what();
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A Triton that answers what a test tells it to, and a gateway before it. Triton alone is stood in for, and only here: what is
+//! promised of the real one is tested in tests/server/gateway.rs.
+
+#![allow(dead_code, reason = "not every test program uses all of it")]
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Response};
+use http_body::Frame;
+use prost::Message;
+use saker_gateway::catalogue::{Column, Item};
+use saker_gateway::{Catalogue, Gateway, Settings};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use triton_client::grpc::messages::{Described, InferRequest, InferResponse, Ready, Statistics};
+
+/// What the stub does with a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mode {
+    /// Answers ten items.
+    #[default]
+    Answer,
+    /// Refuses.
+    Refuse,
+    /// Answers bytes that are no answer.
+    Garbage,
+}
+
+/// What the stub was asked, and how it answers.
+#[derive(Default)]
+pub struct Stub {
+    pub mode: Mutex<Mode>,
+    pub delay_us: AtomicU64,
+    pub asked: AtomicUsize,
+    /// Headers and message of the latest request.
+    pub latest: Mutex<Option<(HeaderMap, InferRequest)>>,
+}
+
+impl Stub {
+    pub fn set(&self, mode: Mode) {
+        *self.mode.lock().unwrap() = mode;
+    }
+
+    pub fn delay(&self, delay: Duration) {
+        self.delay_us
+            .store(delay.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// A gRPC answer: one message, then the status among the trailers.
+fn grpc(message: &[u8], status: &'static str) -> Response<Body> {
+    struct Answer(Vec<Frame<Bytes>>);
+    impl http_body::Body for Answer {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            std::task::Poll::Ready(self.0.pop().map(Ok))
+        }
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    let mut framed = vec![0];
+    framed.extend((message.len() as u32).to_be_bytes());
+    framed.extend(message);
+    let mut frames = vec![Frame::trailers(trailers)];
+    if status == "0" {
+        frames.push(Frame::data(framed.into()));
+    }
+    let mut response = Response::new(Body::new(Answer(frames)));
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert("content-type", kind);
+    response
+}
+
+async fn call(
+    State(stub): State<Arc<Stub>>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    match method.as_str() {
+        "ModelReady" | "ServerReady" => grpc(&Ready { ready: true }.encode_to_vec(), "0"),
+        "ModelStatistics" => grpc(&Statistics::default().encode_to_vec(), "0"),
+        "ModelInfer" => {
+            stub.asked.fetch_add(1, Ordering::Relaxed);
+            let request = InferRequest::decode(&body[5..]).expect("a request");
+            let id = request.id.clone();
+            *stub.latest.lock().unwrap() = Some((headers, request));
+            let delay = Duration::from_micros(stub.delay_us.load(Ordering::Relaxed));
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            let mode = *stub.mode.lock().unwrap();
+            match mode {
+                Mode::Answer => grpc(&answer(id).encode_to_vec(), "0"),
+                Mode::Refuse => grpc(&[], "3"),
+                Mode::Garbage => grpc(&[0xff; 7], "0"),
+            }
+        }
+        _ => grpc(&[], "12"),
+    }
+}
+
+/// Ten items of the release `stub`, the last of them padding.
+fn answer(id: String) -> InferResponse {
+    let output = |name: &str, datatype: &str, rows: i64| Described {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        shape: vec![rows],
+    };
+    let ids = (1..=9).chain([-1]).flat_map(i32::to_le_bytes);
+    let scores = (0..10).flat_map(|place| (0.9 - 0.05 * place as f32).to_le_bytes());
+    InferResponse {
+        id,
+        outputs: vec![
+            output("ordered_ids", "INT32", 10),
+            output("ordered_scores", "FP32", 10),
+            output("release", "BYTES", 1),
+        ],
+        raw_output_contents: vec![
+            ids.collect::<Vec<u8>>().into(),
+            scores.collect::<Vec<u8>>().into(),
+            Bytes::from_static(b"\x04\0\0\0stub"),
+        ],
+        ..InferResponse::default()
+    }
+}
+
+/// A stub that listens until it is dropped.
+pub struct Triton {
+    pub stub: Arc<Stub>,
+    pub address: String,
+    server: JoinHandle<()>,
+}
+
+impl Triton {
+    pub async fn start(port: u16) -> Self {
+        let stub = Arc::new(Stub::default());
+        Self::again(stub, port).await
+    }
+
+    pub async fn again(stub: Arc<Stub>, port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let router = Router::new()
+            .route(
+                "/inference.GRPCInferenceService/{method}",
+                axum::routing::post(call),
+            )
+            .with_state(Arc::clone(&stub));
+        let server = tokio::spawn(async move {
+            axum::serve(listener, router)
+                .await
+                .expect("the stub serves");
+        });
+        Self {
+            stub,
+            address,
+            server,
+        }
+    }
+}
+
+impl Drop for Triton {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Twelve items of two categories, three users.
+pub fn catalogue() -> Catalogue {
+    let column = Column {
+        name: "category_l1".to_owned(),
+        names: vec!["Shoes".to_owned(), "Hats".to_owned()],
+    };
+    let items = (1..=12).map(|id| Item {
+        id,
+        title: Some(format!("Item {id}")),
+        categories: vec![id % 2],
+        price: Some(id as f32 + 0.5),
+        picture: None,
+        known: Map::from_iter([("item_id".to_owned(), id.into())]),
+    });
+    let users = (1..=3).map(|id| (id, Map::from_iter([("age".to_owned(), 30.into())])));
+    Catalogue::new(vec![column], items, users)
+}
+
+/// A gateway, and a runtime for it and the stub.
+pub struct Fixture {
+    pub triton: Option<Triton>,
+    pub address: String,
+    agent: ureq::Agent,
+    pub runtime: Runtime,
+}
+
+/// A Valkey's address where nobody listens.
+pub const NO_STORE: &str = "redis://127.0.0.1:1";
+
+impl Fixture {
+    pub fn start(redis_url: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let (triton, address) = runtime.block_on(async {
+            let triton = Triton::start(0).await;
+            let store = saker_store::Settings::parse(redis_url, None).expect("a URL");
+            let mut settings = Settings::new(store);
+            settings.triton.clone_from(&triton.address);
+            change(&mut settings);
+            let gateway =
+                Gateway::open(settings, catalogue(), Arc::new(|| json!([]))).expect("a gateway");
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address").to_string();
+            tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });
+            (triton, address)
+        });
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .into();
+        Self {
+            triton: Some(triton),
+            address,
+            agent,
+            runtime,
+        }
+    }
+
+    pub fn stub(&self) -> &Stub {
+        &self.triton.as_ref().expect("a stub").stub
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], "")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.ask("POST", path, &json, &body.to_string())
+    }
+
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.to_owned()).expect("a request");
+        let mut response = self.agent.run(request).expect("an answer");
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            json: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        }
+    }
+
+    /// Asks until the answer is as wished.
+    pub fn until(&self, path: &str, wished: impl Fn(&Answer) -> bool) -> Answer {
+        let start = std::time::Instant::now();
+        loop {
+            let answer = self.get(path);
+            if wished(&answer) {
+                return answer;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{path} stays {}: {}",
+                answer.status,
+                answer.text
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default()
+    }
+
+    /// That it is a problem document of this status, about this field.
+    pub fn is_problem(&self, status: u16, field: Option<&str>) {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.json["status"], status, "{}", self.text);
+        assert_eq!(self.json["field"].as_str(), field, "{}", self.text);
+        assert!(
+            self.json["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
+        assert!(!self.header("x-request-id").is_empty());
+    }
+}

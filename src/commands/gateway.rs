@@ -1,0 +1,179 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::builder::NonEmptyStringValueParser;
+use saker_gateway::{Gateway, Keys, Settings};
+use saker_pipeline::Pipeline;
+use saker_store::feast::{EntityKeyVersion, FeatureView};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use triton_client::Triton;
+
+use super::{Target, releases};
+use crate::catalogue::Catalogue;
+use crate::layout::Layout;
+use crate::progress::Step;
+use crate::releases::Repository;
+use crate::server::{Ports, Running};
+
+/// Arguments of `saker gateway`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  saker gateway\n  saker gateway retail --listen 0.0.0.0:8080 --cors-origin https://shop.example\n  \
+    curl '127.0.0.1:8080/recommendations?user_id=42'\n\n\
+    Stops on SIGINT, SIGTERM and SIGHUP, when the requests under way are answered. docs/gateway.md describes the routes."
+)]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "SAKER_LISTEN",
+        default_value = "127.0.0.1:8080"
+    )]
+    listen: SocketAddr,
+    /// Triton's gRPC address [default: where `saker serve` started it, else 127.0.0.1:8001]
+    #[arg(long, value_name = "HOST:PORT", env = "SAKER_TRITON", value_parser = NonEmptyStringValueParser::new())]
+    triton: Option<String>,
+    /// Triton's HTTP address, for explanations [default: where `saker serve` started it, else 127.0.0.1:8000]
+    #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", value_parser = NonEmptyStringValueParser::new())]
+    server: Option<String>,
+    /// Milliseconds that Triton has before popular items are answered
+    #[arg(long, value_name = "MS", env = "SAKER_DEADLINE_MS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    deadline_ms: u64,
+    /// Milliseconds that a call of the store may take
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    store_deadline_ms: u64,
+    /// Requests that may be on their way to Triton; more are refused at once
+    #[arg(long, value_name = "N", env = "SAKER_MAX_IN_FLIGHT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    max_in_flight: u32,
+    /// gRPC connections to Triton
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    connections: u32,
+    /// Events that may wait in the stream; while there are more, new ones are refused
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    max_backlog: u64,
+    /// File of API keys, a line each: name, key, requests per second [default: everybody may ask]
+    #[arg(long, value_name = "FILE", env = "SAKER_API_KEYS")]
+    api_key_file: Option<PathBuf>,
+    /// Origin whose pages may ask, such as https://shop.example, or * for all; may be given several times
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "SAKER_CORS_ORIGIN",
+        value_delimiter = ','
+    )]
+    cors_origin: Vec<String>,
+}
+
+/// Serves until told to stop.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (pipeline, layout) = args.target.open()?;
+    let settings = settings(args, &pipeline, &layout)?;
+    let step = Step::start("read the catalogue");
+    let catalogue = Catalogue::read(&pipeline, &layout).for_gateway(&pipeline)?;
+    step.done("read");
+    let (triton, http) = (settings.triton.clone(), settings.triton_http.clone());
+    let repository = layout.repository();
+    let releases = move || -> Value {
+        // Where the repository is another machine's, there is nothing to list.
+        let listed = Repository::open(&repository).and_then(|repository| {
+            releases::list(&repository, Some(&Triton::new(&http)))
+                .or_else(|_| releases::list(&repository, None))
+        });
+        listed.unwrap_or_else(|error| {
+            tracing::debug!("releases: {error:#}");
+            json!([])
+        })
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let stop = stop_signal()?;
+    runtime.block_on(async {
+        let gateway = Gateway::open(settings, catalogue, Arc::new(releases))?;
+        let listener = TcpListener::bind(args.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", args.listen))?;
+        println!("gateway  http://{}/", listener.local_addr()?);
+        println!("Triton   {triton}");
+        gateway
+            .serve(listener, async { drop(stop.await) })
+            .await
+            .context("the gateway's listener failed")
+    })?;
+    // Calls that hang are not waited for: what they were for is answered.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
+}
+
+/// Done when the process is told to stop.
+fn stop_signal() -> Result<oneshot::Receiver<()>> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
+    let (sender, stop) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            signals.forever().next();
+            let _ = sender.send(());
+        })
+        .context("no thread for signals")?;
+    Ok(stop)
+}
+
+fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Settings> {
+    let ports = Running::find(layout, "triton").and_then(|running| running.ports);
+    let address = |given: &Option<String>, of: fn(Ports) -> u16, usual: u16| {
+        let port = ports.map_or(usual, of);
+        given.clone().unwrap_or_else(|| format!("127.0.0.1:{port}"))
+    };
+    let store = saker_store::Settings::parse(&pipeline.store.redis_url, None)
+        .map_err(|error| anyhow!("{error}"))?;
+    let columns = pipeline.context.columns.iter();
+    Ok(Settings {
+        triton: address(&args.triton, |ports| ports.grpc, 8001),
+        triton_http: address(&args.server, |ports| ports.http, 8000),
+        connections: args.connections as usize,
+        store_deadline: Duration::from_millis(args.store_deadline_ms),
+        users: Some(user_view(pipeline)?),
+        user_input: pipeline.user.id.clone(),
+        context_inputs: columns.map(|column| column.name.clone()).collect(),
+        deadline: Duration::from_millis(args.deadline_ms),
+        max_in_flight: args.max_in_flight as usize,
+        max_backlog: args.max_backlog,
+        keys: args.api_key_file.as_deref().map(Keys::read).transpose()?,
+        origins: args.cors_origin.clone(),
+        ..Settings::new(store)
+    })
+}
+
+/// The users' features as the first step of the ensemble reads them.
+fn user_view(pipeline: &Pipeline) -> Result<FeatureView> {
+    let version = match pipeline.store.entity_key_serialization {
+        2 => EntityKeyVersion::V2,
+        _ => EntityKeyVersion::V3,
+    };
+    let columns: Vec<_> = pipeline.user.stored().collect();
+    let mut view = FeatureView::new(
+        &pipeline.store.feast_project,
+        &pipeline.store.user_view,
+        &pipeline.user.id,
+        version,
+        columns.iter().map(|column| column.name.as_str()),
+    );
+    for column in columns {
+        if let Some(other) = &column.view {
+            view = view.with_feature_elsewhere(&column.name, other)?;
+        }
+    }
+    Ok(view)
+}
