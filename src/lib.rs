@@ -13,6 +13,7 @@
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
 //! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
+//! | [`updater`] | what the updater needs to know of a pipeline |
 //! | [`explain`], [`degraded`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
 
 pub mod accompaniment;
@@ -38,3 +39,4 @@ pub mod server;
 pub mod stamp;
 pub mod table;
 pub mod training_run;
+pub mod updater;

@@ -28,6 +28,7 @@ mod serve;
 mod status;
 mod stop;
 mod train;
+mod updater;
 mod workflow;
 
 /// Which pipeline a command works on.
@@ -107,6 +108,15 @@ impl Learning {
     }
 }
 
+/// Seconds, which may have decimals.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "accepted: a number of seconds above 0".to_owned())
+}
+
 /// All commands, in the order in which a new pipeline needs them.
 #[derive(Subcommand)]
 pub enum Command {
@@ -140,6 +150,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Ask the running Triton for a user's recommendations
     Recommend(recommend::Args),
+    /// Apply what visitors do: seen items, top category, popularity, the offline store
+    Updater(updater::Args),
     /// Show what is made and what runs
     Status(status::Args),
     /// Convert feature workflows from and to NVTabular's, and show them
@@ -168,6 +180,7 @@ impl Command {
             Self::Gateway(args) => gateway::run(args),
             Self::Stop(args) => stop::run(args),
             Self::Recommend(args) => recommend::run(args),
+            Self::Updater(args) => updater::run(args),
             Self::Status(args) => status::run(args),
             Self::Workflow(args) => workflow::run(args),
         }

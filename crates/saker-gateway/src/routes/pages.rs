@@ -9,11 +9,29 @@ use crate::problem::Problem;
 use crate::query::shortened;
 
 /// Files under `/assets/`: name, type, content.
-const ASSETS: [(&str, &str, &[u8]); 1] = [(
-    "style.css",
-    "text/css; charset=utf-8",
-    include_bytes!("../../assets/style.css"),
-)];
+const ASSETS: [(&str, &str, &[u8]); 4] = [
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_bytes!("../../assets/style.css"),
+    ),
+    (
+        "shared.js",
+        SCRIPT,
+        include_bytes!("../../assets/shared.js"),
+    ),
+    (
+        "storefront.js",
+        SCRIPT,
+        include_bytes!("../../assets/storefront.js"),
+    ),
+    (
+        "operators.js",
+        SCRIPT,
+        include_bytes!("../../assets/operators.js"),
+    ),
+];
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 pub(super) async fn shop() -> Response {
     page(include_bytes!("../../assets/index.html"))
@@ -28,7 +46,7 @@ pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem>
     let (_, kind, content) = found.ok_or_else(|| {
         Problem::missing("name", format!("there is no asset '{}'", shortened(&name)))
     })?;
-    Ok(fixed(kind, content, "public, max-age=3600"))
+    Ok(fixed(kind, content, "no-cache"))
 }
 
 pub(super) async fn openapi() -> Response {
