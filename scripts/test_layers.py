@@ -16,7 +16,7 @@ LAYERS = {
     "1": "kernels: transforms, stores, index and command line, against the goldens",
     "2": "sdk: the SDK's lifecycle on a fake of Triton's C API",
     "3": "server: backends and ensemble on a real Triton and a real Valkey",
-    "4": "clients: NVIDIA's Python clients, over gRPC and HTTP",
+    "4": "clients: NVIDIA's Python clients, over gRPC and HTTP; Schemathesis, on the gateway",
     "5": "perf_analyzer: the ensemble and each model alone under load",
 }
 SDK = {"triton-rs-sys", "triton-backend", "triton-testing", "scale"}

@@ -5,6 +5,7 @@
 
 mod backends;
 mod clients;
+mod gateway;
 mod perf_analyzer;
 mod pipeline;
 mod reference;

@@ -117,14 +117,31 @@ fn write_shop(folder: &Path) {
 }
 
 /// The program, on this folder and this store, at free ports.
-struct Shop {
-    folder: tempfile::TempDir,
-    valkey: Valkey,
-    ports: [u16; 3],
+pub(crate) struct Shop {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) valkey: Valkey,
+    pub(crate) ports: [u16; 3],
 }
 
 impl Shop {
+    /// A small shop, of which nothing is made yet.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_shop(folder.path());
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        Self {
+            folder,
+            valkey: Valkey::start().expect("a running Valkey"),
+            ports: listeners.map(|listener| listener.local_addr().expect("an address").port()),
+        }
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    /// The program with these arguments, not started yet.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_saker"));
         command
             .args(arguments)
@@ -136,11 +153,11 @@ impl Shop {
         for (name, port) in ["HTTP", "GRPC", "METRICS"].iter().zip(self.ports) {
             command.env(format!("SAKER_{name}_PORT"), port.to_string());
         }
-        command.output().expect("the program runs")
+        command
     }
 
     /// Runs a command that must succeed, and gives what it printed.
-    fn done(&self, arguments: &[&str]) -> String {
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(
             output.status.success(),
@@ -160,14 +177,7 @@ impl Drop for Shop {
 
 #[test]
 fn from_tables_to_a_recommendation() {
-    let folder = tempfile::tempdir().expect("a folder");
-    write_shop(folder.path());
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    let shop = Shop {
-        folder,
-        valkey: Valkey::start().expect("a running Valkey"),
-        ports: listeners.map(|listener| listener.local_addr().expect("an address").port()),
-    };
+    let shop = Shop::new();
     // Out of order: the error says what to run first.
     let output = shop.run(&["serve", "tiny", "--detach"]);
     assert_eq!(output.status.code(), Some(1));

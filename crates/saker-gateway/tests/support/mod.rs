@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Response};
+use axum::serve::ListenerExt;
 use http_body::Frame;
 use prost::Message;
 use saker_gateway::catalogue::{Column, Item};
@@ -23,7 +24,7 @@ use triton_client::grpc::messages::{Described, InferRequest, InferResponse, Read
 
 /// What the stub does with a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Answers ten items.
     #[default]
     Answer,
@@ -35,25 +36,25 @@ pub enum Mode {
 
 /// What the stub was asked, and how it answers.
 #[derive(Default)]
-pub struct Stub {
-    pub mode: Mutex<Mode>,
-    pub delay_us: AtomicU64,
-    pub asked: AtomicUsize,
+pub(crate) struct Stub {
+    pub(crate) mode: Mutex<Mode>,
+    pub(crate) delay_us: AtomicU64,
+    pub(crate) asked: AtomicUsize,
     /// Headers and message of the latest request.
-    pub latest: Mutex<Option<(HeaderMap, InferRequest)>>,
+    pub(crate) latest: Mutex<Option<(HeaderMap, InferRequest)>>,
 }
 
 impl Stub {
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         *self.mode.lock().unwrap() = mode;
     }
 
-    pub fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         self.delay_us
             .store(delay.as_micros() as u64, Ordering::Relaxed);
     }
 
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }
@@ -141,19 +142,19 @@ fn answer(id: String) -> InferResponse {
 }
 
 /// A stub that listens until it is dropped.
-pub struct Triton {
-    pub stub: Arc<Stub>,
-    pub address: String,
+pub(crate) struct Triton {
+    pub(crate) stub: Arc<Stub>,
+    pub(crate) address: String,
     server: JoinHandle<()>,
 }
 
 impl Triton {
-    pub async fn start(port: u16) -> Self {
+    pub(crate) async fn start(port: u16) -> Self {
         let stub = Arc::new(Stub::default());
         Self::again(stub, port).await
     }
 
-    pub async fn again(stub: Arc<Stub>, port: u16) -> Self {
+    pub(crate) async fn again(stub: Arc<Stub>, port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
             .expect("a port");
@@ -165,6 +166,7 @@ impl Triton {
             )
             .with_state(Arc::clone(&stub));
         let server = tokio::spawn(async move {
+            let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a socket"));
             axum::serve(listener, router)
                 .await
                 .expect("the stub serves");
@@ -184,7 +186,7 @@ impl Drop for Triton {
 }
 
 /// Twelve items of two categories, three users.
-pub fn catalogue() -> Catalogue {
+pub(crate) fn catalogue() -> Catalogue {
     let column = Column {
         name: "category_l1".to_owned(),
         names: vec!["Shoes".to_owned(), "Hats".to_owned()],
@@ -202,18 +204,18 @@ pub fn catalogue() -> Catalogue {
 }
 
 /// A gateway, and a runtime for it and the stub.
-pub struct Fixture {
-    pub triton: Option<Triton>,
-    pub address: String,
+pub(crate) struct Fixture {
+    pub(crate) triton: Option<Triton>,
+    pub(crate) address: String,
     agent: ureq::Agent,
-    pub runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 /// A Valkey's address where nobody listens.
-pub const NO_STORE: &str = "redis://127.0.0.1:1";
+pub(crate) const NO_STORE: &str = "redis://127.0.0.1:1";
 
 impl Fixture {
-    pub fn start(redis_url: &str, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn start(redis_url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let (triton, address) = runtime.block_on(async {
             let triton = Triton::start(0).await;
@@ -241,20 +243,26 @@ impl Fixture {
         }
     }
 
-    pub fn stub(&self) -> &Stub {
+    pub(crate) fn stub(&self) -> &Stub {
         &self.triton.as_ref().expect("a stub").stub
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], "")
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         let json = [("content-type", "application/json")];
         self.ask("POST", path, &json, &body.to_string())
     }
 
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address));
@@ -273,7 +281,7 @@ impl Fixture {
     }
 
     /// Asks until the answer is as wished.
-    pub fn until(&self, path: &str, wished: impl Fn(&Answer) -> bool) -> Answer {
+    pub(crate) fn until(&self, path: &str, wished: impl Fn(&Answer) -> bool) -> Answer {
         let start = std::time::Instant::now();
         loop {
             let answer = self.get(path);
@@ -292,21 +300,21 @@ impl Fixture {
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: ureq::http::HeaderMap,
-    pub text: String,
-    pub json: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: ureq::http::HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default()
     }
 
     /// That it is a problem document of this status, about this field.
-    pub fn is_problem(&self, status: u16, field: Option<&str>) {
+    pub(crate) fn is_problem(&self, status: u16, field: Option<&str>) {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(self.json["status"], status, "{}", self.text);

@@ -1,0 +1,213 @@
+//! The gateway before a real Triton and a real Valkey: the program from a prepared shop to an answer, and what happens when
+//! either of them dies.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::pipeline::Shop;
+
+/// A served shop with a gateway; the gateway ends with it.
+pub(crate) struct Fixture {
+    gateway: Child,
+    pub(crate) url: String,
+    agent: ureq::Agent,
+    shop: Shop,
+}
+
+impl Fixture {
+    pub(crate) fn start() -> Self {
+        let shop = Shop::new();
+        for step in ["prepare", "train", "index", "materialize", "assemble"] {
+            shop.done(&[step, "tiny"]);
+        }
+        shop.done(&["serve", "tiny", "--detach"]);
+        let mut gateway = shop
+            .command(&["gateway", "tiny", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the gateway starts");
+        let mut lines = BufReader::new(gateway.stdout.take().expect("its output")).lines();
+        let url = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                Some(
+                    line.split_once("http://")?
+                        .1
+                        .trim_end_matches('/')
+                        .to_owned(),
+                )
+            })
+            .expect("it says where it listens");
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .into();
+        let fixture = Self {
+            gateway,
+            url: format!("http://{url}"),
+            agent,
+            shop,
+        };
+        fixture.until("/health/ready", |answer| answer["ready"] == true);
+        fixture
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header("content-type", "application/json")
+            .body(body.map_or_else(String::new, |body| body.to_string()))
+            .expect("a request");
+        let mut response = self.agent.run(request).expect("an answer");
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.ask("GET", path, None);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    fn until(&self, path: &str, wished: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let (_, answer) = self.ask("GET", path, None);
+            if wished(&answer) {
+                return answer;
+            }
+            let patience = Duration::from_secs(30);
+            assert!(start.elapsed() < patience, "{path} stays {answer}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = self.gateway.kill();
+        let _ = self.gateway.wait();
+    }
+}
+
+#[test]
+fn a_visitor_is_answered_whatever_dies() {
+    let mut fixture = Fixture::start();
+    let path = "/recommendations?user_id=7&timestamp=1700003600&k=3";
+    let answer = fixture.get(path);
+    assert_eq!(answer["degraded"], false);
+    assert!(
+        answer["release"]
+            .as_str()
+            .is_some_and(|release| release.starts_with("tiny-"))
+    );
+    let items = answer["items"].as_array().expect("items");
+    assert_eq!(items.len(), 3);
+    assert!(
+        items[0]["title"]
+            .as_str()
+            .is_some_and(|title| title.starts_with("Item number"))
+    );
+    assert!(items[0]["categories"]["category_l1"].is_string());
+    let best = items[0]["id"].clone();
+
+    // Triton's own client is answered the same.
+    let text = fixture.shop.done(&[
+        "recommend",
+        "tiny",
+        "--user",
+        "7",
+        "--time",
+        "1700003600",
+        "--json",
+    ]);
+    let direct: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(direct["items"][0]["id"], best);
+
+    let event = json!({"event_id": "e-1", "user_id": 7, "item_id": best, "type": "cart"});
+    let (status, answer) = fixture.ask("POST", "/events", Some(event.clone()));
+    assert_eq!((status, &answer["accepted"]), (202, &json!(1)), "{answer}");
+    let (_, answer) = fixture.ask("POST", "/events", Some(event));
+    assert_eq!(answer["duplicates"], 1);
+
+    let user = fixture.get("/users/7");
+    assert_eq!(
+        (&user["known"], &user["features"]["age"]),
+        (&json!(true), &json!(25))
+    );
+    assert_eq!(fixture.ask("DELETE", "/users/7/seen", None).0, 204);
+
+    let explained = fixture.get(&format!(
+        "/explain?user_id=7&timestamp=1700003600&k=3&item_id={best}"
+    ));
+    assert_eq!(
+        explained["asked"]["verdict"], "shown",
+        "{}",
+        explained["asked"]
+    );
+    assert_eq!(explained["asked"]["rank"], 1);
+    assert_eq!(explained["items"][0]["id"], best);
+    let stages = explained["stages"].as_array().expect("stages");
+    assert_eq!(stages.len(), 14, "{stages:?}");
+    let retrieval = stages
+        .iter()
+        .find(|stage| stage["backend"] == "faiss_retrieval");
+    assert_eq!(retrieval.expect("retrieval")["items_out"], 20);
+    assert_eq!(explained["user_features"]["raw"]["age"], 25);
+    assert!(explained["user_features"]["encoded"]["age_norm"].is_number());
+    let unknown = fixture.get("/explain?user_id=7&item_id=4000");
+    assert_eq!(unknown["asked"]["verdict"], "unknown item");
+
+    let status = fixture.get("/status.json");
+    assert_eq!(status["releases"][0]["state"], "serving");
+    assert!(
+        status["steps"]
+            .as_array()
+            .is_some_and(|steps| steps.len() >= 14)
+    );
+    assert_eq!(
+        fixture.get("/popular?k=2")["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+
+    // Without the store, Triton answers as for a newcomer.
+    fixture.shop.valkey.kill();
+    let answer = fixture.until(path, |answer| answer["degraded"] == true);
+    assert_eq!(answer["reason"], "store_unreachable");
+    assert_eq!(answer["items"].as_array().map(Vec::len), Some(3));
+    fixture.shop.valkey.restart().expect("a restart");
+    fixture.until(path, |answer| answer["degraded"] == false);
+
+    // Without Triton, popular items are shown.
+    fixture.shop.done(&["stop", "tiny"]);
+    let answer = fixture.until(path, |answer| answer["degraded"] == true);
+    assert_eq!(answer["release"], Value::Null);
+    assert_eq!(answer["items"].as_array().map(Vec::len), Some(3));
+    assert_eq!(fixture.ask("GET", "/explain?user_id=7", None).0, 503);
+    assert_eq!(fixture.ask("GET", "/health/ready", None).0, 503);
+    fixture.shop.done(&["serve", "tiny", "--detach"]);
+    fixture.until(path, |answer| answer["degraded"] == false);
+
+    // Told to stop, it ends by itself.
+    let id = rustix::process::Pid::from_child(&fixture.gateway);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+    let start = Instant::now();
+    while fixture.gateway.try_wait().expect("its status").is_none() {
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "it does not stop"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
