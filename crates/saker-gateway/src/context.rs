@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -19,6 +19,9 @@ pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// How long a client's request id may be.
 const LONGEST_ID: usize = 128;
+
+/// How long a request may take in all, the sending of its body included.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Routes that everybody may ask: what a load balancer, a browser's first visit and a scraper need.
 const OPEN: [&str; 9] = [
@@ -62,7 +65,14 @@ pub(crate) async fn around(
     let method = request.method().clone();
     request.extensions_mut().insert(call.clone());
     let mut response = match admit(&state, &route, request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => match tokio::time::timeout(LONGEST, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::unavailable(format!(
+                "the request was not done within {} s",
+                LONGEST.as_secs()
+            ))
+            .into_response(),
+        },
         Err(problem) => problem.into_response(),
     };
     if let Ok(id) = HeaderValue::from_str(&call.id) {

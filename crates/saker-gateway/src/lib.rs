@@ -10,7 +10,7 @@
 //! | `ranking` | asking Triton's ensemble: deadline, bounded load, a breaker |
 //! | `popular` | popular items, kept for when Triton does not answer |
 //! | `store` | Valkey behind a few threads, so that one that hangs holds up nobody |
-//! | `context`, `problem`, `metrics` | request ids and traces; errors; what is counted |
+//! | `server`, `context`, `problem`, `metrics` | connections; request ids and traces; errors; what is counted |
 //!
 //! `docs/gateway.md` describes the routes, and what is answered when something is down.
 
@@ -26,15 +26,14 @@ mod problem;
 mod query;
 mod ranking;
 mod routes;
+mod server;
 mod state;
 mod store;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 pub use access::Keys;
@@ -42,9 +41,6 @@ pub use catalogue::Catalogue;
 pub use settings::Settings;
 
 use state::State;
-
-/// How long requests that are under way may take once the gateway is told to stop.
-const FINISH: Duration = Duration::from_secs(10);
 
 /// Why a gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -109,22 +105,12 @@ impl Gateway {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let stopping = Arc::new(tokio::sync::Notify::new());
-        let told = Arc::clone(&stopping);
-        // Answers are written at once: what waits for a fuller packet waits for the client's acknowledgement, 40 ms.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!("a connection without TCP_NODELAY: {error}");
-            }
-        });
-        let server = axum::serve(listener, self.router()).with_graceful_shutdown(async move {
-            stop.await;
-            told.notify_one();
-        });
-        tokio::select! {
-            done = server => done,
-            // A client that keeps its connection busy for ever would hold the gateway up.
-            () = async { stopping.notified().await; tokio::time::sleep(FINISH).await } => Ok(()),
-        }
+        server::serve(
+            listener,
+            self.router(),
+            self.state.settings.header_timeout,
+            stop,
+        )
+        .await
     }
 }

@@ -247,7 +247,7 @@ mod tests {
         let ranked = read(&[ids, scores.clone()]).unwrap();
         assert_eq!(ranked.items, [(7, 0.5)]);
         assert_eq!(ranked.release, None);
-        assert!(read(&[scores.clone()]).is_err());
+        assert!(read(std::slice::from_ref(&scores)).is_err());
         assert!(read(&[Tensor::int32(ORDERED_IDS, &[7]), scores]).is_err());
     }
 }

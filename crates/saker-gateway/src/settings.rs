@@ -29,6 +29,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// How many requests may be on their way to Triton.
     pub max_in_flight: usize,
+    /// How long a client may take to send a request's headers, and how long an unused connection is kept.
+    pub header_timeout: Duration,
     /// How many events may wait in the stream.
     pub max_backlog: u64,
     /// API keys; none: everybody may ask.
@@ -51,6 +53,7 @@ impl Settings {
             context_inputs: vec!["device_type".to_owned(), "timestamp".to_owned()],
             deadline: Duration::from_millis(150),
             max_in_flight: 256,
+            header_timeout: Duration::from_secs(30),
             max_backlog: 1_000_000,
             keys: None,
             origins: Vec::new(),

@@ -2,7 +2,9 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use saker_gateway::Keys;
 use support::{Fixture, NO_STORE};
@@ -72,4 +74,25 @@ fn pages_of_the_named_origins_may_ask() {
     assert_eq!(other.header("access-control-allow-origin"), "");
     let answer = fixture.ask("GET", "/popular", &[("origin", ours)], "");
     assert_eq!(answer.header("access-control-allow-origin"), ours);
+}
+
+#[test]
+fn a_client_that_does_not_say_what_it_wants_is_not_waited_for() {
+    let fixture = Fixture::start(NO_STORE, |settings| {
+        settings.header_timeout = Duration::from_millis(200);
+    });
+    for said in ["", "GET /popular HTTP/1.1\r\nhost: gate"] {
+        let mut stream = TcpStream::connect(&fixture.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        let start = Instant::now();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{said:?}: {answer}"
+        );
+    }
 }

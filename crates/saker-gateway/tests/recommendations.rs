@@ -249,3 +249,44 @@ fn the_document_and_the_pages_are_there() {
         assert_eq!(fixture.get(path).status, 404, "{path}");
     }
 }
+
+#[test]
+fn a_request_under_way_is_finished_when_the_gateway_stops() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (triton, address, serving) = runtime.block_on(async {
+        let triton = Triton::start(0).await;
+        let store = saker_store::Settings::parse(NO_STORE, None).unwrap();
+        let settings = saker_gateway::Settings {
+            triton: triton.address.clone(),
+            deadline: Duration::from_secs(5),
+            ..saker_gateway::Settings::new(store)
+        };
+        let releases = std::sync::Arc::new(|| serde_json::json!([]));
+        let gateway =
+            saker_gateway::Gateway::open(settings, support::catalogue(), releases).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving =
+            tokio::spawn(
+                async move { gateway.serve(listener, async { drop(stopped.await) }).await },
+            );
+        (triton, address, serving)
+    });
+    triton.stub.delay(Duration::from_millis(600));
+    let url = format!("http://{address}/recommendations");
+    let asked = std::thread::spawn(move || ureq::get(&url).call().unwrap().status().as_u16());
+    while triton.stub.asked() == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    stop.send(()).unwrap();
+    assert_eq!(asked.join().unwrap(), 200);
+    let start = Instant::now();
+    runtime.block_on(serving).unwrap().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
