@@ -18,6 +18,7 @@ LAYERS = {
     "3": "server: backends and ensemble on a real Triton and a real Valkey",
     "4": "clients: NVIDIA's Python clients, over gRPC and HTTP; Schemathesis, on the gateway",
     "5": "perf_analyzer: the ensemble and each model alone under load",
+    "6": "storefront: the shop's pages in a headless Chromium, before everything real",
 }
 SDK = {"triton-rs-sys", "triton-backend", "triton-testing", "scale"}
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
@@ -103,10 +104,11 @@ def programs():
         title = f"{name} {'unit tests' if kind != 'test' else 'tests/' + target['name']}"
         command = [message["executable"]]
         if folder == ROOT and target["name"] == "server":
-            others = ["--skip", "clients::", "--skip", "perf_analyzer::"]
+            others = ["--skip", "clients::", "--skip", "perf_analyzer::", "--skip", "storefront::"]
             layers["3"].append(Program(title, command + others, folder, environment))
             layers["4"].append(Program(title, command + ["clients::"], folder, environment))
             layers["5"].append(Program(title, command + ["perf_analyzer::"], folder, environment))
+            layers["6"].append(Program(title, command + ["storefront::"], folder, environment))
         else:
             layers["2" if name in SDK else "1"].append(Program(title, command, folder, environment))
     documentation = [*cargo("test"), "--doc", "--quiet"]

@@ -173,7 +173,12 @@ impl Layout {
 
     /// `logs/<process>.log`
     pub fn log(&self, process: &str) -> PathBuf {
-        self.root.join("logs").join(format!("{process}.log"))
+        self.logs().join(format!("{process}.log"))
+    }
+
+    /// `logs/`
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
     }
 
     /// `run/`: process ids and addresses of what `saker serve` started.

@@ -12,7 +12,7 @@
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
-//! | [`server`], [`runtime`] | starting and stopping Valkey and Triton, and finding them |
+//! | [`server`], [`supervisor`], [`runtime`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; finding them |
 //! | [`updater`] | what the updater needs to know of a pipeline |
 //! | [`explain`], [`degraded`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
 
@@ -37,6 +37,7 @@ pub mod report;
 pub mod runtime;
 pub mod server;
 pub mod stamp;
+pub mod supervisor;
 pub mod table;
 pub mod training_run;
 pub mod updater;

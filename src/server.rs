@@ -1,5 +1,6 @@
-//! Starting and stopping Valkey and Triton.
+//! Starting and stopping Valkey, Triton, the updater and the gateway.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
@@ -101,7 +102,7 @@ fn file(layout: &Layout, name: &str) -> PathBuf {
 
 /// A started process and the name it is known by in `run/` and `logs/`.
 pub struct Started {
-    /// `valkey` or `triton`.
+    /// `valkey`, `triton`, `updater` or `gateway`.
     pub name: &'static str,
     /// What `run/<name>.json` says.
     pub running: Running,
@@ -112,7 +113,10 @@ pub struct Started {
 impl Started {
     /// Starts a program in a process group of its own, so that a Ctrl-C on our terminal reaches us alone and we stop it in
     /// order.
-    fn spawn(
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(
         layout: &Layout,
         name: &'static str,
         mut command: Command,
@@ -126,6 +130,8 @@ impl Started {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
+        // What another one wrote before it ended may say why it did.
+        let _ = fs::rename(&log, log.with_extension("log.1"));
         let output =
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output
@@ -160,8 +166,16 @@ impl Started {
         matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
     }
 
+    /// Whether somebody has stopped it on purpose, by [`Running::stop`].
+    pub fn was_stopped(&self, layout: &Layout) -> bool {
+        !file(layout, self.name).exists()
+    }
+
     /// Waits until `ready`; stops the process when it takes too long.
-    fn wait(&mut self, layout: &Layout, mut ready: impl FnMut() -> bool) -> Result<()> {
+    ///
+    /// # Errors
+    /// It ended, or it took too long.
+    pub fn wait(&mut self, layout: &Layout, mut ready: impl FnMut() -> bool) -> Result<()> {
         let start = Instant::now();
         loop {
             if self.has_ended() {
@@ -265,22 +279,25 @@ pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = address.rsplit(':').next().unwrap_or("6379");
     let mut command = Command::new(runtime::valkey_server()?);
-    // Snapshots, and one on every orderly stop: an append-only file of single bits takes seconds to read back.
-    command.args([
-        "--port",
-        port,
-        "--bind",
-        "127.0.0.1",
-        "--appendonly",
-        "no",
-        "--save",
-        "60 1",
-    ]);
+    // Every write is on the disk within a second, so that an event that was acknowledged outlives a crash. A Valkey that is told
+    // to append at its start reads nothing but the file that it appends to: where there is none yet, it is told later.
+    let appends = folder.join("appendonlydir").exists();
+    let append = if appends { "yes" } else { "no" };
+    command.args(["--port", port, "--bind", "127.0.0.1", "--save", "60 1"]);
+    command.args(["--appendonly", append, "--appendfsync", "everysec"]);
     command.arg("--dir").arg(std::path::absolute(&folder)?);
     let mut started = Started::spawn(layout, "valkey", command, None)?;
     // It listens before it has read its files back, and answers LOADING meanwhile; a request then gets defaults.
     let settings = saker_store::Settings::parse(redis_url, None)?;
     started.wait(layout, || saker_store::Connection::open(&settings).is_ok())?;
+    if !appends {
+        let mut connection = saker_store::Connection::open(&settings)?;
+        let mut append = saker_store::Pipeline::new();
+        append.keyless(|cmd| {
+            cmd.arg("CONFIG").arg("SET").arg("appendonly").arg("yes");
+        });
+        connection.run(&append, START)?;
+    }
     Ok(Some(started))
 }
 
@@ -332,6 +349,26 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
     started.wait(layout, || {
         client.is_ready() && client.is_model_ready(ENSEMBLE)
     })?;
+    Ok(started)
+}
+
+/// Starts another command of ours, `saker <name> <arguments>`, in this environment, and waits until `ready`.
+///
+/// # Errors
+/// It ended, or it took too long.
+pub fn command(
+    layout: &Layout,
+    name: &'static str,
+    arguments: &[OsString],
+    environment: &[(&str, OsString)],
+    ready: impl FnMut() -> bool,
+) -> Result<Started> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(program);
+    command.arg(name).args(arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut started = Started::spawn(layout, name, command, None)?;
+    started.wait(layout, ready)?;
     Ok(started)
 }
 

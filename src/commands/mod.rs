@@ -1,6 +1,7 @@
 //! The commands. Each file holds the arguments of one command and what it does; the work itself is in the modules of the
 //! library.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -84,6 +85,23 @@ impl Target {
         }
         let layout = Layout::new(&self.state, &pipeline.pipeline.name);
         Ok((pipeline, layout))
+    }
+
+    /// The same target for another command of ours. The store's address, which may hold a password, is not among the arguments,
+    /// which everybody on the machine can read: see [`Target::environment`].
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec![self.dataset.clone().into()];
+        if let Some(pipeline) = &self.pipeline {
+            arguments.extend(["--pipeline".into(), pipeline.into()]);
+        }
+        arguments.extend(["--state".into(), self.state.clone().into()]);
+        arguments
+    }
+
+    /// The environment that goes with [`Target::arguments`].
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let url = self.redis_url.iter();
+        url.map(|url| ("SAKER_REDIS_URL", url.into())).collect()
     }
 }
 

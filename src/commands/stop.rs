@@ -1,6 +1,7 @@
 use anyhow::Result;
 
 use super::Target;
+use super::serve::SUPERVISOR;
 use crate::server::Running;
 
 /// Arguments of `saker stop`.
@@ -11,14 +12,19 @@ pub struct Args {
     target: Target,
 }
 
-/// Stops Triton and Valkey. That nothing runs is no failure.
+/// Stops all that was started. That nothing runs is no failure.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
+    // What watches over the others goes first, and takes them along.
+    let names = [SUPERVISOR, "gateway", "updater", "triton", "valkey"];
+    let found = names.map(|name| (name, Running::find(&layout, name)));
     let mut any = false;
-    for name in ["triton", "valkey"] {
-        if let Some(running) = Running::find(&layout, name) {
+    for (name, running) in found {
+        if let Some(running) = running {
             running.stop(&layout, name)?;
-            println!("{name} stopped");
+            if name != SUPERVISOR {
+                println!("{name} stopped");
+            }
             any = true;
         }
     }

@@ -1,7 +1,7 @@
 //! Interactions as the source has them, to rows of users and items with a time: batch by batch, on their way into the sort.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
@@ -80,13 +80,13 @@ pub(super) fn is_time(column: &Column) -> bool {
     column.default == Fallback::Word("now".to_owned())
 }
 
-/// The cleaned rows of all files, as a plan in no order.
+/// The cleaned rows of all files, and of the batches that stand beside them, as a plan in no order.
 pub(super) fn rows(
     pipeline: &Pipeline,
     engine: &Engine,
     format: Format,
     of: &Interactions,
-    files: Vec<PathBuf>,
+    (files, live): (Vec<PathBuf>, Vec<RecordBatch>),
     users: &Entities,
     items: &Entities,
 ) -> Result<(DataFrame, Arc<Met>)> {
@@ -110,7 +110,7 @@ pub(super) fn rows(
         context.push((column.clone(), default));
     }
     let schema = Arc::new(Schema::new(fields));
-    let met = Arc::new(Met::default());
+    let (met, of_live) = (Arc::new(Met::default()), Arc::clone(&schema));
     let ratings = of.ratings.as_ref().map(|ratings| {
         let ratings = ratings.iter();
         ratings
@@ -132,6 +132,16 @@ pub(super) fn rows(
     for file in &files {
         present(file)?;
     }
+    // After those of all files.
+    let place = files.len();
+    let live = live
+        .iter()
+        .scan(0u64, |first, batch| {
+            let source = Source::of_batch(Path::new("the offline store's events"), *first, batch);
+            *first += batch.num_rows() as u64;
+            Some(source.and_then(|source| cleaner.clean(&source, place)))
+        })
+        .collect::<Result<Vec<_>>>()?;
     let rows = match format {
         Format::Atomic => {
             let [path] = files.as_slice() else {
@@ -170,6 +180,10 @@ pub(super) fn rows(
                     .map_err(BoxError::from)
             })?
         }
+    };
+    let rows = match live.is_empty() {
+        true => rows,
+        false => rows.union(engine.batches(of_live, live.into_iter().map(Ok))?)?,
     };
     Ok((rows, met))
 }

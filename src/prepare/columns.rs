@@ -41,6 +41,47 @@ impl Cleaned {
     }
 }
 
+/// What people call the numbers of a column: its place is the number. A number that no row labels is called by itself.
+fn label(
+    column: &Column,
+    labels: &str,
+    source: &Source,
+    order: &[usize],
+    cleaned: &Cleaned,
+) -> Result<Vec<String>> {
+    /// A list of labels is as long as its largest number.
+    const MOST: usize = 1 << 20;
+    let texts = source.column(labels)?;
+    let Cleaned::Int32(numbers) = cleaned else {
+        bail!("column {} has labels and is not int32", column.name);
+    };
+    let mut names: Vec<Option<String>> = Vec::new();
+    for (&row, number) in order.iter().zip(numbers) {
+        let Some(number) = number else { continue };
+        let place = usize::try_from(*number).ok().filter(|&place| place < MOST);
+        let Some(place) = place else {
+            bail!(
+                "column {} is {number} in row {}; labels are for numbers from 0 to {}",
+                column.name,
+                row + 1,
+                MOST - 1
+            );
+        };
+        let text = texts.text(row);
+        names.resize(names.len().max(place + 1), None);
+        match &names[place] {
+            Some(known) if *known != text => bail!(
+                "column {labels} calls {number} of {} {known:?} and, in row {}, {text:?}; a number has one label",
+                column.name,
+                row + 1
+            ),
+            _ => names[place] = Some(text),
+        }
+    }
+    let call = |(place, name): (usize, Option<String>)| name.unwrap_or_else(|| place.to_string());
+    Ok(names.into_iter().enumerate().map(call).collect())
+}
+
 /// The users or the items, sorted by id.
 pub(super) struct Entities {
     pub(super) ids: Vec<i32>,
@@ -81,6 +122,10 @@ impl Entities {
         {
             let cleaned = clean(column, source, &order, names)
                 .with_context(|| format!("column {}", column.name))?;
+            if let Some(labels) = &column.labels {
+                let labelled = label(column, labels, source, &order, &cleaned);
+                names.insert(column.name.clone(), labelled?);
+            }
             columns.insert(column.name.clone(), cleaned);
         }
         let ids: Vec<i32> = order.iter().map(|&row| ids[row]).collect();

@@ -173,12 +173,17 @@ fn run(
 
     let step = Step::start("sort, split and write the interactions");
     let interactions = || -> Result<_> {
+        // A whole training goes by the source; what visitors did since is learned on top of it.
+        let live = match kept {
+            true => served::events(pipeline, layout, &data.interactions)?,
+            false => Vec::new(),
+        };
         let (rows, met) = clean::rows(
             pipeline,
             &engine,
             data.format,
             &data.interactions,
-            files::files(pipeline, &data.interactions.path)?,
+            (files::files(pipeline, &data.interactions.path)?, live),
             &users,
             &items,
         )?;

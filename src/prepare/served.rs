@@ -1,15 +1,16 @@
-//! What serving wrote of a user column, when it did: from the offline store.
+//! What serving wrote: the values of a user column, and what visitors did. From the offline store.
 
 use anyhow::{Context, Result};
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, TimeUnit, TimestampSecondType};
 use chrono::NaiveDate;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
-use saker_pipeline::{Column, Pipeline};
+use saker_pipeline::{Column, Interactions, Pipeline};
+use saker_updater::offline::EVENTS;
 
 use crate::layout::Layout;
-use crate::materialize;
+use crate::{materialize, table};
 
 /// A user id, Unix seconds, the value since then.
 pub(super) type Row = (i32, i32, i32);
@@ -53,6 +54,66 @@ impl Served {
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
+}
+
+/// What visitors did, as the updater wrote it, with the columns that the definition's source has. Nothing where the definition
+/// does not say what a kind of event counts.
+pub(super) fn events(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    of: &Interactions,
+) -> Result<Vec<RecordBatch>> {
+    if of.rating.is_some() && of.ratings.is_none() {
+        tracing::info!(
+            "what visitors did is left out: data.interactions.ratings does not say what a click counts"
+        );
+        return Ok(Vec::new());
+    }
+    let store = OfflineStore::open(&materialize::offline_store(pipeline, layout))?;
+    let mut batches = Vec::new();
+    let days = NaiveDate::MIN..=NaiveDate::MAX;
+    store
+        .read(EVENTS, days, |batch| {
+            batches.push(as_in_source(pipeline, of, &batch)?);
+            anyhow::Ok(())
+        })
+        .with_context(|| format!("offline store, view {EVENTS}"))?;
+    Ok(batches)
+}
+
+fn as_in_source(
+    pipeline: &Pipeline,
+    of: &Interactions,
+    batch: &RecordBatch,
+) -> Result<RecordBatch> {
+    let read = |name: &str| {
+        let column = batch.column_by_name(name);
+        column.with_context(|| format!("there is no column {name}"))
+    };
+    let (user, item) = (&pipeline.user.id, &pipeline.item.id);
+    let seconds = cast(
+        read(EVENT_TIMESTAMP)?,
+        &DataType::Timestamp(TimeUnit::Second, None),
+    )?;
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
+        (of.user.as_deref().unwrap_or(user), read(user)?.clone()),
+        (of.item.as_deref().unwrap_or(item), read(item)?.clone()),
+        (&of.timestamp, cast(&seconds, &DataType::Int64)?),
+    ];
+    if let Some(rating) = &of.rating {
+        columns.push((rating, read("event_type")?.clone()));
+    }
+    for column in &pipeline.context.columns {
+        let source = column.source();
+        if columns.iter().any(|(name, _)| *name == source) {
+            continue;
+        }
+        // An event says no more of its moment than its device.
+        let unknown = || new_null_array(&DataType::Int32, batch.num_rows());
+        let known = batch.column_by_name(source).cloned();
+        columns.push((source, known.unwrap_or_else(unknown)));
+    }
+    table::table(columns)
 }
 
 fn add(rows: &mut Vec<Row>, batch: &RecordBatch, id: &str, column: &str) -> Result<()> {

@@ -11,4 +11,5 @@ mod pipeline;
 mod reference;
 mod releases;
 mod resilience;
+mod storefront;
 mod support;

@@ -126,8 +126,13 @@ pub(crate) struct Shop {
 impl Shop {
     /// A small shop, of which nothing is made yet.
     pub(crate) fn new() -> Self {
+        Self::of(write_shop)
+    }
+
+    /// A shop whose files, `pipeline.toml` among them, somebody writes.
+    pub(crate) fn of(write: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        write_shop(folder.path());
+        write(folder.path());
         let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         Self {
             folder,
@@ -171,7 +176,7 @@ impl Shop {
 
 impl Drop for Shop {
     fn drop(&mut self) {
-        self.run(&["stop", "tiny"]);
+        self.run(&["stop"]);
     }
 }
 

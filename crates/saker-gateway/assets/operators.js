@@ -92,7 +92,7 @@ function releases(list) {
   const head = ["release", "state", "made", ...metrics];
   const rows = records.map((release) =>
     element("tr", { class: release.state === "serving" ? "serving" : "" },
-      element("th", { scope: "row" }, release.release ?? release.id ?? "–"), element("td", {}, release.state ?? "–"), element("td", {}, release.created ?? release.made ?? "–"),
+      element("th", { scope: "row" }, release.release ?? release.id ?? "–"), element("td", {}, release.state ?? "–"), element("td", {}, release.created ? new Date(release.created * 1000).toISOString().slice(0, 16).replace("T", " ") : "–"),
       ...metrics.map((name) => element("td", {}, typeof release.metrics?.[name] === "number" ? number(release.metrics[name], 4) : "–"))));
   $("releases").replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {}, name)))), element("tbody", {}, ...rows)));
 }

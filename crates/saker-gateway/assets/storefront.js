@@ -5,7 +5,18 @@ const $ = (id) => document.getElementById(id);
 const SHOWN = 10;
 // How long after a click the row is asked for anew: events are applied within milliseconds.
 const AFTER_CLICK = 250;
+// How long after a degraded answer the row is asked for once more.
+const AFTER_DEGRADED = 3000;
 const GUEST = -1;
+
+// The gateway's reasons for an answer that is not the best there is.
+const REASONS = {
+  triton_deadline: "the recommender does not answer in time",
+  triton_unreachable: "the recommender cannot be reached",
+  triton_error: "the recommender refuses",
+  triton_answer: "the recommender's answer cannot be read",
+  store_unreachable: "what is known of the visitor cannot be read",
+};
 
 const state = { user: null, newId: null, asked: 0, items: new Map() };
 
@@ -98,6 +109,7 @@ function notice(kind, text, again) {
 }
 
 async function recommend() {
+  clearTimeout(state.again);
   const asked = ++state.asked;
   const list = $("recommended");
   list.setAttribute("aria-busy", "true");
@@ -106,12 +118,15 @@ async function recommend() {
     const answer = await ask(`/recommendations?${visit()}`);
     if (asked !== state.asked) return;
     const took = performance.now() - started;
-    fill(list, answer.items, true);
+    fill(list, answer.items, answer.release != null);
     $("recommended-empty").hidden = answer.items.length > 0;
     $("answer-meta").textContent =
       `${milliseconds(took)} · ${answer.release ? `release ${answer.release}` : "no release"}`;
     if (answer.degraded) {
-      notice("degraded", `These are popular products: ${answer.reason ?? "the recommender does not answer"}. Recommendations come back by themselves.`, refresh);
+      const why = REASONS[answer.reason] ?? answer.reason ?? "something does not answer";
+      const what = answer.release == null ? "These are popular products" : "These are not as good as they could be";
+      state.again = setTimeout(recommend, AFTER_DEGRADED);
+      notice("degraded", `${what}: ${why}. It mends by itself.`, refresh);
     } else {
       notice("", null);
     }

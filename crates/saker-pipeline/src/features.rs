@@ -60,6 +60,8 @@ pub struct Column {
     pub source: Option<String>,
     /// Numbers the texts of the source, in the order of the alphabet from 0.
     pub codes: Option<Codes>,
+    /// The source's column of texts that people call the numbers of this one by, such as the name of a category.
+    pub labels: Option<String>,
     /// Texts of the source that stand for no value, beside the empty one.
     #[serde(default)]
     pub empty: Vec<String>,

@@ -546,6 +546,17 @@ fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
                 "int32 columns only",
             )?;
         }
+        if let Some(labels) = &column.labels {
+            let alone = column.kind == ColumnType::Int32
+                && column.codes.is_none()
+                && column.derive.is_none();
+            check(
+                alone,
+                format!("{key}.labels"),
+                quoted(labels),
+                "int32 columns of numbers from 0, without codes and derive",
+            )?;
+        }
         if column.derive.is_some() {
             check(
                 column.kind != ColumnType::Text,
