@@ -207,45 +207,61 @@ impl Catalogue {
     pub fn for_gateway(&self, pipeline: &Pipeline) -> Result<saker_gateway::Catalogue> {
         let columns = &pipeline.store.trending_categories;
         let title = pipeline.item.title.as_deref();
-        let mut items = Vec::new();
-        for id in self.items.ids() {
+        let pictures = Pictures::of(pipeline)?;
+        // One by one: what is known of a million items as JSON is not held at once.
+        let items = self.items.ids().into_iter().map(|id| {
             let categories = columns.iter();
             let categories = categories.map(|column| self.items.int32(id, column));
-            let picture = picture(pipeline, id)?.filter(|file| file.is_file());
-            items.push(Item {
+            Item {
                 id,
                 title: title.and_then(|title| self.items.cell(&self.names, id, title)),
-                categories: categories.collect::<Option<Vec<i32>>>().unwrap_or_default(),
+                categories: categories.collect::<Option<_>>().unwrap_or_default(),
                 price: self.items.float32(id, "price"),
-                picture,
+                picture: pictures.as_ref().and_then(|pictures| pictures.file(id)),
                 known: self.items.row(&self.names, id),
-            });
-        }
+            }
+        });
         let columns = columns.iter().map(|name| Column {
             name: name.clone(),
             names: self.names.get(name).cloned().unwrap_or_default(),
         });
-        let users = self.users.ids().into_iter();
-        let users = users.map(|id| (id, self.users.row(&self.names, id)));
+        let features = |id| self.users.row(&self.names, id);
+        let users = self.users.row_of.keys().copied();
         Ok(saker_gateway::Catalogue::new(
             columns.collect(),
             items,
             users,
+            features,
         ))
     }
 }
 
-/// Where an item's picture would lie, where the definition makes vectors of pictures.
-fn picture(pipeline: &Pipeline, id: i32) -> Result<Option<PathBuf>> {
-    let path = pipeline
-        .item
-        .embeddings
-        .iter()
-        .find_map(|embedding| match &embedding.source {
-            EmbeddingSource::Image { path, .. } => Some(path),
-            _ => None,
-        });
-    let place = format!("{{{}}}", pipeline.item.id);
-    let file = path.map(|path| pipeline.resolve(&path.replace(&place, &id.to_string())));
-    Ok(file.transpose()?)
+/// Where the items' pictures lie, where the definition makes vectors of pictures.
+struct Pictures {
+    path: String,
+    place: String,
+}
+
+impl Pictures {
+    fn of(pipeline: &Pipeline) -> Result<Option<Self>> {
+        let place = format!("{{{}}}", pipeline.item.id);
+        let path = pipeline.item.embeddings.iter();
+        let path = path
+            .filter_map(|embedding| match &embedding.source {
+                EmbeddingSource::Image { path, .. } => Some(pipeline.resolve(path)),
+                _ => None,
+            })
+            .next()
+            .transpose()?;
+        Ok(path.map(|path| Self {
+            path: path.to_string_lossy().into_owned(),
+            place,
+        }))
+    }
+
+    /// An item's picture, if it has one.
+    fn file(&self, id: i32) -> Option<PathBuf> {
+        let file = PathBuf::from(self.path.replace(&self.place, &id.to_string()));
+        file.is_file().then_some(file)
+    }
 }

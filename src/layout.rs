@@ -176,6 +176,11 @@ impl Layout {
         self.logs().join(format!("{process}.log"))
     }
 
+    /// `simulation.html`, what `saker simulate` measured; `simulation.json` beside it.
+    pub fn simulation(&self) -> PathBuf {
+        self.root.join("simulation.html")
+    }
+
     /// `logs/`
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")

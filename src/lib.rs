@@ -13,6 +13,7 @@
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
 //! | [`server`], [`supervisor`], [`runtime`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; finding them |
+//! | [`simulate`] | virtual shoppers before a running gateway |
 //! | [`updater`] | what the updater needs to know of a pipeline |
 //! | [`explain`], [`degraded`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
 
@@ -36,6 +37,7 @@ pub mod releases;
 pub mod report;
 pub mod runtime;
 pub mod server;
+pub mod simulate;
 pub mod stamp;
 pub mod supervisor;
 pub mod table;

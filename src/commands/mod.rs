@@ -26,6 +26,7 @@ mod recommend;
 mod releases;
 mod rollback;
 mod serve;
+mod simulate;
 mod status;
 mod stop;
 mod train;
@@ -170,6 +171,8 @@ pub enum Command {
     Recommend(recommend::Args),
     /// Apply what visitors do: seen items, top category, popularity, the offline store
     Updater(updater::Args),
+    /// Let virtual shoppers visit a running gateway, and measure what they click
+    Simulate(simulate::Args),
     /// Show what is made and what runs
     Status(status::Args),
     /// Convert feature workflows from and to NVTabular's, and show them
@@ -199,6 +202,7 @@ impl Command {
             Self::Stop(args) => stop::run(args),
             Self::Recommend(args) => recommend::run(args),
             Self::Updater(args) => updater::run(args),
+            Self::Simulate(args) => simulate::run(args),
             Self::Status(args) => status::run(args),
             Self::Workflow(args) => workflow::run(args),
         }

@@ -1,5 +1,7 @@
-//! `models/report.html`: an evaluation for people. One file, without scripts, fonts or anything else from elsewhere.
+//! Reports for people, `models/report.html` of an evaluation among them. Each is one file, without scripts, fonts or anything
+//! else from elsewhere.
 
+pub mod simulation;
 mod svg;
 
 use std::fmt::Write;
@@ -12,15 +14,7 @@ use crate::training_run::Line;
 
 /// The page.
 pub fn html(name: &str, description: &str, evaluation: &Evaluation, epochs: &[Line]) -> String {
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{0}: evaluation</title><style>{1}</style></head><body>\n\
-         <h1>{0}</h1><p class=\"quiet\">{2}</p>\n",
-        escape(name),
-        include_str!("style.css"),
-        escape(description),
-    );
+    let mut page = head(&format!("{name}: evaluation"), description);
     let _ = writeln!(page, "<p>{}</p>", scope(evaluation));
     page.push_str(&tiles(evaluation));
     section(&mut page, "All users");
@@ -85,6 +79,19 @@ pub fn html(name: &str, description: &str, evaluation: &Evaluation, epochs: &[Li
     }
     page.push_str("</body></html>\n");
     page
+}
+
+/// A page up to its first section.
+fn head(title: &str, description: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{0}</title><style>{1}</style></head><body>\n\
+         <h1>{0}</h1><p class=\"quiet\">{2}</p>\n",
+        escape(title),
+        include_str!("style.css"),
+        escape(description),
+    )
 }
 
 fn scope(evaluation: &Evaluation) -> String {

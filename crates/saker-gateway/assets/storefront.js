@@ -18,7 +18,7 @@ const REASONS = {
   store_unreachable: "what is known of the visitor cannot be read",
 };
 
-const state = { user: null, newId: null, asked: 0, items: new Map() };
+const state = { newId: null, asked: 0, items: new Map(), categories: [] };
 
 // ---- the visitor
 
@@ -46,6 +46,12 @@ function visit() {
   const timestamp = moment();
   if (timestamp !== undefined) query.set("timestamp", timestamp);
   return query;
+}
+
+/** A feature as people read it: a category by its name. */
+function said(name, value) {
+  const named = name.includes("category") && state.categories.find((category) => category.column === state.categories[0].column && category.value === value);
+  return `${name.replaceAll("_", " ")} ${named ? named.name : value == null || value === -1 ? "unknown" : value}`;
 }
 
 // ---- products
@@ -151,7 +157,7 @@ async function describe() {
   try {
     const known = await ask(`/users/${user}`);
     if (visitor() !== user) return;
-    const features = Object.entries(known.features ?? {}).map(([name, value]) => `${name.replaceAll("_", " ")} ${value ?? "unknown"}`);
+    const features = Object.entries(known.features ?? {}).map(([name, value]) => said(name, value));
     const recent = known.recent_items.slice(0, 5).map((item) => item.title ?? `product ${item.id}`);
     who.textContent =
       `User ${user}: ${known.known ? features.join(", ") || "known" : "unknown to the store, a cold start"}` +
@@ -165,8 +171,7 @@ async function rows() {
   const popular = ask(`/popular?k=${SHOWN}`)
     .then((answer) => fill($("popular"), answer.items))
     .catch((error) => $("popular").replaceChildren(element("li", { class: "empty" }, `Popular products: ${error.message}.`)));
-  const categories = await ask("/categories").catch(() => []);
-  const list = categories.categories ?? categories;
+  const list = state.categories;
   const first = list.length ? list[0].column : null;
   const sections = await Promise.all(list.filter((category) => category.column === first).slice(0, 6).map(async (category) => {
     const answer = await ask(`/items?category=${encodeURIComponent(`${category.column}:${category.value}`)}&k=${SHOWN}`).catch(() => ({ items: [] }));
@@ -314,7 +319,7 @@ function moved(event) {
 async function users() {
   const answer = await ask("/users?k=30").catch(() => ({ users: [] }));
   const option = ({ user_id, features: of }) => {
-    const about = Object.entries(of ?? {}).slice(0, 3).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+    const about = Object.entries(of ?? {}).filter(([name]) => name !== "user_id").slice(0, 3).map(([name, value]) => said(name, value));
     return element("option", { value: user_id }, `${user_id}${about.length ? ` (${about.join(", ")})` : ""}`);
   };
   $("user").replaceChildren(...answer.users.map(option));
@@ -335,6 +340,7 @@ function changed() {
 }
 
 async function start() {
+  state.categories = await ask("/categories").catch(() => []);
   await users();
   for (const input of document.querySelectorAll(".controls input, .controls select")) {
     input.addEventListener(input.type === "range" ? "input" : "change", () => {

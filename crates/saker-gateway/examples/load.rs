@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! cargo run --release -p saker-gateway --example load -- [SECONDS] [STUB_MS]
+//! cargo run --release -p saker-gateway --example load -- [SECONDS] --gateway HOST:PORT
 //! ```
+//!
+//! With `--gateway` a running gateway is asked, for users 1 to 1000 in turn; degraded answers are errors. Otherwise:
 //!
 //! A Triton is stood in for by a server in this process that answers ten items after STUB_MS (default 5). It is asked by the
 //! gateway's own gRPC client, alone and through the gateway, in a closed loop at several concurrencies; client, gateway and
 //! stub share the machine's cores. The last rows let the stub answer at once, to see where the cores end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,19 +31,37 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> Result<(), Error> {
     let mut words = std::env::args().skip(1);
     let seconds: u64 = words.next().map_or(Ok(5), |word| word.parse())?;
-    let delay_ms: u64 = words.next().map_or(Ok(5), |word| word.parse())?;
     let runtime = Runtime::new()?;
+    let second = words.next();
+    if second.as_deref() == Some("--gateway") {
+        let address = words.next().ok_or("--gateway needs HOST:PORT")?.parse()?;
+        return runtime.block_on(running(address, Duration::from_secs(seconds)));
+    }
+    let delay_ms: u64 = second.map_or(Ok(5), |word| word.parse())?;
     runtime.block_on(measure(
         Duration::from_secs(seconds),
         Duration::from_millis(delay_ms),
     ))
 }
 
-async fn measure(time: Duration, delay: Duration) -> Result<(), Error> {
+async fn running(address: SocketAddr, time: Duration) -> Result<(), Error> {
+    header();
+    for clients in [1, 4, 16] {
+        let latencies = drive(address, clients, time, b"\"degraded\":false").await?;
+        row("the gateway", "–", clients, latencies, time);
+    }
+    Ok(())
+}
+
+fn header() {
     println!(
         "{:>12} {:>11} {:>8} {:>11} {:>10} {:>10} {:>10}",
         "asked", "connections", "clients", "requests/s", "p50 ms", "p99 ms", "max ms"
     );
+}
+
+async fn measure(time: Duration, delay: Duration) -> Result<(), Error> {
+    header();
     for (delay, concurrencies) in [(delay, &[1, 16, 64][..]), (Duration::ZERO, &[16, 64][..])] {
         let triton = support::Triton::start(0).await;
         triton.stub.delay(delay);
@@ -66,12 +88,18 @@ async fn measure(time: Duration, delay: Duration) -> Result<(), Error> {
             for task in tasks {
                 latencies.extend(task.await??);
             }
-            row("the stub", 1, clients, latencies, time);
+            row("the stub", "1", clients, latencies, time);
 
             for connections in [1, 4] {
                 let latencies =
                     through_gateway(&triton.address, connections, clients, time).await?;
-                row("the gateway", connections, clients, latencies, time);
+                row(
+                    "the gateway",
+                    &connections.to_string(),
+                    clients,
+                    latencies,
+                    time,
+                );
             }
         }
     }
@@ -97,16 +125,31 @@ async fn through_gateway(
     let address = listener.local_addr()?;
     let serving =
         tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });
+    // Without a store every answer is marked as degraded; those of the stub carry its release.
+    let latencies = drive(address, clients, time, b"\"release\":\"stub\"").await;
+    serving.abort();
+    latencies
+}
+
+/// A closed loop of so many clients; an answer without `wanted` is an error.
+async fn drive(
+    address: SocketAddr,
+    clients: usize,
+    time: Duration,
+    wanted: &'static [u8],
+) -> Result<Vec<Duration>, Error> {
     let mut tasks = Vec::new();
-    for _ in 0..clients {
+    for client in 0..clients {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         tasks.push(tokio::spawn(async move {
             let mut latencies = Vec::new();
             let start = Instant::now();
+            let mut user = 1000 * client / clients;
             while start.elapsed() < time {
                 let asked = Instant::now();
-                ask_http(&mut stream).await?;
+                user = user % 1000 + 1;
+                ask_http(&mut stream, user, wanted).await?;
                 latencies.push(asked.elapsed());
             }
             Ok::<_, Error>(latencies)
@@ -116,17 +159,14 @@ async fn through_gateway(
     for task in tasks {
         latencies.extend(task.await??);
     }
-    serving.abort();
     Ok(latencies)
 }
 
 /// One request on a kept connection; a client as small as can be, so that the gateway is what is measured.
-async fn ask_http(stream: &mut TcpStream) -> Result<(), Error> {
-    stream
-        .write_all(
-            b"GET /recommendations?user_id=42&device_type=1&k=10 HTTP/1.1\r\nhost: gateway\r\n\r\n",
-        )
-        .await?;
+async fn ask_http(stream: &mut TcpStream, user: usize, wanted: &[u8]) -> Result<(), Error> {
+    let path = format!("/recommendations?user_id={user}&device_type=1&k=10");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::with_capacity(4096);
     loop {
         if stream.read_buf(&mut answer).await? == 0 {
@@ -145,24 +185,17 @@ async fn ask_http(stream: &mut TcpStream) -> Result<(), Error> {
             .ok_or("no content-length")?;
         if answer.len() >= end + 4 + length.parse::<usize>()? {
             // An answer that Triton did not give would flatter.
-            return match is_stubs(&answer) {
+            return match answer.windows(wanted.len()).any(|bytes| bytes == wanted) {
                 true => Ok(()),
-                false => Err("a degraded answer".into()),
+                false => Err("an answer that is not Triton's".into()),
             };
         }
     }
 }
 
-/// Without a store every answer is marked as degraded; those of the stub carry its release.
-fn is_stubs(answer: &[u8]) -> bool {
-    answer
-        .windows(16)
-        .any(|bytes| bytes == b"\"release\":\"stub\"")
-}
-
 fn row(
     asked: &str,
-    connections: usize,
+    connections: &str,
     clients: usize,
     mut latencies: Vec<Duration>,
     time: Duration,

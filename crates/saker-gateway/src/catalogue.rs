@@ -70,27 +70,28 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// A catalogue of these items, whose categories stand in these columns, and of these users with their features. Of users,
-    /// some are shown to choose from, evenly spread.
+    /// A catalogue of these items, whose categories stand in these columns, and of these users. Of users, some are shown with
+    /// their `features` to choose from, evenly spread.
     pub fn new(
         columns: Vec<Column>,
         items: impl IntoIterator<Item = Item>,
-        users: impl IntoIterator<Item = (i32, Map<String, Value>)>,
+        users: impl IntoIterator<Item = i32>,
+        features: impl Fn(i32) -> Map<String, Value>,
     ) -> Self {
         let mut catalogue = Self {
             columns,
+            known_users: users.into_iter().collect(),
             ..Self::default()
         };
         for item in items {
             catalogue.add(item);
         }
-        let mut all: Vec<(i32, Map<String, Value>)> = users.into_iter().collect();
-        catalogue.known_users = all.iter().map(|(id, _)| *id).collect();
-        all.sort_by_key(|(id, _)| *id);
-        let step = all.len().div_ceil(SHOWN_USERS).max(1);
-        let shown = all.into_iter().step_by(step);
+        let mut users: Vec<i32> = catalogue.known_users.iter().copied().collect();
+        users.sort_unstable();
+        let step = users.len().div_ceil(SHOWN_USERS).max(1);
+        let shown = users.into_iter().step_by(step);
         catalogue.users = shown
-            .map(|(id, features)| (id, Value::Object(features).to_string().into()))
+            .map(|id| (id, Value::Object(features(id)).to_string().into()))
             .collect();
         catalogue
     }
@@ -245,7 +246,8 @@ mod tests {
         Catalogue::new(
             vec![column],
             [item(1, 0, "A \"b\""), item(2, 7, "C"), item(3, 7, "D")],
-            (0..5000).map(|id| (id, Map::new())),
+            0..5000,
+            |_| Map::new(),
         )
     }
 

@@ -4,6 +4,7 @@
 //! at once, without waiting for a deadline that would pass as well.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -22,6 +23,8 @@ const ORDERED_IDS: &str = "ordered_ids";
 const ORDERED_SCORES: &str = "ordered_scores";
 const RELEASE: &str = "release";
 
+/// Said of a Triton that does not answer at all.
+const UNREACHABLE: &str = "triton_unreachable";
 /// So many failures in a row stop the asking.
 const FAILURES: u32 = 5;
 /// How long it stops; then one request tries.
@@ -64,6 +67,8 @@ pub(crate) struct Ranking {
     failures: AtomicU32,
     /// When the next request may try a failing Triton, in milliseconds since `start`.
     try_at_ms: AtomicU64,
+    /// Why the latest request failed.
+    reason: Mutex<&'static str>,
     complaints: RateLimited,
 }
 
@@ -84,6 +89,7 @@ impl Ranking {
             start: Instant::now(),
             failures: AtomicU32::new(0),
             try_at_ms: AtomicU64::new(0),
+            reason: Mutex::new(UNREACHABLE),
             complaints: RateLimited::default(),
         })
     }
@@ -116,7 +122,8 @@ impl Ranking {
         metrics: &Metrics,
     ) -> Result<Ranked, Unranked> {
         if !self.may_try() {
-            return Err(Unranked::Failed("triton_unreachable"));
+            let reason = *self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+            return Err(Unranked::Failed(reason));
         }
         let Ok(_permit) = self.free.try_acquire() else {
             metrics.shed();
@@ -151,7 +158,7 @@ impl Ranking {
             ),
             Err(_) => ("triton_deadline", self.past_deadline()),
         };
-        self.failed();
+        self.failed(reason);
         self.complaints.say(|| {
             tracing::warn!(
                 request_id = &*call.id,
@@ -185,7 +192,8 @@ impl Ranking {
                 .is_ok()
     }
 
-    fn failed(&self) {
+    fn failed(&self, reason: &'static str) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
             let next = self.now_ms() + PAUSE.as_millis() as u64;
             self.try_at_ms.store(next, Ordering::Relaxed);
@@ -196,7 +204,7 @@ impl Ranking {
 fn reason(error: &Error, late: bool) -> &'static str {
     match error {
         Error::Unreachable { .. } if late => "triton_deadline",
-        Error::Unreachable { .. } => "triton_unreachable",
+        Error::Unreachable { .. } => UNREACHABLE,
         Error::Refused { .. } => "triton_error",
         _ => "triton_answer",
     }

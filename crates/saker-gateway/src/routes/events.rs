@@ -251,7 +251,7 @@ mod tests {
             id: 7,
             ..Item::default()
         };
-        Catalogue::new(Vec::new(), [item], [])
+        Catalogue::new(Vec::new(), [item], [], |_| Map::new())
     }
 
     fn one(body: &str) -> Result<Event, Problem> {

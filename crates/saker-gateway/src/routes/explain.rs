@@ -346,7 +346,10 @@ mod tests {
             raw: Map::new(),
             encoded: Map::new(),
         };
-        (journey, Catalogue::new(Vec::new(), items, []))
+        (
+            journey,
+            Catalogue::new(Vec::new(), items, [], |_| Map::new()),
+        )
     }
 
     #[test]

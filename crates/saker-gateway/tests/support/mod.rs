@@ -199,8 +199,9 @@ pub(crate) fn catalogue() -> Catalogue {
         picture: None,
         known: Map::from_iter([("item_id".to_owned(), id.into())]),
     });
-    let users = (1..=3).map(|id| (id, Map::from_iter([("age".to_owned(), 30.into())])));
-    Catalogue::new(vec![column], items, users)
+    Catalogue::new(vec![column], items, 1..=3, |_| {
+        Map::from_iter([("age".to_owned(), 30.into())])
+    })
 }
 
 /// A gateway, and a runtime for it and the stub.
