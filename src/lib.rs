@@ -15,13 +15,13 @@
 //! | [`server`], [`supervisor`], [`runtime`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; finding them |
 //! | [`simulate`] | virtual shoppers before a running gateway |
 //! | [`updater`] | what the updater needs to know of a pipeline |
-//! | [`explain`], [`degraded`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
+//! | [`explain`], [`counters`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
 
 pub mod accompaniment;
 pub mod assemble;
 pub mod catalogue;
 pub mod commands;
-pub mod degraded;
+pub mod counters;
 pub mod explain;
 pub mod features;
 pub mod files;

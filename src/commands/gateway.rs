@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::builder::NonEmptyStringValueParser;
-use saker_gateway::{Gateway, Keys, Settings};
+use saker_gateway::{Gateway, Keys, Operation, SeenFilter, Settings};
 use saker_pipeline::Pipeline;
 use saker_store::feast::{EntityKeyVersion, FeatureView};
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use triton_client::Triton;
 
 use super::{Target, releases};
 use crate::catalogue::Catalogue;
+use crate::counters::Counters;
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::releases::Repository;
@@ -83,6 +84,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     step.done("read");
     let (triton, http) = (settings.triton.clone(), settings.triton_http.clone());
     let repository = layout.repository();
+    let metrics = Running::find(&layout, "triton").and_then(|running| running.ports);
+    let metrics = metrics.map(|ports| format!("127.0.0.1:{}", ports.metrics));
+    let topk = pipeline.retrieval.topk;
     let releases = move || -> Value {
         // Where the repository is another machine's, there is nothing to list.
         let listed = Repository::open(&repository).and_then(|repository| {
@@ -94,13 +98,31 @@ pub(super) fn run(args: &Args) -> Result<()> {
             json!([])
         })
     };
+    let statistics = Triton::new(&settings.triton_http);
+    let seen_filter = move || {
+        let counters = Counters::read(metrics.as_deref()?).ok()?;
+        // Every request brings as many candidates as the index gives.
+        let of_models = statistics.statistics().ok()?;
+        let requests = |(model, of): (&String, &Value)| {
+            let is_filter = model.starts_with("filter_seen_items/");
+            is_filter.then(|| of["inference_count"].as_f64()).flatten()
+        };
+        Some(SeenFilter {
+            candidates: of_models.iter().filter_map(requests).sum::<f64>() * topk as f64,
+            hidden: counters.sum("saker_bloom_filter_filtered_total"),
+        })
+    };
+    let operations = move || Operation {
+        releases: releases(),
+        seen_filter: seen_filter(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let stop = stop_signal()?;
     runtime.block_on(async {
-        let gateway = Gateway::open(settings, catalogue, Arc::new(releases))?;
+        let gateway = Gateway::open(settings, catalogue, Arc::new(operations))?;
         let listener = TcpListener::bind(args.listen)
             .await
             .with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Target;
 use crate::assemble::steps::{ENSEMBLE, RELEASE};
 use crate::catalogue::Catalogue;
-use crate::degraded::Degraded;
+use crate::counters::Counters;
 use crate::explain::Timing;
 use crate::server::Running;
 use triton_client::{Error, Tensor, Triton, steps};
@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         request.push(Tensor::int32(name, &[value]));
     }
 
-    let before = metrics.as_deref().map(Degraded::read).transpose()?;
+    let before = metrics.as_deref().map(Counters::read).transpose()?;
     let (answer, timings) = if args.explain {
         let explained = steps::explain(&triton, ENSEMBLE, &request).map_err(with_hint)?;
         let timings = Timing::of(&explained);
@@ -85,9 +85,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     } else {
         (triton.infer(ENSEMBLE, &request).map_err(with_hint)?, None)
     };
-    let after = metrics.as_deref().map(Degraded::read).transpose()?;
+    let after = metrics.as_deref().map(Counters::read).transpose()?;
     let degraded = match (&before, &after) {
-        (Some(before), Some(after)) => after.since(before),
+        (Some(before), Some(after)) => after.degraded_since(before),
         _ => Vec::new(),
     };
     let tensor = |name: &str| {

@@ -32,11 +32,11 @@ function share(part, of) {
 function traffic() {
   const requests = (status) => status.gateway.requests;
   const plots = [
-    ["Requests", plot([{ name: "recommendations", values: over((now, before) => rate(now, before, requests)) }, { name: "events", values: over((now, before) => rate(now, before, (status) => status.gateway.events ?? 0)) }], "/s")],
+    ["Requests", plot([{ name: "recommendations", values: over((now, before) => rate(now, before, requests)) }, { name: "events", values: over((now, before) => rate(now, before, (status) => status.events.accepted)) }], "/s")],
     ["Latency at the gateway", plot([{ name: "p50", values: looks.slice(1).map((look) => look.status.gateway.p50_ms) }, { name: "p99", values: looks.slice(1).map((look) => look.status.gateway.p99_ms) }], "ms")],
     ["Degraded and shed", plot([{ name: "degraded", values: over(share((status) => status.gateway.degraded, requests)) }, { name: "shed", values: over((now, before) => rate(now, before, (status) => status.gateway.shed)) }], "% and /s")],
     ["Hidden as seen", plot([{ name: "of candidates", values: over(share((status) => status.seen_filter?.hidden ?? 0, (status) => status.seen_filter?.candidates ?? 0)) }], "%")],
-    ["Events waiting", plot([{ name: "in the stream", values: looks.slice(1).map((look) => look.status.events?.waiting ?? null) }], "")],
+    ["Events waiting", plot([{ name: "in the stream", values: looks.slice(1).map((look) => look.status.events.waiting) }], "")],
   ];
   $("traffic").replaceChildren(...plots.map(([title, figure]) => element("div", {}, element("h3", {}, title), figure)));
 }
@@ -82,18 +82,23 @@ function steps() {
   $("steps").replaceChildren(element("div", { class: "scroll" }, element("table", {}, key, element("thead", {}, element("tr", {}, ...["stage", "version", "requests", "failed", "queue", "in all", "where the time goes"].map((name) => element("th", {}, name)))), element("tbody", {}, ...rows))));
 }
 
+const date = (seconds) => (seconds ? new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ") : "–");
+
 function releases(list) {
   const records = Array.isArray(list) ? list : (list?.releases ?? []);
   if (!records.length) {
     $("releases").replaceChildren(element("p", { class: "empty" }, "No release record is at hand: the repository is elsewhere."));
     return;
   }
-  const metrics = [...new Set(records.flatMap((release) => Object.keys(release.metrics ?? {})))];
-  const head = ["release", "state", "made", ...metrics];
+  // Of the list that is served: what `saker evaluate` measured on the test part.
+  const measured = (release) => release.metrics?.methods?.find((method) => method.method === "ranked list")?.list;
+  const metrics = [["NDCG@10", "ndcg_10"], ["hit@10", "hit_10"], ["recall@100", "recall_100"]];
+  const learned = (release) => (release.data ? `${release.data.interactions} events up to ${date(release.data.last)}` : "–");
+  const head = ["release", "state", "made", "learned", ...metrics.map(([name]) => name)];
   const rows = records.map((release) =>
     element("tr", { class: release.state === "serving" ? "serving" : "" },
-      element("th", { scope: "row" }, release.release ?? release.id ?? "–"), element("td", {}, release.state ?? "–"), element("td", {}, release.created ? new Date(release.created * 1000).toISOString().slice(0, 16).replace("T", " ") : "–"),
-      ...metrics.map((name) => element("td", {}, typeof release.metrics?.[name] === "number" ? number(release.metrics[name], 4) : "–"))));
+      element("th", { scope: "row" }, release.release ?? release.id ?? "–"), element("td", {}, release.state ?? "–"), element("td", {}, date(release.created)), element("td", {}, learned(release)),
+      ...metrics.map(([, name]) => element("td", {}, number(measured(release)?.[name], 4)))));
   $("releases").replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {}, name)))), element("tbody", {}, ...rows)));
 }
 

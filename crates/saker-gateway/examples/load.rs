@@ -120,7 +120,11 @@ async fn through_gateway(
         max_in_flight: 1024,
         ..Settings::new(store)
     };
-    let gateway = Gateway::open(settings, support::catalogue(), Arc::new(|| json!([])))?;
+    let gateway = Gateway::open(
+        settings,
+        support::catalogue(),
+        Arc::new(saker_gateway::Operation::default),
+    )?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let serving =

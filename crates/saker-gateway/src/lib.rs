@@ -34,6 +34,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 pub use access::Keys;
@@ -64,8 +65,26 @@ pub enum Error {
     },
 }
 
-/// What the operators' page shows of the releases; called for each look at it, on a thread that may wait.
-pub type Releases = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// What the operators' page shows beside what the gateway knows itself; called for each look at it, on a thread that may wait.
+pub type Operations = Arc<dyn Fn() -> Operation + Send + Sync>;
+
+/// How it stands with what is behind the gateway.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Operation {
+    /// The releases of the repository, newest first.
+    pub releases: serde_json::Value,
+    /// What the filter of seen items did since Triton started; `None` where Triton does not tell.
+    pub seen_filter: Option<SeenFilter>,
+}
+
+/// Counts of the filter of seen items.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SeenFilter {
+    /// Candidates that were looked at.
+    pub candidates: f64,
+    /// Those of them that were hidden.
+    pub hidden: f64,
+}
 
 /// An open gateway.
 pub struct Gateway {
@@ -82,11 +101,11 @@ impl Gateway {
     pub fn open(
         settings: Settings,
         catalogue: Catalogue,
-        releases: Releases,
+        operations: Operations,
     ) -> Result<Self, Error> {
         routes::check_origins(&settings.origins)?;
         let origins = settings.origins.clone();
-        let state = Arc::new(State::open(settings, catalogue, releases)?);
+        let state = Arc::new(State::open(settings, catalogue, operations)?);
         state::watch(&state);
         Ok(Self { state, origins })
     }

@@ -158,6 +158,14 @@ impl Metrics {
         }
     }
 
+    /// Events taken since the start.
+    pub(crate) fn accepted_events(&self) -> u64 {
+        let accepted = Outcome {
+            outcome: "accepted",
+        };
+        self.events.get_or_create(&accepted).get()
+    }
+
     pub(crate) fn key(&self, name: &str) {
         let key = name.to_owned();
         self.keys.get_or_create(&Key { key }).inc();

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::popular::Popular;
 use crate::ranking::Ranking;
 use crate::store::Store;
-use crate::{Error, Releases, Settings};
+use crate::{Error, Operations, Settings};
 
 /// How often the store is asked for a sign of life, and the popular items are read.
 const WATCH: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ const FIRST: usize = 100;
 pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) catalogue: Catalogue,
-    pub(crate) releases: Releases,
+    pub(crate) operations: Operations,
     pub(crate) ranking: Ranking,
     pub(crate) popular: Popular,
     /// Users' features.
@@ -41,7 +41,7 @@ impl State {
     pub(crate) fn open(
         settings: Settings,
         catalogue: Catalogue,
-        releases: Releases,
+        operations: Operations,
     ) -> Result<Self, Error> {
         let (store, deadline) = (&settings.store, settings.store_deadline);
         Ok(Self {
@@ -55,7 +55,7 @@ impl State {
             store_answers: AtomicBool::new(true),
             settings,
             catalogue,
-            releases,
+            operations,
         })
     }
 
@@ -74,6 +74,26 @@ impl State {
             client.run(&pipeline, &mut Vec::new())
         };
         self.activity.run(ping).await
+    }
+
+    /// How many events the stream holds.
+    pub(crate) async fn waiting_events(&self) -> Result<i64, saker_store::StoreError> {
+        let count = |client: &mut saker_store::Client| {
+            let mut pipeline = saker_store::Pipeline::new();
+            pipeline.keyless(|cmd| {
+                cmd.arg("XLEN").arg(saker_store::events::STREAM);
+            });
+            let mut replies = Vec::with_capacity(1);
+            client.run(&pipeline, &mut replies)?;
+            match replies.pop() {
+                Some(Ok(saker_store::Reply::Int(count))) => Ok(count),
+                Some(Err(error)) => Err(error),
+                other => Err(saker_store::StoreError::Protocol(format!(
+                    "XLEN: {other:?}"
+                ))),
+            }
+        };
+        self.activity.run(count).await
     }
 }
 

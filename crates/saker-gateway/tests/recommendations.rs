@@ -263,9 +263,9 @@ fn a_request_under_way_is_finished_when_the_gateway_stops() {
             deadline: Duration::from_secs(5),
             ..saker_gateway::Settings::new(store)
         };
-        let releases = std::sync::Arc::new(|| serde_json::json!([]));
+        let operations = std::sync::Arc::new(saker_gateway::Operation::default);
         let gateway =
-            saker_gateway::Gateway::open(settings, support::catalogue(), releases).unwrap();
+            saker_gateway::Gateway::open(settings, support::catalogue(), operations).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving =

@@ -56,18 +56,26 @@ pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 
 /// What the operators' page shows.
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
-    let releases = Arc::clone(&state.releases);
-    let releases = tokio::task::spawn_blocking(move || releases());
+    let operations = Arc::clone(&state.operations);
+    let operation = tokio::task::spawn_blocking(move || operations());
     let client = state.ranking.client();
     let statistics = tokio::time::timeout(PATIENCE, client.statistics(PATIENCE));
-    let (triton, valkey, releases, statistics) =
-        tokio::join!(triton(&state), state.ping(), releases, statistics);
+    let (triton, valkey, operation, statistics, waiting) = tokio::join!(
+        triton(&state),
+        state.ping(),
+        operation,
+        statistics,
+        state.waiting_events()
+    );
+    let operation = operation.unwrap_or_default();
     let steps: Vec<Value> = match statistics {
         Ok(Ok(models)) => models.iter().map(step).collect(),
         _ => Vec::new(),
     };
     let answer = json!({
-        "releases": releases.unwrap_or(Value::Null),
+        "releases": operation.releases,
+        "seen_filter": operation.seen_filter,
+        "events": { "accepted": state.metrics.accepted_events(), "waiting": waiting.ok() },
         "steps": steps,
         "triton": { "ready": triton.is_ok(), "reason": triton.err(), "address": state.settings.triton },
         "valkey": { "ready": valkey.is_ok(), "reason": valkey.err().map(|error| error.to_string()) },

@@ -15,8 +15,8 @@ use axum::serve::ListenerExt;
 use http_body::Frame;
 use prost::Message;
 use saker_gateway::catalogue::{Column, Item};
-use saker_gateway::{Catalogue, Gateway, Settings};
-use serde_json::{Map, Value, json};
+use saker_gateway::{Catalogue, Gateway, Operation, Settings};
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -224,8 +224,8 @@ impl Fixture {
             let mut settings = Settings::new(store);
             settings.triton.clone_from(&triton.address);
             change(&mut settings);
-            let gateway =
-                Gateway::open(settings, catalogue(), Arc::new(|| json!([]))).expect("a gateway");
+            let gateway = Gateway::open(settings, catalogue(), Arc::new(Operation::default))
+                .expect("a gateway");
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address").to_string();
             tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });

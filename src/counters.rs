@@ -1,15 +1,15 @@
-//! Which models answered without their store, read from Triton's metrics before and after a request.
+//! Counters of our backends, read from Triton's metrics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Counters of requests that a model answered without what it asks the store for, by model.
+/// Counters by metric and model; a model's versions together.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Degraded(BTreeMap<String, f64>);
+pub struct Counters(BTreeMap<(String, String), f64>);
 
-impl Degraded {
+impl Counters {
     /// Reads them from a server's metrics.
     ///
     /// # Errors
@@ -28,14 +28,14 @@ impl Degraded {
         Ok(Self::parse(&text))
     }
 
-    /// `saker_<backend>_degraded_total{model="<model>",version="<version>"} <count>`; a model's versions together.
+    /// Lines such as `saker_<backend>_<what>_total{model="<model>",version="<version>"} <count>`.
     fn parse(metrics: &str) -> Self {
         let mut counters = BTreeMap::new();
         for line in metrics.lines() {
             let Some((name, rest)) = line.split_once('{') else {
                 continue;
             };
-            if !(name.starts_with("saker_") && name.ends_with("_degraded_total")) {
+            if !(name.starts_with("saker_") && name.ends_with("_total")) {
                 continue;
             }
             let model = rest
@@ -45,28 +45,37 @@ impl Degraded {
                 .rsplit_once("} ")
                 .and_then(|(_, count)| count.trim().parse::<f64>().ok());
             if let (Some((model, _)), Some(count)) = (model, count) {
-                *counters.entry(model.to_owned()).or_default() += count;
+                *counters
+                    .entry((name.to_owned(), model.to_owned()))
+                    .or_default() += count;
             }
         }
         Self(counters)
     }
 
-    /// The models whose counters have grown since `before`. Other clients' requests count in.
-    pub fn since(&self, before: &Self) -> Vec<&str> {
-        let grown = |(model, count): &(&String, &f64)| {
-            **count > before.0.get(*model).copied().unwrap_or_default()
+    /// A metric, of all models together.
+    pub fn sum(&self, metric: &str) -> f64 {
+        let of_metric = self.0.iter().filter(|((name, _), _)| name == metric);
+        of_metric.map(|(_, count)| count).sum()
+    }
+
+    /// The models that have answered without what they ask the store for since `before`. Other clients' requests count in.
+    pub fn degraded_since(&self, before: &Self) -> Vec<&str> {
+        let grown = |((metric, model), count): &(&(String, String), &f64)| {
+            let key = &(metric.clone(), model.clone());
+            metric.ends_with("_degraded_total")
+                && **count > before.0.get(key).copied().unwrap_or_default()
         };
-        self.0
-            .iter()
-            .filter(grown)
-            .map(|(model, _)| model.as_str())
-            .collect()
+        let counters = self.0.iter().filter(grown);
+        let mut models: Vec<&str> = counters.map(|((_, model), _)| model.as_str()).collect();
+        models.sort_unstable();
+        models
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Degraded;
+    use super::Counters;
 
     #[test]
     fn only_models_whose_counter_grew_are_named() {
@@ -80,11 +89,19 @@ mod tests {
                 lookup + filter
             )
         };
-        let before = Degraded::parse(&text(3, 1));
-        assert!(Degraded::parse(&text(3, 1)).since(&before).is_empty());
-        let after = Degraded::parse(&text(4, 1));
-        assert_eq!(after.since(&before), ["feast_user_lookup"]);
-        let first = Degraded::parse(&text(0, 2));
-        assert_eq!(first.since(&Degraded::default()), ["filter_seen_items"]);
+        let before = Counters::parse(&text(3, 1));
+        assert!(
+            Counters::parse(&text(3, 1))
+                .degraded_since(&before)
+                .is_empty()
+        );
+        let after = Counters::parse(&text(4, 1));
+        assert_eq!(after.degraded_since(&before), ["feast_user_lookup"]);
+        let first = Counters::parse(&text(0, 2));
+        assert_eq!(
+            first.degraded_since(&Counters::default()),
+            ["filter_seen_items"]
+        );
+        assert_eq!(after.sum("saker_feature_lookup_absent_total"), 5.0);
     }
 }
