@@ -42,7 +42,7 @@ pub struct Args {
     )]
     listen: SocketAddr,
     /// Triton's gRPC address [default: where `saker serve` started it, else 127.0.0.1:8001]
-    #[arg(long, value_name = "HOST:PORT", env = "SAKER_TRITON", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "HOST:PORT", env = "SAKER_TRITON_GRPC", value_parser = NonEmptyStringValueParser::new())]
     triton: Option<String>,
     /// Triton's HTTP address, for explanations [default: where `saker serve` started it, else 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", value_parser = NonEmptyStringValueParser::new())]
