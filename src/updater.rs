@@ -9,7 +9,6 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use saker_pipeline::{Derive, Pipeline};
-use saker_store::feast::{EntityKeyVersion, FeatureView};
 use saker_store::seen::bitmap::Geometry;
 use saker_updater::Settings;
 use saker_updater::catalogue::{Catalogue, Item};
@@ -57,10 +56,6 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
         Some(Derive::TopOfRecent { column: of, .. }) => Some((column, of.as_str())),
         _ => None,
     });
-    let version = match store.entity_key_serialization {
-        2 => EntityKeyVersion::V2,
-        _ => EntityKeyVersion::V3,
-    };
     let of_top = top.map(|(column, _)| {
         let view = column.view.as_deref().unwrap_or(&store.user_view);
         (view.to_owned(), column.name.clone())
@@ -76,8 +71,7 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
         half_life,
         catalogue: catalogue(pipeline, layout, top.map(|(_, of)| of))?,
         top_category: of_top.as_ref().map(|(view, column)| {
-            let features = [column.as_str()];
-            FeatureView::new(&store.feast_project, view, &user.id, version, features)
+            materialize::feature_view(pipeline, user, view, [column.as_str()])
         }),
         mode: bloom.mode.parse()?,
         geometry: Geometry::new(bloom.capacity, bloom.error_rate)?,

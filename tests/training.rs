@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
 use saker::table;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 
@@ -59,6 +60,38 @@ impl Shop {
 
     fn run(&self, step: &str) -> String {
         done(&mut self.command(step))
+    }
+
+    /// Ninety events after `last`, of the first users.
+    fn visit(&self, users: &[i32], last: i32) {
+        let mut users = users.to_vec();
+        users.sort_unstable();
+        users.dedup();
+        let items = table::read(&self.file("data/items.parquet")).unwrap();
+        let items = table::int32s(&items, "item_id").unwrap().to_vec();
+        let all = 0..90;
+        let int32 = |of: &dyn Fn(usize) -> i32| table::int32(all.clone().map(of).collect());
+        let text = |of: &dyn Fn(usize) -> String| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(all.clone().map(of)))
+        };
+        let micros = all
+            .clone()
+            .map(|event| (i64::from(last) + 1 + event as i64) * 1_000_000);
+        let times = TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC");
+        let kinds = ["view", "click", "purchase"];
+        let events = table::table(vec![
+            ("event_id", text(&|event| event.to_string())),
+            ("user_id", int32(&|event| users[event % 30])),
+            ("item_id", int32(&|event| items[event * 7 % items.len()])),
+            ("event_type", text(&|event| kinds[event / 30].to_owned())),
+            ("device_type", int32(&|event| event as i32 % 3)),
+            (EVENT_TIMESTAMP, Arc::new(times)),
+            ("entry", text(&|event| format!("{event:015}-000000000"))),
+        ]);
+        let offline = OfflineStore::open(&self.file("offline").display().to_string()).unwrap();
+        offline
+            .append_new("events", "applied-1", &events.unwrap())
+            .unwrap();
     }
 
     fn models(&self) -> Vec<Vec<u8>> {
@@ -139,8 +172,7 @@ fn a_new_day_is_learned_without_touching_the_candidates() {
     let user = table::int32s(&day, "user_id").unwrap()[0];
     let first = table::int32s(&day, "timestamp").unwrap()[0];
     let micros = vec![i64::from(first - 60) * 1_000_000];
-    let times: ArrayRef =
-        std::sync::Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC"));
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC"));
     let written = table::table(vec![
         ("user_id", table::int32(vec![user])),
         ("top_category", table::int32(vec![4])),
@@ -198,6 +230,19 @@ fn a_new_day_is_learned_without_touching_the_candidates() {
         "{output}"
     );
     assert!(!output.contains("ranked list"), "{output}");
+
+    // What visitors did since, as the updater writes it, is newer still.
+    shop.visit(&users, times.iter().copied().max().unwrap());
+    let output = done(shop.command("finetune").arg("--all"));
+    assert!(
+        output.starts_with("learned what happened after "),
+        "{output}"
+    );
+    let rounds = fs::read(shop.file("models/finetuned.json")).unwrap();
+    let rounds: serde_json::Value = serde_json::from_slice(&rounds).unwrap();
+    let round = rounds.as_array().unwrap().last().unwrap();
+    // All but those of the users who are held out.
+    assert!(round["new"].as_u64() > Some(60), "{round}");
 
     // The next whole run fits anew.
     assert!(!shop.run("prepare").contains("already"));

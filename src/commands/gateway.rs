@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::builder::NonEmptyStringValueParser;
 use saker_gateway::{Gateway, Keys, Operation, SeenFilter, Settings};
-use saker_pipeline::Pipeline;
-use saker_store::feast::{EntityKeyVersion, FeatureView};
+use saker_pipeline::{Column, Pipeline};
+use saker_store::feast::FeatureView;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -19,6 +19,7 @@ use super::{Target, releases};
 use crate::catalogue::Catalogue;
 use crate::counters::Counters;
 use crate::layout::Layout;
+use crate::materialize::feature_view;
 use crate::progress::Step;
 use crate::releases::Repository;
 use crate::server::{Ports, Running};
@@ -167,6 +168,7 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
         connections: args.connections as usize,
         store_deadline: Duration::from_millis(args.store_deadline_ms),
         users: Some(user_view(pipeline)?),
+        activity: activity_views(pipeline),
         user_input: pipeline.user.id.clone(),
         context_inputs: columns.map(|column| column.name.clone()).collect(),
         deadline: Duration::from_millis(args.deadline_ms),
@@ -178,20 +180,25 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
     })
 }
 
+/// The views of the users that hold a column of their own.
+fn activity_views(pipeline: &Pipeline) -> Vec<FeatureView> {
+    let own = |column: &Column| {
+        let view = column.view.as_ref()?;
+        Some(feature_view(
+            pipeline,
+            &pipeline.user,
+            view,
+            [column.name.as_str()],
+        ))
+    };
+    pipeline.user.stored().filter_map(own).collect()
+}
+
 /// The users' features as the first step of the ensemble reads them.
 fn user_view(pipeline: &Pipeline) -> Result<FeatureView> {
-    let version = match pipeline.store.entity_key_serialization {
-        2 => EntityKeyVersion::V2,
-        _ => EntityKeyVersion::V3,
-    };
     let columns: Vec<_> = pipeline.user.stored().collect();
-    let mut view = FeatureView::new(
-        &pipeline.store.feast_project,
-        &pipeline.store.user_view,
-        &pipeline.user.id,
-        version,
-        columns.iter().map(|column| column.name.as_str()),
-    );
+    let names = columns.iter().map(|column| column.name.as_str());
+    let mut view = feature_view(pipeline, &pipeline.user, &pipeline.store.user_view, names);
     for column in columns {
         if let Some(other) = &column.view {
             view = view.with_feature_elsewhere(&column.name, other)?;

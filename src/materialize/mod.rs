@@ -7,8 +7,8 @@ mod online;
 
 use anyhow::{Context, Result};
 use saker_offline::OfflineStore;
-use saker_pipeline::Pipeline;
-use saker_store::feast::Timestamp;
+use saker_pipeline::{Entity, Pipeline};
+use saker_store::feast::{EntityKeyVersion, FeatureView, Timestamp};
 use saker_store::{Connection, Settings};
 
 use crate::layout::Layout;
@@ -22,6 +22,21 @@ pub use offline::FILES as OFFLINE_FILES;
 pub fn offline_store(pipeline: &Pipeline, layout: &Layout) -> String {
     let place = pipeline.store.offline.clone();
     place.unwrap_or_else(|| layout.offline().display().to_string())
+}
+
+/// A view of users or items in the online store.
+pub fn feature_view<'n>(
+    pipeline: &Pipeline,
+    entity: &Entity,
+    view: &str,
+    features: impl IntoIterator<Item = &'n str>,
+) -> FeatureView {
+    let version = match pipeline.store.entity_key_serialization {
+        2 => EntityKeyVersion::V2,
+        _ => EntityKeyVersion::V3,
+    };
+    let project = &pipeline.store.feast_project;
+    FeatureView::new(project, view, &entity.id, version, features)
 }
 
 /// What was written.

@@ -4,7 +4,9 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use saker_pipeline::{Column, ColumnType, Entity, Pipeline};
 use saker_store::Connection;
-use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer};
+use saker_store::feast::{EntityId, Timestamp, Value, Writer};
+
+use super::feature_view;
 
 use crate::progress::Step;
 use crate::table;
@@ -23,19 +25,9 @@ pub(super) fn entities(
         Float32(&'t [f32]),
     }
     let step = Step::counted(format!("write view {view}"), rows.num_rows() as u64);
-    let version = match pipeline.store.entity_key_serialization {
-        2 => EntityKeyVersion::V2,
-        _ => EntityKeyVersion::V3,
-    };
     let columns: Vec<&Column> = entity.stored().collect();
     let names = columns.iter().map(|column| column.name.as_str());
-    let feature_view = FeatureView::new(
-        &pipeline.store.feast_project,
-        view,
-        &entity.id,
-        version,
-        names,
-    );
+    let feature_view = feature_view(pipeline, entity, view, names);
     let values = columns
         .iter()
         .map(|column| {

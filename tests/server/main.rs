@@ -12,4 +12,5 @@ mod reference;
 mod releases;
 mod resilience;
 mod storefront;
+mod supervisor;
 mod support;

@@ -17,14 +17,23 @@ fn retail() -> Shop {
     let shop = Shop::of(|folder| {
         let retail = fs::read_to_string(runtime::workspace().join("examples/retail/pipeline.toml"))
             .expect("the retail definition");
-        let (features, rest) = retail.split_once("[[item.embeddings]]").expect("embeddings");
+        let (features, rest) = retail
+            .split_once("[[item.embeddings]]")
+            .expect("embeddings");
         let (_, rest) = rest.split_once("\n[training]").expect("training");
         let definition = format!("{features}[training]{rest}");
         fs::write(folder.join("pipeline.toml"), definition).expect("a definition");
     });
     let source = shop.folder.path().join("state/retail/source");
     let source = source.to_str().expect("a path");
-    let size = ["--users", "1500", "--items", "300", "--interactions", "60000"];
+    let size = [
+        "--users",
+        "1500",
+        "--items",
+        "300",
+        "--interactions",
+        "60000",
+    ];
     shop.done(&[&["generate", "retail", "--out", source][..], &size].concat());
     for step in ["prepare", "train", "index", "materialize", "assemble"] {
         shop.done(&[step, "retail"]);
@@ -40,12 +49,17 @@ fn port() -> u16 {
 #[test]
 fn the_pages_work_in_a_browser() {
     let shop = retail();
-    let (listen, metrics) = (format!("127.0.0.1:{}", port()), format!("127.0.0.1:{}", port()));
+    let (listen, metrics) = (
+        format!("127.0.0.1:{}", port()),
+        format!("127.0.0.1:{}", port()),
+    );
     let addresses = ["--listen", &listen, "--updater-metrics", &metrics];
     shop.done(&[&["serve", "retail", "--shop", "--detach"][..], &addresses].concat());
     let address = format!("http://{listen}");
     let read = |path: &str| -> Value {
-        let mut response = ureq::get(format!("{address}{path}")).call().expect("an answer");
+        let mut response = ureq::get(format!("{address}{path}"))
+            .call()
+            .expect("an answer");
         response.body_mut().read_json().expect("JSON")
     };
     let user = read("/users?k=1")["users"][0]["user_id"].to_string();
@@ -64,7 +78,9 @@ fn the_pages_work_in_a_browser() {
         .env("CHROMIUM", "/usr/bin/chromium")
         .env("SCREENSHOTS", &screenshots)
         .stdin(Stdio::null());
-    let output = node.output().expect("node runs; scripts/install --tests installs it");
+    let output = node
+        .output()
+        .expect("node runs; scripts/install --tests installs it");
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");
     assert!(
@@ -80,7 +96,9 @@ fn playwright() -> PathBuf {
     let cache = std::env::var_os("SAKER_CACHE").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(home?.join(".cache/saker")));
-    let folder = cache.expect("SAKER_CACHE or HOME").join("runtime/playwright");
+    let folder = cache
+        .expect("SAKER_CACHE or HOME")
+        .join("runtime/playwright");
     assert!(
         folder.exists(),
         "{} is missing; run scripts/install --tests",

@@ -21,6 +21,9 @@ pub struct Settings {
     pub store_deadline: Duration,
     /// The users' features in the store.
     pub users: Option<FeatureView>,
+    /// The views that the updater writes of a user, such as that of the top category: who wants to be forgotten is taken out of
+    /// them.
+    pub activity: Vec<FeatureView>,
     /// The ensemble's input of the user's id.
     pub user_input: String,
     /// Which of `device_type` and `timestamp` the ensemble takes.
@@ -49,6 +52,7 @@ impl Settings {
             store,
             store_deadline: Duration::from_millis(100),
             users: None,
+            activity: Vec::new(),
             user_input: "user_id".to_owned(),
             context_inputs: vec!["device_type".to_owned(), "timestamp".to_owned()],
             deadline: Duration::from_millis(150),

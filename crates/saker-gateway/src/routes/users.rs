@@ -71,7 +71,7 @@ pub(super) async fn user(
     Ok(json(answer.to_string()))
 }
 
-/// Forgets what a user has seen and met lately.
+/// Forgets what a user has seen and met lately, and what follows from it.
 pub(super) async fn forget(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
@@ -85,6 +85,22 @@ pub(super) async fn forget(
         run(client, &on_each(&keys, "DEL")).map(drop)
     };
     state.activity.run(delete).await.map_err(down)?;
+    let views = state.settings.activity.clone();
+    if !views.is_empty() {
+        let delete = move |client: &mut Client| {
+            let mut pipeline = Pipeline::new();
+            for view in &views {
+                let words = view.remove(&EntityId::Int32(id));
+                pipeline.command(&words[1], |cmd| {
+                    words.iter().for_each(|word| {
+                        cmd.arg(word);
+                    });
+                });
+            }
+            run(client, &pipeline).map(drop)
+        };
+        state.features.run(delete).await.map_err(down)?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -186,6 +186,15 @@ impl FeatureView {
             }))
     }
 
+    /// The words of the command that takes the view's features from one entity. What other views hold of it stays.
+    #[must_use]
+    pub fn remove(&self, id: &EntityId) -> Vec<Vec<u8>> {
+        let mut words = vec![b"HDEL".to_vec(), self.key(id)];
+        words.extend(self.fields.iter().map(|field| field.to_vec()));
+        words.push(self.timestamp.clone());
+        words
+    }
+
     /// The words of the command that writes one entity: `values` in the order of the features (`None`: a null) and the time of
     /// the event. What other views hold of the entity stays.
     ///
