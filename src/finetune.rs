@@ -219,13 +219,18 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     })
 }
 
-/// Encodes the source with the workflows that the models were trained on, unless that is done.
+/// Encodes the source and what serving wrote with the workflows that the models were trained on, unless that is done.
 fn encode(request: &Request<'_>) -> Result<()> {
     const STEP: &str = "encode-again";
     let Request {
         pipeline, layout, ..
     } = *request;
-    let fingerprint = prepare::fingerprint(pipeline)?;
+    let source = prepare::fingerprint(pipeline)?;
+    let served = prepare::served_files(pipeline, layout)?;
+    let fingerprint = match served.is_empty() {
+        true => source,
+        false => Fingerprint::default().value(&(source, &served))?.finish(),
+    };
     let made = prepare::made(pipeline, layout);
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
     let is_done = |step| stamp::is_current(layout, step, &fingerprint, &made);

@@ -35,6 +35,7 @@ use crate::stamp::Fingerprint;
 use crate::table;
 use columns::Entities;
 use served::Served;
+pub use served::files as served_files;
 use source::Source;
 
 /// What was prepared.

@@ -56,6 +56,22 @@ impl Served {
     }
 }
 
+/// The files that serving wrote and [`super::encode_again`] reads: views, days and names, of which none changes once it is there.
+pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
+    let store = OfflineStore::open(&materialize::offline_store(pipeline, layout))?;
+    let columns = pipeline.user.stored();
+    let views = columns.filter_map(|column| column.view.as_deref());
+    let mut files = Vec::new();
+    for view in views.chain([EVENTS]) {
+        for day in store.days(view)? {
+            let names = store.names(view, day)?.into_iter();
+            let served = names.filter(|name| !name.starts_with(materialize::OFFLINE_FILES));
+            files.extend(served.map(|name| format!("{view}/{day}/{name}")));
+        }
+    }
+    Ok(files)
+}
+
 /// What visitors did, as the updater wrote it, with the columns that the definition's source has. Nothing where the definition
 /// does not say what a kind of event counts.
 pub(super) fn events(

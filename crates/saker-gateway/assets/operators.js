@@ -1,5 +1,5 @@
 // The operators' page: looks at /status.json every two seconds and draws what changed in between.
-import { ask, element, milliseconds, number, plot } from "./shared.js";
+import { ask, element, keyForm, milliseconds, number, plot } from "./shared.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY = 2000;
@@ -116,6 +116,10 @@ async function look() {
     $("notice").hidden = false;
     $("notice").className = "notice failed";
     $("notice").textContent = `Nothing to show: ${error.message}. Looking again.`;
+    if (error.status === 401) {
+      $("notice").replaceChildren(keyForm(() => location.reload()));
+      return;
+    }
   }
   setTimeout(look, EVERY);
 }

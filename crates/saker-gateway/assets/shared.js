@@ -2,11 +2,16 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Asks the gateway; an answer that is an error becomes one, with its detail. */
+// The API key, where the gateway asks for one; kept until the browser's tab is closed.
+const KEY = "saker-api-key";
+
+/** Asks the gateway; an answer that is an error becomes one, with its detail and its `status`. */
 export async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { signal: AbortSignal.timeout(10_000), ...options });
+    const key = sessionStorage.getItem(KEY);
+    const headers = key ? { ...options.headers, "x-api-key": key } : options.headers;
+    response = await fetch(path, { signal: AbortSignal.timeout(10_000), ...options, headers });
   } catch (error) {
     throw new Error(error.name === "TimeoutError" ? "the gateway does not answer" : "the gateway cannot be reached");
   }
@@ -17,8 +22,23 @@ export async function ask(path, options = {}) {
   } catch {
     body = null;
   }
-  if (!response.ok) throw new Error(body?.detail ?? body?.title ?? `the gateway answers ${response.status}`);
+  if (!response.ok) {
+    const error = new Error(body?.detail ?? body?.title ?? `the gateway answers ${response.status}`);
+    throw Object.assign(error, { status: response.status });
+  }
   return body;
+}
+
+/** A form that asks for the API key and calls `again`. */
+export function keyForm(again) {
+  const input = element("input", { type: "password", autocomplete: "off", "aria-label": "API key", required: "" });
+  const form = element("form", { class: "key-form" }, "This gateway asks for an API key: ", input, " ", element("button", { type: "submit" }, "Use it"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(KEY, input.value.trim());
+    again();
+  });
+  return form;
 }
 
 /** An element with attributes and children. */

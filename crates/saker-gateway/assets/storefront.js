@@ -1,5 +1,5 @@
 // The shop: asks the gateway's own interface, nothing else.
-import { ask, bars, element, milliseconds, number } from "./shared.js";
+import { ask, bars, element, keyForm, milliseconds, number } from "./shared.js";
 
 const $ = (id) => document.getElementById(id);
 const SHOWN = 10;
@@ -141,6 +141,7 @@ async function recommend() {
     list.replaceChildren();
     $("answer-meta").textContent = "";
     notice("failed", `No recommendations: ${error.message}.`, refresh);
+    if (error.status === 401) $("notice").replaceChildren(keyForm(() => location.reload()));
   } finally {
     if (asked === state.asked) list.removeAttribute("aria-busy");
   }
