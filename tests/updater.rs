@@ -79,7 +79,7 @@ impl Shop {
             "--batch",
             "64",
             "--redis-url",
-            &self.valkey.url(0).trim_end_matches("/0"),
+            self.valkey.url(0).trim_end_matches("/0"),
         ]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()

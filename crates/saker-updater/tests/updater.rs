@@ -165,7 +165,7 @@ fn event(number: usize, user: i32, item: i32, time_us: i64) -> Event {
         item,
         kind: Kind::Click,
         time_us,
-        device_type: (number % 2 == 0).then_some(1),
+        device_type: number.is_multiple_of(2).then_some(1),
     }
 }
 
