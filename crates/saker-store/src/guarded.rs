@@ -86,6 +86,12 @@ impl Command {
         Self { database, words }
     }
 
+    /// The database that it is for.
+    #[must_use]
+    pub fn database(&self) -> i64 {
+        self.database
+    }
+
     /// Its words, the name first.
     #[must_use]
     pub fn words(&self) -> &[Vec<u8>] {
@@ -162,6 +168,11 @@ impl Guarded {
     /// A change that must not be made twice. It comes last.
     pub fn change_once(&mut self, command: Command) {
         self.once.push(command);
+    }
+
+    /// The changes in the order in which they are made.
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.repeatable.iter().chain(&self.once)
     }
 
     fn words(&self, group: Group<'_>) -> Vec<Vec<u8>> {

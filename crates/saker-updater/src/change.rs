@@ -244,3 +244,169 @@ pub fn reject(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)], reason: &str) -> Gu
     guarded.change_once(fields.iter().fold(aside, add));
     guarded
 }
+
+#[cfg(test)]
+mod tests {
+    use saker_store::events::Kind;
+    use saker_store::feast::EntityKeyVersion;
+
+    use super::*;
+    use crate::catalogue::Item;
+
+    const NOW: i64 = 1_790_000_000_000_000;
+
+    fn rules(seen: Method) -> Rules {
+        let item = |id: i32| Item {
+            top: Some(id / 10),
+            trending: [Some(id / 10), Some(id)],
+        };
+        Rules {
+            catalogue: (10..100).map(|id| (id, item(id))).collect(),
+            top_category: Some(FeatureView::new(
+                "shop",
+                "user_activity",
+                "user_id",
+                EntityKeyVersion::V3,
+                ["top_category"],
+            )),
+            seen,
+            prefixes: Prefixes::default(),
+            geometry: Geometry::new(100, 0.01).unwrap(),
+        }
+    }
+
+    fn arrival(place: u64, user: i32, item: i32, time_us: i64) -> Arrival {
+        Arrival {
+            entry: EntryId {
+                milliseconds: 1,
+                sequence: place,
+            },
+            event: Event {
+                id: format!("event-{place}"),
+                user,
+                item,
+                kind: Kind::View,
+                time_us,
+                device_type: None,
+            },
+        }
+    }
+
+    /// Commands as text, a line each: `database name argument…`; bytes that are no text are left out.
+    fn said(changes: &Guarded) -> Vec<String> {
+        let text = |command: &Command| {
+            let words = command.words().iter();
+            let words: Vec<&str> = words
+                .filter_map(|word| std::str::from_utf8(word).ok())
+                .collect();
+            format!("{} {}", command.database(), words.join(" "))
+        };
+        changes.commands().map(text).collect()
+    }
+
+    #[test]
+    fn with_a_bloom_module_the_servers_filter_is_written() {
+        let arrivals = [arrival(0, 7, 21, NOW), arrival(1, 7, 31, NOW + 1)];
+        let changes = rules(Method::Server).changes(7, &arrivals, &Before::default());
+        let said = said(&changes.unwrap());
+        assert!(
+            said.contains(&"1 BF.MADD bf:seen:7 21 31".to_owned()),
+            "{said:?}"
+        );
+        assert!(
+            said.contains(&"1 EXPIRE bf:seen:7 604800".to_owned()),
+            "{said:?}"
+        );
+        assert!(
+            !said.iter().any(|line| line.contains("BITFIELD")),
+            "{said:?}"
+        );
+        assert!(
+            said.contains(&"3 ZINCRBY trending:cat_l1:2 1 21".to_owned()),
+            "{said:?}"
+        );
+        assert!(
+            said.contains(&"3 ZINCRBY trending:cat_l2:31 1 31".to_owned()),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn each_event_has_the_top_category_after_it() {
+        let arrivals = [
+            arrival(0, 7, 21, NOW),
+            arrival(1, 7, 31, NOW + 1),
+            arrival(2, 7, 22, NOW + 2),
+        ];
+        let before = Before {
+            // A day and a second ago: out of sight.
+            recent: vec![("99".into(), (NOW - 86_401_000_000).to_string())],
+            bitmap: None,
+        };
+        let changes = rules(Method::Plain).changes(7, &arrivals, &before).unwrap();
+        let applied: Vec<String> = said(&changes)
+            .into_iter()
+            .filter(|line| line.starts_with("1 XADD"))
+            .collect();
+        for (line, category) in applied.iter().zip([2, 3, 2]) {
+            assert!(
+                line.ends_with(&format!("top_category {category}")),
+                "{line}"
+            );
+        }
+        assert_eq!(applied.len(), 3);
+    }
+
+    #[test]
+    fn a_late_event_does_not_turn_back_the_clock() {
+        let day = 86_400_000_000;
+        let before = Before {
+            recent: vec![("31".into(), NOW.to_string())],
+            bitmap: None,
+        };
+        let late = [
+            arrival(0, 7, 21, NOW - 2 * day),
+            arrival(1, 7, 22, NOW - 2 * day),
+        ];
+        let changes = rules(Method::Plain).changes(7, &late, &before).unwrap();
+        let said = said(&changes);
+        let last = said
+            .iter()
+            .rfind(|line| line.starts_with("1 XADD"))
+            .unwrap();
+        assert!(last.ends_with("top_category 3"), "{last}");
+    }
+
+    #[test]
+    fn guests_share_an_id_and_leave_no_trace_under_it() {
+        let changes =
+            rules(Method::Plain).changes(-1, &[arrival(0, -1, 21, NOW)], &Before::default());
+        let said = said(&changes.unwrap());
+        assert!(
+            said.iter()
+                .all(|line| line.starts_with("3 ZINCRBY") || line.starts_with("1 XADD")),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn what_the_store_holds_of_a_user_may_be_unreadable() {
+        let before = Before {
+            recent: vec![("shoe".into(), "1".into())],
+            bitmap: None,
+        };
+        let error = rules(Method::Plain).changes(7, &[arrival(0, 7, 21, NOW)], &before);
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("user:7:recent_items: member 'shoe'")
+        );
+        let before = Before {
+            recent: Vec::new(),
+            bitmap: Some(b"not a filter".to_vec()),
+        };
+        let error = rules(Method::Plain).changes(7, &[arrival(0, 7, 21, NOW)], &before);
+        assert!(error.unwrap_err().to_string().contains("saker:seen:1:7"));
+    }
+}
