@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::builder::NonEmptyStringValueParser;
-use saker_gateway::{Gateway, Keys, Operation, SeenFilter, Settings};
+use saker_gateway::{Gateway, Keys, Operation, Settings};
 use saker_pipeline::{Column, Pipeline};
 use saker_store::feast::FeatureView;
 use serde_json::{Value, json};
@@ -87,7 +87,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let repository = layout.repository();
     let metrics = Running::find(&layout, "triton").and_then(|running| running.ports);
     let metrics = metrics.map(|ports| format!("127.0.0.1:{}", ports.metrics));
-    let topk = pipeline.retrieval.topk;
     let releases = move || -> Value {
         // Where the repository is another machine's, there is nothing to list.
         let listed = Repository::open(&repository).and_then(|repository| {
@@ -99,23 +98,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
             json!([])
         })
     };
-    let statistics = Triton::new(&settings.triton_http);
-    let seen_filter = move || {
+    let hidden = move || {
         let counters = Counters::read(metrics.as_deref()?).ok()?;
-        // Every request brings as many candidates as the index gives.
-        let of_models = statistics.statistics().ok()?;
-        let requests = |(model, of): (&String, &Value)| {
-            let is_filter = model.starts_with("filter_seen_items/");
-            is_filter.then(|| of["inference_count"].as_f64()).flatten()
-        };
-        Some(SeenFilter {
-            candidates: of_models.iter().filter_map(requests).sum::<f64>() * topk as f64,
-            hidden: counters.sum("saker_bloom_filter_filtered_total"),
-        })
+        Some(counters.sum("saker_bloom_filter_filtered_total"))
     };
     let operations = move || Operation {
         releases: releases(),
-        seen_filter: seen_filter(),
+        hidden: hidden(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -171,6 +160,7 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
         activity: activity_views(pipeline),
         user_input: pipeline.user.id.clone(),
         context_inputs: columns.map(|column| column.name.clone()).collect(),
+        candidates: pipeline.retrieval.topk,
         deadline: Duration::from_millis(args.deadline_ms),
         max_in_flight: args.max_in_flight as usize,
         max_backlog: args.max_backlog,

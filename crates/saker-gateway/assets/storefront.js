@@ -32,6 +32,9 @@ function visitor() {
   return Number($("user").value);
 }
 
+/** 0 phone, 1 desktop, 2 tablet; empty: unknown. */
+const device = () => document.querySelector("input[name=device]:checked").value;
+
 function moment() {
   if ($("now").checked) return undefined;
   const midnight = new Date();
@@ -41,8 +44,7 @@ function moment() {
 
 function visit() {
   const query = new URLSearchParams({ user_id: visitor(), k: SHOWN });
-  const device = document.querySelector("input[name=device]:checked").value;
-  if (device !== "") query.set("device_type", device);
+  if (device() !== "") query.set("device_type", device());
   const timestamp = moment();
   if (timestamp !== undefined) query.set("timestamp", timestamp);
   return query;
@@ -195,8 +197,7 @@ async function clicked(item, button) {
   button.disabled = true;
   try {
     const event = { user_id: user, item_id: item.id, type: "click" };
-    const device = document.querySelector("input[name=device]:checked").value;
-    if (device !== "") event.device_type = Number(device);
+    if (device() !== "") event.device_type = Number(device());
     await ask("/events", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(event) });
   } catch (error) {
     button.disabled = false;

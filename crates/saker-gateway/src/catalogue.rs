@@ -180,8 +180,20 @@ impl Catalogue {
         spread.map(|(id, features)| (*id, features.as_ref()))
     }
 
+    /// Writes items with their scores, as a JSON array.
+    pub(crate) fn write_all(&self, items: impl IntoIterator<Item = (i32, f32)>, out: &mut String) {
+        out.push('[');
+        for (place, (id, score)) in items.into_iter().enumerate() {
+            if place > 0 {
+                out.push(',');
+            }
+            self.write(id, score, out);
+        }
+        out.push(']');
+    }
+
     /// Writes an item with its score.
-    pub(crate) fn write(&self, id: i32, score: f32, out: &mut String) {
+    fn write(&self, id: i32, score: f32, out: &mut String) {
         use std::fmt::Write;
         let _ = write!(out, "{{\"id\":{id},\"score\":");
         match score.is_finite() {

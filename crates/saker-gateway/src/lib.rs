@@ -34,7 +34,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use serde::Serialize;
 use tokio::net::TcpListener;
 
 pub use access::Keys;
@@ -69,21 +68,12 @@ pub enum Error {
 pub type Operations = Arc<dyn Fn() -> Operation + Send + Sync>;
 
 /// How it stands with what is behind the gateway.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Operation {
     /// The releases of the repository, newest first.
     pub releases: serde_json::Value,
-    /// What the filter of seen items did since Triton started; `None` where Triton does not tell.
-    pub seen_filter: Option<SeenFilter>,
-}
-
-/// Counts of the filter of seen items.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct SeenFilter {
-    /// Candidates that were looked at.
-    pub candidates: f64,
-    /// Those of them that were hidden.
-    pub hidden: f64,
+    /// Candidates that the filter of seen items has hidden since Triton started; `None` where Triton does not tell.
+    pub hidden: Option<f64>,
 }
 
 /// An open gateway.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use saker_store::popularity::{self, Set};
 use saker_store::{Client, Settings, StoreError};
 
-use crate::store::Store;
+use crate::store::{Store, replies};
 
 /// How long what was read counts as fresh.
 const FRESH: Duration = Duration::from_secs(1);
@@ -80,10 +80,8 @@ impl Popular {
 fn read(client: &mut Client, set: Set) -> Result<Vec<(i32, f64)>, StoreError> {
     let mut pipeline = saker_store::Pipeline::new();
     popularity::rank(&mut pipeline, set, KEPT);
-    let mut replies = Vec::new();
-    client.run(&pipeline, &mut replies)?;
-    match replies.pop() {
-        Some(reply) => popularity::ranked(set, reply?),
+    match replies(client, &pipeline)?.pop() {
+        Some(reply) => popularity::ranked(set, reply),
         None => Err(StoreError::Protocol(format!("{set}: no reply"))),
     }
 }

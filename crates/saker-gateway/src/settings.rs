@@ -28,6 +28,8 @@ pub struct Settings {
     pub user_input: String,
     /// Which of `device_type` and `timestamp` the ensemble takes.
     pub context_inputs: Vec<String>,
+    /// How many candidates a request brings to the filter of seen items.
+    pub candidates: usize,
     /// How long Triton's answer may take before popular items are answered.
     pub deadline: Duration,
     /// How many requests may be on their way to Triton.
@@ -55,6 +57,7 @@ impl Settings {
             activity: Vec::new(),
             user_input: "user_id".to_owned(),
             context_inputs: vec!["device_type".to_owned(), "timestamp".to_owned()],
+            candidates: 300,
             deadline: Duration::from_millis(150),
             max_in_flight: 256,
             header_timeout: Duration::from_secs(30),

@@ -11,7 +11,7 @@ use crate::catalogue::Catalogue;
 use crate::metrics::Metrics;
 use crate::popular::Popular;
 use crate::ranking::Ranking;
-use crate::store::Store;
+use crate::store::{Store, replies};
 use crate::{Error, Operations, Settings};
 
 /// How often the store is asked for a sign of life, and the popular items are read.
@@ -83,11 +83,8 @@ impl State {
             pipeline.keyless(|cmd| {
                 cmd.arg("XLEN").arg(saker_store::events::STREAM);
             });
-            let mut replies = Vec::with_capacity(1);
-            client.run(&pipeline, &mut replies)?;
-            match replies.pop() {
-                Some(Ok(saker_store::Reply::Int(count))) => Ok(count),
-                Some(Err(error)) => Err(error),
+            match replies(client, &pipeline)?.pop() {
+                Some(saker_store::Reply::Int(count)) => Ok(count),
                 other => Err(saker_store::StoreError::Protocol(format!(
                     "XLEN: {other:?}"
                 ))),

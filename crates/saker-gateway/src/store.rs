@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use saker_store::{Client, Link, Settings, StoreError};
+use saker_store::{Client, Link, Pipeline, Reply, Settings, StoreError};
 use tokio::sync::oneshot;
 
 /// How many calls may wait for a thread.
@@ -21,6 +21,13 @@ const AGAIN: Duration = Duration::from_millis(30);
 const LOOK: Duration = Duration::from_millis(2);
 
 type Job = Box<dyn FnOnce(&mut Client) + Send>;
+
+/// Carries a pipeline out; the first reply that is an error is the error of all.
+pub(crate) fn replies(client: &mut Client, pipeline: &Pipeline) -> Result<Vec<Reply>, StoreError> {
+    let mut replies = Vec::with_capacity(pipeline.len());
+    client.run(pipeline, &mut replies)?;
+    replies.into_iter().collect()
+}
 
 /// Connections to one database.
 pub(crate) struct Store {

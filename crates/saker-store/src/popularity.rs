@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const CHUNK: usize = 1000;
 
 /// Which items a set ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Set {
     /// All.
     Global,

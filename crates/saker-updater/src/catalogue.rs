@@ -50,24 +50,8 @@ impl Catalogue {
 
     /// Every popularity set that events can count in, each once.
     #[must_use]
-    pub fn sets(&self) -> Vec<Set> {
-        let keys: BTreeSet<(u8, i64)> = self
-            .items
-            .values()
-            .flat_map(|item| item.sets())
-            .map(|set| match set {
-                Set::Global => (0, 0),
-                Set::CategoryL1(category) => (1, category),
-                Set::CategoryL2(category) => (2, category),
-            })
-            .collect();
-        keys.into_iter()
-            .map(|(level, category)| match level {
-                0 => Set::Global,
-                1 => Set::CategoryL1(category),
-                _ => Set::CategoryL2(category),
-            })
-            .collect()
+    pub fn sets(&self) -> BTreeSet<Set> {
+        self.items.values().flat_map(|item| item.sets()).collect()
     }
 }
 

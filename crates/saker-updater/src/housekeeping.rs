@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use saker_store::guarded::{Command, Guarded, Outcome, Script};
-use saker_store::{Connection, Pipeline, Reply, StoreError, events};
+use saker_store::{Connection, Reply, StoreError, events};
 
 use crate::worker::{Shared, TIMEOUT, ask, unexpected};
 use crate::{EntryId, TRENDING};
@@ -150,23 +150,11 @@ fn fade(
             fade.change_once(forget.arg("-inf").arg(format!("({FORGOTTEN}")));
         }
     }
-    if let Outcome::Done(refused) = carry_out(shared, connection, script, &fade)? {
+    if let Outcome::Done(refused) = shared.carry_out(connection, script, &fade)? {
         for reason in refused {
             tracing::error!("popularity could not fade: {reason}");
         }
         tracing::info!("popularity has faded by {passed} h");
     }
     Ok(())
-}
-
-fn carry_out(
-    shared: &Shared,
-    connection: &mut Connection,
-    script: &Script,
-    guarded: &Guarded,
-) -> Result<Outcome, StoreError> {
-    let mut pipeline = Pipeline::new();
-    script.call(shared.group(), guarded, &mut pipeline);
-    let reply = connection.run(&pipeline, TIMEOUT)?.pop();
-    Outcome::read(reply.ok_or_else(|| StoreError::Protocol("a reply is missing".into())))
 }

@@ -18,7 +18,7 @@ use arrow::array::{
 };
 use chrono::{DateTime, NaiveDate};
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
-use saker_store::events::{self, Event};
+use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
 
 use crate::counters::Counters;
@@ -117,7 +117,8 @@ impl<'w> Writer<'w> {
         }
     }
 
-    /// Writes the oldest entries and takes them out of the stream. The number of rows written; 0 when there are none.
+    /// Writes the oldest entries and takes them out of the stream, over a connection to
+    /// [`saker_store::events::DATABASE`]. The number of rows written; 0 when there are none.
     ///
     /// # Errors
     /// Those of the two stores; the entries stay in the stream then.
@@ -297,6 +298,3 @@ fn applied(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Applied, Sto
         top_category: category.and_then(|(_, value)| value.parse().ok()),
     })
 }
-
-/// The database that [`Writer::write`]'s connection must be in.
-pub const DATABASE: i64 = events::DATABASE;

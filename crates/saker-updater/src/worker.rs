@@ -86,6 +86,19 @@ impl Shared {
         }
     }
 
+    /// Carries out changes by themselves.
+    pub(crate) fn carry_out(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        guarded: &Guarded,
+    ) -> Result<Outcome, StoreError> {
+        let mut pipeline = Pipeline::new();
+        script.call(self.group(), guarded, &mut pipeline);
+        let reply = connection.run(&pipeline, TIMEOUT)?.pop();
+        Outcome::read(reply.ok_or_else(missing))
+    }
+
     pub(crate) fn group(&self) -> Group<'_> {
         Group {
             database: events::DATABASE,
@@ -234,10 +247,7 @@ impl Worker<'_> {
         connection.run_until(&pipeline, Instant::now() + TIMEOUT, &mut replies)?;
         let mut replies = replies.into_iter();
         for (user, changes) in calls {
-            let outcome = changes.and_then(|_| {
-                let missing = || StoreError::Protocol("a reply is missing".into());
-                Outcome::read(replies.next().ok_or_else(missing)?)
-            });
+            let outcome = changes.and_then(|_| Outcome::read(replies.next().ok_or_else(missing)?));
             match outcome {
                 Ok(Outcome::Done(refused)) => {
                     for reason in refused {
@@ -291,14 +301,8 @@ impl Worker<'_> {
         fields: &[(Vec<u8>, Vec<u8>)],
         reason: &str,
     ) -> Result<(), StoreError> {
-        let mut pipeline = Pipeline::new();
-        script.call(
-            self.shared.group(),
-            &change::reject(entry, fields, reason),
-            &mut pipeline,
-        );
-        let reply = connection.run(&pipeline, TIMEOUT)?.pop();
-        if let Outcome::Done(_) = Outcome::read(Ok(reply.unwrap_or(Reply::Nil)))? {
+        let aside = change::reject(entry, fields, reason);
+        if let Outcome::Done(_) = self.shared.carry_out(connection, script, &aside)? {
             Counters::add(&self.shared.counters.rejected, 1);
             tracing::warn!(worker = self.name, %entry, "an entry was put aside in {}: {reason}", crate::REJECTED);
         }
@@ -337,7 +341,7 @@ pub(crate) fn ask(
     let mut pipeline = Pipeline::new();
     pipeline.keyless(build);
     let reply = connection.run(&pipeline, TIMEOUT)?.pop();
-    reply.ok_or_else(|| StoreError::Protocol("a reply is missing".into()))
+    reply.ok_or_else(missing)
 }
 
 /// What the store holds of each user; an error stands for that user alone.
@@ -366,10 +370,7 @@ fn read_before(
     let mut replies = Vec::with_capacity(pipeline.len());
     connection.run_until(&pipeline, Instant::now() + TIMEOUT, &mut replies)?;
     let mut replies = replies.into_iter();
-    let mut next = || {
-        let missing = || StoreError::Protocol("a reply is missing".into());
-        replies.next().ok_or_else(missing)
-    };
+    let mut next = || replies.next().ok_or_else(missing);
     let mut all = Vec::with_capacity(by_user.len());
     for _ in by_user {
         let (recent, bitmap) = (next()?, next()?);
@@ -419,6 +420,10 @@ pub(crate) fn entries(reply: Reply) -> Result<Vec<Entry>, StoreError> {
             Ok((id.parse()?, fields))
         })
         .collect()
+}
+
+fn missing() -> StoreError {
+    StoreError::Protocol("a reply is missing".into())
 }
 
 pub(crate) fn unexpected(command: &str, reply: &impl std::fmt::Debug) -> StoreError {

@@ -12,6 +12,8 @@ use triton_client::grpc::messages::{ModelStatistics, Spent};
 use crate::ranking::ENSEMBLE;
 use crate::state::State;
 
+/// The step that hides what was seen: a name of the wire contract.
+const FILTER: &str = "filter_seen_items";
 /// How long the parts may take to say that they are there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -68,13 +70,20 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
         state.waiting_events()
     );
     let operation = operation.unwrap_or_default();
-    let steps: Vec<Value> = match statistics {
-        Ok(Ok(models)) => models.iter().map(step).collect(),
+    let models = match statistics {
+        Ok(Ok(models)) => models,
         _ => Vec::new(),
     };
+    let steps: Vec<Value> = models.iter().map(step).collect();
+    let filters = models.iter().filter(|model| model.name == FILTER);
+    let filtered: u64 = filters.map(|model| model.inference_count).sum();
+    let candidates = filtered as f64 * state.settings.candidates as f64;
+    let seen_filter = operation
+        .hidden
+        .map(|hidden| json!({ "candidates": candidates, "hidden": hidden }));
     let answer = json!({
         "releases": operation.releases,
-        "seen_filter": operation.seen_filter,
+        "seen_filter": seen_filter,
         "events": { "accepted": state.metrics.accepted_events(), "waiting": waiting.ok() },
         "steps": steps,
         "triton": { "ready": triton.is_ok(), "reason": triton.err(), "address": state.settings.triton },

@@ -111,14 +111,9 @@ async fn ranked(state: &State, set: Option<Set>) -> Vec<(i32, f32)> {
 }
 
 fn listed(state: &State, items: &[(i32, f32)]) -> Response {
-    let mut text = String::from("{\"items\":[");
-    for (place, (id, score)) in items.iter().enumerate() {
-        if place > 0 {
-            text.push(',');
-        }
-        state.catalogue.write(*id, *score, &mut text);
-    }
-    text.push_str("]}");
+    let mut text = String::from("{\"items\":");
+    state.catalogue.write_all(items.iter().copied(), &mut text);
+    text.push('}');
     json(text)
 }
 

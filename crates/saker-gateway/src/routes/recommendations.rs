@@ -55,7 +55,7 @@ pub(super) async fn recommend(
     let _ = write!(
         text,
         "{{\"request_id\":{},\"release\":{},\"degraded\":{},\"reason\":{},\"user_id\":{},\"device_type\":{},\
-         \"timestamp\":{},\"items\":[",
+         \"timestamp\":{},\"items\":",
         json!(&*call.id),
         json!(release),
         degraded.is_some(),
@@ -64,13 +64,10 @@ pub(super) async fn recommend(
         visit.device_type,
         visit.timestamp,
     );
-    for (place, (id, score)) in items.into_iter().take(k).enumerate() {
-        if place > 0 {
-            text.push(',');
-        }
-        state.catalogue.write(id, score, &mut text);
-    }
-    text.push_str("]}");
+    state
+        .catalogue
+        .write_all(items.into_iter().take(k), &mut text);
+    text.push('}');
     Ok(json(text))
 }
 

@@ -15,6 +15,7 @@ use super::json;
 use crate::problem::Problem;
 use crate::query::{Query, number};
 use crate::state::State;
+use crate::store::replies;
 
 /// How many of a user's recent items are shown.
 const RECENT: usize = 50;
@@ -82,7 +83,7 @@ pub(super) async fn forget(
     let delete = move |client: &mut Client| {
         let mut keys = seen_keys(id).to_vec();
         keys.push(recent::key(i64::from(id)));
-        run(client, &on_each(&keys, "DEL")).map(drop)
+        replies(client, &on_each(&keys, "DEL")).map(drop)
     };
     state.activity.run(delete).await.map_err(down)?;
     let views = state.settings.activity.clone();
@@ -97,7 +98,7 @@ pub(super) async fn forget(
                     });
                 });
             }
-            run(client, &pipeline).map(drop)
+            replies(client, &pipeline).map(drop)
         };
         state.features.run(delete).await.map_err(down)?;
     }
@@ -126,12 +127,6 @@ fn on_each(keys: &[String], command: &str) -> Pipeline {
     pipeline
 }
 
-fn run(client: &mut Client, pipeline: &Pipeline) -> Result<Vec<saker_store::Reply>, StoreError> {
-    let mut replies = Vec::with_capacity(pipeline.len());
-    client.run(pipeline, &mut replies)?;
-    replies.into_iter().collect()
-}
-
 fn read_features(
     client: &mut Client,
     view: &FeatureView,
@@ -139,7 +134,7 @@ fn read_features(
 ) -> Result<Option<Map<String, Value>>, StoreError> {
     let mut pipeline = Pipeline::new();
     view.read(&EntityId::Int32(user), &mut pipeline);
-    let replies = run(client, &pipeline)?;
+    let replies = replies(client, &pipeline)?;
     let Some(row) = replies
         .first()
         .map(|reply| view.row(reply))
@@ -173,7 +168,7 @@ fn read_activity(client: &mut Client, user: i32) -> Result<(Vec<(i64, i64)>, boo
     let user_id = i64::from(user);
     let mut pipeline = on_each(&seen_keys(user), "EXISTS");
     recent::latest(&mut pipeline, user_id, RECENT);
-    let mut replies = run(client, &pipeline)?;
+    let mut replies = replies(client, &pipeline)?;
     let latest = replies.pop();
     let items = latest.map(|reply| recent::latest_of(user_id, reply));
     let seen = replies.contains(&saker_store::Reply::Int(1));
