@@ -16,7 +16,8 @@ pub trait Model: Sized + Send + Sync + 'static {
     ///
     /// Every value is a string in config.pbtxt and is parsed into the field's type. An
     /// unknown key, a missing one without a default, and a value that does not parse fail the
-    /// load with a message that names the key, the value and what is accepted.
+    /// load with a message that names the key, the value and what is accepted. A tuple of such
+    /// types shares the keys: each part reads those that it knows.
     type Parameters: DeserializeOwned;
 
     /// What each instance owns for itself.

@@ -76,6 +76,66 @@ fn unknown(key: &str, accepted: &[&str]) -> String {
 
 struct Parameters<'a>(&'a BTreeMap<String, String>);
 
+/// The parameters as a tuple takes them: each of its parts reads the keys that it knows, and a key that none knows is refused.
+struct Parts<'a> {
+    all: Parameters<'a>,
+    left: usize,
+    known: Vec<&'static str>,
+}
+
+impl<'de> de::SeqAccess<'de> for Parts<'de> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.left = left;
+        let part = seed.deserialize(Part(self))?;
+        if left == 0 {
+            let known = |key: &str| self.known.contains(&key);
+            if let Some((key, _)) = self.all.entries().find(|(key, _)| !known(key)) {
+                return Err(Fault(unknown(key, &self.known)));
+            }
+        }
+        Ok(Some(part))
+    }
+}
+
+struct Part<'p, 'a>(&'p mut Parts<'a>);
+
+impl<'de> de::Deserializer<'de> for Part<'_, 'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Fault> {
+        Err(Fault(
+            "the parts of a tuple of parameters are structs".to_owned(),
+        ))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.0.known.extend(fields);
+        visitor.visit_map(Entries {
+            entries: self.0.all.0.iter(),
+            current: None,
+            known: Some(fields),
+        })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
 impl<'a> Parameters<'a> {
     fn entries(&self) -> impl Iterator<Item = (&'a String, &'a String)> {
         self.0
@@ -102,6 +162,15 @@ impl<'de> de::Deserializer<'de> for Parameters<'de> {
         visitor.visit_map(Entries {
             entries: self.0.iter(),
             current: None,
+            known: None,
+        })
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_seq(Parts {
+            all: self,
+            left: len,
+            known: Vec::new(),
         })
     }
 
@@ -138,13 +207,15 @@ impl<'de> de::Deserializer<'de> for Parameters<'de> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        option seq tuple tuple_struct map enum identifier ignored_any
+        option seq tuple_struct map enum identifier ignored_any
     }
 }
 
 struct Entries<'a> {
     entries: btree_map::Iter<'a, String, String>,
     current: Option<(&'a str, &'a str)>,
+    /// The keys that are given; `None`: all.
+    known: Option<&'static [&'static str]>,
 }
 
 impl<'de> de::MapAccess<'de> for Entries<'de> {
@@ -154,10 +225,10 @@ impl<'de> de::MapAccess<'de> for Entries<'de> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fault> {
-        let Some((key, value)) = self
-            .entries
-            .find(|(key, _)| !TRITON_KEYS.contains(&key.as_str()))
-        else {
+        let given = |key: &str| {
+            !TRITON_KEYS.contains(&key) && self.known.is_none_or(|known| known.contains(&key))
+        };
+        let Some((key, value)) = self.entries.find(|(key, _)| given(key)) else {
             return Ok(None);
         };
         self.current = Some((key, value));
@@ -320,6 +391,33 @@ mod tests {
         };
         assert_eq!(sample, want);
         parse::<()>(&map(&[("FORCE_CPU_ONLY_INPUT_TENSORS", "no")])).unwrap();
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+    struct Other {
+        seed: u64,
+        #[serde(default)]
+        name: String,
+    }
+
+    #[test]
+    fn a_tuple_shares_the_keys_among_its_parts() {
+        let given = [("FACTOR", "1"), ("SEED", "7"), ("NAME", "n")];
+        let (sample, other): (Sample, Other) = parse(&map(&given)).unwrap();
+        assert_eq!(
+            (sample.seed, other.seed, other.name.as_str()),
+            (Some(7), 7, "n")
+        );
+        let fault = |given: &[(&str, &str)]| {
+            let refused = parse::<(Sample, Other)>(&map(given)).unwrap_err();
+            refused.to_string()
+        };
+        let unknown = fault(&[("FACTOR", "1"), ("SEED", "7"), ("TOPK", "n")]);
+        assert!(unknown.starts_with("unknown parameter 'TOPK'"), "{unknown}");
+        assert!(unknown.ends_with("MODE, URL, SEED, NAME"), "{unknown}");
+        assert!(fault(&[("FACTOR", "1")]).contains("lacks the parameter 'SEED'"));
+        assert!(fault(&[("SEED", "x")]).contains("'SEED' is 'x'"));
     }
 
     #[test]
