@@ -81,10 +81,35 @@ impl Connection {
         deadline: Instant,
         replies: &mut Vec<CommandResult>,
     ) -> Result<(), StoreError> {
+        self.start(pipeline, deadline)?;
+        self.finish(pipeline, deadline, replies)
+    }
+
+    /// The first half of [`run_until`](Self::run_until): sends the commands. A cluster's are sent by the second half.
+    ///
+    /// # Errors
+    /// As [`run_until`](Self::run_until).
+    pub fn start(&mut self, pipeline: &Pipeline, deadline: Instant) -> Result<(), StoreError> {
+        match &mut self.kind {
+            Kind::Single(node) => node.send(pipeline.bytes(), deadline),
+            Kind::Cluster(_) => Ok(()),
+        }
+    }
+
+    /// The second half of [`run_until`](Self::run_until): takes the replies of the pipeline that was started.
+    ///
+    /// # Errors
+    /// As [`run_until`](Self::run_until).
+    pub fn finish(
+        &mut self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+        replies: &mut Vec<CommandResult>,
+    ) -> Result<(), StoreError> {
         replies.clear();
         match &mut self.kind {
             Kind::Single(node) => {
-                node.send(pipeline.bytes(), deadline)?;
+                node.extend(deadline);
                 for unit in pipeline.units() {
                     replies.push(node.receive_unit(unit.replies)?);
                 }

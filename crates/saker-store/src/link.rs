@@ -90,6 +90,7 @@ impl Link {
             place,
             connection: None,
             waiting: false,
+            begun: None,
         };
         let mut client = client;
         client.ask();
@@ -239,6 +240,8 @@ pub struct Client {
     connection: Option<Connection>,
     /// Whether the thread has been asked and has not delivered.
     waiting: bool,
+    /// How the sending of the commands went whose replies are still to be taken.
+    begun: Option<Result<(), StoreError>>,
 }
 
 impl Client {
@@ -267,12 +270,39 @@ impl Client {
         deadline: Instant,
         replies: &mut Vec<CommandResult>,
     ) -> Result<(), StoreError> {
-        replies.clear();
+        self.start(pipeline, deadline);
+        self.finish(pipeline, deadline, replies)
+    }
+
+    /// The first half of [`Client::run_until`]: sends the commands, so that the store works on them while the caller does
+    /// something else. Whatever fails is said by [`Client::finish`].
+    pub fn start(&mut self, pipeline: &Pipeline, deadline: Instant) {
+        if self.begun.take().is_some() {
+            // Nobody took the replies of the commands before: they would be read as those of these.
+            self.connection = None;
+            self.ask();
+        }
         self.collect();
-        let Some(connection) = &mut self.connection else {
-            return Err(self.disconnected());
+        let connection = self.connection.as_mut();
+        self.begun = connection.map(|connection| connection.start(pipeline, deadline));
+    }
+
+    /// The second half of [`Client::run_until`]: the replies to the commands that were [started](Client::start).
+    ///
+    /// # Errors
+    /// As [`Client::run_until`].
+    pub fn finish(
+        &mut self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+        replies: &mut Vec<CommandResult>,
+    ) -> Result<(), StoreError> {
+        replies.clear();
+        let mut outcome = match (self.begun.take(), &mut self.connection) {
+            (Some(Ok(())), Some(connection)) => connection.finish(pipeline, deadline, replies),
+            (Some(Err(error)), _) => Err(error),
+            _ => return Err(self.disconnected()),
         };
-        let mut outcome = connection.run_until(pipeline, deadline, replies);
         if outcome.as_ref().is_err_and(StoreError::is_disconnect)
             && let Some(mut spare) = self.take_spare()
         {
@@ -336,7 +366,7 @@ impl Client {
 
     /// Takes what the thread has left for us, in place of what we have.
     fn collect(&mut self) {
-        if self.waiting && self.place.filled.swap(false, Ordering::AcqRel) {
+        if self.begun.is_none() && self.waiting && self.place.filled.swap(false, Ordering::AcqRel) {
             self.connection = lock(&self.place.connection).take();
             self.waiting = false;
         }
