@@ -27,6 +27,9 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// An ONNX model is not one that this crate has exported.
+    #[error("the ONNX model is not a ranker as `saker train` exports it: {0}")]
+    Foreign(String),
     /// There is no such device to compute on.
     #[error("{0}")]
     Device(String),

@@ -9,7 +9,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
 use saker_train::candidates::Candidates;
 use saker_train::data::{Dataset, Table};
-use saker_train::onnx;
+use saker_train::onnx::{self, Items, ROWS_INPUT};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
@@ -81,6 +81,118 @@ fn assert_close(a: &[f32], b: &[f32]) {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(b) {
         assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} is not {b}");
+    }
+}
+
+/// The catalogue as a hoisted ranker is made for it.
+fn catalogue(data: &Dataset) -> Items {
+    let all = || 0..data.items.rows;
+    let codes = data.items.categorical.iter();
+    let numbers = data.items.continuous.iter();
+    let vectors = data.pretrained.iter().map(|table| {
+        let vector = |item| {
+            let code = data.items.categorical[0].codes.get(item) as usize;
+            table.values[code * table.dim..][..table.dim]
+                .iter()
+                .copied()
+        };
+        (table.name.clone(), all().flat_map(vector).collect())
+    });
+    Items {
+        rows: data.items.rows,
+        codes: codes
+            .map(|column| {
+                (
+                    column.name.clone(),
+                    all().map(|row| column.codes.get(row)).collect(),
+                )
+            })
+            .collect(),
+        numbers: numbers
+            .map(|column| {
+                (
+                    column.name.clone(),
+                    all().map(|row| column.values.get(row)).collect(),
+                )
+            })
+            .collect(),
+        vectors: vectors.collect(),
+    }
+}
+
+/// A hoisted ranker scores every item for some users as the exported one does.
+fn hoisted_scores_are_the_exported(
+    environment: &ort::environment::Environment,
+    data: &Dataset,
+    ranker: &Ranker,
+) {
+    let mut exported = onnx::ranker(ranker);
+    onnx::set_release(&mut exported, "r-0");
+    let hoisted = onnx::hoist(&exported, &catalogue(data), "items.bin").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.onnx"), &hoisted.model).unwrap();
+    std::fs::write(folder.path().join("items.bin"), &hoisted.tables).unwrap();
+    let open = || Session::builder(environment).unwrap();
+    let mut exported = open().commit_from_memory(&exported).unwrap();
+    let path = folder.path().join("model.onnx");
+    let said = hoisted.inputs;
+    let mut hoisted = open().commit_from_file(&path).unwrap();
+    let metadata = hoisted.metadata().unwrap().custom("saker.inputs").unwrap();
+    let written: onnx::Inputs = serde_json::from_str(&metadata).unwrap();
+    assert_eq!(written, said);
+    let items: Vec<usize> = (0..data.items.rows).collect();
+    let rows: Vec<i32> = items.iter().rev().map(|&row| row as i32).collect();
+    let reversed: Vec<usize> = items.iter().rev().copied().collect();
+    for user in [0, 3, USERS - 1] {
+        let mut inputs: Inputs = Vec::new();
+        let of = [(&data.users, user), (&data.context, 7 * user)];
+        let code = |(name, cardinality): &(String, usize)| {
+            let of = of.iter().find_map(|(table, row)| {
+                let mut columns = table.categorical.iter();
+                Some((columns.find(|column| column.name == *name)?, *row))
+            });
+            let (column, row) = of.unwrap();
+            assert_eq!(column.cardinality, *cardinality);
+            column.codes.get(row)
+        };
+        let number = |name: &String| {
+            let of = of.iter().find_map(|(table, row)| {
+                let mut columns = table.continuous.iter();
+                Some(
+                    columns
+                        .find(|column| column.name == *name)?
+                        .values
+                        .get(*row),
+                )
+            });
+            of.unwrap()
+        };
+        let codes: Vec<i32> = said.codes.iter().map(code).collect();
+        let codes = Tensor::from_array(([codes.len()], codes)).unwrap();
+        inputs.push((onnx::CODES_INPUT.to_owned(), codes.into()));
+        if !said.numbers.is_empty() {
+            let numbers: Vec<f32> = said.numbers.iter().map(number).collect();
+            let numbers = Tensor::from_array(([1, numbers.len()], numbers)).unwrap();
+            inputs.push((onnx::NUMBERS_INPUT.to_owned(), numbers.into()));
+        }
+        let candidates = Tensor::from_array(([rows.len()], rows.clone())).unwrap();
+        inputs.push((ROWS_INPUT.to_owned(), candidates.into()));
+        let (shape, scores) = run(&mut hoisted, inputs, onnx::RANKER_OUTPUT);
+        assert_eq!(shape, [rows.len() as i64, 1]);
+        let inputs = [
+            table(&data.users, &vec![user; rows.len()]),
+            table(&data.context, &vec![7 * user; rows.len()]),
+            table(&data.items, &reversed),
+            pretrained(data, &reversed),
+        ];
+        let inputs = inputs.into_iter().flatten().collect();
+        let (_, expected) = run(&mut exported, inputs, onnx::RANKER_OUTPUT);
+        for (score, expected) in scores.iter().zip(&expected) {
+            assert!(
+                (score - expected).abs() <= 1e-6,
+                "{score} is not {expected}"
+            );
+        }
     }
 }
 
@@ -173,6 +285,43 @@ fn onnx_runtime_answers_what_was_trained() {
         assert_eq!(shape, [rows as i64, 1]);
         assert_close(&scores, &ranker.scores(&data, &requests));
     }
+
+    hoisted_scores_are_the_exported(&environment, &data, &ranker);
+    // With features of every kind missing on one side, not trained: the first weights tell as much.
+    let without = |change: fn(&mut Dataset, &mut saker_pipeline::training::Ranker)| {
+        let (mut data, mut sizes) = (dataset(), ranker_sizes.clone());
+        change(&mut data, &mut sizes);
+        hoisted_scores_are_the_exported(&environment, &data, &Ranker::new(&sizes, &data, 5));
+    };
+    without(|data, _| data.items.continuous.clear());
+    without(|data, _| {
+        data.users.continuous.clear();
+        data.context.continuous.clear();
+    });
+    without(|data, _| {
+        for table in [&mut data.users, &mut data.context, &mut data.items] {
+            table.continuous.clear();
+        }
+    });
+    without(|data, _| data.pretrained.clear());
+    without(|_, sizes| sizes.top_layers.clear());
+    without(|_, sizes| sizes.bottom_layers = vec![sizes.embedding_dim]);
+
+    let exported = onnx::ranker(&ranker);
+    let refused = |model: &[u8], items: &Items| {
+        let refused = onnx::hoist(model, items, "items.bin");
+        refused.unwrap_err().to_string()
+    };
+    let tower = onnx::tower(&towers.query, "query_tower");
+    assert!(refused(&tower, &catalogue(&data)).contains("not a ranker"));
+    let mut items = catalogue(&data);
+    if let Some(codes) = items.codes.values_mut().next() {
+        codes[1] = 1_000_000;
+    }
+    assert!(refused(&exported, &items).contains("an item has the code 1000000"));
+    let mut items = catalogue(&data);
+    items.rows += 1;
+    assert!(refused(&exported, &items).contains("values for"));
 
     // A code beyond the table is refused by ONNX Runtime; memory is never read out of bounds.
     let mut query = open(&onnx::tower(

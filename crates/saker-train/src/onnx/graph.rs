@@ -28,7 +28,15 @@ impl GraphBuilder {
 
     /// An input `[N]`, or `[N, columns]`.
     pub(super) fn input(&mut self, name: &str, element: i32, columns: Option<usize>) -> Value {
-        self.graph.input.push(value_info(name, element, columns));
+        let shape = std::iter::once(None).chain(columns.map(Some)).collect();
+        self.graph.input.push(value_info(name, element, shape));
+        name.to_owned()
+    }
+
+    /// An input of this very shape.
+    pub(super) fn fixed(&mut self, name: &str, element: i32, shape: &[usize]) -> Value {
+        let shape = shape.iter().copied().map(Some).collect();
+        self.graph.input.push(value_info(name, element, shape));
         name.to_owned()
     }
 
@@ -44,7 +52,7 @@ impl GraphBuilder {
         }
         self.graph
             .output
-            .push(value_info(name, FLOAT, Some(columns)));
+            .push(value_info(name, FLOAT, vec![None, Some(columns)]));
     }
 
     pub(super) fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
@@ -53,6 +61,14 @@ impl GraphBuilder {
             .flat_map(|value| value.to_le_bytes())
             .collect();
         self.constant(name, FLOAT, dims, bytes)
+    }
+
+    pub(super) fn int32s(&mut self, name: &str, values: &[i32]) -> Value {
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        self.constant(name, INT32, &[values.len()], bytes)
     }
 
     pub(super) fn integers(&mut self, name: &str, values: &[i64]) -> Value {
@@ -69,6 +85,34 @@ impl GraphBuilder {
             data_type: Some(element),
             name: Some(name.to_owned()),
             raw_data: Some(bytes),
+            ..Default::default()
+        });
+        name.to_owned()
+    }
+
+    /// A constant of floats that lie in a file beside the model's, from this byte on.
+    pub(super) fn floats_in_file(
+        &mut self,
+        name: &str,
+        dims: [usize; 2],
+        file: &str,
+        offset: usize,
+    ) -> Value {
+        let property = |key: &str, value: String| proto::Property {
+            key: Some(key.to_owned()),
+            value: Some(value),
+        };
+        self.graph.initializer.push(proto::Tensor {
+            dims: dims.iter().map(|&dim| dim as i64).collect(),
+            data_type: Some(FLOAT),
+            name: Some(name.to_owned()),
+            external_data: vec![
+                property("location", file.to_owned()),
+                property("offset", offset.to_string()),
+                property("length", (dims[0] * dims[1] * size_of::<f32>()).to_string()),
+            ],
+            data_location: Some(1),
+            ..Default::default()
         });
         name.to_owned()
     }
@@ -135,24 +179,20 @@ impl Attribute {
     }
 }
 
-fn value_info(name: &str, element: i32, columns: Option<usize>) -> proto::ValueInfo {
-    let rows = proto::Dimension {
-        value: None,
-        parameter: Some("N".to_owned()),
-    };
-    let columns = columns.map(|columns| proto::Dimension {
-        value: Some(columns as i64),
-        parameter: None,
-    });
-    let shape = proto::Shape {
-        dim: std::iter::once(rows).chain(columns).collect(),
+/// `None` is any length, the same for all tensors.
+fn value_info(name: &str, element: i32, shape: Vec<Option<usize>>) -> proto::ValueInfo {
+    let dimension = |size: Option<usize>| proto::Dimension {
+        value: size.map(|size| size as i64),
+        parameter: size.is_none().then(|| "N".to_owned()),
     };
     proto::ValueInfo {
         name: Some(name.to_owned()),
         kind: Some(proto::Type {
             tensor: Some(proto::TensorType {
                 element: Some(element),
-                shape: Some(shape),
+                shape: Some(proto::Shape {
+                    dim: shape.into_iter().map(dimension).collect(),
+                }),
             }),
         }),
     }

@@ -5,7 +5,9 @@
 //! encode as out-of-vocabulary. ONNX Runtime checks the codes again and fails the request for one beyond the table.
 
 mod graph;
+mod hoist;
 mod proto;
+mod read;
 
 use graph::{Attribute, FLOAT, GraphBuilder, INT32, Value};
 use prost::Message;
@@ -13,6 +15,8 @@ use prost::Message;
 use crate::layers::{Dense, Embedding};
 use crate::ranker::{Ranker, pairs, scale};
 use crate::towers::Tower;
+
+pub use hoist::{CODES_INPUT, Hoisted, Inputs, Items, NUMBERS_INPUT, ROWS_INPUT, hoist};
 
 /// Name of the towers' output, FLOAT `[N, dim]`.
 pub const TOWER_OUTPUT: &str = "output_1";
@@ -111,13 +115,17 @@ pub fn ranker(ranker: &Ranker) -> Vec<u8> {
 /// counting, so the entry is appended and all else stays byte for byte.
 pub fn set_release(model: &mut Vec<u8>, release: &str) {
     let entry = proto::Model {
-        metadata_props: vec![proto::Property {
-            key: Some(RELEASE_KEY.to_owned()),
-            value: Some(release.to_owned()),
-        }],
+        metadata_props: vec![property(RELEASE_KEY, release)],
         ..proto::Model::default()
     };
     model.extend(entry.encode_to_vec());
+}
+
+fn property(key: &str, value: &str) -> proto::Property {
+    proto::Property {
+        key: Some(key.to_owned()),
+        value: Some(value.to_owned()),
+    }
 }
 
 /// One `Gather` per embedding: `[N, width]` each.

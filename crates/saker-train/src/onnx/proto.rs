@@ -1,4 +1,4 @@
-//! The part of the ONNX file format (protobuf, IR version 8) that the export writes.
+//! The part of the ONNX file format (protobuf, IR version 8) that the export writes and reads.
 //!
 //! Field numbers are those of the ONNX specification, onnx.ai/onnx/repo-docs/IR.html.
 
@@ -88,6 +88,12 @@ pub(crate) struct Tensor {
     /// Little-endian.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub raw_data: Option<Vec<u8>>,
+    /// Where the data lies instead: `location`, `offset`, `length`.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<Property>,
+    /// 1: in the file that `external_data` names.
+    #[prost(int32, optional, tag = "14")]
+    pub data_location: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -97,6 +97,26 @@ impl Ranker {
         }
     }
 
+    /// A ranker of these parameters, as an export holds them.
+    pub(crate) fn from_parts(
+        embeddings: Vec<Embedding>,
+        continuous: Vec<String>,
+        pretrained: Vec<(String, Dense)>,
+        bottom: Vec<Dense>,
+        top: Vec<Dense>,
+    ) -> Self {
+        let dim = embeddings.first().map_or(0, |first| first.table.columns);
+        Self {
+            embeddings,
+            continuous,
+            pretrained,
+            bottom,
+            top,
+            dim,
+            device: Device::cpu(),
+        }
+    }
+
     /// The same ranker, computed elsewhere.
     pub fn on(self, device: Device) -> Self {
         Self { device, ..self }
