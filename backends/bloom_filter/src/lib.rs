@@ -2,36 +2,23 @@
 //! the tensors, the parameters and what happens at the edges.
 
 mod batch;
-mod fallback;
-mod parameters;
 mod rows;
 
 use std::sync::Arc;
 
-use saker_store::Link;
-use saker_store::seen::{Mode, Reader};
-use triton_backend::log::{self, EveryMinute};
-use triton_backend::{Batch, Counter, DataType, Error, Instance, Model, ModelContext, Signature};
+use saker_steps::seen::{Filter, Parameters};
+use triton_backend::{Batch, DataType, Error, Instance, Model, ModelContext, Signature};
 
 use crate::batch::Worker;
-use crate::fallback::Fallback;
-use crate::parameters::Parameters;
 
 const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
 
-/// Stands for no item, and for no user.
-const PADDING: i64 = -1;
-
 /// One loaded `bloom_filter` model.
 pub struct BloomFilter {
-    link: Link,
-    mode: Mode,
-    reader: Reader,
-    fallback: Option<Fallback>,
+    filter: Filter,
     users: Ids,
     items: Ids,
     categories: Option<Ids>,
-    meters: Meters,
 }
 
 /// One input.
@@ -39,15 +26,6 @@ struct Ids {
     position: usize,
     name: String,
     data_type: DataType,
-}
-
-/// What is counted and said.
-struct Meters {
-    degraded: Counter,
-    filtered: Counter,
-    topped_up: Counter,
-    line: EveryMinute,
-    model: String,
 }
 
 impl Model for BloomFilter {
@@ -89,15 +67,8 @@ impl Model for BloomFilter {
                 config.max_batch_size()
             )));
         }
-        parameters.check_sizes()?;
-        let settings = parameters.settings()?.with_bloom_probe();
-        let fallback = Fallback::load(context, &parameters, &settings)?;
-        let link = Link::open(settings).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Self {
-            link,
-            mode: parameters.mode()?,
-            reader: parameters.reader(),
-            fallback,
+            filter: Filter::load(context, &parameters, users.data_type)?,
             users: Ids {
                 position: 0,
                 name: users.name.clone(),
@@ -113,42 +84,11 @@ impl Model for BloomFilter {
                 name: input.name.clone(),
                 data_type: input.data_type,
             }),
-            meters: Meters::new(context)?,
         })
     }
 
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
         Ok(Worker::new(self))
-    }
-}
-
-impl Meters {
-    fn new(context: &ModelContext) -> Result<Self, Error> {
-        let counter = |name: &str, help: &str| context.counter(name, help, &[]);
-        Ok(Self {
-            degraded: counter(
-                "saker_bloom_filter_degraded_total",
-                "Requests with a user whose candidates were not filtered because the store was down or late",
-            )?,
-            filtered: counter(
-                "saker_bloom_filter_filtered_total",
-                "Candidates taken out as seen",
-            )?,
-            topped_up: counter("saker_bloom_filter_topped_up_total", "Popular items put in")?,
-            line: EveryMinute::new(),
-            model: context.name().to_owned(),
-        })
-    }
-
-    fn degraded(&self, requests: usize, why: &dyn std::fmt::Display) {
-        self.degraded.increment(requests as u64);
-        if let Some(more) = self.line.due() {
-            log::warn!(
-                "model '{}': seen items are not known, letting candidates pass: {why} ({more} more such calls since \
-                 the last line)",
-                self.model
-            );
-        }
     }
 }
 

@@ -1,9 +1,5 @@
 //! The candidates of each user as rows of their own, apart from Triton.
 
-use saker_store::seen::Seen;
-
-use crate::PADDING;
-
 /// Splits the candidates of `users` users into rows of equal length.
 ///
 /// # Errors
@@ -19,51 +15,9 @@ pub(crate) fn row_length(users: usize, candidates: usize) -> Result<usize, Strin
     }
 }
 
-/// Keeps the candidates that are not seen, in their order; `row` holds no padding and was asked in this order.
-/// Returns how many were taken out.
-pub(crate) fn keep_unseen(row: &mut Vec<i64>, seen: &Seen<'_>) -> usize {
-    let before = row.len();
-    let mut position = 0;
-    row.retain(|&item| {
-        let keep = !seen.contains(position, item);
-        position += 1;
-        keep
-    });
-    before - row.len()
-}
-
-/// The popular items that may fill up `row`: not in it yet, none twice, at most `most`.
-pub(crate) fn not_in_row(row: &[i64], popular: impl Iterator<Item = i64>, most: usize) -> Vec<i64> {
-    let mut items = Vec::new();
-    for item in popular {
-        if items.len() >= most {
-            break;
-        }
-        if item != PADDING && !row.contains(&item) && !items.contains(&item) {
-            items.push(item);
-        }
-    }
-    items
-}
-
-/// Appends unseen ones of `items` until the row has `wanted`; `seen` was asked for `items` in this order. Returns how many.
-pub(crate) fn top_up(row: &mut Vec<i64>, items: &[i64], seen: &Seen<'_>, wanted: usize) -> usize {
-    let before = row.len();
-    for (position, &item) in items.iter().enumerate() {
-        if row.len() >= wanted {
-            break;
-        }
-        if !seen.contains(position, item) {
-            row.push(item);
-        }
-    }
-    row.len() - before
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use saker_store::Reply;
 
     #[test]
     fn rows_must_be_of_equal_length() {
@@ -72,26 +26,5 @@ mod tests {
         assert_eq!(row_length(0, 0), Ok(0));
         assert!(row_length(2, 5).unwrap_err().contains("5 candidates"));
         assert!(row_length(0, 5).is_err());
-    }
-
-    #[test]
-    fn seen_items_go_and_the_order_stays() {
-        let answers = [0, 1, 0, 1].map(Reply::Int);
-        let mut row = vec![9, 8, 7, 6];
-        assert_eq!(keep_unseen(&mut row, &Seen::Answers(&answers)), 2);
-        assert_eq!(row, [9, 7]);
-        assert_eq!(keep_unseen(&mut row, &Seen::Nothing), 0);
-        assert_eq!(row, [9, 7]);
-    }
-
-    #[test]
-    fn topping_up_adds_no_seen_item_and_none_twice() {
-        let mut row = vec![1, 2];
-        let items = not_in_row(&row, [2, 5, -1, 5, 6, 7, 8, 9].into_iter(), 4);
-        assert_eq!(items, [5, 6, 7, 8]);
-        let answers = [1, 0, 0, 0].map(Reply::Int);
-        assert_eq!(top_up(&mut row, &items, &Seen::Answers(&answers), 4), 2);
-        assert_eq!(row, [1, 2, 6, 7]);
-        assert_eq!(top_up(&mut row, &items, &Seen::Answers(&answers), 4), 0);
     }
 }

@@ -45,12 +45,6 @@ pub fn copy<T: Id>(found: &[i64], output: &mut [T]) -> Result<(), i64> {
     Ok(())
 }
 
-/// The row of the first value that is NaN or infinite.
-pub fn first_odd_row(queries: &[f32], dimension: usize) -> Option<(usize, f32)> {
-    let at = queries.iter().position(|value| !value.is_finite())?;
-    Some((at / dimension, queries[at]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,15 +69,5 @@ mod tests {
         let mut wide = [0i64; 2];
         copy(&[1, large], &mut wide).unwrap();
         assert_eq!(wide, [1, large]);
-    }
-
-    #[test]
-    fn odd_queries_are_found() {
-        assert_eq!(
-            first_odd_row(&[1.0, 2.0, f32::INFINITY, 0.0], 2).unwrap().0,
-            1
-        );
-        assert!(first_odd_row(&[f32::NAN], 1).unwrap().1.is_nan());
-        assert_eq!(first_odd_row(&[f32::MAX, f32::MIN, -0.0], 1), None);
     }
 }

@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use hashbrown::HashMap;
+use saker_steps::lookup::{Columns, Feature, Meters, PADDING, Parameters};
 use saker_store::feast::{EntityId, FeatureView, load};
 use saker_store::{Connection, Pipeline, Reply, Settings, StoreError};
 use triton_backend::{Counter, Error, Gauge, ModelContext, log};
-
-use crate::column::{Columns, Feature};
-use crate::parameters::Parameters;
-use crate::{Meters, PADDING};
 
 /// How long each round trip of a load may take.
 const ROUND_TRIP: Duration = Duration::from_secs(10);
@@ -185,14 +182,7 @@ impl Source {
                 Err(_) if self.stop.is_set() => return,
                 Err(error) => {
                     failures.increment(1);
-                    if let Some(more) = self.meters.degraded_line.due() {
-                        log::warn!(
-                            "model '{}': view '{}' cannot be renewed, the copy at hand serves on: {error} ({more} more \
-                             since the last line)",
-                            self.meters.model,
-                            self.view.name()
-                        );
-                    }
+                    self.meters.stale(self.view.name(), &error);
                 }
             }
         }

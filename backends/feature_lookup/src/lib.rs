@@ -2,22 +2,18 @@
 //! and what happens at the edges.
 
 mod cached;
-mod column;
 mod online;
-mod parameters;
 
 use std::sync::Arc;
 
+use saker_steps::lookup::{Feature, Meters, Mode, PADDING, Parameters};
 use saker_store::feast::FeatureView;
-use triton_backend::log::{self, EveryMinute};
 use triton_backend::{
-    Batch, Counter, DataType, Error, Instance, Model, ModelContext, Request, Response, Signature,
+    Batch, DataType, Error, Instance, Model, ModelContext, Request, Response, Signature,
 };
 
 use crate::cached::Cache;
-use crate::column::Feature;
 use crate::online::Online;
-use crate::parameters::{Mode, Parameters};
 
 const FEATURE_TYPES: &[DataType] = &[
     DataType::Int32,
@@ -27,9 +23,6 @@ const FEATURE_TYPES: &[DataType] = &[
     DataType::Bool,
 ];
 const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
-
-/// Stands for no entity: never looked up.
-const PADDING: i64 = -1;
 
 /// One loaded `feature_lookup` model.
 pub struct FeatureLookup {
@@ -51,16 +44,6 @@ struct Tensors {
     /// Position of the output that echoes the id.
     echo: Option<usize>,
     features: Arc<[Feature]>,
-}
-
-/// What is counted and said.
-struct Meters {
-    degraded: Counter,
-    absent: Counter,
-    unreadable: Counter,
-    degraded_line: EveryMinute,
-    unreadable_line: EveryMinute,
-    model: String,
 }
 
 impl Model for FeatureLookup {
@@ -200,50 +183,6 @@ impl Tensors {
             }
         }
         Ok(())
-    }
-}
-
-impl Meters {
-    fn new(context: &ModelContext) -> Result<Self, Error> {
-        let counter = |name: &str, help: &str| context.counter(name, help, &[]);
-        Ok(Self {
-            degraded: counter(
-                "saker_feature_lookup_degraded_total",
-                "Requests answered with defaults because the store was down or late",
-            )?,
-            absent: counter(
-                "saker_feature_lookup_absent_total",
-                "Entities that the store does not have",
-            )?,
-            unreadable: counter(
-                "saker_feature_lookup_unreadable_total",
-                "Stored values answered with the default because they do not fit the output",
-            )?,
-            degraded_line: EveryMinute::new(),
-            unreadable_line: EveryMinute::new(),
-            model: context.name().to_owned(),
-        })
-    }
-
-    fn degraded(&self, requests: usize, why: &dyn std::fmt::Display) {
-        self.degraded.increment(requests as u64);
-        if let Some(more) = self.degraded_line.due() {
-            log::warn!(
-                "model '{}': the store gives no features, answering with defaults: {why} ({more} more such calls \
-                 since the last line)",
-                self.model
-            );
-        }
-    }
-
-    fn unreadable(&self, why: &dyn std::fmt::Display) {
-        self.unreadable.increment(1);
-        if let Some(more) = self.unreadable_line.due() {
-            log::warn!(
-                "model '{}': {why}; answering with the default ({more} more such values since the last line)",
-                self.model
-            );
-        }
     }
 }
 

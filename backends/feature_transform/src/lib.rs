@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use saker_workflow::{Bound, DType, Plan, Scratch, Slice, SliceMut, Workflow};
+use saker_steps::transform::{self, dtype, invalid, triton_type};
+use saker_workflow::{DType, Plan, Scratch, Slice, Workflow};
 use triton_backend::{
-    Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
-    Strings, Tensor,
+    Batch, DataType, Error, Instance, Model, ModelContext, Request, Response, Signature, Strings,
+    Tensor,
 };
 
 const COLUMN_TYPES: &[DataType] = &[
@@ -135,56 +136,18 @@ fn answer(
     let bound = model.plan.bind(&slices).map_err(invalid)?;
     let shape = shape.map_or(&[0i64][..], |(_, shape)| shape);
     for (position, &output) in model.outputs.iter().enumerate() {
-        let write = match model.plan.outputs()[output].dtype {
-            DType::Int32 => write::<i32>,
-            DType::Int64 => write::<i64>,
-            DType::Float32 => write::<f32>,
-            DType::Float64 => write::<f64>,
-            // A plan gives no strings.
-            DType::Bool | DType::String => write::<bool>,
-        };
-        write(&bound, output, position, shape, response, scratch)?;
+        transform::write(
+            &model.plan,
+            &bound,
+            output,
+            response,
+            position,
+            shape,
+            scratch,
+        )?;
     }
     Ok(())
 }
-
-/// Computes an output in Triton's buffer, if the client asked for it.
-fn write<T: Buffer>(
-    bound: &Bound<'_>,
-    output: usize,
-    position: usize,
-    shape: &[i64],
-    response: &Response<'_>,
-    scratch: &mut Scratch,
-) -> Result<(), Error> {
-    match response.output_at::<T>(position, shape)? {
-        Some(buffer) => bound
-            .write(output, T::slice(buffer), scratch)
-            .map_err(invalid),
-        None => Ok(()),
-    }
-}
-
-/// An element type a plan writes.
-trait Buffer: Element {
-    fn slice(buffer: &mut [Self]) -> SliceMut<'_>;
-}
-
-macro_rules! buffer {
-    ($type:ty, $variant:ident) => {
-        impl Buffer for $type {
-            fn slice(buffer: &mut [Self]) -> SliceMut<'_> {
-                SliceMut::$variant(buffer)
-            }
-        }
-    };
-}
-
-buffer!(i32, Int32);
-buffer!(i64, Int64);
-buffer!(f32, Float32);
-buffer!(f64, Float64);
-buffer!(bool, Bool);
 
 /// An input's elements, borrowed from the request where one buffer holds them.
 enum Values<'r> {
@@ -225,37 +188,6 @@ impl<'r> Values<'r> {
             Self::String(_) => Slice::String(strings),
         }
     }
-}
-
-fn dtype(data_type: DataType) -> Result<DType, Error> {
-    Ok(match data_type {
-        DataType::Int32 => DType::Int32,
-        DataType::Int64 => DType::Int64,
-        DataType::Fp32 => DType::Float32,
-        DataType::Fp64 => DType::Float64,
-        DataType::Bool => DType::Bool,
-        DataType::Bytes => DType::String,
-        other => {
-            return Err(Error::invalid_argument(format!(
-                "a column of type {other} cannot be transformed"
-            )));
-        }
-    })
-}
-
-fn triton_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::Int32 => DataType::Int32,
-        DType::Int64 => DataType::Int64,
-        DType::Float32 => DataType::Fp32,
-        DType::Float64 => DataType::Fp64,
-        DType::Bool => DataType::Bool,
-        DType::String => DataType::Bytes,
-    }
-}
-
-fn invalid(error: saker_workflow::Error) -> Error {
-    Error::invalid_argument(error.to_string())
 }
 
 triton_backend::export!(FeatureTransform);

@@ -31,24 +31,6 @@ pub(crate) fn check(session: &Session, config: &ModelConfig) -> Result<(), Error
     Ok(())
 }
 
-/// Checks the release that `saker assemble` wrote into the model's metadata, where there is one.
-///
-/// # Errors
-///
-/// It is another than that of the model's folder.
-pub(crate) fn check_release(session: &Session, expected: &str) -> Result<(), Error> {
-    let found = session
-        .metadata()
-        .ok()
-        .and_then(|metadata| metadata.custom("saker.release"));
-    match found {
-        Some(found) if found != expected => Err(Error::invalid_argument(format!(
-            "the ONNX model is of release {found}, but its folder holds release {expected}"
-        ))),
-        _ => Ok(()),
-    }
-}
-
 fn check_side(
     role: &str,
     tensors: &[TensorConfig],

@@ -7,16 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use saker_steps::onnx::{self, Options};
 use triton_backend::{
     ANY_TYPE, Batch, Error, Instance, Model, ModelContext, Request, Response, Signature,
 };
 
 mod graph;
-mod options;
-mod runtime;
 mod value;
-
-use options::Options;
 
 const MODEL_FILE: &str = "model.onnx";
 
@@ -60,7 +57,7 @@ impl Model for OnnxRuntime {
         }
         let mut model = Self {
             context: Arc::clone(context),
-            environment: runtime::environment()?,
+            environment: onnx::environment()?,
             options,
             path,
             checked: Mutex::new(None),
@@ -69,7 +66,7 @@ impl Model for OnnxRuntime {
         let session = model.session()?;
         graph::check(&session, config)?;
         if let Some(release) = context.release() {
-            graph::check_release(&session, &release.id)?;
+            onnx::check_release(&session, &release.id)?;
         }
         model.empty_shapes = config
             .outputs()

@@ -1,7 +1,6 @@
 //! Fills in what a request leaves out: every output is the optional input of its name, or that tensor's default.
 //! See the README beside this crate.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,9 +10,7 @@ use triton_backend::{
     tensor_names,
 };
 
-pub mod fill;
-
-use fill::{Default, Number};
+use saker_steps::defaults::{self, Default, Number};
 
 const NUMBERS: &[DataType] = &[
     DataType::Int8,
@@ -70,7 +67,7 @@ impl Model for RequestDefaults {
                 "max_batch_size must be 0: requests may leave all tensors out, and then none says how long a batch is",
             ));
         }
-        let mut defaults = parse_defaults(parameters.defaults.as_deref())?;
+        let mut defaults = defaults::parse(parameters.defaults.as_deref())?;
         let tensors = config
             .outputs()
             .iter()
@@ -128,28 +125,11 @@ fn answer(
     response: &Response<'_>,
     now_s: u64,
 ) -> Result<(), Error> {
-    let mut given = Vec::with_capacity(model.tensors.len());
-    for tensor in &model.tensors {
-        let input = request.input_at(tensor.input)?;
-        if let Some(input) = &input
-            && input.shape().len() != 1
-        {
-            return Err(Error::invalid_argument(format!(
-                "tensor '{}' has shape {:?}; accepted: 1 dimension",
-                tensor.name,
-                input.shape()
-            )));
-        }
-        given.push(input.map(|input| input.len()));
-    }
-    let length = fill::length(&given).map_err(|position| {
-        Error::invalid_argument(format!(
-            "tensor '{}' has {} elements; accepted: 1, or as many as the longest tensor of the request, {}",
-            model.tensors[position].name,
-            given[position].unwrap_or(0),
-            given.iter().flatten().max().unwrap_or(&1),
-        ))
-    })?;
+    let tensors = model
+        .tensors
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor.input));
+    let length = defaults::rows(request, tensors)?;
     for (output, tensor) in model.tensors.iter().enumerate() {
         let write = match tensor.data_type {
             DataType::Int8 => write::<i8>,
@@ -181,29 +161,9 @@ fn write<T: Number + Element>(
         None => None,
     };
     if let Some(values) = response.output_at::<T>(output, &[length as i64])? {
-        fill::fill(values, given.as_deref(), tensor.default, now_s);
+        defaults::fill(values, given.as_deref(), tensor.default, now_s);
     }
     Ok(())
-}
-
-fn parse_defaults(text: Option<&str>) -> Result<BTreeMap<String, Default>, Error> {
-    let Some(text) = text else {
-        return Ok(BTreeMap::new());
-    };
-    let wrong = |what: String| {
-        Error::invalid_argument(format!(
-            "parameter DEFAULTS = '{text}': {what}; accepted: a JSON object of tensor names and numbers or \"now\", such as {{\"device_type\": -1, \"timestamp\": \"now\"}}"
-        ))
-    };
-    let json: BTreeMap<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    json.into_iter()
-        .map(|(name, value)| match (value.as_f64(), value.as_str()) {
-            (Some(number), _) => Ok((name, Default::Value(number))),
-            (_, Some("now")) => Ok((name, Default::Now)),
-            _ => Err(wrong(format!("'{name}' is {value}"))),
-        })
-        .collect()
 }
 
 triton_backend::export!(RequestDefaults);

@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use saker_steps::select;
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
 };
-
-pub mod select;
 
 /// The code of an item that is none: padding, as the transform encodes it.
 const PADDING: i64 = 0;

@@ -8,7 +8,6 @@ use ort::environment::Environment;
 use triton_backend::{Error, log};
 
 const LIBRARY: &str = "libonnxruntime.so";
-const OWN_LIBRARY: &str = "libtriton_onnxruntime.so";
 
 /// ONNX Runtime allows one environment a process; it lives until the process ends.
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
@@ -18,7 +17,7 @@ static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 /// # Errors
 ///
 /// When the library is missing or of another version. The next call tries again.
-pub(crate) fn environment() -> Result<Environment, Error> {
+pub fn environment() -> Result<Environment, Error> {
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
@@ -56,20 +55,29 @@ fn library() -> Result<PathBuf, Error> {
     })
 }
 
-/// Beside this backend's own library, then where `scripts/install` puts it.
+/// Beside this backend's own library or the onnxruntime backend's, then where `scripts/install` puts it.
 fn places() -> Vec<PathBuf> {
-    let beside = own_folder().map(|folder| folder.join(LIBRARY));
+    let own = own_folder();
+    let beside = own.as_deref().map(|folder| folder.join(LIBRARY));
+    let backend = own.as_deref().and_then(Path::parent);
+    let backend = backend.map(|folder| folder.join("onnxruntime").join(LIBRARY));
     let cache = env::var_os("SAKER_CACHE")
         .map(PathBuf::from)
         .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache/saker")));
     let installed = cache.map(|cache| cache.join("runtime/onnxruntime").join(LIBRARY));
-    beside.into_iter().chain(installed).collect()
+    beside.into_iter().chain(backend).chain(installed).collect()
 }
 
-/// The folder this library was loaded from, by the process's memory map.
+/// The folder this library was loaded from, by the process's memory map: the file that this function lies in.
 fn own_folder() -> Option<PathBuf> {
+    let here = own_folder as fn() -> Option<PathBuf> as usize;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.ends_with(OWN_LIBRARY))?;
+    let holds = |line: &&str| {
+        let range = line.split_once(' ')?.0.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        Some((address(range.0)?..address(range.1)?).contains(&here))
+    };
+    let line = maps.lines().find(|line| holds(line).unwrap_or(false))?;
     let path = &line[line.find('/')?..];
     Path::new(path).parent().map(Path::to_owned)
 }

@@ -1,4 +1,4 @@
-//! The parameters of config.pbtxt; README.md describes each.
+//! The parameters of `bloom_filter` in config.pbtxt; its README describes each.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use saker_store::seen::{Mode, Prefixes, Reader};
 use serde::Deserialize;
 use triton_backend::Error;
 
-/// See README.md.
+/// See the README of `bloom_filter`.
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Parameters {
@@ -30,15 +30,15 @@ pub struct Parameters {
     #[serde(default)]
     tls_ca: Option<PathBuf>,
     #[serde(default = "ranking_topk")]
-    pub(crate) ranking_topk: usize,
+    pub(super) ranking_topk: usize,
     #[serde(default)]
     popularity_url: Option<String>,
     #[serde(default = "popularity_refresh_seconds")]
     popularity_refresh_seconds: u32,
     #[serde(default = "popularity_topk")]
-    pub(crate) popularity_topk: usize,
+    pub(super) popularity_topk: usize,
     #[serde(default)]
-    pub(crate) catalogue: Option<PathBuf>,
+    pub(super) catalogue: Option<PathBuf>,
     #[serde(default)]
     category_url: Option<String>,
     #[serde(default = "category_feature")]
@@ -95,12 +95,12 @@ impl Parameters {
     }
 
     /// How long a batch may wait for the stores in all.
-    pub(crate) fn deadline(&self) -> Duration {
+    pub(super) fn deadline(&self) -> Duration {
         Duration::from_millis(u64::from(self.deadline_ms))
     }
 
     /// The store of the seen items.
-    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+    pub(super) fn settings(&self) -> Result<Settings, Error> {
         if self.deadline_ms == 0 {
             return Err(Error::invalid_argument(
                 "parameter 'DEADLINE_MS' is 0; accepted: 1 and up",
@@ -111,7 +111,7 @@ impl Parameters {
 
     /// The sizes are the writers': a reader finds them in each bitmap. They are checked here, so that what the writers
     /// take from this config is sound.
-    pub(crate) fn check_sizes(&self) -> Result<(), Error> {
+    pub(super) fn check_sizes(&self) -> Result<(), Error> {
         Geometry::new(self.capacity, self.error_rate)
             .map(|_| ())
             .map_err(|error| {
@@ -119,7 +119,7 @@ impl Parameters {
             })
     }
 
-    pub(crate) fn mode(&self) -> Result<Mode, Error> {
+    pub(super) fn mode(&self) -> Result<Mode, Error> {
         match &self.mode {
             None => Ok(Mode::Auto),
             Some(mode) => mode
@@ -128,7 +128,7 @@ impl Parameters {
         }
     }
 
-    pub(crate) fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> Reader {
         let mut prefixes = Prefixes::default();
         if let Some(prefix) = &self.key_prefix {
             prefixes.server.clone_from(prefix);
@@ -141,7 +141,7 @@ impl Parameters {
 
     /// The store of the popularity sets: database 3 of the seen items' server (in a cluster, the cluster) when
     /// nothing else is said; `None`: no topping up.
-    pub(crate) fn popularity(&self, seen: &Settings) -> Result<Option<Settings>, Error> {
+    pub(super) fn popularity(&self, seen: &Settings) -> Result<Option<Settings>, Error> {
         if self.ranking_topk == 0 || self.popularity_topk == 0 {
             return Ok(None);
         }
@@ -159,7 +159,7 @@ impl Parameters {
         }
     }
 
-    pub(crate) fn popularity_every(&self) -> Result<Duration, Error> {
+    pub(super) fn popularity_every(&self) -> Result<Duration, Error> {
         match self.popularity_refresh_seconds {
             0 => Err(Error::invalid_argument(
                 "parameter 'POPULARITY_REFRESH_SECONDS' is 0; accepted: 1 and up",
@@ -169,7 +169,7 @@ impl Parameters {
     }
 
     /// The online store that knows the users' top category, if one is named.
-    pub(crate) fn category(&self) -> Result<Option<(Settings, FeatureView)>, Error> {
+    pub(super) fn category(&self) -> Result<Option<(Settings, FeatureView)>, Error> {
         let Some(url) = &self.category_url else {
             return Ok(None);
         };

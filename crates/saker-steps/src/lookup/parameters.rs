@@ -1,4 +1,4 @@
-//! The parameters of config.pbtxt; README.md describes each.
+//! The parameters of `feature_lookup` in config.pbtxt; its README describes each.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,21 +9,23 @@ use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
 use serde::Deserialize;
 use triton_backend::Error;
 
-/// See README.md.
+/// See the README of `feature_lookup`.
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Parameters {
     redis_url: String,
+    /// Where the features are read from.
     #[serde(default)]
-    pub(crate) mode: Mode,
+    pub mode: Mode,
     #[serde(default = "defaults::project")]
     feast_project: String,
     #[serde(default = "defaults::user_view")]
     feature_view: String,
     #[serde(default)]
     other_views: Option<String>,
+    /// The join key, and the output that echoes the id.
     #[serde(default = "defaults::user_entity")]
-    pub(crate) entity: String,
+    pub entity: String,
     #[serde(default = "defaults::entity_key_serialization")]
     entity_key_serialization: String,
     #[serde(default)]
@@ -36,8 +38,9 @@ pub struct Parameters {
     tls_ca: Option<PathBuf>,
     #[serde(default = "refresh_seconds")]
     refresh_seconds: u32,
+    /// A key whose value says when the copy is to be renewed.
     #[serde(default)]
-    pub(crate) refresh_key: Option<String>,
+    pub refresh_key: Option<String>,
     #[serde(default = "load_timeout_seconds")]
     load_timeout_seconds: u32,
 }
@@ -45,7 +48,7 @@ pub struct Parameters {
 /// Where the features are read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
+pub enum Mode {
     /// From the store, for each batch.
     #[default]
     Online,
@@ -67,7 +70,10 @@ fn load_timeout_seconds() -> u32 {
 
 impl Parameters {
     /// The store, without a connection.
-    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+    ///
+    /// # Errors
+    /// An address or a deadline that cannot be.
+    pub fn settings(&self) -> Result<Settings, Error> {
         if self.deadline_ms == 0 {
             return Err(Error::invalid_argument(
                 "parameter 'DEADLINE_MS' is 0; accepted: 1 and up",
@@ -79,10 +85,10 @@ impl Parameters {
     }
 
     /// The view with these features.
-    pub(crate) fn view(
-        &self,
-        features: impl Iterator<Item = String>,
-    ) -> Result<FeatureView, Error> {
+    ///
+    /// # Errors
+    /// A serialization or a view that cannot be.
+    pub fn view(&self, features: impl Iterator<Item = String>) -> Result<FeatureView, Error> {
         let version: EntityKeyVersion = self.entity_key_serialization.parse().map_err(|error| {
             Error::invalid_argument(format!("parameter 'ENTITY_KEY_SERIALIZATION': {error}"))
         })?;
@@ -116,7 +122,10 @@ impl Parameters {
     }
 
     /// The default of each feature that has one of its own.
-    pub(crate) fn defaults(&self) -> Result<BTreeMap<String, serde_json::Value>, Error> {
+    ///
+    /// # Errors
+    /// Not a JSON object, or a default that is given twice.
+    pub fn defaults(&self) -> Result<BTreeMap<String, serde_json::Value>, Error> {
         let mut defaults: BTreeMap<String, serde_json::Value> = match &self.defaults {
             None => BTreeMap::new(),
             Some(text) => serde_json::from_str(text).map_err(|error| {
@@ -136,12 +145,12 @@ impl Parameters {
     }
 
     /// How often the copy is renewed; `None`: never.
-    pub(crate) fn refresh_every(&self) -> Option<Duration> {
+    pub fn refresh_every(&self) -> Option<Duration> {
         (self.refresh_seconds > 0).then(|| Duration::from_secs(u64::from(self.refresh_seconds)))
     }
 
     /// How long the load of a cached model waits for the store.
-    pub(crate) fn load_timeout(&self) -> Duration {
+    pub fn load_timeout(&self) -> Duration {
         Duration::from_secs(u64::from(self.load_timeout_seconds))
     }
 }

@@ -13,16 +13,16 @@ use saker_store::{Connection, Link, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
 use triton_backend::{Error, ModelContext};
 
-use crate::parameters::Parameters;
+use super::Parameters;
 
 /// The popular items, and where a user's top category is asked for.
-pub(crate) struct Fallback {
+pub(super) struct Fallback {
     /// How many ids a row must have.
-    pub(crate) wanted: usize,
+    pub(super) wanted: usize,
     /// How many popular items are tried for one row.
-    pub(crate) most: usize,
+    pub(super) most: usize,
     popular: Arc<ArcSwap<Popular>>,
-    pub(crate) category: Option<(Link, FeatureView)>,
+    pub(super) category: Option<(Link, FeatureView)>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -44,7 +44,7 @@ struct Source {
 
 impl Fallback {
     /// `None` when topping up is switched off. A store that is down is no error: the items come when it is there.
-    pub(crate) fn load(
+    pub(super) fn load(
         context: &ModelContext,
         parameters: &Parameters,
         seen: &Settings,
@@ -92,7 +92,7 @@ impl Fallback {
     }
 
     /// The popular items as they are now.
-    pub(crate) fn popular(&self) -> Guard<Arc<Popular>> {
+    pub(super) fn popular(&self) -> Guard<Arc<Popular>> {
         self.popular.load()
     }
 }

@@ -1,4 +1,4 @@
-//! The pure part: which candidates are returned, and in which order.
+//! Which candidates are returned, and in which order: `softmax_sampling`, and the last step of the fused ensemble.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,10 @@
-//! The pure part: how long the outputs are, and what stands in them.
+//! What a request leaves out: `request_defaults`, and the first step of the fused ensemble.
+//!
+//! How long the outputs are, and what stands in them.
+
+use std::collections::BTreeMap;
+
+use triton_backend::{Error, Request};
 
 /// What a tensor gets where the request leaves it out.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -7,6 +13,31 @@ pub enum Default {
     Value(f64),
     /// The server's time in Unix seconds; it also replaces a 0 in the request.
     Now,
+}
+
+/// The defaults in a parameter: a JSON object from tensor name to a number or `"now"`.
+///
+/// # Errors
+///
+/// It is none.
+pub fn parse(text: Option<&str>) -> Result<BTreeMap<String, Default>, Error> {
+    let Some(text) = text else {
+        return Ok(BTreeMap::new());
+    };
+    let wrong = |what: String| {
+        Error::invalid_argument(format!(
+            "parameter DEFAULTS = '{text}': {what}; accepted: a JSON object of tensor names and numbers or \"now\", such as {{\"device_type\": -1, \"timestamp\": \"now\"}}"
+        ))
+    };
+    let json: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    json.into_iter()
+        .map(|(name, value)| match (value.as_f64(), value.as_str()) {
+            (Some(number), _) => Ok((name, Default::Value(number))),
+            (_, Some("now")) => Ok((name, Default::Now)),
+            _ => Err(wrong(format!("'{name}' is {value}"))),
+        })
+        .collect()
 }
 
 /// An element type that a default can be written as.
@@ -26,12 +57,44 @@ macro_rules! numbers {
 }
 numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 
+/// The length of all outputs for a request, whose tensors are given by name and position in config.pbtxt.
+///
+/// # Errors
+///
+/// A tensor has not one dimension, or another length than 1 and the longest.
+pub fn rows<'t>(
+    request: &Request<'_>,
+    tensors: impl Iterator<Item = (&'t str, usize)> + Clone,
+) -> Result<usize, Error> {
+    let mut given = Vec::with_capacity(tensors.size_hint().0);
+    for (name, position) in tensors.clone() {
+        let input = request.input_at(position)?;
+        if let Some(input) = &input
+            && input.shape().len() != 1
+        {
+            return Err(Error::invalid_argument(format!(
+                "tensor '{name}' has shape {:?}; accepted: 1 dimension",
+                input.shape()
+            )));
+        }
+        given.push(input.map(|input| input.len()));
+    }
+    length(&given).map_err(|place| {
+        let name = tensors.clone().nth(place).map_or("", |(name, _)| name);
+        Error::invalid_argument(format!(
+            "tensor '{name}' has {} elements; accepted: 1, or as many as the longest tensor of the request, {}",
+            given[place].unwrap_or(0),
+            given.iter().flatten().max().unwrap_or(&1),
+        ))
+    })
+}
+
 /// The length of all outputs: the longest input given, or 1 when none is.
 ///
 /// # Errors
 ///
 /// The position of an input whose length is neither 1 nor that.
-pub fn length(given: &[Option<usize>]) -> Result<usize, usize> {
+fn length(given: &[Option<usize>]) -> Result<usize, usize> {
     let longest = given.iter().flatten().copied().max().unwrap_or(1);
     match given
         .iter()

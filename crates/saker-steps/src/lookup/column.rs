@@ -1,13 +1,14 @@
 //! Features as columns of the types that the outputs declare.
 
 use saker_store::feast::Value;
+use saker_workflow::Slice;
 use triton_backend::{DataType, Error, Response, TensorConfig};
 
 /// One feature output.
 #[derive(Clone, Debug)]
-pub(crate) struct Feature {
+pub struct Feature {
     /// Name of the feature and of the output.
-    pub(crate) name: String,
+    pub name: String,
     /// Position among the config's outputs.
     output: usize,
     data_type: DataType,
@@ -27,7 +28,10 @@ enum Number {
 impl Feature {
     /// Reads the output's type and width, and its default, which is -1 for integers, 0 for floats and false for
     /// booleans when `default` is none.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// A shape or a default that cannot be.
+    pub fn new(
         output: usize,
         config: &TensorConfig,
         default: Option<serde_json::Value>,
@@ -234,13 +238,14 @@ impl Fit for bool {
 
 /// All features of some entities, row after row, in the order of the features.
 #[derive(Clone, Debug)]
-pub(crate) struct Columns {
+pub struct Columns {
     columns: Vec<Column>,
     scratch: Vec<Number>,
 }
 
 impl Columns {
-    pub(crate) fn new(features: &[Feature]) -> Self {
+    /// Without rows.
+    pub fn new(features: &[Feature]) -> Self {
         Self {
             columns: features
                 .iter()
@@ -250,14 +255,15 @@ impl Columns {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Without rows.
+    pub fn clear(&mut self) {
         for column in &mut self.columns {
             each_type!(column, data => data.clear());
         }
     }
 
     /// Appends a row of defaults.
-    pub(crate) fn push_defaults(&mut self, features: &[Feature]) {
+    pub fn push_defaults(&mut self, features: &[Feature]) {
         for (column, feature) in self.columns.iter_mut().zip(features) {
             column.push(&feature.default);
         }
@@ -265,7 +271,7 @@ impl Columns {
 
     /// Appends a row; `value` gives each feature by position. What is missing, or does not fit and is told to
     /// `unreadable`, becomes that feature's default.
-    pub(crate) fn push_row(
+    pub fn push_row(
         &mut self,
         features: &[Feature],
         mut value: impl FnMut(usize) -> Result<Option<Value>, saker_store::StoreError>,
@@ -295,7 +301,7 @@ impl Columns {
     }
 
     /// Moves the last row to `row` and shortens by one: an entity that came twice.
-    pub(crate) fn replace_with_last(&mut self, features: &[Feature], row: usize) {
+    pub fn replace_with_last(&mut self, features: &[Feature], row: usize) {
         for (column, feature) in self.columns.iter_mut().zip(features) {
             let width = feature.width;
             each_type!(column, data => {
@@ -306,8 +312,22 @@ impl Columns {
         }
     }
 
+    /// One feature's rows, for a transform.
+    pub fn slice(&self, feature: usize, rows: std::ops::Range<usize>) -> Option<Slice<'_>> {
+        Some(match self.columns.get(feature)? {
+            Column::Int32(data) => Slice::Int32(data.get(rows)?),
+            Column::Int64(data) => Slice::Int64(data.get(rows)?),
+            Column::Fp32(data) => Slice::Float32(data.get(rows)?),
+            Column::Fp64(data) => Slice::Float64(data.get(rows)?),
+            Column::Bool(data) => Slice::Bool(data.get(rows)?),
+        })
+    }
+
     /// Writes `count` rows from `start` to the outputs.
-    pub(crate) fn copy(
+    ///
+    /// # Errors
+    /// Triton refuses a buffer.
+    pub fn copy(
         &self,
         features: &[Feature],
         start: usize,
@@ -315,16 +335,45 @@ impl Columns {
         response: &Response<'_>,
         shape: &[i64],
     ) -> Result<(), Error> {
-        for (column, feature) in self.columns.iter().zip(features) {
-            let shape = feature.shape(shape);
-            let range = start * feature.width..(start + count) * feature.width;
-            each_type!(column, data => response.write_at(feature.output, &shape, &data[range])?);
+        for (place, feature) in features.iter().enumerate() {
+            self.copy_to(
+                feature.output,
+                place,
+                feature,
+                start,
+                count,
+                response,
+                shape,
+            )?;
         }
         Ok(())
     }
 
+    /// Writes `count` rows from `start` of the feature at a place to one output.
+    ///
+    /// # Errors
+    /// Triton refuses the buffer.
+    #[allow(clippy::too_many_arguments, reason = "what to write, and where to")]
+    pub fn copy_to(
+        &self,
+        output: usize,
+        place: usize,
+        feature: &Feature,
+        start: usize,
+        count: usize,
+        response: &Response<'_>,
+        shape: &[i64],
+    ) -> Result<(), Error> {
+        let shape = feature.shape(shape);
+        let range = start * feature.width..(start + count) * feature.width;
+        each_type!(&self.columns[place], data => response.write_at(output, &shape, &data[range]))
+    }
+
     /// Writes the given rows to the outputs; `None` is a row of defaults.
-    pub(crate) fn gather(
+    ///
+    /// # Errors
+    /// Triton refuses a buffer.
+    pub fn gather(
         &self,
         features: &[Feature],
         rows: &[Option<u32>],

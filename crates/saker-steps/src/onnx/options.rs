@@ -24,7 +24,7 @@ const PASSED_ON: &[&str] = &["session.", "optimization.", "ep.", "mlas."];
 
 /// The settings of a session.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Options {
+pub struct Options {
     intra_threads: usize,
     inter_threads: usize,
     parallel: bool,
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     arena: bool,
     memory_pattern: bool,
     /// Value of the run option `memory.enable_memory_arena_shrinkage`.
-    pub(crate) shrink_arena: Option<String>,
+    pub shrink_arena: Option<String>,
     entries: Vec<(String, String)>,
 }
 
@@ -50,7 +50,7 @@ impl Options {
     /// # Errors
     ///
     /// A key that neither backend knows, or a value that does not parse.
-    pub(crate) fn from_config(model: &str, config: &ModelConfig) -> Result<Self, Error> {
+    pub fn from_config(model: &str, config: &ModelConfig) -> Result<Self, Error> {
         let optimization = &config.json()["optimization"];
         if let Some(Value::Object(accelerators)) = optimization.get("execution_accelerators")
             && !accelerators.is_empty()
@@ -125,7 +125,7 @@ impl Options {
     /// # Errors
     ///
     /// What ONNX Runtime does not take.
-    pub(crate) fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+    pub fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
         let level = match self.level {
             Level::None => GraphOptimizationLevel::Disable,
             Level::Basic => GraphOptimizationLevel::Level1,

@@ -1,0 +1,115 @@
+//! Asking the store for some entities, for each batch anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use saker_store::connection::CommandResult;
+use saker_store::feast::{EntityId, FeatureView};
+use saker_store::{Client, Link, Pipeline};
+use triton_backend::{DataType, log};
+
+use super::{Columns, Feature, Meters, PADDING};
+
+/// How long the making of an instance waits for its connection, so that the first request finds one.
+const FIRST_CONNECTION: Duration = Duration::from_secs(1);
+
+/// A connection and the buffers of one instance.
+pub struct Online {
+    client: Client,
+    view: FeatureView,
+    features: Arc<[Feature]>,
+    id_type: DataType,
+    pipeline: Pipeline,
+    replies: Vec<CommandResult>,
+    /// Whom to look up: filled by the caller.
+    pub ids: Vec<i64>,
+    columns: Columns,
+}
+
+impl Online {
+    /// Of a view's features; `id_type`, INT32 or INT64, is part of an entity's key.
+    pub fn new(
+        link: &Link,
+        view: &FeatureView,
+        features: Arc<[Feature]>,
+        id_type: DataType,
+    ) -> Self {
+        let mut client = link.client();
+        if !client.wait(FIRST_CONNECTION) {
+            log::warn!(
+                "{}; answering with defaults until it is there",
+                client.disconnected()
+            );
+        }
+        Self {
+            client,
+            view: view.clone(),
+            columns: Columns::new(&features),
+            features,
+            id_type,
+            pipeline: Pipeline::new(),
+            replies: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    /// The features of the ids that were looked up last, a row each.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Asks the store for [`ids`](Self::ids), which `requests` requests brought, and fills the columns; ids that were not
+    /// found become -1. One pipelined round trip.
+    pub fn look_up(&mut self, meters: &Meters, requests: usize) {
+        self.pipeline.clear();
+        self.columns.clear();
+        for &id in self.ids.iter().filter(|&&id| id != PADDING) {
+            let id = match self.id_type {
+                DataType::Int64 => EntityId::Int64(id),
+                _ => EntityId::Int32(id as i32),
+            };
+            self.view.read(&id, &mut self.pipeline);
+        }
+        let mut failure = None;
+        self.replies.clear();
+        if !self.pipeline.is_empty()
+            && let Err(error) = self.client.run(&self.pipeline, &mut self.replies)
+        {
+            failure = Some(error);
+        }
+        let mut replies = self.replies.drain(..);
+        let mut absent = 0;
+        for id in &mut self.ids {
+            let reply = if *id == PADDING { None } else { replies.next() };
+            let row = match &reply {
+                None => None,
+                Some(Ok(reply)) => self.view.row(reply).unwrap_or_else(|error| {
+                    failure.get_or_insert(error);
+                    None
+                }),
+                Some(Err(error)) => {
+                    failure.get_or_insert(error.clone());
+                    None
+                }
+            };
+            match row {
+                Some(row) => self.columns.push_row(
+                    &self.features,
+                    |position| row.value(position),
+                    |why| meters.unreadable(&why),
+                ),
+                None => {
+                    absent += u64::from(matches!(&reply, Some(Ok(_))));
+                    *id = PADDING;
+                    self.columns.push_defaults(&self.features);
+                }
+            }
+        }
+        if absent > 0 {
+            meters.absent.increment(absent);
+        }
+        if let Some(error) = failure {
+            meters.degraded(requests, &error);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! ONNX Runtime in a backend: its library, its environment, a session's settings.
+
+mod options;
+mod runtime;
+
+use ort::session::Session;
+use triton_backend::Error;
+
+pub use options::Options;
+pub use runtime::environment;
+
+/// Checks the release that `saker assemble` wrote into a model's metadata, where there is one.
+///
+/// # Errors
+/// It is another than that of the model's folder.
+pub fn check_release(session: &Session, expected: &str) -> Result<(), Error> {
+    let found = session
+        .metadata()
+        .ok()
+        .and_then(|metadata| metadata.custom("saker.release"));
+    match found {
+        Some(found) if found != expected => Err(Error::invalid_argument(format!(
+            "the ONNX model is of release {found}, but its folder holds release {expected}"
+        ))),
+        _ => Ok(()),
+    }
+}

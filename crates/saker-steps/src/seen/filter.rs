@@ -1,0 +1,399 @@
+//! What users have seen, asked of the store and taken out of their candidates: all users of all requests in one round trip;
+//! a second one alone for users with too few candidates.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use saker_store::connection::CommandResult;
+use saker_store::feast::{EntityId, FeatureView, Value};
+use saker_store::seen::{Method, Mode, Reader, Seen};
+use saker_store::{Client, Link, Pipeline, StoreError};
+use triton_backend::log::{self, EveryMinute};
+use triton_backend::{Counter, DataType, Error, ModelContext};
+
+use super::fallback::Fallback;
+use super::rows::{keep_unseen, not_in_row, top_up};
+use super::{PADDING, Parameters};
+
+/// How long the making of an instance waits for its connection, so that the first request finds one.
+const FIRST_CONNECTION: Duration = Duration::from_secs(1);
+
+/// The filter of a loaded model.
+pub struct Filter {
+    link: Link,
+    mode: Mode,
+    reader: Reader,
+    fallback: Option<Fallback>,
+    user_type: DataType,
+    meters: Meters,
+}
+
+/// What is counted and said.
+struct Meters {
+    degraded: Counter,
+    filtered: Counter,
+    topped_up: Counter,
+    line: EveryMinute,
+    model: String,
+}
+
+/// One instance: its connections and its buffers.
+pub struct Worker {
+    client: Client,
+    category: Option<(Client, FeatureView)>,
+    pipeline: Pipeline,
+    replies: Vec<CommandResult>,
+    second: Pipeline,
+    second_replies: Vec<CommandResult>,
+    /// The users and their candidates: filled by the caller.
+    pub rows: Vec<Row>,
+    /// How the store was asked, and by when it must answer.
+    asked: Option<(Method, Instant)>,
+}
+
+/// One user's candidates, without padding.
+pub struct Row {
+    user: i64,
+    category: Option<i64>,
+    /// The candidates; after [`Worker::finish`] without those that were seen, and topped up.
+    pub items: Vec<i64>,
+    /// How many items were asked, and at which place among the replies.
+    asked: Option<(usize, usize)>,
+    /// Whether it is known what the user has seen.
+    known: bool,
+}
+
+impl Row {
+    /// A user, the user's top category where it is known, candidates without padding.
+    pub fn new(user: i64, category: Option<i64>, items: Vec<i64>) -> Self {
+        Self {
+            user,
+            category: category.filter(|&category| category != PADDING),
+            items,
+            asked: None,
+            known: false,
+        }
+    }
+}
+
+/// A row that needs popular items.
+struct Needy {
+    row: usize,
+    items: Vec<i64>,
+    /// Place among the second replies.
+    asked: Option<usize>,
+}
+
+impl Filter {
+    /// Opens the store and reads the popular items. A store that is down is no error. `user_type`, INT32 or INT64, is that of
+    /// the users' ids in the online store.
+    ///
+    /// # Errors
+    /// A parameter that cannot be; Triton refuses a counter.
+    pub fn load(
+        context: &ModelContext,
+        parameters: &Parameters,
+        user_type: DataType,
+    ) -> Result<Self, Error> {
+        parameters.check_sizes()?;
+        let settings = parameters.settings()?.with_bloom_probe();
+        let fallback = Fallback::load(context, parameters, &settings)?;
+        let link = Link::open(settings).map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Self {
+            link,
+            mode: parameters.mode()?,
+            reader: parameters.reader(),
+            fallback,
+            user_type,
+            meters: Meters::new(context)?,
+        })
+    }
+}
+
+impl Meters {
+    fn new(context: &ModelContext) -> Result<Self, Error> {
+        let counter = |name: &str, help: &str| context.counter(name, help, &[]);
+        Ok(Self {
+            degraded: counter(
+                "saker_bloom_filter_degraded_total",
+                "Requests with a user whose candidates were not filtered because the store was down or late",
+            )?,
+            filtered: counter(
+                "saker_bloom_filter_filtered_total",
+                "Candidates taken out as seen",
+            )?,
+            topped_up: counter("saker_bloom_filter_topped_up_total", "Popular items put in")?,
+            line: EveryMinute::new(),
+            model: context.name().to_owned(),
+        })
+    }
+
+    fn degraded(&self, requests: usize, why: &dyn std::fmt::Display) {
+        self.degraded.increment(requests as u64);
+        if let Some(more) = self.line.due() {
+            log::warn!(
+                "model '{}': seen items are not known, letting candidates pass: {why} ({more} more such calls since \
+                 the last line)",
+                self.model
+            );
+        }
+    }
+}
+
+impl Worker {
+    /// Connects, waiting a moment for the store.
+    pub fn new(filter: &Filter) -> Self {
+        let mut client = filter.link.client();
+        if !client.wait(FIRST_CONNECTION) {
+            log::warn!(
+                "{}; letting all candidates pass until it is there",
+                client.disconnected()
+            );
+        }
+        let category = filter
+            .fallback
+            .as_ref()
+            .and_then(|fallback| fallback.category.as_ref());
+        let category = category.map(|(link, view)| {
+            let mut client = link.client();
+            if !client.wait(FIRST_CONNECTION) {
+                log::warn!(
+                    "{}; topping up with items of all categories until it is there",
+                    client.disconnected()
+                );
+            }
+            (client, view.clone())
+        });
+        Self {
+            client,
+            category,
+            pipeline: Pipeline::new(),
+            replies: Vec::new(),
+            second: Pipeline::new(),
+            second_replies: Vec::new(),
+            rows: Vec::new(),
+            asked: None,
+        }
+    }
+
+    /// Asks the store what the users of [`rows`](Self::rows) have seen. [`finish`](Self::finish) takes the answer; what is done
+    /// in between costs no waiting.
+    pub fn ask(&mut self, filter: &Filter) {
+        let deadline = Instant::now() + filter.link.settings().deadline();
+        self.pipeline.clear();
+        let method = filter.mode.method(self.client.has_bloom());
+        self.asked = method.map(|method| (method, deadline));
+        let Some(method) = method else { return };
+        for row in &mut self.rows {
+            // Nobody has no history; and the server's filter cannot be asked for no item.
+            if row.user == PADDING || (method == Method::Server && row.items.is_empty()) {
+                row.known = true;
+                continue;
+            }
+            row.asked = Some((row.items.len(), self.pipeline.len()));
+            filter.reader.ask(
+                method,
+                row.user,
+                row.items.iter().copied(),
+                &mut self.pipeline,
+            );
+        }
+        if !self.pipeline.is_empty() {
+            self.client.start(&self.pipeline, deadline);
+        }
+    }
+
+    /// Takes what the users have seen out of their rows and tops up those that are too short. `requests` says which rows each
+    /// request has: one with a user whose seen items are not known counts as degraded.
+    pub fn finish(&mut self, filter: &Filter, requests: impl Iterator<Item = Range<usize>>) {
+        let asked = self.asked.take();
+        let mut failure = match asked {
+            Some((method, deadline)) => self.take_out(filter, method, deadline),
+            None => Some(self.client.disconnected()),
+        };
+        let unknown = |rows: Range<usize>| self.rows[rows].iter().any(|row| !row.known);
+        let degraded = requests.filter(|rows| unknown(rows.clone())).count();
+        if let (Some((method, deadline)), Some(fallback)) = (asked, &filter.fallback)
+            && let Some(error) = self.fill(filter, fallback, method, deadline)
+        {
+            failure.get_or_insert(error);
+        }
+        if let (Some(error), true) = (failure, degraded > 0) {
+            filter.meters.degraded(degraded, &error);
+        }
+    }
+
+    /// Takes out what the users have seen.
+    fn take_out(
+        &mut self,
+        filter: &Filter,
+        method: Method,
+        deadline: Instant,
+    ) -> Option<StoreError> {
+        if self.pipeline.is_empty() {
+            return None;
+        }
+        if let Err(error) = self
+            .client
+            .finish(&self.pipeline, deadline, &mut self.replies)
+        {
+            return Some(error);
+        }
+        let mut failure = None;
+        let mut filtered = 0;
+        for row in &mut self.rows {
+            let Some((count, place)) = row.asked else {
+                continue;
+            };
+            match Reader::answer(method, &self.replies[place], count) {
+                Ok(seen) => {
+                    row.known = true;
+                    filtered += keep_unseen(&mut row.items, &seen);
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        if filtered > 0 {
+            filter.meters.filtered.increment(filtered as u64);
+        }
+        failure
+    }
+
+    /// Tops up the rows that are too short. Nothing is put in for a user whose seen items are not known.
+    fn fill(
+        &mut self,
+        filter: &Filter,
+        fallback: &Fallback,
+        method: Method,
+        deadline: Instant,
+    ) -> Option<StoreError> {
+        let short = |row: &Row| row.known && row.items.len() < fallback.wanted;
+        let mut needy: Vec<Needy> = (0..self.rows.len())
+            .filter(|&row| short(&self.rows[row]))
+            .map(|row| Needy {
+                row,
+                items: Vec::new(),
+                asked: None,
+            })
+            .collect();
+        let popular = fallback.popular();
+        if needy.is_empty() || popular.global.is_empty() && popular.by_category_l1.is_empty() {
+            return None;
+        }
+        let categories = self.categories(filter, &needy, deadline);
+        for (needy, category) in needy.iter_mut().zip(categories) {
+            let row = &self.rows[needy.row];
+            needy.items = not_in_row(&row.items, popular.of_category(category), fallback.most);
+        }
+        let failure = match method {
+            Method::Server => self.ask_again(filter, &mut needy, deadline),
+            Method::Plain => None,
+        };
+        let mut added = 0;
+        for needy in &needy {
+            let row = &mut self.rows[needy.row];
+            let reply = match (method, row.asked, needy.asked) {
+                (Method::Plain, Some((count, place)), _) => {
+                    self.replies.get(place).map(|reply| (reply, count))
+                }
+                (Method::Server, _, Some(place)) => self
+                    .second_replies
+                    .get(place)
+                    .map(|reply| (reply, needy.items.len())),
+                _ => None,
+            };
+            let seen = match reply {
+                Some((reply, count)) => Reader::answer(method, reply, count).ok(),
+                None if row.user == PADDING => Some(Seen::Nothing),
+                None => None,
+            };
+            if let Some(seen) = seen {
+                added += top_up(&mut row.items, &needy.items, &seen, fallback.wanted);
+            }
+        }
+        if added > 0 {
+            filter.meters.topped_up.increment(added as u64);
+        }
+        failure
+    }
+
+    /// Asks the server's filters about the popular items.
+    fn ask_again(
+        &mut self,
+        filter: &Filter,
+        needy: &mut [Needy],
+        deadline: Instant,
+    ) -> Option<StoreError> {
+        self.second.clear();
+        self.second_replies.clear();
+        for needy in needy {
+            let user = self.rows[needy.row].user;
+            if user != PADDING && !needy.items.is_empty() {
+                needy.asked = Some(self.second.len());
+                filter.reader.ask(
+                    Method::Server,
+                    user,
+                    needy.items.iter().copied(),
+                    &mut self.second,
+                );
+            }
+        }
+        if self.second.is_empty() {
+            return None;
+        }
+        self.client
+            .run_until(&self.second, deadline, &mut self.second_replies)
+            .err()
+    }
+
+    /// The top category of each needy user: as the request gives it, else where a store is named, knows it and answers
+    /// in time.
+    fn categories(
+        &mut self,
+        filter: &Filter,
+        needy: &[Needy],
+        deadline: Instant,
+    ) -> Vec<Option<i64>> {
+        let mut categories: Vec<Option<i64>> = needy
+            .iter()
+            .map(|needy| self.rows[needy.row].category)
+            .collect();
+        let Some((client, view)) = &mut self.category else {
+            return categories;
+        };
+        self.second.clear();
+        let mut places = Vec::new();
+        for (place, needy) in needy.iter().enumerate() {
+            let user = self.rows[needy.row].user;
+            let id = match filter.user_type {
+                DataType::Int64 => EntityId::Int64(user),
+                _ => EntityId::Int32(user as i32),
+            };
+            if user != PADDING && categories[place].is_none() {
+                view.read(&id, &mut self.second);
+                places.push(place);
+            }
+        }
+        if places.is_empty()
+            || client
+                .run_until(&self.second, deadline, &mut self.second_replies)
+                .is_err()
+        {
+            return categories;
+        }
+        for (place, reply) in places.into_iter().zip(&self.second_replies) {
+            let value = reply
+                .as_ref()
+                .ok()
+                .and_then(|reply| view.row(reply).ok()??.value(0).ok()?);
+            categories[place] = match value {
+                Some(Value::Int32(category)) => Some(i64::from(category)),
+                Some(Value::Int64(category)) => Some(category),
+                _ => None,
+            };
+        }
+        categories
+    }
+}

@@ -1,0 +1,12 @@
+//! What a user has seen is not shown again: `bloom_filter`, and the last step of the fused ensemble.
+
+mod fallback;
+mod filter;
+mod parameters;
+mod rows;
+
+pub use filter::{Filter, Row, Worker};
+pub use parameters::Parameters;
+
+/// Stands for no item, and for no user.
+pub const PADDING: i64 = -1;
