@@ -30,6 +30,8 @@
 //!     candidate_tower.onnx       item features (and embeddings) -> output_1 f32 [rows, dim]
 //!     dlrm_ranking.onnx          user, context and item features -> click/binary_classification_task f32 [rows, 1]
 //!     item_vectors.npy           the candidate tower's output for row i of features/items.parquet: f32 [items, dim]
+//!     fused/                     `saker assemble`: the ranker hoisted over the catalogue: model.onnx, its tables items.bin, and
+//!                                items.npy, the raw id of each row
 //!     checkpoint/*.safetensors   parameters of the towers and the ranker, with the optimiser's state
 //!     finetuned.json             what `saker finetune` has learned since the training; absent before
 //!     metrics.json               what `saker evaluate` measured
@@ -122,6 +124,11 @@ impl Layout {
     /// `models/<name>.onnx`
     pub fn model(&self, name: &str) -> PathBuf {
         self.root.join("models").join(format!("{name}.onnx"))
+    }
+
+    /// `models/fused/`: the hoisted ranker.
+    pub fn fused(&self) -> PathBuf {
+        self.root.join("models/fused")
     }
 
     /// `models/item_vectors.npy`

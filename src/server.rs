@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::steps::ENSEMBLE;
 use crate::layout::Layout;
+use crate::releases::Repository;
 use crate::runtime;
 use triton_client::Triton;
 
@@ -329,7 +330,10 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
         // Otherwise the server calls itself unready while a release is loaded beside the one that serves.
         "--strict-readiness=false",
     ]);
-    command.arg(format!("--load-model={ENSEMBLE}"));
+    let ensembles = Repository::open(repository).map_or(vec![ENSEMBLE], |it| it.ensembles());
+    for ensemble in &ensembles {
+        command.arg(format!("--load-model={ensemble}"));
+    }
     for (service, port) in [
         ("http", ports.http),
         ("grpc", ports.grpc),
@@ -347,7 +351,7 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
     let mut started = Started::spawn(layout, "triton", command, Some(ports))?;
     let client = Triton::new(&format!("127.0.0.1:{}", ports.http));
     started.wait(layout, || {
-        client.is_ready() && client.is_model_ready(ENSEMBLE)
+        client.is_ready() && ensembles.iter().all(|name| client.is_model_ready(name))
     })?;
     Ok(started)
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod edit;
 pub(crate) mod files;
+pub mod fused;
 pub mod pbtxt;
 mod release;
 pub mod steps;
@@ -46,6 +47,8 @@ pub struct Artefacts {
     pub index: PathBuf,
     /// Embedding tables by tensor name: `.npy`, f32 [codes of the item id, dim].
     pub tables: BTreeMap<String, PathBuf>,
+    /// The folder of the hoisted ranker, for the fused ensemble; none, and there is none.
+    pub fused: Option<PathBuf>,
     /// What an absent user or item gets.
     pub defaults: Defaults,
     /// Where they come from, for the manifest.
@@ -58,7 +61,7 @@ impl Artefacts {
     /// # Errors
     /// One is missing; the message says which command makes it.
     pub fn of(pipeline: &Pipeline, layout: &Layout) -> Result<Self> {
-        let artefacts = Self {
+        let mut artefacts = Self {
             workflows: Group::ALL
                 .map(|group| (group, layout.workflow(group.as_str())))
                 .into(),
@@ -71,6 +74,7 @@ impl Artefacts {
                 .iter()
                 .map(|e| (e.name.clone(), layout.table(&e.name)))
                 .collect(),
+            fused: None,
             defaults: Defaults::read(&layout.defaults())?,
             record: Record::of(layout)?,
         };
@@ -82,6 +86,9 @@ impl Artefacts {
                     path.display()
                 );
             }
+        }
+        if pipeline.serving.fused {
+            artefacts.fused = Some(fused::hoist(pipeline, layout)?);
         }
         Ok(artefacts)
     }
@@ -97,7 +104,17 @@ impl Artefacts {
         files.push((&self.query_tower, "train"));
         files.push((&self.ranker, "train"));
         files.push((&self.index, "index"));
+        files.extend(self.fused.iter().map(|path| (path.as_path(), "assemble")));
         files
+    }
+
+    /// Every model of a release: the 14 steps and their ensemble, and the fused ensemble where there is one.
+    fn models(&self, pipeline: &Pipeline, version: u64) -> Result<Vec<ModelConfig>> {
+        let mut models = steps::models(pipeline, &self.defaults, version)?;
+        if self.fused.is_some() {
+            models.extend(fused::models(pipeline, &self.defaults, version)?);
+        }
+        Ok(models)
     }
 
     /// Every file or folder, for a hash over all of them.
@@ -121,6 +138,20 @@ impl Artefacts {
             Ok(files)
         };
         Ok(match model {
+            fused::QUERY => {
+                let mut files = Vec::new();
+                for group in [Group::User, Group::Context] {
+                    let within = |(path, name)| (path, format!("{}/{name}", group.as_str()));
+                    files.extend(whole(group)?.into_iter().map(within));
+                }
+                files
+            }
+            fused::RANKING => {
+                let folder = self.fused.as_ref().context("no hoisted ranker")?;
+                let mut files = vec![(self.index.clone(), "index.faiss".to_owned())];
+                files.extend(fused::FILES.map(|file| (folder.join(file), file.to_owned())));
+                files
+            }
             "nvt_user_transform" => whole(Group::User)?,
             "nvt_context_transform" => whole(Group::Context)?,
             "nvt_item_transform" => whole(Group::Item)?,
@@ -194,7 +225,7 @@ pub fn assemble(
             taken.0
         );
     }
-    let models = steps::models(pipeline, &artefacts.defaults, version)?;
+    let models = artefacts.models(pipeline, version)?;
     let changed = changed(&repository, &models);
     if changed.is_empty() {
         add(pipeline, artefacts, release, version, &models, &repository)?;
@@ -250,7 +281,7 @@ fn fresh(
     version: u64,
     target: &Path,
 ) -> Result<()> {
-    let mut models = steps::models(pipeline, &artefacts.defaults, version)?;
+    let mut models = artefacts.models(pipeline, version)?;
     let folder = beside(target, "new");
     remove(&folder)?;
     let mut manifest = manifest(pipeline, artefacts, release, version)?;
@@ -420,7 +451,12 @@ fn manifest(
 /// # Errors
 /// As [`Defaults::of`], or the disk does not take it.
 pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
-    for model in steps::models(pipeline, &Defaults::of(pipeline)?, VERSION)? {
+    let defaults = Defaults::of(pipeline)?;
+    let mut models = steps::models(pipeline, &defaults, VERSION)?;
+    if pipeline.serving.fused {
+        models.extend(fused::models(pipeline, &defaults, VERSION)?);
+    }
+    for model in models {
         let folder = target.join(&model.name);
         create(&folder)?;
         write(&folder.join("config.pbtxt"), model.render())?;

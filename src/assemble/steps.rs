@@ -75,19 +75,10 @@ impl Defaults {
 /// # Errors
 /// A default that is missing from `defaults`.
 pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<Vec<ModelConfig>> {
-    let mut steps = Steps {
-        pipeline,
-        version,
-        models: Vec::new(),
-        steps: Vec::new(),
-    };
+    let mut steps = Steps::new(pipeline, version);
     let user_id = pipeline.user.id.as_str();
     let item_id = pipeline.item.id.as_str();
-    let vector = *pipeline
-        .towers
-        .layers
-        .last()
-        .context("towers.layers is empty")?;
+    let vector = vector(pipeline)?;
 
     // 0: what the request left out
     let request: Vec<Tensor> = pipeline
@@ -304,20 +295,30 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         BTreeMap::from([("VOCABULARY".to_owned(), format!("unique.{item_id}.parquet"))]),
     );
 
-    Ok(steps.finish())
+    Ok(steps.finish(ENSEMBLE))
 }
 
-struct Steps<'p> {
+/// An ensemble in the making.
+pub(super) struct Steps<'p> {
     pipeline: &'p Pipeline,
     version: u64,
     models: Vec<ModelConfig>,
     steps: Vec<Step>,
 }
 
-impl Steps<'_> {
+impl<'p> Steps<'p> {
+    pub(super) fn new(pipeline: &'p Pipeline, version: u64) -> Self {
+        Self {
+            pipeline,
+            version,
+            models: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
     /// Adds a model whose inputs are these tensors of the ensemble. Its outputs are called `<model>/<tensor>` there, so
     /// that no two steps' tensors share a name.
-    fn add(
+    pub(super) fn add(
         &mut self,
         name: &str,
         backend: &str,
@@ -325,19 +326,8 @@ impl Steps<'_> {
         outputs: Vec<Tensor>,
         parameters: BTreeMap<String, String>,
     ) {
+        self.share(name, &inputs, &outputs);
         let serving = &self.pipeline.serving;
-        self.steps.push(Step {
-            model: name.to_owned(),
-            version: self.version,
-            inputs: inputs
-                .iter()
-                .map(|(tensor, source)| (tensor.name.clone(), source.clone()))
-                .collect(),
-            outputs: outputs
-                .iter()
-                .map(|tensor| (tensor.name.clone(), from(name)(&tensor.name)))
-                .collect(),
-        });
         self.models.push(ModelConfig {
             name: name.to_owned(),
             backend: backend.to_owned(),
@@ -353,8 +343,24 @@ impl Steps<'_> {
         });
     }
 
-    /// The models, and the ensemble that a client asks.
-    fn finish(mut self) -> Vec<ModelConfig> {
+    /// Adds a step of a model that another ensemble brings.
+    pub(super) fn share(&mut self, name: &str, inputs: &[(Tensor, String)], outputs: &[Tensor]) {
+        self.steps.push(Step {
+            model: name.to_owned(),
+            version: self.version,
+            inputs: inputs
+                .iter()
+                .map(|(tensor, source)| (tensor.name.clone(), source.clone()))
+                .collect(),
+            outputs: outputs
+                .iter()
+                .map(|tensor| (tensor.name.clone(), from(name)(&tensor.name)))
+                .collect(),
+        });
+    }
+
+    /// The models, and the ensemble of this name that a client asks.
+    pub(super) fn finish(mut self, name: &str) -> Vec<ModelConfig> {
         if let Some(last) = self.steps.last_mut() {
             for (tensor, target) in &mut last.outputs {
                 target.clone_from(tensor);
@@ -381,7 +387,7 @@ impl Steps<'_> {
                 .map(|column| Tensor::column(&column.name, data_type(column)).optional()),
         );
         self.models.push(ModelConfig {
-            name: ENSEMBLE.to_owned(),
+            name: name.to_owned(),
             inputs,
             outputs: answer_of_release(),
             steps: self.steps,
@@ -391,12 +397,18 @@ impl Steps<'_> {
     }
 }
 
+/// Length of the towers' vectors.
+pub(super) fn vector(pipeline: &Pipeline) -> Result<usize> {
+    let last = pipeline.towers.layers.last();
+    last.copied().context("towers.layers is empty")
+}
+
 /// The ensemble's name of a step's output.
-fn from(model: &str) -> impl Fn(&str) -> String {
+pub(super) fn from(model: &str) -> impl Fn(&str) -> String {
     move |tensor| format!("{model}/{tensor}")
 }
 
-fn wire(
+pub(super) fn wire(
     tensors: impl IntoIterator<Item = Tensor>,
     source: impl Fn(&str) -> String,
 ) -> Vec<(Tensor, String)> {
@@ -416,13 +428,13 @@ fn answer() -> Vec<Tensor> {
     ]
 }
 
-fn answer_of_release() -> Vec<Tensor> {
+pub(super) fn answer_of_release() -> Vec<Tensor> {
     let mut tensors = answer();
     tensors.push(Tensor::text(RELEASE));
     tensors
 }
 
-fn data_type(column: &Column) -> DataType {
+pub(super) fn data_type(column: &Column) -> DataType {
     match column.kind {
         ColumnType::Float32 => DataType::Fp32,
         ColumnType::Int32 | ColumnType::Text => DataType::Int32,
@@ -443,7 +455,7 @@ fn read_columns(features: &[Feature]) -> Vec<&str> {
     features.iter().flat_map(Feature::columns).collect()
 }
 
-fn features(features: &[Feature]) -> Vec<Tensor> {
+pub(super) fn features(features: &[Feature]) -> Vec<Tensor> {
     let tensor = |feature: &Feature| match feature.kind() {
         FeatureKind::Categorical => Tensor::column(&feature.name, DataType::Int32),
         FeatureKind::Continuous => Tensor::column(&feature.name, DataType::Fp32),
@@ -452,7 +464,7 @@ fn features(features: &[Feature]) -> Vec<Tensor> {
 }
 
 /// The parameter `DEFAULTS` of `request_defaults`.
-fn request_defaults(columns: &[Column]) -> String {
+pub(super) fn request_defaults(columns: &[Column]) -> String {
     let values = columns.iter().map(|column| {
         let value = match &column.default {
             Fallback::Number(value) => number(*value),
@@ -471,7 +483,7 @@ fn number(value: f64) -> serde_json::Value {
     }
 }
 
-fn lookup_parameters(
+pub(super) fn lookup_parameters(
     pipeline: &Pipeline,
     entity: &Entity,
     defaults: &BTreeMap<String, f64>,
@@ -529,7 +541,7 @@ fn lookup_parameters(
     Ok(parameters)
 }
 
-fn retrieval_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+pub(super) fn retrieval_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     let retrieval = &pipeline.retrieval;
     let mut parameters = BTreeMap::from([
         ("RETRIEVAL_TOPK".to_owned(), retrieval.topk.to_string()),
@@ -544,7 +556,7 @@ fn retrieval_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     parameters
 }
 
-fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+pub(super) fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     let store = &pipeline.store;
     BTreeMap::from([
         ("REDIS_URL".to_owned(), database(pipeline, 1)),
@@ -558,7 +570,7 @@ fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
 }
 
 /// Parameters of the onnxruntime backend, NVIDIA's as well as ours.
-fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+pub(super) fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     BTreeMap::from([
         (
             "intra_op_thread_count".to_owned(),

@@ -12,7 +12,7 @@ use saker_workflow::Vocabulary;
 use serde_json::{Value, json};
 
 use super::repository::Repository;
-use crate::assemble::steps::{ENSEMBLE, ORDERED_IDS, ORDERED_SCORES, RELEASE};
+use crate::assemble::steps::{ORDERED_IDS, ORDERED_SCORES, RELEASE};
 use triton_client::{Tensor, Triton};
 
 /// The name of the second ensemble.
@@ -29,12 +29,18 @@ const FIRST_CODE: usize = 3;
 /// # Errors
 /// A request fails, or an answer is not what a release answers: another release's, ids that the release does not know or
 /// twice, scores that are no numbers, nothing at all for a new user.
-pub fn run(repository: &Repository, triton: &Triton, version: u64, release: &str) -> Result<usize> {
-    let config = triton.config(ENSEMBLE)?;
+pub fn run(
+    repository: &Repository,
+    triton: &Triton,
+    ensemble: &str,
+    version: u64,
+    release: &str,
+) -> Result<usize> {
+    let config = triton.config(ensemble)?;
     let requests = requests(repository, version, &config)?;
     triton
         .load_ensemble(CANARY, &pinned(config, version)?)
-        .with_context(|| format!("the ensemble of release {release} does not load"))?;
+        .with_context(|| format!("{ensemble} of release {release} does not load"))?;
     let asked = ask(repository, triton, version, release, &requests);
     if let Err(error) = triton.unload(CANARY) {
         tracing::warn!("{CANARY} stays loaded: {error:#}");

@@ -7,7 +7,8 @@
 //!    named in a configuration sent along with the load, so a server that starts again knows nothing of it.
 //! 3. **Ask** the canary. From here on config.pbtxt names both versions, since both are known to load.
 //! 4. **Switch**: the ensemble's config.pbtxt, replaced by a rename, pins the new version, and the ensemble alone is reloaded.
-//!    Triton swaps it in one step; a request that is under way ends in the ensemble that it began in.
+//!    Triton swaps it in one step; a request that is under way ends in the ensemble that it began in. Where there is a fused
+//!    ensemble, it is switched in the same way right before.
 //! 5. **Prune** old releases. config.pbtxt names the serving version alone again, and the one before stays loaded for a
 //!    rollback.
 //!
@@ -76,10 +77,18 @@ pub fn promote(
     }
     let (before, canary) = match triton {
         Some(triton) => {
+            let ensembles = loaded(repository, triton)?;
+            let mut models = Vec::new();
+            for ensemble in &ensembles {
+                models.extend(repository.steps(ensemble)?);
+            }
+            models.sort_unstable();
+            models.dedup();
             let switch = Switch {
                 repository,
                 triton,
-                models: repository.models()?,
+                ensembles,
+                models,
                 serving,
                 held: server_pins(triton)?,
                 version,
@@ -145,7 +154,21 @@ fn failed(
 /// # Errors
 /// The server does not answer, has no ensemble, or its steps mix versions.
 pub fn server_pins(triton: &Triton) -> Result<u64> {
-    let config = triton.config(ENSEMBLE)?;
+    pins(triton, ENSEMBLE)
+}
+
+/// The ensembles of the repository that the server has loaded; the one of 14 steps, without which nothing is promoted, whether
+/// or not.
+fn loaded(repository: &Repository, triton: &Triton) -> Result<Vec<&'static str>> {
+    let known = triton.models()?;
+    let ready = |name: &str| known.iter().any(|model| model.model == name && model.ready);
+    let mut ensembles = repository.ensembles();
+    ensembles.retain(|name| *name == ENSEMBLE || ready(name));
+    Ok(ensembles)
+}
+
+fn pins(triton: &Triton, ensemble: &str) -> Result<u64> {
+    let config = triton.config(ensemble)?;
     let steps = config["ensemble_scheduling"]["step"].as_array();
     let versions = steps
         .into_iter()
@@ -156,7 +179,7 @@ pub fn server_pins(triton: &Triton) -> Result<u64> {
     match versions[..] {
         [version] => Ok(version),
         _ => bail!(
-            "the ensemble of the server at {} is pinned to no version, or to several; was it assembled by `saker \
+            "{ensemble} of the server at {} is pinned to no version, or to several; was it assembled by `saker \
              assemble`?",
             triton.address()
         ),
@@ -171,6 +194,9 @@ fn version_of(value: &Value) -> Option<u64> {
 struct Switch<'p> {
     repository: &'p Repository,
     triton: &'p Triton,
+    /// Those that the server has loaded, the one of 14 steps first.
+    ensembles: Vec<&'static str>,
+    /// The models of their steps.
     models: Vec<String>,
     /// What the files say that serves.
     serving: u64,
@@ -214,7 +240,17 @@ impl Switch<'_> {
         self.repository
             .admit(&[self.serving, self.held, self.version])?;
         on(Stage::Canary);
-        canary::run(self.repository, self.triton, self.version, release)
+        let mut asked = 0;
+        for ensemble in &self.ensembles {
+            asked += canary::run(
+                self.repository,
+                self.triton,
+                ensemble,
+                self.version,
+                release,
+            )?;
+        }
+        Ok(asked)
     }
 
     /// Has the server load these versions of a model, without a change of its files. A version that it holds stays as it is.
@@ -239,13 +275,20 @@ impl Switch<'_> {
     /// Pins the ensemble to the release, in its file and then in the server; both go back where the server does not take it.
     fn show(&self) -> Result<()> {
         self.repository.pin(self.version)?;
-        let load = || self.triton.load(ENSEMBLE).map_err(anyhow::Error::from);
+        let load = || -> Result<()> {
+            for ensemble in self.ensembles.iter().rev() {
+                self.triton.load(ensemble)?;
+            }
+            Ok(())
+        };
         let shown = load().and_then(|()| {
-            let pins = server_pins(self.triton)?;
-            ensure!(
-                pins == self.version,
-                "the server's ensemble is still pinned to version {pins}"
-            );
+            for ensemble in &self.ensembles {
+                let pins = pins(self.triton, ensemble)?;
+                ensure!(
+                    pins == self.version,
+                    "{ensemble} of the server is still pinned to version {pins}"
+                );
+            }
             Ok(())
         });
         let Err(error) = shown else {

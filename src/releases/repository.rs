@@ -5,13 +5,14 @@
 //!   releases.json            which release every version number is, which were promoted, which failed: see [`Index`]
 //!   manifest-<version>.json  what the release says of itself: see [`Manifest`]
 //!   releases.lock            held by whoever changes the repository
-//!   ensemble_model/config.pbtxt   every step pinned to the version that serves
+//!   ensemble_model/config.pbtxt   every step pinned to the version that serves; ensemble_fused/ as well
 //!   <model>/config.pbtxt     version_policy: the version that serves (while one is promoted, that one too)
 //!   <model>/<version>/       a release's artefacts of this model, and release.json
 //! ```
 //!
-//! What serves is what the ensemble's config.pbtxt says and nothing else: one file, replaced by a rename. Whatever else a
-//! crash leaves half done, a server that starts on this folder serves one whole release.
+//! What serves is what an ensemble's config.pbtxt says and nothing else: one file, replaced by a rename. Whatever else a
+//! crash leaves half done, each ensemble of a server that starts on this folder serves one whole release: between the renames of
+//! the two ensembles' files they may be two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::Manifest;
 use crate::assemble::edit;
 use crate::assemble::files::{read_json, remove, sha256, write_json};
+use crate::assemble::fused::FUSED;
 use crate::assemble::steps::ENSEMBLE;
 use crate::files::write;
 
@@ -223,16 +225,38 @@ impl Repository {
         self.root.join(model).join("config.pbtxt")
     }
 
-    /// The models of the ensemble's steps.
+    /// The ensembles that stand here: the one of 14 steps, and the fused one where releases have it.
+    pub fn ensembles(&self) -> Vec<&'static str> {
+        let stands = |name: &&str| *name == ENSEMBLE || self.config_path(name).is_file();
+        [ENSEMBLE, FUSED].into_iter().filter(stands).collect()
+    }
+
+    /// The models of all ensembles' steps.
     ///
     /// # Errors
-    /// The ensemble's config.pbtxt cannot be read.
+    /// An ensemble's config.pbtxt cannot be read.
     pub fn models(&self) -> Result<Vec<String>> {
-        let models = edit::steps(&self.config(ENSEMBLE)?);
+        let mut models = Vec::new();
+        for ensemble in self.ensembles() {
+            for model in self.steps(ensemble)? {
+                if !models.contains(&model) {
+                    models.push(model);
+                }
+            }
+        }
+        Ok(models)
+    }
+
+    /// The models of an ensemble's steps.
+    ///
+    /// # Errors
+    /// Its config.pbtxt cannot be read.
+    pub fn steps(&self, ensemble: &str) -> Result<Vec<String>> {
+        let models = edit::steps(&self.config(ensemble)?);
         ensure!(
             !models.is_empty(),
             "{} has no steps",
-            self.config_path(ENSEMBLE).display()
+            self.config_path(ensemble).display()
         );
         Ok(models)
     }
@@ -242,25 +266,36 @@ impl Repository {
     /// # Errors
     /// The steps mix versions; the message names both.
     pub fn serving(&self) -> Result<u64> {
-        edit::pinned(&self.config(ENSEMBLE)?)
-            .with_context(|| self.config_path(ENSEMBLE).display().to_string())
+        self.pinned(ENSEMBLE)
     }
 
-    /// Pins the ensemble's steps to a version: from here on a server that starts serves it.
+    fn pinned(&self, ensemble: &str) -> Result<u64> {
+        edit::pinned(&self.config(ensemble)?)
+            .with_context(|| self.config_path(ensemble).display().to_string())
+    }
+
+    /// Pins the ensembles' steps to a version: from here on a server that starts serves it. The ensemble of 14 steps, which
+    /// says what [serves](Self::serving), comes last.
     ///
     /// # Errors
     /// The disk does not take it.
     pub fn pin(&self, version: u64) -> Result<()> {
-        self.edit(ENSEMBLE, |text| Ok(edit::pin(text, version)))
+        for ensemble in self.ensembles().into_iter().rev() {
+            self.edit(ensemble, |text| Ok(edit::pin(text, version)))?;
+        }
+        Ok(())
     }
 
-    /// Says which versions of the steps' models a server loads. Name none that it cannot: one version that does not load
-    /// keeps the model's others from loading, too.
+    /// Says which versions of the steps' models a server loads, beside those that an ensemble is pinned to. Name none that it
+    /// cannot: one version that does not load keeps the model's others from loading, too.
     ///
     /// # Errors
     /// The disk does not take it.
     pub fn admit(&self, versions: &[u64]) -> Result<()> {
         let mut versions = versions.to_vec();
+        for ensemble in self.ensembles() {
+            versions.push(self.pinned(ensemble)?);
+        }
         versions.sort_unstable();
         versions.dedup();
         for model in self.models()? {

@@ -5,6 +5,7 @@
 
 mod backends;
 mod clients;
+mod fused;
 mod gateway;
 mod perf_analyzer;
 mod pipeline;

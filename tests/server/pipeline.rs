@@ -87,11 +87,11 @@ topk = 5
 trending_categories = ["category_l1"]
 "#;
 
-const USERS: u32 = 60;
-const ITEMS: u32 = 40;
+pub(crate) const USERS: u32 = 60;
+pub(crate) const ITEMS: u32 = 40;
 
 /// Sixty people of two tastes and forty items of two categories.
-fn write_shop(folder: &Path) {
+pub(crate) fn write_shop(folder: &Path) {
     let mut users = String::from("user_id:token\tage:token\tgender:token\n");
     let mut events = String::from("user_id:token\titem_id:token\ttimestamp:float\n");
     for user in 1..=USERS {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Models that `[serving.instances]` may name.
-pub const MODELS: [&str; 14] = [
+pub const MODELS: [&str; 16] = [
     "context_preprocessor",
     "feast_user_lookup",
     "nvt_user_transform",
@@ -23,6 +23,8 @@ pub const MODELS: [&str; 14] = [
     "dlrm_ranking",
     "softmax_sampling",
     "item_id_decoder",
+    "fused_query",
+    "fused_ranking",
 ];
 
 /// A column that popularity sets or the filter counts on, checked by name.

@@ -1,0 +1,161 @@
+//! The moment: what a request says of it, what stands in for the rest, and what is made of it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use saker_steps::defaults::{self, Default as Fallback, Number};
+use saker_steps::transform::{dtype, invalid};
+use saker_workflow::{Plan, Slice, Workflow};
+use triton_backend::{DataType, Element, Error, ModelContext, Request};
+
+/// What is known of the moment.
+pub(crate) struct Moment {
+    columns: Vec<Column>,
+    pub(crate) plan: Plan,
+    /// Per input of the plan, the column.
+    inputs: Vec<usize>,
+}
+
+/// An optional input.
+struct Column {
+    name: String,
+    position: usize,
+    data_type: DataType,
+    default: Fallback,
+}
+
+impl Moment {
+    /// The workflow in the folder `context`, over the inputs after the first.
+    pub(crate) fn load(context: &ModelContext, defaults: Option<&str>) -> Result<Self, Error> {
+        let mut defaults = defaults::parse(defaults)?;
+        let given = context.config().inputs().iter().enumerate().skip(1);
+        let columns: Vec<Column> = given
+            .map(|(position, input)| Column {
+                name: input.name.clone(),
+                position,
+                data_type: input.data_type,
+                default: defaults
+                    .remove(&input.name)
+                    .unwrap_or(Fallback::Value(-1.0)),
+            })
+            .collect();
+        let names = || {
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            names.join(", ")
+        };
+        if let Some(name) = defaults.keys().next() {
+            return Err(Error::invalid_argument(format!(
+                "parameter 'REQUEST_DEFAULTS' names '{name}'; accepted: inputs of config.pbtxt after the first, which \
+                 are {}",
+                names()
+            )));
+        }
+        let folder = context.version_dir().join("context");
+        let workflow = Workflow::load(&folder).map_err(invalid)?;
+        let inputs = workflow
+            .definition()
+            .input_names()
+            .iter()
+            .map(|name| {
+                let place = columns.iter().position(|column| column.name == *name);
+                place.ok_or_else(|| {
+                    Error::invalid_argument(format!(
+                        "the workflow in {} reads '{name}'; config.pbtxt declares: {}",
+                        folder.display(),
+                        names()
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let typed = inputs
+            .iter()
+            .map(|&place| {
+                Ok((
+                    columns[place].name.as_str(),
+                    dtype(columns[place].data_type)?,
+                ))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self {
+            plan: Plan::prepare(&workflow, &typed).map_err(invalid)?,
+            inputs,
+            columns,
+        })
+    }
+}
+
+/// The values of a request.
+enum Values {
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    Fp32(Vec<f32>),
+    Fp64(Vec<f64>),
+}
+
+/// The moment of a request, column after column.
+#[derive(Default)]
+pub(crate) struct Worker {
+    columns: Vec<Values>,
+}
+
+impl Worker {
+    /// Takes in what the request says and fills in what it leaves out; how many rows there are.
+    pub(crate) fn fill(&mut self, moment: &Moment, request: &Request<'_>) -> Result<usize, Error> {
+        let tensors = moment
+            .columns
+            .iter()
+            .map(|column| (column.name.as_str(), column.position));
+        let length = defaults::rows(request, tensors)?;
+        let now_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        if self.columns.is_empty() {
+            let empty = |column: &Column| match column.data_type {
+                DataType::Int64 => Values::Int64(Vec::new()),
+                DataType::Fp32 => Values::Fp32(Vec::new()),
+                DataType::Fp64 => Values::Fp64(Vec::new()),
+                // The signature lets no other type through.
+                _ => Values::Int32(Vec::new()),
+            };
+            self.columns = moment.columns.iter().map(empty).collect();
+        }
+        for (values, column) in self.columns.iter_mut().zip(&moment.columns) {
+            match values {
+                Values::Int32(values) => column.fill(values, length, request, now_s)?,
+                Values::Int64(values) => column.fill(values, length, request, now_s)?,
+                Values::Fp32(values) => column.fill(values, length, request, now_s)?,
+                Values::Fp64(values) => column.fill(values, length, request, now_s)?,
+            }
+        }
+        Ok(length)
+    }
+
+    /// The moment as the plan takes it.
+    pub(crate) fn slices(&self, moment: &Moment) -> Vec<Slice<'_>> {
+        let slice = |&place: &usize| match &self.columns[place] {
+            Values::Int32(values) => Slice::Int32(values),
+            Values::Int64(values) => Slice::Int64(values),
+            Values::Fp32(values) => Slice::Float32(values),
+            Values::Fp64(values) => Slice::Float64(values),
+        };
+        moment.inputs.iter().map(slice).collect()
+    }
+}
+
+impl Column {
+    fn fill<T: Number + Element>(
+        &self,
+        values: &mut Vec<T>,
+        length: usize,
+        request: &Request<'_>,
+        now_s: u64,
+    ) -> Result<(), Error> {
+        let input = request.input_at(self.position)?;
+        let given = match &input {
+            Some(input) => Some(input.vector::<T>()?),
+            None => None,
+        };
+        values.resize(length, T::from_f64(0.0));
+        defaults::fill(values, given.as_deref(), self.default, now_s);
+        Ok(())
+    }
+}

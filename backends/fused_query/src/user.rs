@@ -1,0 +1,211 @@
+//! The user: looked up, and transformed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use saker_steps::lookup::{Columns, Feature, Meters, Online, Parameters};
+use saker_steps::transform::{dtype, invalid};
+use saker_store::Link;
+use saker_store::feast::FeatureView;
+use saker_workflow::{Plan, Slice, Workflow};
+use serde_json::json;
+use triton_backend::{DataType, Error, ModelConfig, ModelContext, Request, Response, TensorConfig};
+
+/// Users: where they are looked up, and what is made of them.
+pub(crate) struct User {
+    id_name: String,
+    id_type: DataType,
+    link: Link,
+    view: FeatureView,
+    features: Arc<[Feature]>,
+    meters: Meters,
+    pub(crate) plan: Plan,
+    /// Per input of the plan.
+    inputs: Vec<Input>,
+}
+
+/// What an input of the workflow is.
+#[derive(Clone, Copy)]
+enum Input {
+    Id,
+    Column(usize),
+}
+
+impl User {
+    /// The workflow in the folder `user`, over the id (called as the entity is) and the stored columns.
+    pub(crate) fn load(
+        context: &ModelContext,
+        parameters: &Parameters,
+        id: &TensorConfig,
+        types: &BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let outputs: Vec<_> = types
+            .iter()
+            .map(|(name, kind)| json!({ "name": name, "data_type": format!("TYPE_{kind}"), "dims": ["-1"] }))
+            .collect();
+        let stored = ModelConfig::from_json(&json!({ "input": [], "output": outputs }).to_string())
+            .map_err(|error| {
+                Error::invalid_argument(format!("parameter 'USER_COLUMNS': {error}"))
+            })?;
+        let mut defaults = parameters.defaults()?;
+        let features = stored
+            .outputs()
+            .iter()
+            .enumerate()
+            .map(|(place, column)| Feature::new(place, column, defaults.remove(&column.name)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        if let Some(name) = defaults.keys().next() {
+            return Err(Error::invalid_argument(format!(
+                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which stands for 'age') names '{name}', which \
+                 USER_COLUMNS lacks"
+            )));
+        }
+        let folder = context.version_dir().join("user");
+        let workflow = Workflow::load(&folder).map_err(invalid)?;
+        let mut inputs = Vec::new();
+        let mut columns = Vec::new();
+        for name in workflow.definition().input_names() {
+            if name == parameters.entity {
+                inputs.push(Input::Id);
+                columns.push((name, dtype(id.data_type)?));
+                continue;
+            }
+            let place = features.iter().position(|feature| feature.name == name);
+            let place = place.ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "the workflow in {} reads '{name}'; USER_COLUMNS has: {}",
+                    folder.display(),
+                    types.keys().cloned().collect::<Vec<_>>().join(", ")
+                ))
+            })?;
+            inputs.push(Input::Column(place));
+            columns.push((name, dtype(stored.outputs()[place].data_type)?));
+        }
+        let plan = Plan::prepare(&workflow, &columns).map_err(invalid)?;
+        let view = parameters.view(features.iter().map(|feature| feature.name.clone()))?;
+        let link = Link::open(parameters.settings()?)
+            .map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Self {
+            id_name: id.name.clone(),
+            id_type: id.data_type,
+            link,
+            view,
+            features: features.into(),
+            meters: Meters::new(context)?,
+            plan,
+            inputs,
+        })
+    }
+
+    /// The place of a stored column.
+    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+        self.features
+            .iter()
+            .position(|feature| feature.name == name)
+    }
+
+    pub(crate) fn worker(&self) -> Worker {
+        let features = Arc::clone(&self.features);
+        Worker {
+            store: Online::new(&self.link, &self.view, features, self.id_type),
+            narrow: Vec::new(),
+        }
+    }
+}
+
+/// The users of a batch.
+pub(crate) struct Worker {
+    store: Online,
+    /// The ids as INT32, where they are.
+    narrow: Vec<i32>,
+}
+
+impl Worker {
+    pub(crate) fn clear(&mut self) {
+        self.store.ids.clear();
+    }
+
+    /// The ids of a request: the first of them, and how many.
+    pub(crate) fn read(
+        &mut self,
+        user: &User,
+        request: &Request<'_>,
+    ) -> Result<(usize, usize), Error> {
+        let tensor = request.input_at(0)?.ok_or_else(|| {
+            Error::invalid_argument(format!(
+                "the request has no input '{}', the users' ids",
+                user.id_name
+            ))
+        })?;
+        if tensor.shape().len() != 1 {
+            return Err(Error::invalid_argument(format!(
+                "tensor '{}' has shape {:?}; accepted: 1 dimension",
+                user.id_name,
+                tensor.shape()
+            )));
+        }
+        let start = self.store.ids.len();
+        match user.id_type {
+            DataType::Int64 => self.store.ids.extend_from_slice(&tensor.as_slice::<i64>()?),
+            _ => {
+                let ids = tensor.as_slice::<i32>()?;
+                self.store.ids.extend(ids.iter().map(|&id| i64::from(id)));
+            }
+        }
+        Ok((start, tensor.len()))
+    }
+
+    /// Asks the store for the users of all requests.
+    pub(crate) fn look_up(&mut self, user: &User, requests: usize) {
+        self.store.look_up(&user.meters, requests);
+        self.narrow.clear();
+        if user.id_type == DataType::Int32 {
+            // Each id is one that came in as i32, or -1.
+            self.narrow
+                .extend(self.store.ids.iter().map(|&id| id as i32));
+        }
+    }
+
+    /// Some users as the plan takes them.
+    pub(crate) fn slices(
+        &self,
+        user: &User,
+        start: usize,
+        count: usize,
+    ) -> Result<Vec<Slice<'_>>, Error> {
+        let rows = start..start + count;
+        let slice = |input: &Input| {
+            Some(match *input {
+                Input::Id if user.id_type == DataType::Int64 => {
+                    Slice::Int64(&self.store.ids[rows.clone()])
+                }
+                Input::Id => Slice::Int32(&self.narrow[rows.clone()]),
+                Input::Column(place) => self.store.columns().slice(place, rows.clone())?,
+            })
+        };
+        let slices: Option<Vec<_>> = user.inputs.iter().map(slice).collect();
+        slices.ok_or_else(|| Error::internal("fewer users than were read"))
+    }
+
+    /// Writes a stored column as it is.
+    pub(crate) fn copy(
+        &self,
+        user: &User,
+        place: usize,
+        (start, count): (usize, usize),
+        response: &Response<'_>,
+        output: usize,
+    ) -> Result<(), Error> {
+        let columns: &Columns = self.store.columns();
+        let feature = &user.features[place];
+        columns.copy_to(
+            output,
+            place,
+            feature,
+            start,
+            count,
+            response,
+            &[count as i64],
+        )
+    }
+}

@@ -1,0 +1,211 @@
+//! The fused ensemble: the same answer as the 14 steps', in three.
+//!
+//! ```text
+//! fused_query    what the request leaves out, the user's features, both transforms
+//! query_tower    the same model as in the 14 steps
+//! fused_ranking  retrieval, the hoisted ranker over the catalogue's rows, what was seen, the choice
+//! ```
+//!
+//! The ranker is derived from the exported one: see [`saker_train::onnx::hoist`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use ndarray::{Array1, Array2, Axis};
+use saker_pipeline::{FeatureKind, Pipeline};
+use saker_train::data::OUT_OF_VOCABULARY;
+use saker_train::onnx::{self, Items};
+use serde_json::json;
+
+use super::pbtxt::{DataType, ModelConfig, Tensor};
+use super::steps::{
+    Defaults, QUERY_VECTOR, Steps, answer_of_release, data_type, features, filter_parameters, from,
+    lookup_parameters, onnxruntime_parameters, request_defaults, retrieval_parameters, vector,
+    wire,
+};
+use crate::files::write;
+use crate::layout::Layout;
+use crate::stamp::{self, Fingerprint};
+use crate::table;
+
+/// The model that a client asks in place of the 14 steps' ensemble.
+pub const FUSED: &str = "ensemble_fused";
+
+/// The step before the query tower.
+pub(super) const QUERY: &str = "fused_query";
+/// The step after it.
+pub(super) const RANKING: &str = "fused_ranking";
+
+const MODEL: &str = "model.onnx";
+const TABLES: &str = "items.bin";
+const IDS: &str = "items.npy";
+/// Of what hoisting makes: another number, and it is made anew.
+const FORMAT: u32 = 1;
+/// The files of the hoisted ranker.
+pub(super) const FILES: [&str; 3] = [MODEL, TABLES, IDS];
+
+/// The two models that the 14 steps lack, and the ensemble, last.
+///
+/// # Errors
+/// A default that is missing from `defaults`.
+pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<Vec<ModelConfig>> {
+    let mut steps = Steps::new(pipeline, version);
+    let user_id = pipeline.user.id.as_str();
+    let given = |name: &str| name.to_owned();
+
+    let mut inputs = wire([Tensor::column(user_id, DataType::Int32)], given);
+    let moment = pipeline.context.columns.iter();
+    inputs.extend(wire(
+        moment.map(|column| Tensor::column(&column.name, data_type(column)).optional()),
+        given,
+    ));
+    let mut outputs = features(&pipeline.user.features);
+    outputs.extend(features(&pipeline.context.features));
+    let mut parameters = lookup_parameters(pipeline, &pipeline.user, &defaults.user)?;
+    // The step asks the store for each request.
+    parameters.remove("MODE");
+    parameters.remove("REFRESH_SECONDS");
+    let columns = pipeline.user.stored().map(|column| {
+        let kind = match data_type(column) {
+            DataType::Fp32 => "FP32",
+            _ => "INT32",
+        };
+        (column.name.clone(), kind.into())
+    });
+    let columns = serde_json::Value::Object(columns.collect());
+    parameters.insert("USER_COLUMNS".to_owned(), columns.to_string());
+    parameters.insert(
+        "REQUEST_DEFAULTS".to_owned(),
+        request_defaults(&pipeline.context.columns),
+    );
+    let category = pipeline.store.popularity_category.as_ref();
+    // Its code has the column's own name.
+    let category = category.map(|column| (column, format!("stored_{column}")));
+    if let Some((column, output)) = &category {
+        outputs.push(Tensor::column(output, DataType::Int32));
+        parameters.insert(
+            "STORED_OUTPUTS".to_owned(),
+            json!({ output: column }).to_string(),
+        );
+    }
+    steps.add(QUERY, QUERY, inputs, outputs, parameters);
+
+    let vectors = [Tensor::rows(QUERY_VECTOR, vector(pipeline)?)];
+    steps.share(
+        "query_tower",
+        &wire(features(&pipeline.user.features), from(QUERY)),
+        &vectors,
+    );
+
+    let mut inputs = wire(vectors, from("query_tower"));
+    // The id's code has the id's own name.
+    let raw = Tensor::column(&format!("raw_{user_id}"), DataType::Int32);
+    inputs.push((raw, user_id.to_owned()));
+    let mut parameters = retrieval_parameters(pipeline);
+    parameters.extend(filter_parameters(pipeline));
+    parameters.insert(
+        "DIVERSITY_MODE".to_owned(),
+        pipeline.ranking.diversity.to_string(),
+    );
+    let threads = onnxruntime_parameters(pipeline).remove_entry("intra_op_thread_count");
+    parameters.extend(threads);
+    if let Some((_, output)) = &category {
+        let tensor = Tensor::column(output, DataType::Int32).optional();
+        inputs.extend(wire([tensor], from(QUERY)));
+        parameters.insert("CATEGORY_INPUT".to_owned(), output.clone());
+    }
+    inputs.extend(wire(features(&pipeline.user.features), from(QUERY)));
+    inputs.extend(wire(features(&pipeline.context.features), from(QUERY)));
+    steps.add(RANKING, RANKING, inputs, answer_of_release(), parameters);
+    Ok(steps.finish(FUSED))
+}
+
+/// Hoists the trained ranker over the catalogue into `models/fused/`, unless that has been done already.
+///
+/// # Errors
+/// The ranker is not one that `saker train` exported, the catalogue does not fit it, or the disk does not take it.
+pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
+    let ranker = layout.model("dlrm_ranking");
+    let folder = layout.fused();
+    let mut fingerprint = Fingerprint::default()
+        .value(&(FORMAT, &pipeline.item))?
+        .file(&ranker)?
+        .file(&layout.data("items"))?
+        .file(&layout.features("items"))?;
+    for embedding in &pipeline.item.embeddings {
+        fingerprint = fingerprint.file(&layout.table(&embedding.name))?;
+    }
+    let fingerprint = fingerprint.finish();
+    let made = FILES.map(|file| folder.join(file));
+    let made: Vec<&Path> = made.iter().map(PathBuf::as_path).collect();
+    if stamp::is_current(layout, "fused", &fingerprint, &made) {
+        return Ok(folder);
+    }
+    let (ids, items) = catalogue(pipeline, layout)?;
+    let model = fs::read(&ranker).with_context(|| format!("cannot read {}", ranker.display()))?;
+    let hoisted = onnx::hoist(&model, &items, TABLES).with_context(|| {
+        format!(
+            "{} cannot be hoisted for the fused ensemble; `fused = false` under [serving] does without",
+            ranker.display()
+        )
+    })?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    write(&folder.join(MODEL), hoisted.model)?;
+    write(&folder.join(TABLES), hoisted.tables)?;
+    let path = folder.join(IDS);
+    ndarray_npy::write_npy(&path, &Array1::from(ids))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    stamp::record(layout, "fused", &fingerprint)?;
+    Ok(folder)
+}
+
+/// The items that the decoder can name, as the index holds them: raw ids, and encoded features.
+fn catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<(Vec<i64>, Items)> {
+    let raw = table::read(&layout.data("items"))?;
+    let encoded = table::read(&layout.features("items"))?;
+    let codes = table::int32s(&encoded, &pipeline.item.id)?;
+    let known: Vec<usize> = (0..codes.len())
+        .filter(|&row| codes[row] > OUT_OF_VOCABULARY)
+        .collect();
+    let ids = table::int32s(&raw, &pipeline.item.id)?;
+    let mut items = Items {
+        rows: known.len(),
+        ..Items::default()
+    };
+    for feature in &pipeline.item.features {
+        let name = feature.name.clone();
+        match feature.kind() {
+            FeatureKind::Categorical => {
+                let column = table::int32s(&encoded, &name)?;
+                let column = known.iter().map(|&row| column[row]).collect();
+                items.codes.insert(name, column);
+            }
+            FeatureKind::Continuous => {
+                let column = table::float32s(&encoded, &name)?;
+                let column = known.iter().map(|&row| column[row]).collect();
+                items.numbers.insert(name, column);
+            }
+        }
+    }
+    let rows: Vec<usize> = known.iter().map(|&row| codes[row] as usize).collect();
+    let mut vectors = BTreeMap::new();
+    for embedding in &pipeline.item.embeddings {
+        let path = layout.table(&embedding.name);
+        let table: Array2<f32> = ndarray_npy::read_npy(&path).with_context(|| {
+            format!(
+                "{} cannot be read; run `saker prepare --force`",
+                path.display()
+            )
+        })?;
+        let vector = |row: &usize| table.index_axis(Axis(0), *row).to_vec();
+        vectors.insert(
+            embedding.name.clone(),
+            rows.iter().flat_map(vector).collect(),
+        );
+    }
+    items.vectors = vectors;
+    let ids = known.iter().map(|&row| i64::from(ids[row])).collect();
+    Ok((ids, items))
+}

@@ -1,0 +1,218 @@
+//! The fused ensemble: the answers of the 14 steps, whatever the request, the store or the release.
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use triton_client::Triton;
+use triton_testing::{
+    server::{Outputs, TritonServer},
+    tensor::Tensor,
+};
+
+use crate::pipeline::{ITEMS, Shop, USERS, write_shop};
+use crate::support::store::mark_seen;
+
+const STEPS: &str = "ensemble_model";
+const FUSED: &str = "ensemble_fused";
+
+/// The tiny shop, assembled: each user's gender is the category whose popular items fill up.
+fn shop(deadline_ms: u32) -> Shop {
+    let shop = Shop::of(|folder| {
+        write_shop(folder);
+        let definition = OpenOptions::new()
+            .append(true)
+            .open(folder.join("pipeline.toml"));
+        writeln!(
+            definition.expect("the definition"),
+            "popularity_category = \"gender\"\ndeadline_ms = {deadline_ms}"
+        )
+        .expect("two more lines");
+    });
+    for step in ["prepare", "train", "index", "materialize", "assemble"] {
+        shop.done(&[step, "tiny"]);
+    }
+    shop
+}
+
+fn serve(shop: &Shop) -> TritonServer {
+    TritonServer::builder()
+        .repository(shop.folder.path().join("state/tiny/repository"))
+        .load(STEPS)
+        .load(FUSED)
+        .start()
+        .expect("a running Triton")
+}
+
+/// What both ensembles answer, after a look that it is the same.
+fn same(server: &TritonServer, request: &[Tensor]) -> Outputs {
+    let ask = |model| server.infer(model, request, &[]);
+    let steps = ask(STEPS).expect("an answer of the 14 steps");
+    let fused = ask(FUSED).expect("an answer of the fused ensemble");
+    assert_eq!(
+        fused.i32("ordered_ids"),
+        steps.i32("ordered_ids"),
+        "{request:?}"
+    );
+    let scores = [&fused, &steps].map(|answer| answer.f32("ordered_scores"));
+    for (fused, steps) in scores[0].iter().zip(&scores[1]) {
+        assert!((fused - steps).abs() <= 1e-6, "{request:?}: {scores:?}");
+    }
+    assert_eq!(fused.get("release"), steps.get("release"));
+    fused
+}
+
+fn of_user(user: i32) -> [Tensor; 2] {
+    let time = 1_700_000_000 + user.rem_euclid(24) * 3600;
+    [
+        Tensor::i32("user_id", &[user]),
+        Tensor::i32("timestamp", &[time]),
+    ]
+}
+
+#[test]
+fn every_answer_is_that_of_the_14_steps() {
+    let shop = shop(2000);
+    let server = serve(&shop);
+    for user in (1..=USERS as i32).chain([0, -1, 99_999, i32::MIN, i32::MAX]) {
+        let answer = same(&server, &of_user(user));
+        assert_eq!(answer.i32("ordered_ids").len(), 5, "user {user}");
+    }
+    // Without the optional input the server's own hour counts, which may turn between two requests; 0 stands for it, too.
+    let now = [Tensor::i32("user_id", &[3])];
+    assert_eq!(
+        server
+            .infer(FUSED, &now, &[])
+            .expect("an answer")
+            .i32("ordered_ids")
+            .len(),
+        5
+    );
+
+    // Several users in a request: one moment for all, or one for each.
+    let users = Tensor::i32("user_id", &[5, 99_999, 17, 5]);
+    for times in [
+        &[1_700_000_000][..],
+        &[1_700_000_000, 1_700_040_000, 5, 1_700_080_000],
+    ] {
+        let request = [users.clone(), Tensor::i32("timestamp", times)];
+        assert_eq!(same(&server, &request).i32("ordered_ids").len(), 20);
+    }
+    let nobody = [Tensor::i32("user_id", &[]), Tensor::i32("timestamp", &[9])];
+    assert!(same(&server, &nobody).i32("ordered_ids").is_empty());
+
+    // A user who sees all there is: candidates run out, popular items fill up, then nothing is left.
+    let mut seen = 0;
+    loop {
+        let answer = same(&server, &of_user(7)).i32("ordered_ids");
+        // Beside one who has seen nothing, the row is padded.
+        let request = [
+            Tensor::i32("user_id", &[7, 8]),
+            Tensor::i32("timestamp", &[1_700_000_000]),
+        ];
+        assert_eq!(same(&server, &request).i32("ordered_ids").len(), 10);
+        if answer.is_empty() {
+            break;
+        }
+        seen += answer.len();
+        let items = answer.into_iter().map(i64::from).collect();
+        mark_seen(&shop.valkey.url(1), &[(7, items)]);
+    }
+    assert!(
+        seen > 20 && seen <= ITEMS as usize,
+        "{seen} items were shown, of which 20 are candidates"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let shop = shop(2000);
+    let server = serve(&shop);
+    let refused = |request: &[Tensor]| {
+        let refused = server.infer(FUSED, request, &[]);
+        refused.expect_err("a wrong request").to_string()
+    };
+    let user = || Tensor::i32("user_id", &[1]);
+    let error = refused(&[user(), Tensor::i32("timestamp", &[1, 2, 3]), user()]);
+    assert!(error.contains("user_id"), "{error}");
+    let error = refused(&[
+        Tensor::i32("user_id", &[1, 2]),
+        Tensor::i32("timestamp", &[1, 2, 3]),
+    ]);
+    for part in ["hour_sine", "3 elements for 2 users"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let error = refused(&[Tensor::f32("user_id", &[1.0])]);
+    assert!(error.contains("user_id"), "{error}");
+    let error = refused(&[Tensor::i32("user_id", &[1]).shaped(&[1, 1])]);
+    assert!(error.contains("user_id"), "{error}");
+    same(&server, &of_user(1));
+}
+
+#[test]
+fn a_store_that_is_down_costs_the_deadline_at_most() {
+    let shop = shop(20);
+    let server = serve(&shop);
+    let known = |user| {
+        let answer = server.infer(FUSED, &of_user(user), &[]);
+        answer.expect("an answer").i32("ordered_ids")
+    };
+    let degraded = |model: &str, name: &str| {
+        let label = format!("model=\"{model}\"");
+        server.metric(name, &label).expect("metrics").unwrap_or(0.0)
+    };
+    let before = known(9);
+    mark_seen(&shop.valkey.url(1), &[(9, vec![i64::from(before[0])])]);
+    shop.valkey.freeze().expect("a hanging Valkey");
+    let started = Instant::now();
+    // A cold start, nothing taken out.
+    assert_eq!(known(9).len(), 5);
+    let took = started.elapsed();
+    shop.valkey.thaw().expect("Valkey goes on");
+    // The user's features and what the user has seen: a deadline of 20 ms each.
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(degraded("fused_query", "saker_feature_lookup_degraded_total") > 0.0);
+    assert!(degraded("fused_ranking", "saker_bloom_filter_degraded_total") > 0.0);
+    let log = server.log();
+    for model in ["fused_query", "fused_ranking"] {
+        assert!(log.contains(&format!("model '{model}'")), "{log}");
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = known(9);
+        if !answer.contains(&before[0]) && answer[..4] == before[1..] {
+            break;
+        }
+        assert!(Instant::now() < until, "no recovery: {answer:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_promotion_switches_both_ensembles() {
+    let shop = shop(2000);
+    shop.done(&["serve", "tiny", "--detach"]);
+    let triton = Triton::new(&format!("127.0.0.1:{}", shop.ports[0]));
+    let release = |ensemble: &str| {
+        let answer = triton.infer(ensemble, &[triton_client::Tensor::int32("user_id", &[4])]);
+        let answer = answer.expect("an answer");
+        let named = answer.iter().find(|tensor| tensor.name == "release");
+        named.expect("a release").texts().expect("a text").remove(0)
+    };
+    let releases = || [STEPS, FUSED].map(release);
+    shop.done(&["assemble", "tiny", "--force", "--release", "second"]);
+    let [first, fused] = releases();
+    assert_eq!(first, fused);
+    assert_ne!(first, "second");
+    shop.done(&["promote", "tiny"]);
+    assert_eq!(releases(), ["second", "second"]);
+    shop.done(&["rollback", "tiny"]);
+    assert_eq!(releases(), [first.clone(), first]);
+    // A server that starts anew serves what was promoted last, in both.
+    shop.done(&["promote", "tiny", "--release", "second"]);
+    shop.done(&["stop", "tiny"]);
+    shop.done(&["serve", "tiny", "--detach"]);
+    assert_eq!(releases(), ["second", "second"]);
+}
