@@ -104,7 +104,7 @@ def targets_table(bench, low):
         ("start to ready: 3 s", lambda name: (f"{bench.starts[name]:.1f} s", bench.starts[name] <= 3)),
         (f"400 MB of memory of its own (here with {bench.user_count:,} users; the target is for 300,000)",
          lambda name: (f"{bench.memory[name]:.0f} MB", bench.memory[name] <= 400)),
-        (f"transforms: 1 µs for a user, 30 µs for {CANDIDATES} items (here the whole steps' infer time)", transforms),
+        (f"transforms: 1 µs for a user, 30 µs for {CANDIDATES} items (here the whole steps' infer time; the transforms alone: [kernels.md](kernels.md))", transforms),
     ]
     rows = []
     for target, measure in targets:
@@ -215,7 +215,8 @@ def write(bench, out):
         "![requests a second](benchmarks-throughput.svg)",
         "## Targets",
         targets_table(bench, low),
-        "The server's side is what perf_analyzer measures when it loads Triton itself and calls its C API." + python_systems(bench),
+        "The server's side is what perf_analyzer measures when it loads Triton itself and calls its C API." + python_systems(bench)
+        + " [performance.md](performance.md) says what holds the targets that are missed, and what was tried.",
     ]
     if bench.half_load:
         said = "Requests at random moments (Poisson), at half the rate that the system reached 4 at a time:"
