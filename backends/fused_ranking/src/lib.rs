@@ -8,13 +8,10 @@ mod ranker;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use saker_steps::retrieval::{self, Retrieval};
 use saker_steps::seen::{self, Filter, PADDING, Row};
-use saker_steps::select;
+use saker_steps::select::{self, Choice};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
@@ -32,29 +29,16 @@ const CATALOGUE_FILE: &str = "items.npy";
 const QUERY: usize = 0;
 const USER: usize = 1;
 
-/// Parameters in config.pbtxt, beside those of `faiss_retrieval` and `bloom_filter`.
+/// Parameters in config.pbtxt, beside those of `faiss_retrieval`, `bloom_filter` and `softmax_sampling`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// How many items are returned for each user.
-    #[serde(default = "ten")]
-    ranking_topk: usize,
-    /// Draw by weight instead of taking the best.
-    #[serde(default)]
-    diversity_mode: bool,
-    /// Start of the random numbers; for tests.
-    #[serde(default)]
-    seed: Option<u64>,
     /// The input with the users' top categories, whose popular items fill up.
     #[serde(default)]
     category_input: Option<String>,
     /// Threads of ONNX Runtime for one request.
     #[serde(default = "one", rename = "intra_op_thread_count")]
     threads: NonZeroUsize,
-}
-
-fn ten() -> usize {
-    10
 }
 
 fn one() -> NonZeroUsize {
@@ -67,10 +51,7 @@ pub struct FusedRanking {
     catalogue: Catalogue,
     ranker: Ranker,
     filter: Filter,
-    k: usize,
-    diversity: bool,
-    seed: Option<u64>,
-    instances: AtomicU64,
+    choice: Choice,
     user_name: String,
     category: Option<usize>,
     item_type: DataType,
@@ -80,14 +61,13 @@ pub struct FusedRanking {
 pub struct Worker {
     run: Run,
     seen: seen::Worker,
-    random: StdRng,
+    choice: select::Worker,
     queries: Vec<f32>,
     distances: Vec<f32>,
     found: Vec<i64>,
     rows: Vec<i32>,
     /// Scores of the candidates, user after user.
     scores: Vec<f32>,
-    keys: Vec<f64>,
 }
 
 /// The users of one request.
@@ -98,7 +78,12 @@ struct Share {
 }
 
 impl Model for FusedRanking {
-    type Parameters = (seen::Parameters, retrieval::Parameters, Parameters);
+    type Parameters = (
+        seen::Parameters,
+        retrieval::Parameters,
+        select::Parameters,
+        Parameters,
+    );
     type Instance = Worker;
 
     fn signature(_: &Self::Parameters) -> Signature {
@@ -109,7 +94,7 @@ impl Model for FusedRanking {
 
     fn load(
         context: &Arc<ModelContext>,
-        (seen, retrieval, parameters): Self::Parameters,
+        (seen, retrieval, choice, parameters): Self::Parameters,
     ) -> Result<Self, Error> {
         let config = context.config();
         let ([query, user, ..], [ids, scores]) = (config.inputs(), config.outputs()) else {
@@ -139,11 +124,6 @@ impl Model for FusedRanking {
                 "max_batch_size must be 0: several users come as rows of one flat tensor",
             ));
         }
-        if parameters.ranking_topk == 0 {
-            return Err(Error::invalid_argument(
-                "parameter RANKING_TOPK = '0'; accepted: 1 or more",
-            ));
-        }
         let category = match &parameters.category_input {
             None => None,
             Some(name) => {
@@ -157,10 +137,7 @@ impl Model for FusedRanking {
             catalogue: Catalogue::read(&context.version_dir().join(CATALOGUE_FILE))?,
             ranker: Ranker::load(context, parameters.threads.get(), is_feature)?,
             filter: Filter::load(context, &seen, user.data_type)?,
-            k: parameters.ranking_topk,
-            diversity: parameters.diversity_mode,
-            seed: parameters.seed,
-            instances: AtomicU64::new(0),
+            choice: Choice::new(&choice)?,
             user_name: user.name.clone(),
             category,
             item_type: ids.data_type,
@@ -168,21 +145,15 @@ impl Model for FusedRanking {
     }
 
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
-        let instance = self.instances.fetch_add(1, Ordering::Relaxed);
-        let random = match self.seed {
-            Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(instance)),
-            None => StdRng::from_rng(&mut rand::rng()),
-        };
         Ok(Worker {
             run: self.ranker.run()?,
             seen: seen::Worker::new(&self.filter),
-            random,
+            choice: self.choice.worker(),
             queries: Vec::new(),
             distances: Vec::new(),
             found: Vec::new(),
             rows: Vec::new(),
             scores: Vec::new(),
-            keys: Vec::new(),
         })
     }
 }
@@ -304,12 +275,7 @@ impl Worker {
                 items.extend(more);
             }
             let mut places: Vec<usize> = (0..items.len()).collect();
-            if model.diversity {
-                select::keys(&scores, &mut self.random, &mut self.keys);
-                select::largest(&self.keys, &mut places, model.k);
-            } else {
-                select::largest(&scores, &mut places, model.k);
-            }
+            self.choice.choose(&model.choice, &scores, &mut places);
             let of = |place: usize| (items[place], scores[place]);
             shown.push(places.into_iter().map(of).collect());
         }

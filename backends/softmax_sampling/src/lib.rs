@@ -1,11 +1,8 @@
 //! Picks the items that are returned: the best by score, or a weighted sample of them. See the README beside this crate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use saker_steps::select;
+use saker_steps::select::{self, Choice};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
@@ -16,29 +13,16 @@ const PADDING: i64 = 0;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
 
-/// Parameters in config.pbtxt.
+/// Parameters in config.pbtxt, beside those of the choice.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// How many items are returned for each user.
-    #[serde(default = "ten")]
-    ranking_topk: usize,
-    /// Draw by weight instead of taking the best.
-    #[serde(default)]
-    diversity_mode: bool,
-    /// Start of the random numbers; for tests.
-    #[serde(default)]
-    seed: Option<u64>,
     /// The input with the candidates.
     #[serde(default = "item_id")]
     item_input: String,
     /// The input, if the config declares it, whose length is the number of users.
     #[serde(default = "user_id")]
     user_input: String,
-}
-
-fn ten() -> usize {
-    10
 }
 
 fn item_id() -> String {
@@ -51,10 +35,7 @@ fn user_id() -> String {
 
 /// A loaded model.
 pub struct SoftmaxSampling {
-    k: usize,
-    diversity: bool,
-    seed: Option<u64>,
-    instances: AtomicU64,
+    choice: Choice,
     item_input: usize,
     item_type: DataType,
     score_input: usize,
@@ -63,18 +44,17 @@ pub struct SoftmaxSampling {
     score_output: usize,
 }
 
-/// Random numbers and buffers that are used again.
+/// What it chooses with, and a buffer that is used again.
 pub struct Worker {
-    random: StdRng,
+    choice: select::Worker,
     candidates: Vec<usize>,
-    keys: Vec<f64>,
 }
 
 impl Model for SoftmaxSampling {
-    type Parameters = Parameters;
+    type Parameters = (select::Parameters, Parameters);
     type Instance = Worker;
 
-    fn signature(parameters: &Parameters) -> Signature {
+    fn signature((_, parameters): &Self::Parameters) -> Signature {
         Signature::new()
             .input(&parameters.item_input, IDS)
             .optional_input(&parameters.user_input, IDS)
@@ -82,16 +62,14 @@ impl Model for SoftmaxSampling {
             .other_outputs(&[DataType::Int32, DataType::Int64, DataType::Fp32])
     }
 
-    fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
+    fn load(
+        context: &Arc<ModelContext>,
+        (choice, parameters): Self::Parameters,
+    ) -> Result<Self, Error> {
         let config = context.config();
         if config.max_batch_size() != 0 {
             return Err(Error::invalid_argument(
                 "max_batch_size must be 0: several users come as rows of one flat tensor",
-            ));
-        }
-        if parameters.ranking_topk == 0 {
-            return Err(Error::invalid_argument(
-                "parameter RANKING_TOPK = '0'; accepted: 1 or more",
             ));
         }
         let only = |what: &str, found: Vec<usize>| match found[..] {
@@ -121,10 +99,7 @@ impl Model for SoftmaxSampling {
             )));
         }
         Ok(Self {
-            k: parameters.ranking_topk,
-            diversity: parameters.diversity_mode,
-            seed: parameters.seed,
-            instances: AtomicU64::new(0),
+            choice: Choice::new(&choice)?,
             item_input: config.input_index(&parameters.item_input).unwrap_or(0),
             item_type,
             score_input: only("FP32 input, for the scores", of_type(config.inputs(), true))?,
@@ -138,15 +113,9 @@ impl Model for SoftmaxSampling {
     }
 
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
-        let instance = self.instances.fetch_add(1, Ordering::Relaxed);
-        let random = match self.seed {
-            Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(instance)),
-            None => StdRng::from_rng(&mut rand::rng()),
-        };
         Ok(Worker {
-            random,
+            choice: self.choice.worker(),
             candidates: Vec::new(),
-            keys: Vec::new(),
         })
     }
 }
@@ -228,12 +197,8 @@ impl Worker {
         self.candidates.clear();
         self.candidates
             .extend((0..ids.len()).filter(|position| ids[*position].into() != PADDING));
-        if model.diversity {
-            select::keys(scores, &mut self.random, &mut self.keys);
-            select::largest(&self.keys, &mut self.candidates, model.k);
-        } else {
-            select::largest(scores, &mut self.candidates, model.k);
-        }
+        self.choice
+            .choose(&model.choice, scores, &mut self.candidates);
         self.candidates.clone()
     }
 }

@@ -1,12 +1,90 @@
 //! Which candidates are returned, and in which order: `softmax_sampling`, and the last step of the fused ensemble.
 
 use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicU64};
 
-use rand::Rng;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Exp1};
+use serde::Deserialize;
+use triton_backend::Error;
 
 /// How sharply diversity mode prefers high scores: an item's weight is exp(`SHARPNESS` · score).
 pub const SHARPNESS: f64 = 20.0;
+
+/// The parameters of `softmax_sampling` in config.pbtxt that say how items are chosen; its README describes each.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct Parameters {
+    #[serde(default = "ten")]
+    ranking_topk: usize,
+    #[serde(default)]
+    diversity_mode: bool,
+    #[serde(default)]
+    seed: Option<u64>,
+}
+
+fn ten() -> usize {
+    10
+}
+
+/// How the items of a model are chosen.
+pub struct Choice {
+    k: usize,
+    diversity: bool,
+    seed: Option<u64>,
+    instances: AtomicU64,
+}
+
+impl Choice {
+    /// As the parameters say.
+    ///
+    /// # Errors
+    /// No item is to be chosen.
+    pub fn new(parameters: &Parameters) -> Result<Self, Error> {
+        if parameters.ranking_topk == 0 {
+            return Err(Error::invalid_argument(
+                "parameter RANKING_TOPK = '0'; accepted: 1 or more",
+            ));
+        }
+        Ok(Self {
+            k: parameters.ranking_topk,
+            diversity: parameters.diversity_mode,
+            seed: parameters.seed,
+            instances: AtomicU64::new(0),
+        })
+    }
+
+    /// What an instance chooses with: the n-th starts its random numbers at the seed + n.
+    pub fn worker(&self) -> Worker {
+        let instance = self.instances.fetch_add(1, atomic::Ordering::Relaxed);
+        Worker {
+            random: match self.seed {
+                Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(instance)),
+                None => StdRng::from_rng(&mut rand::rng()),
+            },
+            keys: Vec::new(),
+        }
+    }
+}
+
+/// Random numbers and a buffer that is used again.
+pub struct Worker {
+    random: StdRng,
+    keys: Vec<f64>,
+}
+
+impl Worker {
+    /// Cuts the candidates, positions in `scores` in ascending order, to those that are chosen, in their order.
+    pub fn choose(&mut self, choice: &Choice, scores: &[f32], candidates: &mut Vec<usize>) {
+        if choice.diversity {
+            keys(scores, &mut self.random, &mut self.keys);
+            largest(&self.keys, candidates, choice.k);
+        } else {
+            largest(scores, candidates, choice.k);
+        }
+    }
+}
 
 /// Positions of the `k` largest values among `candidates`, largest first; ties keep the order of the candidates, NaN
 /// comes last.

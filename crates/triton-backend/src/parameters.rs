@@ -122,7 +122,12 @@ impl<'de> de::Deserializer<'de> for Part<'_, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.0.known.extend(fields);
+        let known = &mut self.0.known;
+        for field in fields {
+            if !known.contains(field) {
+                known.push(field);
+            }
+        }
         visitor.visit_map(Entries {
             entries: self.0.all.0.iter(),
             current: None,
@@ -415,7 +420,7 @@ mod tests {
         };
         let unknown = fault(&[("FACTOR", "1"), ("SEED", "7"), ("TOPK", "n")]);
         assert!(unknown.starts_with("unknown parameter 'TOPK'"), "{unknown}");
-        assert!(unknown.ends_with("MODE, URL, SEED, NAME"), "{unknown}");
+        assert!(unknown.ends_with("SEED, MODE, URL, NAME"), "{unknown}");
         assert!(fault(&[("FACTOR", "1")]).contains("lacks the parameter 'SEED'"));
         assert!(fault(&[("SEED", "x")]).contains("'SEED' is 'x'"));
     }
