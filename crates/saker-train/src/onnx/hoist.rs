@@ -35,6 +35,8 @@ pub const NUMBERS_INPUT: &str = "user_numbers";
 /// Key of [`Inputs`] in the model's metadata, as JSON.
 const INPUTS_KEY: &str = "saker.inputs";
 
+const FIRST_AXIS: [(&str, Attribute); 1] = [("axis", Attribute::Int(0))];
+
 /// Tables begin at multiples of a page, so that they can be mapped into memory.
 const PAGE: usize = 4096;
 
@@ -79,161 +81,311 @@ pub struct Hoisted {
 pub fn hoist(model: &[u8], items: &Items, file: &str) -> Result<Hoisted, Error> {
     let ranker = read::ranker(model)?;
     check(&ranker, items)?;
-    let mut tables = Tables {
-        file,
-        bytes: Vec::new(),
+    let mut hoist = Hoist::new(&ranker, items, file);
+    let inputs = hoist.inputs();
+    let rows = hoist.graph.input(ROWS_INPUT, INT32, None);
+    let numbers = (!inputs.numbers.is_empty()).then(|| {
+        let shape = [1, inputs.numbers.len()];
+        hoist.graph.fixed(NUMBERS_INPUT, FLOAT, &shape)
+    });
+    let user = hoist.user(numbers.as_deref())?;
+    let catalogue = hoist.catalogue(&rows);
+    let bottom = match hoist.bottom {
+        Bottom::Mixed => Some(hoist.mixed_bottom(numbers.as_deref(), &rows)),
+        Bottom::None | Bottom::OfUser => None,
     };
-    let mut graph = GraphBuilder::new("dlrm_ranking_hoisted");
-    let rows = graph.input(ROWS_INPUT, INT32, None);
+    let first = hoist.first_layer(&user, &catalogue, bottom.as_deref());
+    hoist.finish(first, inputs)
+}
 
-    // The vectors whose products are taken, by whom they belong to; the bottom's output is the last.
-    let last = ranker.vectors() - 1;
-    let is_item = |place: usize| match ranker.embeddings.get(place) {
-        Some(embedding) => items.codes.contains_key(&embedding.name),
-        None => place < ranker.embeddings.len() + ranker.pretrained.len(),
-    };
-    let bottom = Bottom::of(&ranker, items);
-    let mixed = matches!(bottom, Bottom::Mixed).then_some(last);
-    let (of_items, of_user): (Vec<usize>, Vec<usize>) = (0..ranker.vectors())
-        .filter(|place| Some(*place) != mixed)
-        .partition(|place| is_item(*place));
+/// The hoisted graph in the making.
+struct Hoist<'h> {
+    ranker: &'h Ranker,
+    items: &'h Items,
+    graph: GraphBuilder,
+    tables: Tables<'h>,
+    weights: TopWeights,
+    bottom: Bottom,
+    /// Places of the vectors whose products are taken: the items' own, and those of user and moment. A mixed bottom's output is
+    /// in neither.
+    of_items: Vec<usize>,
+    of_user: Vec<usize>,
+}
 
-    // Of the user and the moment, once a request.
-    let own = |embedding: &&Embedding| !items.codes.contains_key(&embedding.name);
-    let own: Vec<&Embedding> = ranker.embeddings.iter().filter(own).collect();
-    let numbers = ranker.continuous.iter();
-    let taken = Inputs {
-        codes: own
-            .iter()
-            .map(|embedding| (embedding.name.clone(), embedding.table.rows))
-            .collect(),
-        numbers: numbers
-            .filter(|name| !items.numbers.contains_key(*name))
-            .cloned()
-            .collect(),
-    };
-    let mut user = vec![user_vectors(&mut graph, &own)?];
-    let first = &ranker.top[0];
-    let weights = TopWeights::of(&ranker);
-    let numbers = (!taken.numbers.is_empty())
-        .then(|| graph.fixed(NUMBERS_INPUT, FLOAT, &[1, taken.numbers.len()]));
-    let bottom_value = match (&bottom, &numbers) {
-        (Bottom::OfUser, Some(numbers)) => {
-            let value = layers(
-                &mut graph,
-                "bottom",
-                &ranker.bottom,
-                0,
-                numbers.clone(),
-                true,
-            );
-            user.push(value.clone());
-            Some(value)
-        }
-        (Bottom::Mixed, _) => Some(mixed_bottom(
-            &mut graph,
-            &mut tables,
-            &ranker,
+/// What is computed once a request.
+struct User {
+    /// Its vectors, one beside the other: `[dim, vectors]`.
+    vectors: Value,
+    /// Its part of the first layer at the top, the bias with it: `[1, columns]`.
+    base: Value,
+}
+
+/// What is gathered for each candidate.
+struct Catalogue {
+    /// The item's vectors: `[N, vectors * dim]`.
+    vectors: Value,
+    /// What the first layer at the top makes of the products among them: `[N, columns]`.
+    products: Value,
+}
+
+impl<'h> Hoist<'h> {
+    fn new(ranker: &'h Ranker, items: &'h Items, file: &'h str) -> Self {
+        let bottom = Bottom::of(ranker, items);
+        // The vectors in the order of the export: embeddings, projections, the bottom's output.
+        let pretrained = ranker.embeddings.len()..ranker.embeddings.len() + ranker.pretrained.len();
+        let is_item = |place: usize| match ranker.embeddings.get(place) {
+            Some(embedding) => items.codes.contains_key(&embedding.name),
+            None => pretrained.contains(&place),
+        };
+        let own = match bottom {
+            Bottom::Mixed => pretrained.end,
+            Bottom::None | Bottom::OfUser => ranker.vectors(),
+        };
+        let (of_items, of_user) = (0..own).partition(|place| is_item(*place));
+        Self {
+            ranker,
             items,
-            numbers.as_deref(),
-            &rows,
-        )),
-        _ => None,
-    };
-    let stacked = stack(&mut graph, &user);
-    let transposed = graph.node(
-        "Transpose",
-        &[&stacked],
-        &[("perm", Attribute::Ints(vec![1, 0]))],
-    );
-    let products = graph.node("MatMul", &[&stacked, &transposed], &[]);
-    let flat = graph.integers(
-        "user_products",
-        &[1, (of_user.len() * of_user.len()) as i64],
-    );
-    let products = graph.node("Reshape", &[&products, &flat], &[]);
-    // Each product once: of two places in the square, the one that the pairs name.
-    let among_users = weights.rows(
-        of_user
-            .iter()
-            .flat_map(|&a| of_user.iter().map(move |&b| (b < a).then_some((a, b)))),
-    );
-    let among_users = weights.constant(&mut graph, "user_products_weight", &among_users);
-    let bias = graph.floats("top_0_bias", &[first.bias.columns], &first.bias.values);
-    let mut base = graph.node("Gemm", &[&products, &among_users, &bias], &[]);
-    if let (Bottom::OfUser, Some(value)) = (&bottom, &bottom_value) {
-        let own = weights.constant(&mut graph, "bottom_weight", &weights.bottom);
-        let own = graph.node("MatMul", &[value, &own], &[]);
-        base = graph.node("Add", &[&base, &own], &[]);
+            graph: GraphBuilder::new("dlrm_ranking_hoisted"),
+            tables: Tables {
+                file,
+                bytes: Vec::new(),
+            },
+            weights: TopWeights::of(ranker),
+            bottom,
+            of_items,
+            of_user,
+        }
     }
 
-    // Of the items, now: their vectors, and what the first layer makes of the products among them.
-    let vectors = item_vectors(&ranker, items);
-    let width = of_items.len() * ranker.dim;
-    let table = tables.add(&mut graph, "item_vectors", width, &vectors);
-    let vectors_of = graph.node("Gather", &[&table, &rows], &[("axis", Attribute::Int(0))]);
-    let among_items = among_items(&ranker, &of_items, &vectors, &weights);
-    let table = tables.add(&mut graph, "item_products", weights.columns, &among_items);
-    let among_items = graph.node("Gather", &[&table, &rows], &[("axis", Attribute::Int(0))]);
+    /// The embeddings of user and moment.
+    fn own_embeddings(&self) -> Vec<&'h Embedding> {
+        let embeddings = self.ranker.embeddings.iter();
+        embeddings
+            .filter(|embedding| !self.items.codes.contains_key(&embedding.name))
+            .collect()
+    }
 
-    // Of both, for each candidate.
-    let dim = ranker.dim as i64;
-    let shape = graph.integers("vectors_shape", &[-1, dim]);
-    let flat = graph.node("Reshape", &[&vectors_of, &shape], &[]);
-    let products = graph.node("MatMul", &[&flat, &transposed], &[]);
-    let shape = graph.integers(
-        "products_shape",
-        &[-1, (of_items.len() * of_user.len()) as i64],
-    );
-    let mut inputs = vec![graph.node("Reshape", &[&products, &shape], &[])];
-    let mut weight = weights.rows(
-        of_items
+    fn inputs(&self) -> Inputs {
+        let codes = self.own_embeddings().into_iter();
+        let numbers = self.ranker.continuous.iter();
+        Inputs {
+            codes: codes
+                .map(|embedding| (embedding.name.clone(), embedding.table.rows))
+                .collect(),
+            numbers: numbers
+                .filter(|name| !self.items.numbers.contains_key(*name))
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Of the user and the moment: their vectors, the products among them, and the bottom layers where they are theirs alone.
+    fn user(&mut self, numbers: Option<&str>) -> Result<User, Error> {
+        let mut vectors = vec![self.user_vectors()?];
+        let bottom = match (&self.bottom, numbers) {
+            (Bottom::OfUser, Some(numbers)) => {
+                let stack = &self.ranker.bottom;
+                let value = layers(
+                    &mut self.graph,
+                    "bottom",
+                    stack,
+                    0,
+                    numbers.to_owned(),
+                    true,
+                );
+                vectors.push(value.clone());
+                Some(value)
+            }
+            _ => None,
+        };
+        let stacked = match &vectors[..] {
+            [only] => only.clone(),
+            several => {
+                let several: Vec<&str> = several.iter().map(String::as_str).collect();
+                self.graph.node("Concat", &several, &FIRST_AXIS)
+            }
+        };
+        let swap = [("perm", Attribute::Ints(vec![1, 0]))];
+        let transposed = self.graph.node("Transpose", &[&stacked], &swap);
+        let products = self.graph.node("MatMul", &[&stacked, &transposed], &[]);
+        let square = (self.of_user.len() * self.of_user.len()) as i64;
+        let shape = self.graph.integers("user_products", &[1, square]);
+        let products = self.graph.node("Reshape", &[&products, &shape], &[]);
+        // Each product once: of two places in the square, the one that the pairs name.
+        let of_user = &self.of_user;
+        let pairs = of_user.iter().flat_map(|&a| {
+            let below = move |&b: &usize| (b < a).then_some((a, b));
+            of_user.iter().map(below)
+        });
+        let weight = self.weights.rows(pairs);
+        let weight = constant(&mut self.graph, "user_products_weight", &weight);
+        let bias = &self.ranker.top[0].bias;
+        let bias = self
+            .graph
+            .floats("top_0_bias", &[bias.columns], &bias.values);
+        let mut base = self.graph.node("Gemm", &[&products, &weight, &bias], &[]);
+        if let Some(bottom) = bottom {
+            let weight = constant(&mut self.graph, "bottom_weight", &self.weights.bottom);
+            let own = self.graph.node("MatMul", &[&bottom, &weight], &[]);
+            base = self.graph.node("Add", &[&base, &own], &[]);
+        }
+        Ok(User {
+            vectors: transposed,
+            base,
+        })
+    }
+
+    /// The vectors of the user's and the moment's codes, one below the other: `[features, dim]`. Their tables are one.
+    fn user_vectors(&mut self) -> Result<Value, Error> {
+        let embeddings = self.own_embeddings();
+        let codes = self.graph.fixed(CODES_INPUT, INT32, &[embeddings.len()]);
+        let mut starts = Vec::with_capacity(embeddings.len());
+        let mut rows = 0;
+        for embedding in &embeddings {
+            starts.push(i32::try_from(rows).map_err(|_| {
+                Error::Data(format!(
+                    "the tables of the user's codes have more than {} rows",
+                    i32::MAX
+                ))
+            })?);
+            rows += embedding.table.rows;
+        }
+        let values: Vec<f32> = embeddings
             .iter()
-            .flat_map(|&item| of_user.iter().map(move |&user| Some((item, user)))),
-    );
-    if let (Some(place), Some(value)) = (mixed, &bottom_value) {
-        let shape = graph.integers("item_vectors_shape", &[-1, of_items.len() as i64, dim]);
-        let vectors = graph.node("Reshape", &[&vectors_of, &shape], &[]);
-        let axis = graph.integers("vector_axis", &[2]);
-        let column = graph.node("Unsqueeze", &[value, &axis], &[]);
-        let products = graph.node("MatMul", &[&vectors, &column], &[]);
-        inputs.push(graph.node("Squeeze", &[&products, &axis], &[]));
-        inputs.push(value.clone());
-        let with_items = weights.rows(of_items.iter().map(|&item| Some((place, item))));
-        weight = ndarray::concatenate![Axis(0), weight, with_items];
+            .flat_map(|embedding| embedding.table.values.iter().copied())
+            .collect();
+        let table = [rows, self.ranker.dim];
+        let table = self.graph.floats("user_embeddings", &table, &values);
+        let starts = self.graph.int32s("user_embeddings_start", &starts);
+        let codes = self.graph.node("Add", &[&codes, &starts], &[]);
+        Ok(self.graph.node("Gather", &[&table, &codes], &FIRST_AXIS))
     }
-    let mut weight = weights.constant(&mut graph, "products_weight", &weight);
-    if let Some(place) = mixed {
-        let with_users = weights.rows(of_user.iter().map(|&user| Some((place, user))));
-        let with_users = weights.constant(&mut graph, "bottom_user_weight", &with_users);
-        let folded = graph.node("MatMul", &[&transposed, &with_users], &[]);
-        let own = weights.constant(&mut graph, "bottom_weight", &weights.bottom);
-        let folded = graph.node("Add", &[&folded, &own], &[]);
-        weight = graph.node(
-            "Concat",
-            &[&weight, &folded],
-            &[("axis", Attribute::Int(0))],
-        );
+
+    /// Of the items, now: their vectors, and what the first layer makes of the products among them.
+    fn catalogue(&mut self, rows: &str) -> Catalogue {
+        let vectors = item_vectors(self.ranker, self.items);
+        let products = among_items(self.ranker, &self.of_items, &vectors, &self.weights);
+        let mut gathered = |name: &str, table: &Array2<f32>| {
+            let table = self.tables.add(&mut self.graph, name, table);
+            self.graph.node("Gather", &[&table, rows], &FIRST_AXIS)
+        };
+        Catalogue {
+            vectors: gathered("item_vectors", &vectors),
+            products: gathered("item_products", &products),
+        }
     }
-    let input = concat(&mut graph, &inputs);
-    let value = graph.node("Gemm", &[&input, &weight, &base], &[]);
-    let mut value = graph.node("Add", &[&value, &among_items], &[]);
-    if ranker.top.len() > 1 {
-        value = graph.node("Relu", &[&value], &[]);
-        value = layers(&mut graph, "top", &ranker.top, 1, value, false);
+
+    /// The bottom layers where some of their inputs are the item's: `[N, dim]`.
+    fn mixed_bottom(&mut self, numbers: Option<&str>, rows: &str) -> Value {
+        let first = &self.ranker.bottom[0];
+        let names = &self.ranker.continuous;
+        let (of_items, of_user): (Vec<usize>, Vec<usize>) =
+            (0..names.len()).partition(|place| self.items.numbers.contains_key(&names[*place]));
+        let part = |places: &[usize]| view(&first.weight).select(Axis(0), places);
+        let bias = [1, first.bias.columns];
+        let mut base = self
+            .graph
+            .floats("bottom_0_bias", &bias, &first.bias.values);
+        if let Some(numbers) = numbers {
+            let weight = constant(&mut self.graph, "bottom_0_user_weight", &part(&of_user));
+            base = self.graph.node("Gemm", &[numbers, &weight, &base], &[]);
+        }
+        let columns = of_items
+            .iter()
+            .map(|&place| &self.items.numbers[&names[place]]);
+        let columns: Vec<&Vec<f32>> = columns.collect();
+        let shape = (self.items.rows, columns.len());
+        let table = Array2::from_shape_fn(shape, |(row, column)| columns[column][row]);
+        let table = self.tables.add(&mut self.graph, "item_numbers", &table);
+        let numbers = self.graph.node("Gather", &[&table, rows], &FIRST_AXIS);
+        let weight = constant(&mut self.graph, "bottom_0_item_weight", &part(&of_items));
+        let value = self.graph.node("Gemm", &[&numbers, &weight, &base], &[]);
+        let value = self.graph.node("Relu", &[&value], &[]);
+        layers(
+            &mut self.graph,
+            "bottom",
+            &self.ranker.bottom,
+            1,
+            value,
+            true,
+        )
     }
-    let probability = graph.node("Sigmoid", &[&value], &[]);
-    graph.output(probability, RANKER_OUTPUT, 1);
-    let mut model = graph.model();
-    let said = serde_json::to_string(&taken).map_err(|error| Error::Data(error.to_string()))?;
-    model
-        .metadata_props
-        .push(super::property(INPUTS_KEY, &said));
-    Ok(Hoisted {
-        model: model.encode_to_vec(),
-        inputs: taken,
-        tables: tables.bytes,
-    })
+
+    /// The first layer at the top, before what follows it: `[N, columns]`. `bottom` is a mixed bottom's output.
+    fn first_layer(&mut self, user: &User, catalogue: &Catalogue, bottom: Option<&str>) -> Value {
+        let dim = self.ranker.dim as i64;
+        let shape = self.graph.integers("vectors_shape", &[-1, dim]);
+        let flat = self
+            .graph
+            .node("Reshape", &[&catalogue.vectors, &shape], &[]);
+        let products = self.graph.node("MatMul", &[&flat, &user.vectors], &[]);
+        let pairs = (self.of_items.len() * self.of_user.len()) as i64;
+        let shape = self.graph.integers("products_shape", &[-1, pairs]);
+        let mut inputs = vec![self.graph.node("Reshape", &[&products, &shape], &[])];
+        let of_user = &self.of_user;
+        let pairs = self.of_items.iter().flat_map(|&item| {
+            let pair = move |&user: &usize| Some((item, user));
+            of_user.iter().map(pair)
+        });
+        let mut weight = self.weights.rows(pairs);
+        if let Some(bottom) = bottom {
+            let vectors = self.of_items.len() as i64;
+            let shape = self
+                .graph
+                .integers("item_vectors_shape", &[-1, vectors, dim]);
+            let vectors = self
+                .graph
+                .node("Reshape", &[&catalogue.vectors, &shape], &[]);
+            let axis = self.graph.integers("vector_axis", &[2]);
+            let column = self.graph.node("Unsqueeze", &[bottom, &axis], &[]);
+            let products = self.graph.node("MatMul", &[&vectors, &column], &[]);
+            inputs.push(self.graph.node("Squeeze", &[&products, &axis], &[]));
+            inputs.push(bottom.to_owned());
+            weight = ndarray::concatenate![Axis(0), weight, self.bottom_weights(&self.of_items)];
+        }
+        let mut weight = constant(&mut self.graph, "products_weight", &weight);
+        if bottom.is_some() {
+            let with_user = self.bottom_weights(&self.of_user);
+            let with_user = constant(&mut self.graph, "bottom_user_weight", &with_user);
+            let folded = self.graph.node("MatMul", &[&user.vectors, &with_user], &[]);
+            let own = constant(&mut self.graph, "bottom_weight", &self.weights.bottom);
+            let folded = self.graph.node("Add", &[&folded, &own], &[]);
+            weight = self.graph.node("Concat", &[&weight, &folded], &FIRST_AXIS);
+        }
+        let input = concat(&mut self.graph, &inputs);
+        let value = self.graph.node("Gemm", &[&input, &weight, &user.base], &[]);
+        self.graph.node("Add", &[&value, &catalogue.products], &[])
+    }
+
+    /// The weights of the products of a mixed bottom's output with these vectors.
+    fn bottom_weights(&self, places: &[usize]) -> Array2<f32> {
+        let bottom = self.ranker.vectors() - 1;
+        let pairs = places.iter().map(|&place| Some((bottom, place)));
+        self.weights.rows(pairs)
+    }
+
+    /// The other layers at the top, and the probability.
+    fn finish(mut self, first: Value, inputs: Inputs) -> Result<Hoisted, Error> {
+        let top = &self.ranker.top;
+        let mut value = first;
+        if top.len() > 1 {
+            value = self.graph.node("Relu", &[&value], &[]);
+            value = layers(&mut self.graph, "top", top, 1, value, false);
+        }
+        let probability = self.graph.node("Sigmoid", &[&value], &[]);
+        self.graph.output(probability, RANKER_OUTPUT, 1);
+        let said =
+            serde_json::to_string(&inputs).map_err(|error| Error::Data(error.to_string()))?;
+        let mut model = self.graph.model();
+        model
+            .metadata_props
+            .push(super::property(INPUTS_KEY, &said));
+        Ok(Hoisted {
+            model: model.encode_to_vec(),
+            inputs,
+            tables: self.tables.bytes,
+        })
+    }
 }
 
 /// Whom the bottom layers' output belongs to.
@@ -303,11 +455,6 @@ impl TopWeights {
         }
         matrix(values, self.columns)
     }
-
-    fn constant(&self, graph: &mut GraphBuilder, name: &str, weight: &Array2<f32>) -> Value {
-        let values: Vec<f32> = weight.iter().copied().collect();
-        graph.floats(name, &[weight.nrows(), weight.ncols()], &values)
-    }
 }
 
 /// The items' tables, one after the other.
@@ -317,18 +464,13 @@ struct Tables<'f> {
 }
 
 impl Tables<'_> {
-    fn add(
-        &mut self,
-        graph: &mut GraphBuilder,
-        name: &str,
-        columns: usize,
-        values: &Array2<f32>,
-    ) -> Value {
+    fn add(&mut self, graph: &mut GraphBuilder, name: &str, values: &Array2<f32>) -> Value {
         let offset = self.bytes.len().next_multiple_of(PAGE);
         self.bytes.resize(offset, 0);
         let bytes = values.iter().flat_map(|value| value.to_le_bytes());
         self.bytes.extend(bytes);
-        graph.floats_in_file(name, [values.nrows(), columns], self.file, offset)
+        let shape = [values.nrows(), values.ncols()];
+        graph.floats_in_file(name, shape, self.file, offset)
     }
 }
 
@@ -384,73 +526,6 @@ fn among_items(
     matrix(sums, weights.columns)
 }
 
-/// The vectors of the user's and the moment's codes, one below the other: `[features, dim]`. Their tables are one.
-fn user_vectors(graph: &mut GraphBuilder, embeddings: &[&Embedding]) -> Result<Value, Error> {
-    let codes = graph.fixed(CODES_INPUT, INT32, &[embeddings.len()]);
-    let mut starts = Vec::with_capacity(embeddings.len());
-    let mut rows = 0;
-    for embedding in embeddings {
-        starts.push(i32::try_from(rows).map_err(|_| {
-            Error::Data(format!(
-                "the tables of the user's codes have more than {} rows",
-                i32::MAX
-            ))
-        })?);
-        rows += embedding.table.rows;
-    }
-    let values: Vec<f32> = embeddings
-        .iter()
-        .flat_map(|embedding| embedding.table.values.iter().copied())
-        .collect();
-    let columns = values.len() / rows.max(1);
-    let table = graph.floats("user_embeddings", &[rows, columns], &values);
-    let starts = graph.int32s("user_embeddings_start", &starts);
-    let codes = graph.node("Add", &[&codes, &starts], &[]);
-    Ok(graph.node("Gather", &[&table, &codes], &[("axis", Attribute::Int(0))]))
-}
-
-/// The bottom layers where some of their inputs are the item's: `[N, dim]`.
-fn mixed_bottom(
-    graph: &mut GraphBuilder,
-    tables: &mut Tables<'_>,
-    ranker: &Ranker,
-    items: &Items,
-    numbers: Option<&str>,
-    rows: &str,
-) -> Value {
-    let first = &ranker.bottom[0];
-    let (of_items, of_user): (Vec<usize>, Vec<usize>) = (0..ranker.continuous.len())
-        .partition(|place| items.numbers.contains_key(&ranker.continuous[*place]));
-    let part = |graph: &mut GraphBuilder, name: &str, places: &[usize]| {
-        let weight = view(&first.weight).select(Axis(0), places);
-        let values: Vec<f32> = weight.iter().copied().collect();
-        graph.floats(name, &[weight.nrows(), weight.ncols()], &values)
-    };
-    let bias = graph.floats(
-        "bottom_0_bias",
-        &[1, first.bias.columns],
-        &first.bias.values,
-    );
-    let base = match numbers {
-        Some(numbers) => {
-            let weight = part(graph, "bottom_0_user_weight", &of_user);
-            graph.node("Gemm", &[numbers, &weight, &bias], &[])
-        }
-        None => bias,
-    };
-    let columns = of_items.iter().map(|&place| &ranker.continuous[place]);
-    let columns: Vec<&Vec<f32>> = columns.map(|name| &items.numbers[name]).collect();
-    let table = Array2::from_shape_fn((items.rows, columns.len()), |(row, column)| {
-        columns[column][row]
-    });
-    let table = tables.add(graph, "item_numbers", columns.len(), &table);
-    let numbers = graph.node("Gather", &[&table, rows], &[("axis", Attribute::Int(0))]);
-    let weight = part(graph, "bottom_0_item_weight", &of_items);
-    let value = graph.node("Gemm", &[&numbers, &weight, &base], &[]);
-    let value = graph.node("Relu", &[&value], &[]);
-    layers(graph, "bottom", &ranker.bottom, 1, value, true)
-}
-
 /// The layers from one of them on, named as the export names them.
 fn layers(
     graph: &mut GraphBuilder,
@@ -470,13 +545,10 @@ fn layers(
     value
 }
 
-/// Rows one below the other.
-fn stack(graph: &mut GraphBuilder, rows: &[Value]) -> Value {
-    if let [only] = rows {
-        return only.clone();
-    }
-    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-    graph.node("Concat", &rows, &[("axis", Attribute::Int(0))])
+/// A matrix that stays as it is.
+fn constant(graph: &mut GraphBuilder, name: &str, matrix: &Array2<f32>) -> Value {
+    let values: Vec<f32> = matrix.iter().copied().collect();
+    graph.floats(name, &[matrix.nrows(), matrix.ncols()], &values)
 }
 
 fn view(matrix: &Parameter) -> ArrayView2<'_, f32> {
