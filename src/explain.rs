@@ -3,8 +3,6 @@
 use serde_json::{Value, json};
 use triton_client::steps::{Explained, Step};
 
-use crate::assemble::steps::ENSEMBLE;
-
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
@@ -18,7 +16,7 @@ pub struct Timing {
 
 impl Timing {
     /// Every step's, and the ensemble's last.
-    pub fn of(explained: &Explained) -> Vec<Self> {
+    pub fn of(ensemble: &str, explained: &Explained) -> Vec<Self> {
         let of_step = |step: &Step| {
             let shapes = step.outputs.iter().map(|tensor| {
                 let shape: Vec<String> = tensor.shape.iter().map(i64::to_string).collect();
@@ -31,7 +29,7 @@ impl Timing {
             }
         };
         let whole = Self {
-            model: ENSEMBLE.to_owned(),
+            model: ensemble.to_owned(),
             answers: "in all".to_owned(),
             nanoseconds: explained.nanoseconds,
         };

@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, LineStyle, Table};
 use serde_json::json;
 
 use super::Target;
+use crate::assemble::fused::FUSED;
 use crate::assemble::steps::{ENSEMBLE, RELEASE};
 use crate::catalogue::Catalogue;
 use crate::counters::Counters;
@@ -15,7 +16,7 @@ use triton_client::{Error, Tensor, Triton, steps};
 /// Arguments of `saker recommend`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  saker recommend --user 42\n  saker recommend --user 42 --explain\n  \
+    after_help = "Examples:\n  saker recommend --user 42\n  saker recommend --user 42 --explain\n  saker recommend --user 42 --fused\n  \
     saker recommend --user 42 --device 1 --time 893286638 --json\n  saker recommend --user 42 --server triton.shop:8000"
 )]
 pub struct Args {
@@ -36,6 +37,9 @@ pub struct Args {
     /// Show what each step answered and how long it took
     #[arg(long)]
     explain: bool,
+    /// Ask the fused ensemble: the same answer from three steps
+    #[arg(long)]
+    fused: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -77,13 +81,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
         request.push(Tensor::int32(name, &[value]));
     }
 
+    let ensemble = if args.fused { FUSED } else { ENSEMBLE };
     let before = metrics.as_deref().map(Counters::read).transpose()?;
     let (answer, timings) = if args.explain {
-        let explained = steps::explain(&triton, ENSEMBLE, &request).map_err(with_hint)?;
-        let timings = Timing::of(&explained);
+        let explained = steps::explain(&triton, ensemble, &request).map_err(with_hint)?;
+        let timings = Timing::of(ensemble, &explained);
         (explained.answer, Some(timings))
     } else {
-        (triton.infer(ENSEMBLE, &request).map_err(with_hint)?, None)
+        (triton.infer(ensemble, &request).map_err(with_hint)?, None)
     };
     let after = metrics.as_deref().map(Counters::read).transpose()?;
     let degraded = match (&before, &after) {

@@ -1,8 +1,10 @@
 //! The fused ensemble: the answers of the 14 steps, whatever the request, the store or the release.
 
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io::Write,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -206,10 +208,31 @@ fn a_promotion_switches_both_ensembles() {
     let [first, fused] = releases();
     assert_eq!(first, fused);
     assert_ne!(first, "second");
-    shop.done(&["promote", "tiny"]);
-    assert_eq!(releases(), ["second", "second"]);
-    shop.done(&["rollback", "tiny"]);
-    assert_eq!(releases(), [first.clone(), first]);
+    // While clients ask: `release` panics at a request that fails.
+    let stop = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut seen = BTreeMap::<String, usize>::new();
+            while !stop.load(Ordering::Relaxed) {
+                *seen.entry(release(FUSED)).or_default() += 1;
+            }
+            seen
+        });
+        for _ in 0..5 {
+            shop.done(&["promote", "tiny", "--release", "second"]);
+            assert_eq!(releases(), ["second", "second"]);
+            shop.done(&["rollback", "tiny"]);
+            assert_eq!(releases(), [first.clone(), first.clone()]);
+        }
+        stop.store(true, Ordering::Relaxed);
+        client.join().expect("no request fails")
+    });
+    let known: Vec<&str> = asked.keys().map(String::as_str).collect();
+    assert_eq!(known.len(), 2, "{asked:?}");
+    assert!(
+        known.contains(&"second") && known.contains(&first.as_str()),
+        "{asked:?}"
+    );
     // A server that starts anew serves what was promoted last, in both.
     shop.done(&["promote", "tiny", "--release", "second"]);
     shop.done(&["stop", "tiny"]);
