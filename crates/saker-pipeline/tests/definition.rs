@@ -178,8 +178,8 @@ fn errors_name_key_value_and_what_is_accepted() {
             ],
         ),
         (
-            "[retrieval]",
-            "[serving.instances]\nranker = 2\n[retrieval]",
+            "fused_ranking = 2",
+            "ranker = 2",
             &["serving.instances.ranker = 2", "dlrm_ranking"],
         ),
         (
