@@ -119,22 +119,22 @@ impl Model for FusedQuery {
             .map(|output| {
                 let (source, given) = match stored.get(&output.name) {
                     Some(column) => {
-                        let place = user.column(column).ok_or_else(|| {
+                        let (place, given) = user.column(column).ok_or_else(|| {
                             Error::invalid_argument(format!(
                                 "parameter 'STORED_OUTPUTS' gives '{}' the column '{column}', which USER_COLUMNS lacks",
                                 output.name
                             ))
                         })?;
-                        (Source::Stored(place), None)
+                        (Source::Stored(place), given)
                     }
                     None => computed(&user, &moment, &output.name)?,
                 };
-                match given {
-                    Some(given) if given != output.data_type => Err(Error::invalid_argument(format!(
-                        "output '{}' is declared as {}, but the workflow gives {given}",
+                match given == output.data_type {
+                    true => Ok(source),
+                    false => Err(Error::invalid_argument(format!(
+                        "output '{}' is declared as {}, but it is {given}",
                         output.name, output.data_type
                     ))),
-                    _ => Ok(source),
                 }
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -156,13 +156,10 @@ impl Model for FusedQuery {
 }
 
 /// The workflow's output of this name, and its type.
-fn computed(user: &User, moment: &Moment, name: &str) -> Result<(Source, Option<DataType>), Error> {
+fn computed(user: &User, moment: &Moment, name: &str) -> Result<(Source, DataType), Error> {
     let of = |plan: &Plan, source: fn(usize) -> Source| {
         let place = plan.output_index(name)?;
-        Some((
-            source(place),
-            Some(triton_type(plan.outputs()[place].dtype)),
-        ))
+        Some((source(place), triton_type(plan.outputs()[place].dtype)))
     };
     of(&user.plan, Source::User)
         .or_else(|| of(&moment.plan, Source::Moment))

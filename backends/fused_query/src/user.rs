@@ -97,11 +97,11 @@ impl User {
         })
     }
 
-    /// The place of a stored column.
-    pub(crate) fn column(&self, name: &str) -> Option<usize> {
-        self.features
-            .iter()
-            .position(|feature| feature.name == name)
+    /// The place of a stored column, and its type.
+    pub(crate) fn column(&self, name: &str) -> Option<(usize, DataType)> {
+        let mut features = self.features.iter().enumerate();
+        let (place, feature) = features.find(|(_, feature)| feature.name == name)?;
+        Some((place, feature.data_type))
     }
 
     pub(crate) fn worker(&self) -> Worker {

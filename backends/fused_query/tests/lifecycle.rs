@@ -216,6 +216,13 @@ fn what_does_not_fit_fails_the_load() {
         &["STORED_OUTPUTS", "'size'"],
     );
     refused(
+        base().parameter(
+            "USER_COLUMNS",
+            r#"{"age": "INT32", "top_category": "FP32"}"#,
+        ),
+        &["'stored_top_category'", "INT32, but it is FP32"],
+    );
+    refused(
         base().parameter("REQUEST_DEFAULTS", r#"{"size": 1}"#),
         &["REQUEST_DEFAULTS", "device_type, timestamp"],
     );

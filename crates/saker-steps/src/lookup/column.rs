@@ -11,7 +11,8 @@ pub struct Feature {
     pub name: String,
     /// Position among the config's outputs.
     output: usize,
-    data_type: DataType,
+    /// Type of the output.
+    pub data_type: DataType,
     /// Elements per entity: 1, or the length of a list feature.
     width: usize,
     default: Vec<Number>,
