@@ -173,17 +173,24 @@ fn extend(table: &mut Table, rows: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-fn pretrained(layout: &Layout, name: &str, dim: usize) -> Result<Pretrained> {
+/// Reads an embedding table: rows are encoded item ids.
+///
+/// # Errors
+/// It is missing or damaged; the message says to prepare.
+pub fn embedding_table(layout: &Layout, name: &str) -> Result<Array2<f32>> {
     let path = layout.table(name);
-    let rows: Array2<f32> = ndarray_npy::read_npy(&path).with_context(|| {
+    ndarray_npy::read_npy(&path).with_context(|| {
         format!(
             "{} cannot be read; run `saker prepare --force`",
             path.display()
         )
-    })?;
+    })
+}
+
+fn pretrained(layout: &Layout, name: &str, dim: usize) -> Result<Pretrained> {
     Ok(Pretrained {
         name: name.to_owned(),
         dim,
-        values: rows.into_iter().collect(),
+        values: embedding_table(layout, name)?.into_iter().collect(),
     })
 }

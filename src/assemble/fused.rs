@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_train::data::OUT_OF_VOCABULARY;
 use saker_train::onnx::{self, Items};
@@ -25,6 +25,7 @@ use super::steps::{
     lookup_parameters, onnxruntime_parameters, request_defaults, retrieval_parameters, vector,
     wire,
 };
+use crate::features::embedding_table;
 use crate::files::write;
 use crate::layout::Layout;
 use crate::stamp::{self, Fingerprint};
@@ -192,13 +193,7 @@ fn catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<(Vec<i64>, Items)> 
     let rows: Vec<usize> = known.iter().map(|&row| codes[row] as usize).collect();
     let mut vectors = BTreeMap::new();
     for embedding in &pipeline.item.embeddings {
-        let path = layout.table(&embedding.name);
-        let table: Array2<f32> = ndarray_npy::read_npy(&path).with_context(|| {
-            format!(
-                "{} cannot be read; run `saker prepare --force`",
-                path.display()
-            )
-        })?;
+        let table = embedding_table(layout, &embedding.name)?;
         let vector = |row: &usize| table.index_axis(Axis(0), *row).to_vec();
         vectors.insert(
             embedding.name.clone(),
