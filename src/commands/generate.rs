@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use comfy_table::Table;
 use saker_generate::{
-    CATEGORIES, EventType, FirstDay, GROUPS, Item, Scale, Settings, Shop, Stage, Statistics,
+    CATEGORIES, EventType, FirstDay, GROUPS, Item, Pictures, Scale, Settings, Shop, Stage,
+    Statistics,
 };
 use serde_json::json;
 
@@ -22,6 +23,7 @@ use crate::progress::Step;
     interrupted run goes on where it was. docs/retail.md describes the columns and the model of behaviour.",
     after_help = "Examples:\n  saker generate retail\n  saker generate retail --scale full --out /data/shop\n  \
     saker generate retail --users 1000 --interactions 50000 --seed 7 --out /tmp/shop\n  \
+    saker generate retail --items 1000000 --users 3000000 --interactions 2500000 --no-pictures --out /data/large\n  \
     saker generate retail --preferences --user 1000044 --device 0 --timestamp 1760472000"
 )]
 pub struct Args {
@@ -50,6 +52,9 @@ pub struct Args {
     /// First day, as YYYY-MM-DD [default: 2025-10-02]
     #[arg(long, value_name = "DAY")]
     first_day: Option<FirstDay>,
+    /// Leave the pictures out: of a large catalogue they take hours and gigabytes
+    #[arg(long)]
+    no_pictures: bool,
     /// Folder for the files [default: <STATE>/<DATASET>/source]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -65,7 +70,7 @@ pub struct Args {
     #[arg(
         long,
         requires = "user",
-        conflicts_with_all = ["scale", "users", "items", "interactions", "days", "seed", "first_day"]
+        conflicts_with_all = ["scale", "users", "items", "interactions", "days", "seed", "first_day", "no_pictures"]
     )]
     preferences: bool,
     /// User id in users.parquet
@@ -117,7 +122,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return preferences(args, &folder);
     }
     let settings = settings(args);
-    let complete = saker_generate::is_complete(&settings, &folder)?;
+    let pictures = match args.no_pictures {
+        true => Pictures::LeftOut,
+        false => Pictures::Drawn,
+    };
+    let complete = saker_generate::is_complete(&settings, pictures, &folder)?;
     if complete && !args.json {
         println!("{} holds this shop already", folder.display());
         return Ok(());
@@ -130,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         shop.items().len()
     ));
     if !complete {
-        write(&shop, &folder)?;
+        write(&shop, pictures, &folder)?;
     }
     let step = Step::start("interactions counted");
     let statistics = saker_generate::statistics(&shop, &folder)?;
@@ -159,15 +168,18 @@ fn settings(args: &Args) -> Settings {
 }
 
 /// Writes the files; rows and pictures share one bar, in which a picture counts as much as it takes.
-fn write(shop: &Shop, folder: &Path) -> Result<()> {
+fn write(shop: &Shop, pictures: Pictures, folder: &Path) -> Result<()> {
     const PICTURE_ROWS: u64 = 600;
-    let pictures = shop.items().len() as u64 * PICTURE_ROWS;
+    let before = match pictures {
+        Pictures::Drawn => shop.items().len() as u64 * PICTURE_ROWS,
+        Pictures::LeftOut => 0,
+    };
     let interactions = shop.settings().interactions;
-    let step = Step::counted("shop written", pictures + interactions);
-    saker_generate::generate(shop, folder, &|stage, done, _| match stage {
+    let step = Step::counted("shop written", before + interactions);
+    saker_generate::generate(shop, pictures, folder, &|stage, done, _| match stage {
         Stage::Entities => {}
         Stage::Pictures => step.at(done * PICTURE_ROWS),
-        Stage::Interactions => step.at(pictures + done),
+        Stage::Interactions => step.at(before + done),
     })?;
     step.done(&format!(
         "{interactions} interactions of {} days",
@@ -347,7 +359,7 @@ mod tests {
             ),
             (
                 "generate retail --items 7",
-                ["7 is not in 50..=50000", "--items", "'7'"],
+                ["7 is not in 50..=10000000", "--items", "'7'"],
             ),
             (
                 "generate retail --days 366",
@@ -411,7 +423,10 @@ mod tests {
             "generate retail --users 100 --items 50 --interactions 1000 --days 2 --state {state}"
         );
         let args = |line: &str| parse(line).map_err(anyhow::Error::msg);
+        run(&args(&format!("{line} --no-pictures"))?)?;
+        assert!(!source.join("pictures").exists());
         run(&args(&line)?)?;
+        assert!(source.join("pictures").is_dir());
         let manifest = std::fs::metadata(source.join("generator.json"))?.modified()?;
         run(&args(&line)?)?;
         assert_eq!(

@@ -3,6 +3,11 @@
 //! This is the one place where a user, a context and an item meet: sessions are drawn from these probabilities, and
 //! [`crate::Shop::preference`] reports them.
 
+use std::ops::Range;
+
+use chacha20::ChaCha8Rng;
+use rand::RngExt;
+
 use crate::catalogue::Item;
 use crate::drift;
 use crate::population::{self, LATENT, User};
@@ -25,6 +30,9 @@ const USUAL_PRICE: f32 = 55.0;
 /// What phones add to the price sensitivity and desktops take off; what evenings take off.
 const PRICE_BY_DEVICE: [f32; 3] = [0.3, -0.3, 0.0];
 const PRICE_IN_THE_EVENING: f32 = -0.2;
+
+/// Items from which on a category is drawn from by rejection: looking at each of them for every draw would take most of the time.
+const LARGE: usize = 10_000;
 
 /// When and on what a user comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,16 +93,26 @@ pub(crate) struct Choice {
     context: Vec<f32>,
     /// f32 [categories, LATENT], rows of length `OWN_TASTE`
     loadings: Vec<[f32; LATENT]>,
+    /// For each category, what a draw by rejection needs; `None` of small ones.
+    large: Vec<Option<Large>>,
+}
+
+/// A category of [`LARGE`] items or more.
+struct Large {
+    /// Running sums of e^drift: f64 [days, items of the category].
+    sums: Vec<f64>,
+    /// The largest price deviation, up or down.
+    price: f32,
 }
 
 impl Choice {
     pub(crate) fn new(settings: &Settings, items: &[Item]) -> Self {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|&index| (items[index].category, index));
-        let starts = (0..=CATEGORIES.len())
+        let starts: Vec<usize> = (0..=CATEGORIES.len())
             .map(|category| order.partition_point(|&index| items[index].category < category))
             .collect();
-        let traits = order
+        let traits: Vec<Traits> = order
             .iter()
             .map(|&index| Traits {
                 style: items[index].style as u8,
@@ -103,9 +121,18 @@ impl Choice {
                 price: items[index].price_deviation(),
             })
             .collect();
+        let drift = drift::items(settings, items, &order);
+        let large = starts
+            .windows(2)
+            .map(|span| {
+                let columns = span[0]..span[1];
+                (columns.len() >= LARGE).then(|| Large::new(&drift, &traits, columns))
+            })
+            .collect();
         Self {
+            large,
             traits,
-            drift: drift::items(settings, items, &order),
+            drift,
             season: drift::categories(settings.days),
             likes: population::likes(),
             context: context_table(),
@@ -166,6 +193,35 @@ impl Choice {
         normalise(out);
     }
 
+    /// Draws an item of a large category by [`Choice::within`] without computing it; `None` of a small one.
+    ///
+    /// Proposes by drift alone and accepts by what the user adds, against the most that a user like this can add. `factor` is a further weight of
+    /// each column, 0 to 1.
+    pub(crate) fn draw_large(
+        &self,
+        rng: &mut ChaCha8Rng,
+        (user, context): (&User, Context),
+        category: usize,
+        factor: impl Fn(usize) -> f64,
+    ) -> Option<usize> {
+        let large = self.large[category].as_ref()?;
+        let first = self.starts[category];
+        let count = self.starts[category + 1] - first;
+        let sums = &large.sums[context.day * count..][..count];
+        let most = |tastes: &[f32]| tastes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let bound = most(&user.styles)
+            + most(&user.palettes)
+            + price_sensitivity(user, context).abs() * large.price;
+        loop {
+            let at = rng.random::<f64>() * sums[count - 1];
+            let column = first + sums.partition_point(|&sum| sum <= at).min(count - 1);
+            let share = f64::from(self.taste(user, context, column) - bound).exp();
+            if rng.random::<f64>() < share * factor(column) {
+                return Some(column);
+            }
+        }
+    }
+
     /// What of an item's utility depends on the user.
     pub(crate) fn taste(&self, user: &User, context: Context, column: usize) -> f32 {
         let item = &self.traits[column];
@@ -198,6 +254,24 @@ impl Choice {
             for (&index, probability) in indices.iter().zip(&within) {
                 out[index] = share * probability;
             }
+        }
+    }
+}
+
+impl Large {
+    fn new(drift: &[f32], traits: &[Traits], columns: Range<usize>) -> Self {
+        let mut sums = Vec::with_capacity(drift.len() / traits.len() * columns.len());
+        for day in drift.chunks_exact(traits.len()) {
+            let mut sum = 0.0;
+            sums.extend(day[columns.clone()].iter().map(|&drift| {
+                sum += f64::from(drift).exp();
+                sum
+            }));
+        }
+        let prices = traits[columns].iter().map(|item| item.price.abs());
+        Self {
+            sums,
+            price: prices.fold(0.0, f32::max),
         }
     }
 }
@@ -265,11 +339,63 @@ fn normalise(weights: &mut [f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue;
+    use crate::random::{Purpose, stream};
+    use crate::settings::Scale;
 
     #[test]
     fn the_weekend_is_saturday_and_sunday() {
         // 1970-01-01 was a Thursday.
         let week: Vec<bool> = (0..7).map(is_weekend).collect();
         assert_eq!(week, [false, false, true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_draw_by_rejection_has_the_probabilities_of_a_large_category() {
+        let mut settings = Settings::new(Scale::Small);
+        (settings.items, settings.users, settings.days) = (400_000, 100, 2);
+        let items = catalogue::items(&settings);
+        let choice = Choice::new(&settings, &items);
+        let user = &population::users(&settings)[7];
+        let context = Context::new(&settings, 0, settings.midnight(1) + 20 * 3600);
+        let category = (0..CATEGORIES.len())
+            .max_by_key(|&category| choice.starts[category + 1] - choice.starts[category])
+            .unwrap_or_default();
+        let first = choice.starts[category];
+        let mut exact = Vec::new();
+        choice.within(user, context, category, &mut exact);
+        assert!(exact.len() >= LARGE);
+
+        // Mean of what tells items apart, in expectation and over draws: by rank, gender, style, price.
+        let about = |column: usize| {
+            let item = &choice.traits[column];
+            [
+                f64::from(u8::from(items[choice.order[column]].popularity > -4.0)),
+                f64::from(u8::from(differs(user.gender, item.gender))),
+                f64::from(user.styles[usize::from(item.style)]),
+                f64::from(item.price),
+            ]
+        };
+        let mut expected = [0.0; 4];
+        for (place, probability) in exact.iter().enumerate() {
+            for (sum, value) in expected.iter_mut().zip(about(first + place)) {
+                *sum += probability * value;
+            }
+        }
+        const DRAWS: usize = 40_000;
+        let mut rng = stream(1, Purpose::Visits, 0, 0);
+        let mut found = [0.0; 4];
+        for _ in 0..DRAWS {
+            let column = choice.draw_large(&mut rng, (user, context), category, |_| 1.0);
+            for (sum, value) in found
+                .iter_mut()
+                .zip(about(column.expect("a large category")))
+            {
+                *sum += value / DRAWS as f64;
+            }
+        }
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 0.02, "{found}, {expected}");
+        }
     }
 }

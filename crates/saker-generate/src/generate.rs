@@ -15,6 +15,15 @@ use crate::tables;
 
 const PICTURES: &str = "pictures";
 
+/// Whether a shop is written with its pictures, the one part of it that takes minutes and gigabytes for a large catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pictures {
+    /// One of every item.
+    Drawn,
+    /// None; those that are there already are kept.
+    LeftOut,
+}
+
 /// What [`generate()`] is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -44,16 +53,18 @@ fn tables(settings: &Settings) -> Vec<String> {
     names
 }
 
-/// Whether a folder holds all of the shop of these settings.
+/// Whether a folder holds all of the shop of these settings, with its pictures or without.
 ///
 /// # Errors
 /// Its `generator.json` is damaged or not one of ours.
-pub fn is_complete(settings: &Settings, folder: &Path) -> Result<bool> {
+pub fn is_complete(settings: &Settings, pictures: Pictures, folder: &Path) -> Result<bool> {
     let Some(manifest) = Manifest::find(folder)? else {
         return Ok(false);
     };
     let mut names = tables(settings);
-    names.push(PICTURES.to_owned());
+    if pictures == Pictures::Drawn {
+        names.push(PICTURES.to_owned());
+    }
     Ok(manifest.is_of(settings) && names.iter().all(|name| manifest.holds(folder, name)))
 }
 
@@ -64,7 +75,7 @@ pub fn is_complete(settings: &Settings, folder: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// The folder cannot be written, or its `generator.json` is not one of ours.
-pub fn generate(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
+pub fn generate(shop: &Shop, pictures: Pictures, folder: &Path, report: &Report<'_>) -> Result<()> {
     let settings = shop.settings();
     fs::create_dir_all(folder).map_err(Error::file(folder))?;
     let mut manifest = match Manifest::find(folder)? {
@@ -94,8 +105,8 @@ pub fn generate(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
         }
         report(Stage::Entities, done as u64 + 1, 3);
     }
-    if !manifest.files.contains_key(PICTURES) {
-        pictures(shop, folder, report)?;
+    if pictures == Pictures::Drawn && !manifest.files.contains_key(PICTURES) {
+        draw_pictures(shop, folder, report)?;
         manifest.finish(folder, PICTURES)?;
     }
     days(shop, folder, &mut manifest, report)
@@ -129,7 +140,7 @@ fn days(shop: &Shop, folder: &Path, manifest: &mut Manifest, report: &Report<'_>
 }
 
 /// Draws all pictures into a folder that gets its name when it is whole.
-fn pictures(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
+fn draw_pictures(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
     let beside = folder.join(format!("{PICTURES}.new"));
     let finished = folder.join(PICTURES);
     for stale in [&beside, &finished] {
@@ -160,6 +171,10 @@ fn remove(manifest: &Manifest, folder: &Path) -> Result<()> {
         if path.is_file() {
             fs::remove_file(&path).map_err(Error::file(&path))?;
         }
+    }
+    let pictures = folder.join(PICTURES);
+    if manifest.files.contains_key(PICTURES) && pictures.exists() {
+        fs::remove_dir_all(&pictures).map_err(Error::file(&pictures))?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ mod visits;
 pub use catalogue::Item;
 pub use choice::Context;
 pub use error::{Error, Result};
-pub use generate::{Report, Stage, day_file, generate, is_complete};
+pub use generate::{Pictures, Report, Stage, day_file, generate, is_complete};
 pub use manifest::{FILE, Manifest};
 pub use picture::SIDE;
 pub use population::User;

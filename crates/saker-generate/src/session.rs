@@ -100,9 +100,7 @@ impl<'a> Sessions<'a> {
         let (user, context) = (visit.user, visit.context);
         self.choice.categories(user, context, &mut self.categories);
         let mut category = draw(rng, &self.categories);
-        self.choice
-            .within(user, context, category, &mut self.within);
-        let mut column = self.choice.starts[category] + draw(rng, &self.within);
+        let mut column = self.item(rng, visit, category);
         let mut time = f64::from(visit.start);
         for _ in 0..LONGEST {
             self.funnel(rng, visit, column, &mut time, events);
@@ -112,7 +110,7 @@ impl<'a> Sessions<'a> {
             time += 2.0 + pause(rng, PAUSE_SECONDS);
             let turn = rng.random::<f64>();
             if turn < STAY {
-                column = self.related(rng, category, column);
+                column = self.related(rng, visit, category, column);
                 continue;
             }
             category = if turn < STAY + OUTFIT {
@@ -120,14 +118,39 @@ impl<'a> Sessions<'a> {
             } else {
                 draw(rng, &self.categories)
             };
-            self.choice
-                .within(user, context, category, &mut self.within);
-            column = self.choice.starts[category] + draw(rng, &self.within);
+            column = self.item(rng, visit, category);
         }
     }
 
+    /// An item of the category, whose weights `within` holds from then on unless the category is large.
+    fn item(&mut self, rng: &mut ChaCha8Rng, visit: &Visit<'_>, category: usize) -> usize {
+        let who = (visit.user, visit.context);
+        if let Some(column) = self.choice.draw_large(rng, who, category, |_| 1.0) {
+            return column;
+        }
+        self.choice.within(who.0, who.1, category, &mut self.within);
+        self.choice.starts[category] + draw(rng, &self.within)
+    }
+
     /// Another item of the category, one like the last rather than not.
-    fn related(&mut self, rng: &mut ChaCha8Rng, category: usize, last: usize) -> usize {
+    fn related(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        visit: &Visit<'_>,
+        category: usize,
+        last: usize,
+    ) -> usize {
+        let who = (visit.user, visit.context);
+        let large = self.choice.draw_large(rng, who, category, |column| {
+            if column == last {
+                return 0.0;
+            }
+            let likeness = self.choice.likeness(last, column);
+            self.likeness[usize::from(likeness)] / self.likeness[3]
+        });
+        if let Some(column) = large {
+            return column;
+        }
         let first = self.choice.starts[category];
         self.next.clear();
         self.next

@@ -40,7 +40,7 @@ impl Settings {
     /// Accepted numbers of users.
     pub const USERS: RangeInclusive<u64> = 100..=10_000_000;
     /// Accepted numbers of items.
-    pub const ITEMS: RangeInclusive<u64> = 50..=50_000;
+    pub const ITEMS: RangeInclusive<u64> = 50..=10_000_000;
     /// Accepted numbers of interactions.
     pub const INTERACTIONS: RangeInclusive<u64> = 1_000..=1_000_000_000;
     /// Accepted numbers of days.
@@ -180,8 +180,8 @@ mod tests {
             text("days = 366: accepted is 1 to 365")
         );
         assert_eq!(
-            refused(|settings| settings.items = 60_000),
-            text("items = 60000: accepted is 50 to 50000")
+            refused(|settings| settings.items = 11_000_000),
+            text("items = 11000000: accepted is 50 to 10000000")
         );
         assert_eq!(
             refused(|settings| settings.interactions = 999),

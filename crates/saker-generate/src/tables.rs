@@ -1,6 +1,7 @@
 //! The shop's tables as Parquet.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -125,57 +126,67 @@ pub(crate) fn write_users(path: &Path, shop: &Shop) -> Result<()> {
 
 /// `items.parquet`
 pub(crate) fn write_items(path: &Path, shop: &Shop) -> Result<()> {
-    let items = shop.items();
     let kind = |item: &Item| &CATEGORIES[item.category];
-    let titles: Vec<String> = (0..items.len()).map(|item| shop.title(item)).collect();
-    let prices = Float32Array::from_iter_values(items.iter().map(|item| item.price));
-    let table = batch(
-        path,
-        vec![
-            ("item_id", int32(items.iter().map(|item| item.id))),
-            ("title", texts(titles.iter().map(String::as_str))),
-            ("price", Arc::new(prices)),
-            (
-                "category_l1",
-                int32(items.iter().map(|item| kind(item).group as i32)),
-            ),
-            (
-                "category_l2",
-                int32(items.iter().map(|item| item.category as i32)),
-            ),
-            (
-                "item_gender",
-                int32(items.iter().map(|item| item.gender.code())),
-            ),
-            (
-                "category_l1_name",
-                texts(items.iter().map(|item| GROUPS[kind(item).group])),
-            ),
-            (
-                "category_l2_name",
-                texts(items.iter().map(|item| kind(item).name)),
-            ),
-            ("launch_day", int32(items.iter().map(|item| item.launch))),
-        ],
-    );
-    write(path, std::iter::once(table), properties())
+    let batches = rows_of_items(shop).map(|rows| {
+        let items = &shop.items()[rows.clone()];
+        let titles: Vec<String> = rows.map(|item| shop.title(item)).collect();
+        let prices = Float32Array::from_iter_values(items.iter().map(|item| item.price));
+        batch(
+            path,
+            vec![
+                ("item_id", int32(items.iter().map(|item| item.id))),
+                ("title", texts(titles.iter().map(String::as_str))),
+                ("price", Arc::new(prices)),
+                (
+                    "category_l1",
+                    int32(items.iter().map(|item| kind(item).group as i32)),
+                ),
+                (
+                    "category_l2",
+                    int32(items.iter().map(|item| item.category as i32)),
+                ),
+                (
+                    "item_gender",
+                    int32(items.iter().map(|item| item.gender.code())),
+                ),
+                (
+                    "category_l1_name",
+                    texts(items.iter().map(|item| GROUPS[kind(item).group])),
+                ),
+                (
+                    "category_l2_name",
+                    texts(items.iter().map(|item| kind(item).name)),
+                ),
+                ("launch_day", int32(items.iter().map(|item| item.launch))),
+            ],
+        )
+    });
+    write(path, batches, properties())
 }
 
 /// `item_descriptions.parquet`
 pub(crate) fn write_descriptions(path: &Path, shop: &Shop) -> Result<()> {
-    let items = shop.items();
-    let descriptions: Vec<String> = (0..items.len())
-        .map(|item| shop.description(item))
-        .collect();
-    let table = batch(
-        path,
-        vec![
-            ("item_id", int32(items.iter().map(|item| item.id))),
-            (
-                "description",
-                texts(descriptions.iter().map(String::as_str)),
-            ),
-        ],
-    );
-    write(path, std::iter::once(table), properties())
+    let batches = rows_of_items(shop).map(|rows| {
+        let descriptions: Vec<String> = rows.clone().map(|item| shop.description(item)).collect();
+        let items = &shop.items()[rows];
+        batch(
+            path,
+            vec![
+                ("item_id", int32(items.iter().map(|item| item.id))),
+                (
+                    "description",
+                    texts(descriptions.iter().map(String::as_str)),
+                ),
+            ],
+        )
+    });
+    write(path, batches, properties())
+}
+
+/// The rows of each batch of a table of items.
+fn rows_of_items(shop: &Shop) -> impl Iterator<Item = Range<usize>> {
+    let items = shop.items().len();
+    (0..items)
+        .step_by(ROWS)
+        .map(move |first| first..items.min(first + ROWS))
 }

@@ -8,7 +8,9 @@ use arrow::array::{AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use saker_generate::{Manifest, Scale, Settings, Shop, generate, is_complete, statistics};
+use saker_generate::{
+    Manifest, Pictures, Scale, Settings, Shop, generate, is_complete, statistics,
+};
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
 
@@ -23,7 +25,12 @@ fn settings() -> Settings {
 }
 
 fn make(settings: &Settings, folder: &Path) -> saker_generate::Result<()> {
-    generate(&Shop::new(settings)?, folder, &|_, _, _| {})
+    generate(
+        &Shop::new(settings)?,
+        Pictures::Drawn,
+        folder,
+        &|_, _, _| {},
+    )
 }
 
 /// Every file below a folder with its bytes.
@@ -178,12 +185,41 @@ fn check_sessions(table: &RecordBatch) {
 }
 
 #[test]
+fn pictures_can_be_left_out_and_drawn_later() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let (bare, whole) = (folder.path().join("bare"), folder.path().join("whole"));
+    let shop = Shop::new(&settings())?;
+    make(&settings(), &whole)?;
+    let drawn = contents(&whole)?;
+    generate(&shop, Pictures::LeftOut, &bare, &|_, _, _| {})?;
+    let tables = contents(&bare)?;
+    assert!(!bare.join("pictures").exists());
+    assert_eq!(tables.len(), 3 + 3 + 1);
+    for (name, bytes) in tables.iter().filter(|(name, _)| name.ends_with("parquet")) {
+        assert!(drawn[name] == *bytes, "{name} differs");
+    }
+    assert!(is_complete(&settings(), Pictures::LeftOut, &bare)?);
+    assert!(!is_complete(&settings(), Pictures::Drawn, &bare)?);
+
+    make(&settings(), &bare)?;
+    assert!(contents(&bare)? == drawn, "the folders differ");
+    // Another shop without pictures keeps none of this one's.
+    let other = Settings {
+        seed: 2,
+        ..settings()
+    };
+    generate(&Shop::new(&other)?, Pictures::LeftOut, &bare, &|_, _, _| {})?;
+    assert!(!bare.join("pictures").exists());
+    Ok(())
+}
+
+#[test]
 fn what_is_whole_is_kept_and_what_is_not_is_made_again() -> Tested {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
-    assert!(!is_complete(&settings(), folder)?);
+    assert!(!is_complete(&settings(), Pictures::Drawn, folder)?);
     make(&settings(), folder)?;
-    assert!(is_complete(&settings(), folder)?);
+    assert!(is_complete(&settings(), Pictures::Drawn, folder)?);
     let before = contents(folder)?;
     let written = |name: &str| fs::metadata(folder.join(name)).and_then(|about| about.modified());
     let (kept, picture) = (written("day_00.parquet")?, written("pictures")?);
@@ -199,7 +235,7 @@ fn what_is_whole_is_kept_and_what_is_not_is_made_again() -> Tested {
     )?;
     fs::write(folder.join("day_01.parquet"), "half")?;
     fs::remove_file(folder.join("day_02.parquet"))?;
-    assert!(!is_complete(&settings(), folder)?);
+    assert!(!is_complete(&settings(), Pictures::Drawn, folder)?);
     make(&settings(), folder)?;
     assert!(contents(folder)? == before, "the files differ");
     assert_eq!(
@@ -213,7 +249,7 @@ fn what_is_whole_is_kept_and_what_is_not_is_made_again() -> Tested {
         .find(|name| name.starts_with("pictures/"))
         .ok_or("no pictures")?;
     fs::remove_file(folder.join(lost))?;
-    assert!(!is_complete(&settings(), folder)?);
+    assert!(!is_complete(&settings(), Pictures::Drawn, folder)?);
     make(&settings(), folder)?;
     assert!(contents(folder)? == before, "the files differ");
 
@@ -227,7 +263,7 @@ fn what_is_whole_is_kept_and_what_is_not_is_made_again() -> Tested {
     make(&shorter, folder)?;
     let after = contents(folder)?;
     assert!(after.contains_key("notes.txt") && !after.contains_key("day_02.parquet"));
-    assert!(is_complete(&shorter, folder)?);
+    assert!(is_complete(&shorter, Pictures::Drawn, folder)?);
     assert_eq!(Shop::open(folder)?.settings(), &shorter);
     Ok(())
 }
@@ -236,7 +272,7 @@ fn what_is_whole_is_kept_and_what_is_not_is_made_again() -> Tested {
 fn statistics_count_the_files() -> Tested {
     let folder = tempfile::tempdir()?;
     let shop = Shop::new(&settings())?;
-    generate(&shop, folder.path(), &|_, _, _| {})?;
+    generate(&shop, Pictures::Drawn, folder.path(), &|_, _, _| {})?;
     let counted = statistics(&shop, folder.path())?;
     assert_eq!(counted.interactions, 20_000);
     assert_eq!(counted.by_device.iter().sum::<u64>(), 20_000);
