@@ -46,7 +46,7 @@ fn model_repository_is_what_retail_renders() {
         configs(rendered.path()),
         configs(&root().join("model_repository")),
     );
-    assert_eq!(committed.len(), 18);
+    assert_eq!(committed.len(), 17);
     let advice = "run `saker assemble retail --config-only --output model_repository`";
     assert_eq!(
         rendered.keys().collect::<Vec<_>>(),

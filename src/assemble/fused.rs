@@ -1,10 +1,4 @@
-//! The fused ensemble: the same answer as the 14 steps', in three.
-//!
-//! ```text
-//! fused_query    what the request leaves out, the user's features, both transforms
-//! query_tower    the same model as in the 14 steps
-//! fused_ranking  retrieval, the hoisted ranker over the catalogue's rows, what was seen, the choice
-//! ```
+//! The fused ensemble: the same answer as the 14 steps', in one, `fused_recommendation`.
 //!
 //! The ranker is derived from the exported one: see [`saker_train::onnx::hoist`].
 
@@ -17,13 +11,11 @@ use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_train::data::OUT_OF_VOCABULARY;
 use saker_train::onnx::{self, Items};
-use serde_json::json;
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
 use super::steps::{
-    Defaults, QUERY_VECTOR, Steps, answer_of_release, data_type, features, filter_parameters, from,
-    lookup_parameters, onnxruntime_parameters, request_defaults, retrieval_parameters, vector,
-    wire,
+    Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters,
+    onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 use crate::features::embedding_table;
 use crate::files::write;
@@ -34,20 +26,18 @@ use crate::table;
 /// The model that a client asks in place of the 14 steps' ensemble.
 pub const FUSED: &str = "ensemble_fused";
 
-/// The step before the query tower.
-pub(super) const QUERY: &str = "fused_query";
-/// The step after it.
-pub(super) const RANKING: &str = "fused_ranking";
+/// Its step.
+pub(super) const RECOMMENDATION: &str = "fused_recommendation";
 
-const MODEL: &str = "model.onnx";
+const MODEL: &str = "ranker.onnx";
 const TABLES: &str = "items.bin";
 const IDS: &str = "items.npy";
 /// Of what hoisting makes: another number, and it is made anew.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The files of the hoisted ranker.
 pub(super) const FILES: [&str; 3] = [MODEL, TABLES, IDS];
 
-/// The two models that the 14 steps lack, and the ensemble, last.
+/// The model that the 14 steps lack, and the ensemble, last.
 ///
 /// # Errors
 /// A default that is missing from `defaults`.
@@ -62,12 +52,19 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         moment.map(|column| Tensor::column(&column.name, data_type(column)).optional()),
         given,
     ));
-    let mut outputs = features(&pipeline.user.features);
-    outputs.extend(features(&pipeline.context.features));
     let mut parameters = lookup_parameters(pipeline, &pipeline.user, &defaults.user)?;
-    // The step asks the store for each request.
+    let filter = filter_parameters(pipeline);
+    // The step asks the store for each request, and on the same connection for what the user has seen.
     parameters.remove("MODE");
     parameters.remove("REFRESH_SECONDS");
+    for (key, value) in filter {
+        let key = match key.as_str() {
+            "REDIS_URL" => "SEEN_URL".to_owned(),
+            "MODE" => "SEEN_MODE".to_owned(),
+            _ => key,
+        };
+        parameters.insert(key, value);
+    }
     let columns = pipeline.user.stored().map(|column| {
         let kind = match data_type(column) {
             DataType::Fp32 => "FP32",
@@ -81,45 +78,23 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         "REQUEST_DEFAULTS".to_owned(),
         request_defaults(&pipeline.context.columns),
     );
-    let category = pipeline.store.popularity_category.as_ref();
-    // Its code has the column's own name.
-    let category = category.map(|column| (column, format!("stored_{column}")));
-    if let Some((column, output)) = &category {
-        outputs.push(Tensor::column(output, DataType::Int32));
-        parameters.insert(
-            "STORED_OUTPUTS".to_owned(),
-            json!({ output: column }).to_string(),
-        );
+    if let Some(column) = &pipeline.store.popularity_category {
+        parameters.insert("CATEGORY_COLUMN".to_owned(), column.clone());
     }
-    steps.add(QUERY, QUERY, inputs, outputs, parameters);
-
-    let vectors = [Tensor::rows(QUERY_VECTOR, vector(pipeline)?)];
-    steps.share(
-        "query_tower",
-        &wire(features(&pipeline.user.features), from(QUERY)),
-        &vectors,
-    );
-
-    let mut inputs = wire(vectors, from("query_tower"));
-    // The id's code has the id's own name.
-    let raw = Tensor::column(&format!("raw_{user_id}"), DataType::Int32);
-    inputs.push((raw, user_id.to_owned()));
-    let mut parameters = retrieval_parameters(pipeline);
-    parameters.extend(filter_parameters(pipeline));
+    parameters.extend(retrieval_parameters(pipeline));
     parameters.insert(
         "DIVERSITY_MODE".to_owned(),
         pipeline.ranking.diversity.to_string(),
     );
     let threads = onnxruntime_parameters(pipeline).remove_entry("intra_op_thread_count");
     parameters.extend(threads);
-    if let Some((_, output)) = &category {
-        let tensor = Tensor::column(output, DataType::Int32).optional();
-        inputs.extend(wire([tensor], from(QUERY)));
-        parameters.insert("CATEGORY_INPUT".to_owned(), output.clone());
-    }
-    inputs.extend(wire(features(&pipeline.user.features), from(QUERY)));
-    inputs.extend(wire(features(&pipeline.context.features), from(QUERY)));
-    steps.add(RANKING, RANKING, inputs, answer_of_release(), parameters);
+    steps.add(
+        RECOMMENDATION,
+        RECOMMENDATION,
+        inputs,
+        answer_of_release(),
+        parameters,
+    );
     Ok(steps.finish(FUSED))
 }
 

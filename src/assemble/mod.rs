@@ -138,18 +138,17 @@ impl Artefacts {
             Ok(files)
         };
         Ok(match model {
-            fused::QUERY => {
-                let mut files = Vec::new();
+            fused::RECOMMENDATION => {
+                let folder = self.fused.as_ref().context("no hoisted ranker")?;
+                let mut files = vec![
+                    (self.query_tower.clone(), "query_tower.onnx".to_owned()),
+                    (self.index.clone(), "index.faiss".to_owned()),
+                ];
+                files.extend(fused::FILES.map(|file| (folder.join(file), file.to_owned())));
                 for group in [Group::User, Group::Context] {
                     let within = |(path, name)| (path, format!("{}/{name}", group.as_str()));
                     files.extend(whole(group)?.into_iter().map(within));
                 }
-                files
-            }
-            fused::RANKING => {
-                let folder = self.fused.as_ref().context("no hoisted ranker")?;
-                let mut files = vec![(self.index.clone(), "index.faiss".to_owned())];
-                files.extend(fused::FILES.map(|file| (folder.join(file), file.to_owned())));
                 files
             }
             "nvt_user_transform" => whole(Group::User)?,

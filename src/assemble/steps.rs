@@ -326,7 +326,18 @@ impl<'p> Steps<'p> {
         outputs: Vec<Tensor>,
         parameters: BTreeMap<String, String>,
     ) {
-        self.share(name, &inputs, &outputs);
+        self.steps.push(Step {
+            model: name.to_owned(),
+            version: self.version,
+            inputs: inputs
+                .iter()
+                .map(|(tensor, source)| (tensor.name.clone(), source.clone()))
+                .collect(),
+            outputs: outputs
+                .iter()
+                .map(|tensor| (tensor.name.clone(), from(name)(&tensor.name)))
+                .collect(),
+        });
         let serving = &self.pipeline.serving;
         self.models.push(ModelConfig {
             name: name.to_owned(),
@@ -340,22 +351,6 @@ impl<'p> Steps<'p> {
                 .copied()
                 .unwrap_or(serving.instance_count),
             ..ModelConfig::default()
-        });
-    }
-
-    /// Adds a step of a model that another ensemble brings.
-    pub(super) fn share(&mut self, name: &str, inputs: &[(Tensor, String)], outputs: &[Tensor]) {
-        self.steps.push(Step {
-            model: name.to_owned(),
-            version: self.version,
-            inputs: inputs
-                .iter()
-                .map(|(tensor, source)| (tensor.name.clone(), source.clone()))
-                .collect(),
-            outputs: outputs
-                .iter()
-                .map(|tensor| (tensor.name.clone(), from(name)(&tensor.name)))
-                .collect(),
         });
     }
 
@@ -398,13 +393,13 @@ impl<'p> Steps<'p> {
 }
 
 /// Length of the towers' vectors.
-pub(super) fn vector(pipeline: &Pipeline) -> Result<usize> {
+fn vector(pipeline: &Pipeline) -> Result<usize> {
     let last = pipeline.towers.layers.last();
     last.copied().context("towers.layers is empty")
 }
 
 /// The ensemble's name of a step's output.
-pub(super) fn from(model: &str) -> impl Fn(&str) -> String {
+fn from(model: &str) -> impl Fn(&str) -> String {
     move |tensor| format!("{model}/{tensor}")
 }
 
@@ -455,7 +450,7 @@ fn read_columns(features: &[Feature]) -> Vec<&str> {
     features.iter().flat_map(Feature::columns).collect()
 }
 
-pub(super) fn features(features: &[Feature]) -> Vec<Tensor> {
+fn features(features: &[Feature]) -> Vec<Tensor> {
     let tensor = |feature: &Feature| match feature.kind() {
         FeatureKind::Categorical => Tensor::column(&feature.name, DataType::Int32),
         FeatureKind::Continuous => Tensor::column(&feature.name, DataType::Fp32),

@@ -37,7 +37,7 @@ pub struct Args {
     /// Show what each step answered and how long it took
     #[arg(long)]
     explain: bool,
-    /// Ask the fused ensemble: the same answer from three steps
+    /// Ask the fused ensemble: the same answer from one step
     #[arg(long)]
     fused: bool,
     /// Print JSON

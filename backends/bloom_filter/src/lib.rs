@@ -6,12 +6,22 @@ mod rows;
 
 use std::sync::Arc;
 
-use saker_steps::seen::{Filter, Parameters};
+use saker_steps::seen::{self, Filter};
+use serde::Deserialize;
 use triton_backend::{Batch, DataType, Error, Instance, Model, ModelContext, Signature};
 
 use crate::batch::Worker;
 
 const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
+
+/// Parameters in config.pbtxt, beside those that the fused ensemble has under the same names.
+#[derive(Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct Parameters {
+    redis_url: String,
+    #[serde(default)]
+    mode: Option<String>,
+}
 
 /// One loaded `bloom_filter` model.
 pub struct BloomFilter {
@@ -29,16 +39,16 @@ struct Ids {
 }
 
 impl Model for BloomFilter {
-    type Parameters = Parameters;
+    type Parameters = (Parameters, seen::Parameters);
     type Instance = Worker;
 
-    fn signature(_: &Parameters) -> Signature {
+    fn signature(_: &Self::Parameters) -> Signature {
         Signature::new()
             .other_inputs(ID_TYPES)
             .other_outputs(ID_TYPES)
     }
 
-    fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
+    fn load(context: &Arc<ModelContext>, (store, seen): Self::Parameters) -> Result<Self, Error> {
         let config = context.config();
         let ([users, items, categories @ ..], [filtered]) = (config.inputs(), config.outputs())
         else {
@@ -67,8 +77,10 @@ impl Model for BloomFilter {
                 config.max_batch_size()
             )));
         }
+        let mode = seen::mode("MODE", store.mode.as_deref())?;
+        let store = seen.settings("REDIS_URL", &store.redis_url)?;
         Ok(Self {
-            filter: Filter::load(context, &parameters, users.data_type)?,
+            filter: Filter::load(context, &seen, store, mode, users.data_type)?,
             users: Ids {
                 position: 0,
                 name: users.name.clone(),

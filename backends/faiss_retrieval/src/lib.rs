@@ -45,7 +45,9 @@ impl Model for FaissRetrieval {
                 config.outputs().len()
             )));
         };
-        let retrieval = Retrieval::load(context, input, &parameters)?;
+        let queries = format!("input '{}' in config.pbtxt", input.name);
+        let values = input.dims.last().copied().unwrap_or(-1);
+        let retrieval = Retrieval::load(context, (&queries, values), &parameters)?;
         Ok(Self {
             retrieval,
             id_type: output.data_type,

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Models that `[serving.instances]` may name.
-pub const MODELS: [&str; 16] = [
+pub const MODELS: [&str; 15] = [
     "context_preprocessor",
     "feast_user_lookup",
     "nvt_user_transform",
@@ -23,8 +23,7 @@ pub const MODELS: [&str; 16] = [
     "dlrm_ranking",
     "softmax_sampling",
     "item_id_decoder",
-    "fused_query",
-    "fused_ranking",
+    "fused_recommendation",
 ];
 
 /// A column that popularity sets or the filter counts on, checked by name.

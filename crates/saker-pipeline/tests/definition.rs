@@ -178,7 +178,7 @@ fn errors_name_key_value_and_what_is_accepted() {
             ],
         ),
         (
-            "fused_ranking = 2",
+            "fused_recommendation = 2",
             "ranker = 2",
             &["serving.instances.ranker = 2", "dlrm_ranking"],
         ),

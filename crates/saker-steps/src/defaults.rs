@@ -1,4 +1,4 @@
-//! What a request leaves out: `request_defaults`, and the first step of the fused ensemble.
+//! What a request leaves out: `request_defaults`, and the fused step.
 //!
 //! How long the outputs are, and what stands in them.
 

@@ -1,11 +1,11 @@
-//! The items nearest to a query: `faiss_retrieval`, and the last step of the fused ensemble.
+//! The items nearest to a query: `faiss_retrieval`, and the fused step.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
 use saker_index::{Index, NO_NEIGHBOUR};
 use serde::Deserialize;
-use triton_backend::{Error, ModelContext, Request, TensorConfig, log};
+use triton_backend::{Error, ModelContext, Request, log};
 
 const INDEX_FILE: &str = "index.faiss";
 
@@ -39,13 +39,14 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
-    /// Reads the index of the model's version folder; `input` holds the queries.
+    /// Reads the index of the model's version folder; `queries` are where the queries come from and the values of each, -1 where
+    /// that is not known.
     ///
     /// # Errors
-    /// It is missing, of another dimension than the input, or does not take the parameters.
+    /// It is missing, of another dimension, or does not take the parameters.
     pub fn load(
         context: &ModelContext,
-        input: &TensorConfig,
+        (queries, values): (&str, i64),
         parameters: &Parameters,
     ) -> Result<Self, Error> {
         if parameters.retrieval_topk == 0 {
@@ -55,13 +56,9 @@ impl Retrieval {
         }
         let path = context.version_dir().join(INDEX_FILE);
         let mut index = Index::read(&path).map_err(|error| Error::not_found(error.to_string()))?;
-        if let Some(dim) = input.dims.last()
-            && *dim > 0
-            && *dim != index.dimension() as i64
-        {
+        if values > 0 && values != index.dimension() as i64 {
             return Err(Error::invalid_argument(format!(
-                "input '{}' has {dim} values a query in config.pbtxt, but the vectors in {} have {}",
-                input.name,
+                "{queries} has {values} values a query, but the vectors in {} have {}",
                 path.display(),
                 index.dimension()
             )));
@@ -118,13 +115,21 @@ impl Retrieval {
             }
         }
         let queries = input.as_slice::<f32>()?;
-        if let Some((row, value)) = first_odd_row(&queries, dimension) {
-            return Err(Error::invalid_argument(format!(
-                "tensor '{}' holds {value} in row {row}; accepted: finite numbers",
-                input.name()
-            )));
-        }
+        self.check(input.name(), &queries)?;
         Ok(queries)
+    }
+
+    /// That all queries, which the tensor `name` holds, are finite.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check(&self, name: &str, queries: &[f32]) -> Result<(), Error> {
+        match first_odd_row(queries, self.index.dimension()) {
+            None => Ok(()),
+            Some((row, value)) => Err(Error::invalid_argument(format!(
+                "tensor '{name}' holds {value} in row {row}; accepted: finite numbers"
+            ))),
+        }
     }
 
     /// The ids of the [`k`](Self::k) nearest items of each query, best first, -1 where there are fewer.

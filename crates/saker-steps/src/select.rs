@@ -1,4 +1,4 @@
-//! Which candidates are returned, and in which order: `softmax_sampling`, and the last step of the fused ensemble.
+//! Which candidates are returned, and in which order: `softmax_sampling`, and the fused step.
 
 use std::cmp::Ordering;
 use std::sync::atomic::{self, AtomicU64};

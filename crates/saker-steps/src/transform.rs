@@ -1,4 +1,4 @@
-//! A workflow's outputs in Triton's buffers: `feature_transform`, and the first step of the fused ensemble.
+//! A workflow's outputs in Triton's buffers: `feature_transform`.
 
 use saker_workflow::{Bound, DType, Plan, Scratch, SliceMut};
 use triton_backend::{DataType, Element, Error, Response};

@@ -92,6 +92,9 @@ impl Connection {
     pub fn start(&mut self, pipeline: &Pipeline, deadline: Instant) -> Result<(), StoreError> {
         match &mut self.kind {
             Kind::Single(node) => node.send(pipeline.bytes(), deadline),
+            Kind::Cluster(_) if pipeline.units().iter().any(|unit| unit.select) => Err(
+                StoreError::Settings("a cluster has no other database to select".into()),
+            ),
             Kind::Cluster(_) => Ok(()),
         }
     }
@@ -111,7 +114,13 @@ impl Connection {
             Kind::Single(node) => {
                 node.extend(deadline);
                 for unit in pipeline.units() {
-                    replies.push(node.receive_unit(unit.replies)?);
+                    let reply = node.receive_unit(unit.replies)?;
+                    if unit.select {
+                        // Refused, and what follows would be done in a database that is not meant.
+                        reply?;
+                    } else {
+                        replies.push(reply);
+                    }
                 }
                 Ok(())
             }

@@ -22,6 +22,8 @@ pub(crate) struct Unit {
     pub(crate) replies: usize,
     /// `None`: any node will do.
     pub(crate) slot: Option<u16>,
+    /// Whether it changes the connection's database: no reply is given, and a refusal fails the whole call.
+    pub(crate) select: bool,
 }
 
 impl Pipeline {
@@ -34,7 +36,7 @@ impl Pipeline {
     /// How many replies [`Connection::run`](crate::Connection::run) will give: one per command or transaction.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.units.len()
+        self.units.iter().filter(|unit| !unit.select).count()
     }
 
     /// Whether there is nothing to send.
@@ -96,6 +98,23 @@ impl Pipeline {
         });
     }
 
+    /// Adds commands for another database of the server than the connection's own, `own`: it is selected before them and `own`
+    /// after them, all in the same round trip. Not for a cluster, which has one database.
+    pub fn in_database(&mut self, database: i64, own: i64, build: impl FnOnce(&mut Self)) {
+        self.select(database);
+        build(self);
+        self.select(own);
+    }
+
+    fn select(&mut self, database: i64) {
+        self.keyless(|cmd| {
+            cmd.arg("SELECT").arg(database);
+        });
+        if let Some(unit) = self.units.last_mut() {
+            unit.select = true;
+        }
+    }
+
     fn unit(&mut self, slot: Option<u16>, fill: impl FnOnce(&mut Self) -> usize) {
         let start = self.bytes.len();
         let replies = fill(self);
@@ -104,6 +123,7 @@ impl Pipeline {
             end: self.bytes.len(),
             replies,
             slot,
+            select: false,
         });
     }
 
@@ -160,6 +180,19 @@ mod tests {
         assert_eq!(slot(b"{user1000}.following"), slot(b"{user1000}.followers"));
         assert_ne!(slot(b"foo{}{bar}"), slot(b"bar"));
         assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+    }
+
+    #[test]
+    fn a_change_of_database_gives_no_reply_of_its_own() {
+        let get = |pipeline: &mut Pipeline| {
+            pipeline.command(b"k", |cmd| {
+                cmd.arg("GET").arg("k");
+            });
+        };
+        let mut pipeline = Pipeline::new();
+        get(&mut pipeline);
+        pipeline.in_database(1, 0, get);
+        assert_eq!((pipeline.len(), pipeline.units().len()), (2, 4));
     }
 
     #[test]

@@ -236,6 +236,22 @@ impl Settings {
         Ok(self)
     }
 
+    /// The number of the database; 0 in a cluster.
+    #[must_use]
+    pub fn database(&self) -> i64 {
+        self.database
+    }
+
+    /// Whether both reach the same server with the same login, whatever the database: one connection can serve both.
+    #[must_use]
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.cluster == other.cluster
+            && self.tls.is_some() == other.tls.is_some()
+            && self.username == other.username
+            && self.password == other.password
+    }
+
     /// Asks each new connection whether its server knows the `BF.*` commands; see
     /// [`Connection::has_bloom`](crate::Connection::has_bloom).
     #[must_use]
@@ -322,6 +338,10 @@ mod tests {
         assert_eq!(settings.password.as_deref(), Some("s@crt"));
         assert_eq!(settings.database, 3);
         assert_eq!(settings.deadline(), Duration::from_millis(20));
+
+        let same = |url: &str| settings.is_same_server(&Settings::parse(url, None).unwrap());
+        assert!(same("redis://reader:s%40crt@store:6380/1"));
+        assert!(!same("redis://reader:s%40crt@store/3") && !same("redis://store:6380/3"));
 
         let settings = Settings::parse("redis+cluster://:pw@a:1,b:2", None).unwrap();
         assert!(settings.cluster);

@@ -336,38 +336,13 @@ impl Columns {
         response: &Response<'_>,
         shape: &[i64],
     ) -> Result<(), Error> {
-        for (place, feature) in features.iter().enumerate() {
-            self.copy_to(
-                feature.output,
-                place,
-                feature,
-                start,
-                count,
-                response,
-                shape,
-            )?;
+        let rows = start..start + count;
+        for (column, feature) in self.columns.iter().zip(features) {
+            let shape = feature.shape(shape);
+            let range = rows.start * feature.width..rows.end * feature.width;
+            each_type!(column, data => response.write_at(feature.output, &shape, &data[range]))?;
         }
         Ok(())
-    }
-
-    /// Writes `count` rows from `start` of the feature at a place to one output.
-    ///
-    /// # Errors
-    /// Triton refuses the buffer.
-    #[allow(clippy::too_many_arguments, reason = "what to write, and where to")]
-    pub fn copy_to(
-        &self,
-        output: usize,
-        place: usize,
-        feature: &Feature,
-        start: usize,
-        count: usize,
-        response: &Response<'_>,
-        shape: &[i64],
-    ) -> Result<(), Error> {
-        let shape = feature.shape(shape);
-        let range = start * feature.width..(start + count) * feature.width;
-        each_type!(&self.columns[place], data => response.write_at(output, &shape, &data[range]))
     }
 
     /// Writes the given rows to the outputs; `None` is a row of defaults.

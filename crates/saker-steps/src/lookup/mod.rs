@@ -1,4 +1,4 @@
-//! Features of users or items from Feast's online store: `feature_lookup`, and the first step of the fused ensemble.
+//! Features of users or items from Feast's online store: `feature_lookup`, and the fused step.
 
 mod column;
 mod online;

@@ -9,6 +9,7 @@ use saker_store::{Client, Link, Pipeline};
 use triton_backend::{DataType, log};
 
 use super::{Columns, Feature, Meters, PADDING};
+use crate::seen;
 
 /// How long the making of an instance waits for its connection, so that the first request finds one.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
@@ -61,6 +62,16 @@ impl Online {
     /// Asks the store for [`ids`](Self::ids), which `requests` requests brought, and fills the columns; ids that were not
     /// found become -1. One pipelined round trip.
     pub fn look_up(&mut self, meters: &Meters, requests: usize) {
+        self.look_up_with(meters, requests, None);
+    }
+
+    /// [`look_up`](Self::look_up), and in the same round trip what the users have seen, where one connection can ask for both.
+    pub fn look_up_with(
+        &mut self,
+        meters: &Meters,
+        requests: usize,
+        mut seen: Option<(&mut seen::Worker, &seen::Filter)>,
+    ) {
         self.pipeline.clear();
         self.columns.clear();
         for &id in self.ids.iter().filter(|&&id| id != PADDING) {
@@ -70,12 +81,25 @@ impl Online {
             };
             self.view.read(&id, &mut self.pipeline);
         }
+        let entities = self.pipeline.len();
+        if let Some((seen, filter)) = &mut seen {
+            seen.ask_along(
+                filter,
+                self.client.has_bloom(),
+                &self.ids,
+                &mut self.pipeline,
+            );
+        }
         let mut failure = None;
         self.replies.clear();
         if !self.pipeline.is_empty()
             && let Err(error) = self.client.run(&self.pipeline, &mut self.replies)
         {
             failure = Some(error);
+        }
+        if let Some((seen, _)) = seen {
+            let own = entities.min(self.replies.len());
+            seen.take_along(self.replies.drain(own..), failure.as_ref());
         }
         let mut replies = self.replies.drain(..);
         let mut absent = 0;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use saker_store::connection::CommandResult;
 use saker_store::feast::{EntityId, FeatureView, Value};
 use saker_store::seen::{Method, Mode, Reader, Seen};
-use saker_store::{Client, Link, Pipeline, StoreError};
+use saker_store::{Client, Link, Pipeline, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
 use triton_backend::{Counter, DataType, Error, ModelContext};
 
+use super::along::Along;
 use super::fallback::Fallback;
 use super::rows::{keep_unseen, not_in_row, top_up};
 use super::{PADDING, Parameters};
@@ -20,9 +21,11 @@ const FIRST_CONNECTION: Duration = Duration::from_secs(1);
 
 /// The filter of a loaded model.
 pub struct Filter {
-    link: Link,
-    mode: Mode,
-    reader: Reader,
+    pub(super) link: Link,
+    pub(super) mode: Mode,
+    pub(super) reader: Reader,
+    /// The database of the connections on which it can be asked, too.
+    pub(super) along: Option<i64>,
     fallback: Option<Fallback>,
     user_type: DataType,
     meters: Meters,
@@ -42,7 +45,9 @@ pub struct Worker {
     client: Client,
     category: Option<(Client, FeatureView)>,
     pipeline: Pipeline,
-    replies: Vec<CommandResult>,
+    pub(super) replies: Vec<CommandResult>,
+    /// What was asked on the connection of the users' lookup.
+    pub(super) along: Option<Along>,
     second: Pipeline,
     second_replies: Vec<CommandResult>,
     /// The users and their candidates: filled by the caller.
@@ -53,14 +58,14 @@ pub struct Worker {
 
 /// One user's candidates, without padding.
 pub struct Row {
-    user: i64,
+    pub(super) user: i64,
     category: Option<i64>,
     /// The candidates; after [`Worker::finish`] without those that were seen, and topped up.
     pub items: Vec<i64>,
     /// How many items were asked, and at which place among the replies.
-    asked: Option<(usize, usize)>,
+    pub(super) asked: Option<(usize, usize)>,
     /// Whether it is known what the user has seen.
-    known: bool,
+    pub(super) known: bool,
 }
 
 impl Row {
@@ -85,7 +90,7 @@ struct Needy {
 }
 
 impl Filter {
-    /// Opens the store and reads the popular items. A store that is down is no error. `user_type`, INT32 or INT64, is that of
+    /// Opens the `store` and reads the popular items. A store that is down is no error. `user_type`, INT32 or INT64, is that of
     /// the users' ids in the online store.
     ///
     /// # Errors
@@ -93,16 +98,19 @@ impl Filter {
     pub fn load(
         context: &ModelContext,
         parameters: &Parameters,
+        store: Settings,
+        mode: Mode,
         user_type: DataType,
     ) -> Result<Self, Error> {
         parameters.check_sizes()?;
-        let settings = parameters.settings()?.with_bloom_probe();
+        let settings = store.with_bloom_probe();
         let fallback = Fallback::load(context, parameters, &settings)?;
         let link = Link::open(settings).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Self {
             link,
-            mode: parameters.mode()?,
+            mode,
             reader: parameters.reader(),
+            along: None,
             fallback,
             user_type,
             meters: Meters::new(context)?,
@@ -169,6 +177,7 @@ impl Worker {
             category,
             pipeline: Pipeline::new(),
             replies: Vec::new(),
+            along: None,
             second: Pipeline::new(),
             second_replies: Vec::new(),
             rows: Vec::new(),
@@ -179,8 +188,19 @@ impl Worker {
     /// Asks the store what the users of [`rows`](Self::rows) have seen. [`finish`](Self::finish) takes the answer; what is done
     /// in between costs no waiting.
     pub fn ask(&mut self, filter: &Filter) {
+        self.ask_from(filter, 0);
+    }
+
+    /// [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has asked already; `first` is the place of the first row's user
+    /// among those that it was given.
+    pub fn ask_from(&mut self, filter: &Filter, first: usize) {
         let deadline = Instant::now() + filter.link.settings().deadline();
         self.pipeline.clear();
+        if self.along.is_some() {
+            Along::assign(&mut self.rows, first);
+            self.asked = Some((Method::Plain, deadline));
+            return;
+        }
         let method = filter.mode.method(self.client.has_bloom());
         self.asked = method.map(|method| (method, deadline));
         let Some(method) = method else { return };
@@ -201,6 +221,11 @@ impl Worker {
         if !self.pipeline.is_empty() {
             self.client.start(&self.pipeline, deadline);
         }
+    }
+
+    /// Whether the answer is there, so that [`finish`](Self::finish) waits for nothing.
+    pub fn is_answered(&self) -> bool {
+        self.along.is_some()
     }
 
     /// Takes what the users have seen out of their rows and tops up those that are too short. `requests` says which rows each
@@ -230,13 +255,14 @@ impl Worker {
         method: Method,
         deadline: Instant,
     ) -> Option<StoreError> {
-        if self.pipeline.is_empty() {
-            return None;
-        }
-        if let Err(error) = self
-            .client
-            .finish(&self.pipeline, deadline, &mut self.replies)
-        {
+        let outcome = match &self.along {
+            Some(along) => along.outcome(),
+            None if self.pipeline.is_empty() => return None,
+            None => self
+                .client
+                .finish(&self.pipeline, deadline, &mut self.replies),
+        };
+        if let Err(error) = outcome {
             return Some(error);
         }
         let mut failure = None;

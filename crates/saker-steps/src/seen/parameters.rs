@@ -1,4 +1,5 @@
-//! The parameters of `bloom_filter` in config.pbtxt; its README describes each.
+//! The parameters of `bloom_filter` in config.pbtxt but for its `REDIS_URL` and `MODE`, which mean something else in the fused
+//! ensemble; its README describes each.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +15,6 @@ use triton_backend::Error;
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Parameters {
-    redis_url: String,
-    #[serde(default)]
-    mode: Option<String>,
     #[serde(default)]
     key_prefix: Option<String>,
     #[serde(default)]
@@ -81,6 +79,17 @@ fn category_feature() -> String {
     "top_category".into()
 }
 
+/// How the seen items are kept, as the parameter of this name says: the server's own way when nothing is said.
+///
+/// # Errors
+/// A way that is none.
+pub fn mode(name: &str, said: Option<&str>) -> Result<Mode, Error> {
+    said.map_or(Ok(Mode::Auto), |mode| {
+        mode.parse()
+            .map_err(|error| Error::invalid_argument(format!("parameter '{name}': {error}")))
+    })
+}
+
 /// The database of the `trending:*` sets.
 const POPULARITY_DATABASE: i64 = 3;
 
@@ -99,14 +108,17 @@ impl Parameters {
         Duration::from_millis(u64::from(self.deadline_ms))
     }
 
-    /// The store of the seen items.
-    pub(super) fn settings(&self) -> Result<Settings, Error> {
+    /// The store of the seen items, whose URL is the parameter of this name.
+    ///
+    /// # Errors
+    /// An address or a deadline that cannot be.
+    pub fn settings(&self, name: &str, url: &str) -> Result<Settings, Error> {
         if self.deadline_ms == 0 {
             return Err(Error::invalid_argument(
                 "parameter 'DEADLINE_MS' is 0; accepted: 1 and up",
             ));
         }
-        self.parse("REDIS_URL", &self.redis_url)
+        self.parse(name, url)
     }
 
     /// The sizes are the writers': a reader finds them in each bitmap. They are checked here, so that what the writers
@@ -117,15 +129,6 @@ impl Parameters {
             .map_err(|error| {
                 Error::invalid_argument(format!("parameters 'CAPACITY' and 'ERROR_RATE': {error}"))
             })
-    }
-
-    pub(super) fn mode(&self) -> Result<Mode, Error> {
-        match &self.mode {
-            None => Ok(Mode::Auto),
-            Some(mode) => mode
-                .parse()
-                .map_err(|error| Error::invalid_argument(format!("parameter 'MODE': {error}"))),
-        }
     }
 
     pub(super) fn reader(&self) -> Reader {

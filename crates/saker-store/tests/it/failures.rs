@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use saker_store::{Connection, Link, Reply, StoreError};
+use saker_store::{Connection, Link, Pipeline, Reply, StoreError};
 use triton_testing::valkey::Valkey;
 
-use crate::support::{command, connect, eventually, get, settings};
+use crate::support::{bytes, command, connect, eventually, get, settings};
 
 const DEADLINE: Duration = Duration::from_millis(50);
 /// How much later than its deadline a call may end on a busy machine.
@@ -42,6 +42,42 @@ fn a_server_is_killed_and_restarted() {
     );
     valkey.restart().expect("a restart");
     eventually("the connection is back", || get(&mut client, "k").is_ok());
+}
+
+/// Two databases in one round trip; one that does not exist costs the call and the connection, not the next call.
+#[test]
+fn a_call_visits_another_database_and_comes_back() {
+    let valkey = Valkey::start().expect("a running Valkey");
+    command(&mut connect(&valkey.url(0)), &["SET", "k", "here"]);
+    command(&mut connect(&valkey.url(1)), &["SET", "k", "there"]);
+    let link = link(&valkey.url(0));
+    let mut client = link.client();
+    assert!(client.wait(Duration::from_secs(5)));
+    let ask = |pipeline: &mut Pipeline| {
+        pipeline.command(b"k", |cmd| {
+            cmd.arg("GET").arg("k");
+        });
+    };
+    let visit = |database: i64| {
+        let mut pipeline = Pipeline::new();
+        ask(&mut pipeline);
+        pipeline.in_database(database, 0, ask);
+        ask(&mut pipeline);
+        pipeline
+    };
+    let mut replies = Vec::new();
+    client.run(&visit(1), &mut replies).expect("three replies");
+    let texts = replies
+        .iter()
+        .map(|reply| bytes(reply.as_ref().expect("a reply")));
+    assert_eq!(texts.collect::<Vec<_>>(), [&b"here"[..], b"there", b"here"]);
+    let refused = client
+        .run(&visit(99), &mut replies)
+        .expect_err("no such database");
+    assert!(refused.to_string().contains("out of range"), "{refused}");
+    eventually("a new connection in its own database", || {
+        get(&mut client, "k").is_ok_and(|reply| reply.is_ok_and(|reply| bytes(&reply) == b"here"))
+    });
 }
 
 #[test]

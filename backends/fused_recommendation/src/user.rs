@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use saker_steps::lookup::{Columns, Feature, Meters, Online, Parameters};
+use saker_steps::lookup::{Feature, Meters, Online, Parameters};
+use saker_steps::seen;
 use saker_steps::transform::{dtype, invalid};
 use saker_store::Link;
 use saker_store::feast::FeatureView;
 use saker_workflow::{Plan, Slice, Workflow};
 use serde_json::json;
-use triton_backend::{DataType, Error, ModelConfig, ModelContext, Request, Response, TensorConfig};
+use triton_backend::{DataType, Error, ModelConfig, ModelContext, Request, TensorConfig};
 
 /// Users: where they are looked up, and what is made of them.
 pub(crate) struct User {
@@ -83,7 +84,8 @@ impl User {
         }
         let plan = Plan::prepare(&workflow, &columns).map_err(invalid)?;
         let view = parameters.view(features.iter().map(|feature| feature.name.clone()))?;
-        let link = Link::open(parameters.settings()?)
+        // What the users have seen may be asked on the same connections.
+        let link = Link::open(parameters.settings()?.with_bloom_probe())
             .map_err(|error| Error::internal(error.to_string()))?;
         Ok(Self {
             id_name: id.name.clone(),
@@ -97,17 +99,19 @@ impl User {
         })
     }
 
-    /// The place of a stored column, and its type.
-    pub(crate) fn column(&self, name: &str) -> Option<(usize, DataType)> {
-        let mut features = self.features.iter().enumerate();
-        let (place, feature) = features.find(|(_, feature)| feature.name == name)?;
-        Some((place, feature.data_type))
+    /// The place of a stored column of integers.
+    pub(crate) fn integers(&self, name: &str) -> Option<usize> {
+        let fits = |feature: &Feature| {
+            feature.name == name && [DataType::Int32, DataType::Int64].contains(&feature.data_type)
+        };
+        self.features.iter().position(fits)
     }
 
     pub(crate) fn worker(&self) -> Worker {
         let features = Arc::clone(&self.features);
         Worker {
             store: Online::new(&self.link, &self.view, features, self.id_type),
+            raw: Vec::new(),
             narrow: Vec::new(),
         }
     }
@@ -116,6 +120,8 @@ impl User {
 /// The users of a batch.
 pub(crate) struct Worker {
     store: Online,
+    /// The ids as they came.
+    pub(crate) raw: Vec<i64>,
     /// The ids as INT32, where they are.
     narrow: Vec<i32>,
 }
@@ -155,9 +161,15 @@ impl Worker {
         Ok((start, tensor.len()))
     }
 
-    /// Asks the store for the users of all requests.
-    pub(crate) fn look_up(&mut self, user: &User, requests: usize) {
-        self.store.look_up(&user.meters, requests);
+    /// Asks the store for the users of all requests, and for what they have seen where one connection can do both.
+    pub(crate) fn look_up(
+        &mut self,
+        user: &User,
+        requests: usize,
+        seen: (&mut seen::Worker, &seen::Filter),
+    ) {
+        self.raw.clone_from(&self.store.ids);
+        self.store.look_up_with(&user.meters, requests, Some(seen));
         self.narrow.clear();
         if user.id_type == DataType::Int32 {
             // Each id is one that came in as i32, or -1.
@@ -187,25 +199,12 @@ impl Worker {
         slices.ok_or_else(|| Error::internal("fewer users than were read"))
     }
 
-    /// Writes a stored column as it is.
-    pub(crate) fn copy(
-        &self,
-        user: &User,
-        place: usize,
-        (start, count): (usize, usize),
-        response: &Response<'_>,
-        output: usize,
-    ) -> Result<(), Error> {
-        let columns: &Columns = self.store.columns();
-        let feature = &user.features[place];
-        columns.copy_to(
-            output,
-            place,
-            feature,
-            start,
-            count,
-            response,
-            &[count as i64],
-        )
+    /// The value of a stored column of integers for the user at a place.
+    pub(crate) fn integer(&self, place: usize, row: usize) -> Option<i64> {
+        match self.store.columns().slice(place, row..row + 1)? {
+            Slice::Int32(values) => values.first().map(|&value| i64::from(value)),
+            Slice::Int64(values) => values.first().copied(),
+            _ => None,
+        }
     }
 }

@@ -1,0 +1,179 @@
+//! The features of a request's users and moment: computed once, read by query tower and ranker.
+
+use saker_steps::transform::{invalid, triton_type};
+use saker_workflow::{Bound, Plan, Scratch, SliceMut};
+use triton_backend::{DataType, Error};
+
+use crate::sessions::Sessions;
+
+/// Where the features of a model come from.
+pub(crate) struct Sources<'p> {
+    user: &'p Plan,
+    moment: &'p Plan,
+    columns: Vec<Column>,
+}
+
+/// A feature that a model reads.
+pub(crate) struct Column {
+    name: String,
+    /// Whether it is one of the user's; else it is one of the moment's.
+    of_user: bool,
+    /// Which output of the workflow.
+    output: usize,
+    data_type: DataType,
+}
+
+impl<'p> Sources<'p> {
+    pub(crate) fn new(user: &'p Plan, moment: &'p Plan) -> Self {
+        Self {
+            user,
+            moment,
+            columns: Vec::new(),
+        }
+    }
+
+    /// The column of a feature that a model reads as `data_type`, INT32 or FP32.
+    ///
+    /// # Errors
+    /// Neither workflow gives it, or it is of another type.
+    pub(crate) fn column(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        model: &Sessions,
+    ) -> Result<usize, Error> {
+        let of = |plan: &Plan| {
+            let output = plan.output_index(name)?;
+            Some((output, triton_type(plan.outputs()[output].dtype)))
+        };
+        let (of_user, (output, given)) = of(self.user)
+            .map(|found| (true, found))
+            .or_else(|| Some((false, of(self.moment)?)))
+            .ok_or_else(|| {
+                let given = self.user.outputs().iter().chain(self.moment.outputs());
+                let given: Vec<&str> = given.map(|output| output.name.as_str()).collect();
+                model.invalid(&format!(
+                    "reads '{name}', which neither workflow gives; they give: {}",
+                    given.join(", ")
+                ))
+            })?;
+        if given != data_type {
+            return Err(model.invalid(&format!(
+                "reads '{name}' as {data_type}, but its workflow gives {given}"
+            )));
+        }
+        let known = self.columns.iter().position(|column| column.name == name);
+        Ok(known.unwrap_or_else(|| {
+            self.columns.push(Column {
+                name: name.to_owned(),
+                of_user,
+                output,
+                data_type,
+            });
+            self.columns.len() - 1
+        }))
+    }
+
+    /// Whether a column is one of the user's features.
+    pub(crate) fn is_of_user(&self, column: usize) -> bool {
+        self.columns[column].of_user
+    }
+
+    /// All columns, in order.
+    pub(crate) fn into_columns(self) -> Vec<Column> {
+        self.columns
+    }
+}
+
+/// The features of one request, column after column.
+pub(crate) struct Features {
+    values: Vec<Values>,
+    scratch: Scratch,
+}
+
+enum Values {
+    Codes(Vec<i32>),
+    Numbers(Vec<f32>),
+}
+
+impl Features {
+    pub(crate) fn new(columns: &[Column]) -> Self {
+        let empty = |column: &Column| match column.data_type {
+            DataType::Fp32 => Values::Numbers(Vec::new()),
+            // A column is of no third type.
+            _ => Values::Codes(Vec::new()),
+        };
+        Self {
+            values: columns.iter().map(empty).collect(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Computes every column for the users and the moment of a request.
+    ///
+    /// # Errors
+    /// There is neither one moment nor one for each user.
+    pub(crate) fn fill<'a>(
+        &mut self,
+        columns: &[Column],
+        users: &Bound<'a>,
+        moments: &Bound<'a>,
+    ) -> Result<(), Error> {
+        for (values, column) in self.values.iter_mut().zip(columns) {
+            let bound = if column.of_user { users } else { moments };
+            let rows = bound.rows();
+            if rows != 1 && rows != users.rows() {
+                return Err(Error::invalid_argument(format!(
+                    "tensor '{}' has {rows} elements for {} users; accepted: 1, or one for each user",
+                    column.name,
+                    users.rows()
+                )));
+            }
+            let buffer = match values {
+                Values::Codes(codes) => {
+                    codes.resize(rows, 0);
+                    SliceMut::Int32(codes)
+                }
+                Values::Numbers(numbers) => {
+                    numbers.resize(rows, 0.0);
+                    SliceMut::Float32(numbers)
+                }
+            };
+            bound
+                .write(column.output, buffer, &mut self.scratch)
+                .map_err(invalid)?;
+        }
+        Ok(())
+    }
+
+    /// The codes of a column of them.
+    pub(crate) fn codes(&self, column: usize) -> &[i32] {
+        match &self.values[column] {
+            Values::Codes(codes) => codes,
+            Values::Numbers(_) => &[],
+        }
+    }
+
+    /// The numbers of a column of them.
+    pub(crate) fn numbers(&self, column: usize) -> &[f32] {
+        match &self.values[column] {
+            Values::Numbers(numbers) => numbers,
+            Values::Codes(_) => &[],
+        }
+    }
+
+    /// The code for the user at a place.
+    pub(crate) fn code(&self, column: usize, user: usize) -> i32 {
+        of_user(self.codes(column), user)
+    }
+
+    /// The number for the user at a place.
+    pub(crate) fn number(&self, column: usize, user: usize) -> f32 {
+        of_user(self.numbers(column), user)
+    }
+}
+
+/// The value of the user at a place; one stands for all.
+fn of_user<T: Copy>(values: &[T], user: usize) -> T {
+    values[if values.len() == 1 { 0 } else { user }]
+}
