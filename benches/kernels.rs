@@ -57,11 +57,19 @@ fn random() -> StdRng {
     StdRng::seed_from_u64(1)
 }
 
-fn operators(json: &str) -> Vec<Operator> {
+/// Operators as in a workflow definition.
+///
+/// # Panics
+/// It is none.
+pub fn operators(json: &str) -> Vec<Operator> {
     serde_json::from_str(json).expect("operators")
 }
 
-fn fitted(chains: Vec<Chain>, columns: Vec<(&str, ArrayRef)>) -> Workflow {
+/// A workflow fitted on one table.
+///
+/// # Panics
+/// The table has not the columns of the chains.
+pub fn fitted(chains: Vec<Chain>, columns: Vec<(&str, ArrayRef)>) -> Workflow {
     let batch = RecordBatch::try_from_iter(columns).expect("a batch");
     Workflow::fit(Definition::new(chains), &[batch]).expect("a workflow")
 }
@@ -123,7 +131,10 @@ enum Values {
 }
 
 /// Binds a request's columns and computes all outputs, as `feature_transform` does.
-fn transform(workflow: Workflow, rows: usize) -> Kernel {
+///
+/// # Panics
+/// The workflow cannot be served.
+pub fn transform(workflow: Workflow, rows: usize) -> Kernel {
     let inputs: Vec<(String, DType)> = workflow
         .inputs()
         .iter()

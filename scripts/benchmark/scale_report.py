@@ -1,0 +1,323 @@
+"""docs/scale.md and its plots, of what scale.py has measured."""
+
+import re
+from math import log10
+from pathlib import Path
+
+import numpy as np
+
+# Legible on white and on black.
+TEXT, GRID = "#767676", "#88888844"
+COLOURS = ["#c2410c", "#2b7fd0", "#2f9e5a", "#b0810a", "#9b59b6"]
+GB = 1e9
+# Recalls for which the fastest index is named.
+WANTED = [0.95, 0.99]
+# An exact search that takes no longer is not worth approximating: about what the rest of a request takes (docs/performance.md).
+BUDGET_US = 1000
+DIM = 64
+USERS = 100_000_000
+# A message of protobuf, which an ONNX file without external data is.
+ONNX_BYTES = 2**31
+SHARDS = 8
+
+
+def table(heads, rows):
+    return "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def micro(value):
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def megabytes(count):
+    return f"{count / 1e6:,.0f}" if count >= 1e7 else f"{count / 1e6:,.1f}"
+
+
+def ticks(low, high, logarithmic):
+    if not logarithmic:
+        step = 10 ** np.floor(log10(high - low))
+        step = step / 5 if (high - low) / step < 2 else step / 2 if (high - low) / step < 5 else step
+        return np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step
+    decades = np.arange(np.floor(log10(low)), np.ceil(log10(high)) + 1)
+    found = [10.0**decade * digit for decade in decades for digit in (1, 2, 5)]
+    found = [value for value in found if low * 0.999 <= value <= high * 1.001]
+    return found if len(found) <= 12 else [value for value in found if log10(value) % 1 < 1e-9]
+
+
+def label(value):
+    return f"{value:,.0f}" if value >= 10 else f"{value + 0.0:.4g}"
+
+
+def plot(title, x_title, y_title, series, x_log=True, y_log=False):
+    """Lines as SVG; `series` is (name, [(x, y, label of the point or "")])."""
+    width, height, left, right, top, bottom = 720, 400, 60, 20, 50, 50
+    points = [point for _, line in series for point in line]
+    (x_low, x_high), (y_low, y_high) = ((min(values), max(values)) for values in zip(*((x, y) for x, y, _ in points)))
+    if y_log:
+        y_low, y_high = y_low / 1.3, y_high * 1.3
+    else:
+        y_low, y_high = min(0, y_low), y_high * 1.04
+    if x_log:
+        x_low, x_high = x_low / 1.2, x_high * 1.3
+
+    def place(value, low, high, start, end, logarithmic):
+        share = log10(value / low) / log10(high / low) if logarithmic else (value - low) / (high - low)
+        return start + share * (end - start)
+
+    x_of = lambda value: place(value, x_low, x_high, left, width - right, x_log)
+    y_of = lambda value: place(value, y_low, y_high, height - bottom, top, y_log)
+    parts = [f'<text x="0" y="14" font-weight="bold">{title}</text>',
+             f'<text x="{(left + width - right) / 2}" y="{height - 8}" text-anchor="middle">{x_title}</text>',
+             f'<text x="0" y="{top - 16}">{y_title}</text>']
+    for value in ticks(x_low, x_high, x_log):
+        x = x_of(value)
+        parts.append(f'<path d="M{x:.1f} {top}V{height - bottom}" stroke="{GRID}"/>'
+                     f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">{label(value)}</text>')
+    for value in ticks(y_low, y_high, y_log):
+        y = y_of(value)
+        parts.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="{GRID}"/>'
+                     f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label(value)}</text>')
+    for place_of, (name, line) in enumerate(series):
+        colour = COLOURS[place_of % len(COLOURS)]
+        path = "L".join(f"{x_of(x):.1f} {y_of(y):.1f}" for x, y, _ in line)
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for x, y, text in line:
+            parts.append(f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="{3.5 if len(line) > 1 else 6}" fill="{colour}"><title>{name} {text}</title></circle>')
+        parts.append(f'<text x="{left + 10 + 130 * place_of}" y="{top - 2}" fill="{colour}" font-weight="bold">{name}</text>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" '
+            f'fill="{TEXT}">{"".join(parts)}</svg>\n')
+
+
+def when(part):
+    return f"Measured on {part['date']}, load average {part['load']:.1f} before it began."
+
+
+def machine():
+    text = Path("/proc/cpuinfo").read_text()
+    names = re.findall(r"model name\s*: (.*)", text)
+    memory = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[1]) / 1e6
+    return f"{len(names)} × {names[0] if names else 'unknown processor'}, {memory:.0f} GB of memory"
+
+
+def sizes_of(measured):
+    return sorted(int(name) for name in measured if name.isdigit())
+
+
+def lines_of(part):
+    return [line for index in part["found"] for line in index["lines"]]
+
+
+def fastest(part, recall):
+    """The fastest setting that finds this share of the exact answer, Flat included; `None` if there is none."""
+    good = [line for line in lines_of(part) if line["recall"] >= recall]
+    return min(good, key=lambda line: line["p50_us"], default=None)
+
+
+def retrieval(line):
+    parameters = f', `search_parameters = "{line["parameters"]}"`' if line["parameters"] else ""
+    return f'`index = "{line["factory"]}"`{parameters}'
+
+
+def exact_until(found):
+    """The number of items whose exact search takes BUDGET_US, between measurements along a line in logarithms."""
+    items, times = ([np.log(line[key]) for line in found] for key in ("items", "p50_us"))
+    count = np.exp(np.interp(np.log(BUDGET_US), times, items))
+    magnitude = 10 ** np.floor(log10(count))
+    return int(np.floor(count / magnitude) * magnitude)
+
+
+def choosing(measured):
+    rows = []
+    for size in sizes_of(measured):
+        part = measured[str(size)]
+        flat = next(line for line in lines_of(part) if line["factory"] == "Flat")
+        rows.append([f"{size:,}", "all of it (exact)", retrieval(flat), micro(flat["p50_us"]), f"{flat['build_s']:,.1f}", megabytes(flat["bytes"])])
+        for recall in WANTED:
+            line = fastest(part, recall)
+            if line and line["factory"] != "Flat":
+                rows.append([f"{size:,}", f"{line['recall']:.3f}", retrieval(line), micro(line["p50_us"]), f"{line['build_s']:,.0f}", megabytes(line["bytes"])])
+    return table(["items", "recall@300", "`[retrieval]`", "p50 µs", "build s", "MB"], rows)
+
+
+def recommendation(measured):
+    if "items" not in measured:
+        return None
+    most = exact_until(measured["items"]["found"])
+    parts = [f"- **Up to {most:,} items: `Flat`**, the default. An exact search of that many takes {BUDGET_US / 1e3:.0f} ms, has nothing to tune and is built in "
+             "no time. Below, an approximate index saves a fraction of a millisecond and costs part of the answer."]
+    for size, below in [(1_000_000, "3,000,000"), (10_000_000, "10,000,000")]:
+        if str(size) not in measured:
+            continue
+        line = fastest(measured[str(size)], WANTED[1])
+        flat = next(each for each in lines_of(measured[str(size)]) if each["factory"] == "Flat")
+        if line and line is not flat:
+            parts.append(f"- **Up to about {below}**: {retrieval(line)} finds {line['recall']:.1%} of the exact 300 of {size:,} items in "
+                         f"{line['p50_us'] / 1e3:.2f} ms, {flat['p50_us'] / line['p50_us']:.0f} times faster than `Flat`.")
+    parts += [
+        "- Between the sizes, take about 4 √items lists, and as many probes as give the recall that is wanted: measure on your own vectors, "
+        "whose clusters differ.",
+        "- **Where memory is short: `SQ8`** in place of the second `Flat` keeps a byte for each number, a quarter of the memory. `PQ32` keeps half a byte, and loses what no `nprobe` "
+        "brings back.",
+    ]
+    graphs = [line for size in sizes_of(measured) for line in lines_of(measured[str(size)]) if line["factory"] == "HNSW32" and line["recall"] >= WANTED[0]]
+    lists = {line["items"]: fastest(measured[str(line["items"])], WANTED[0]) for line in graphs}
+    if graphs and all(line["p50_us"] > 2 * lists[line["items"]]["p50_us"] for line in graphs):
+        parts.append("- **Not `HNSW32`** for 300 candidates by inner product: a graph is good at finding the nearest ten. For 300 it visits so much of itself that an "
+                     "inverted file of the same recall is several times faster, and smaller.")
+    return "\n".join(parts)
+
+
+def curve(part, size, out):
+    series = []
+    for index in part["found"]:
+        if index["lines"]:
+            series.append((index["factory"], [(line["p50_us"], line["recall"], line["parameters"]) for line in index["lines"]]))
+    # A flat index is a single point: the mark says enough.
+    (out / f"scale-{size}.svg").write_text(
+        plot(f"{size:,} items × {DIM}: recall@300 against p50", "p50 of one query on one thread, µs (logarithmic)", "recall@300", series))
+    rows = []
+    for index in part["found"]:
+        for line in index["lines"]:
+            rows.append([f"`{line['factory']}`", f"`{line['parameters']}`" if line["parameters"] else "", f"{line['recall']:.3f}", micro(line["p50_us"]),
+                         micro(line["p99_us"]), f"{line['build_s']:,.1f}", megabytes(line["bytes"])])
+        if not index["whole"]:
+            rows.append([f"`{index['factory']}`", "not within the limit", "", "", "", "", ""])
+    heads = ["index", "search parameters", "recall@300", "p50 µs", "p99 µs", "build s", "MB"]
+    count = lines_of(part)[0]["queries"]
+    return "\n\n".join([f"## {size:,} items", f"{when(part)} {count:,} queries.", f"![recall against latency](scale-{size}.svg)", table(heads, rows)])
+
+
+def items_section(part, out):
+    found = part["found"]
+    line = [(each["items"], each["p50_us"], "") for each in found]
+    (out / "scale-items.svg").write_text(
+        plot("Exact search by the number of items", "items (logarithmic)", "p50 of one query on one thread, µs (logarithmic)", [("Flat", line)], y_log=True))
+    rows = [[f"{each['items']:,}", micro(each["p50_us"]), f"{1e3 * each['p50_us'] / each['items']:.2f}", megabytes(each["bytes"])] for each in found]
+    return "\n\n".join(["## Search by items", f"`Flat` over the first vectors of the largest of these shops with at most 1,000,000 items. {when(part)}",
+                        "![exact search by items](scale-items.svg)", table(["items", "p50 µs", "ns an item", "MB"], rows),
+                        "Time is in proportion to the items, and more than that once the vectors no longer fit in the caches."])
+
+
+def features_section(part, out):
+    by_rows = {}
+    for each in part["found"]:
+        by_rows.setdefault(each["rows"], {})[each["columns"]] = each["p50_us"]
+    names = {1: "one user row", 300: "300 item rows"}
+    series = [(names[rows], [(columns, taken, "") for columns, taken in line.items()]) for rows, line in by_rows.items()]
+    (out / "scale-features.svg").write_text(plot("Transforms by the number of feature columns", "columns (logarithmic)", "µs (logarithmic)", series, y_log=True))
+    rows = [[str(columns), *(f"{line[columns]:.2f}" for line in by_rows.values())] for columns in next(iter(by_rows.values()))]
+    slopes = ", ".join(f"{(line[64] - line[4]) / 60 * 1e3:.0f} ns a column for {names[rows]}" for rows, line in by_rows.items())
+    return "\n\n".join([
+        "## Transforms by features",
+        f"Half of the columns Categorify over 1,000 ids, half Normalize; the kernel of `feature_transform`, without Triton, all data in the caches. {when(part)}",
+        "![transforms by features](scale-features.svg)", table(["columns", *(f"µs, {names[rows]}" for rows in by_rows)], rows),
+        f"Linear from four columns on: {slopes}."])
+
+
+def vocabularies_section(part):
+    rows = []
+    slopes = {}
+    for kind in ["dense", "sparse"]:
+        found = [each for each in part["found"] if each["kind"] == kind]
+        for each in found:
+            ids = each["ids"]
+            rows.append([f"{ids:,}", kind, megabytes(each["bytes"]), f"{each['bytes'] / ids:.0f}", megabytes(each["peak_bytes"]), f"{each['load_s']:.2f}",
+                         f"{each['lookup_ns']:.0f}", megabytes(each["file_bytes"])])
+        # Through the origin: what an id takes.
+        ids = np.array([each["ids"] for each in found], dtype=float)
+        slopes[kind] = {key: float(ids @ [each[key] for each in found] / (ids @ ids)) for key in ("bytes", "peak_bytes", "load_s", "file_bytes")}
+        slopes[kind]["lookup_ns"] = found[-1]["lookup_ns"]
+    heads = ["ids", "kind", "MB", "bytes an id", "peak MB while loading", "load s", "lookup ns", "file MB"]
+    slope_rows = [[kind, *(f"{slope[key]:.0f}" for key in ("bytes", "peak_bytes", "file_bytes")), f"{slope['load_s'] * 1e6:.2f}"]
+                  for kind, slope in slopes.items()]
+    text = ["## Vocabularies",
+            "A workflow of one Categorify as `feature_transform` loads it: resident memory that the load adds, its peak, its time, and a lookup of a random known id (mean of 2,000,000, "
+            f"so mostly outside the caches). Dense ids are 0, 3, 6 …, sparse ones are 62 random bits. {when(part)}",
+            table(heads, rows),
+            "Slope, least squares through the origin:",
+            table(["kind", "bytes an id", "peak bytes an id", "file bytes an id", "load µs an id"], slope_rows)]
+    return "\n\n".join(text + [on_paper(slopes)])
+
+
+def on_paper(slopes):
+    dense, sparse = slopes["dense"], slopes["sparse"]
+    users = USERS
+    total = lambda slope, key: slope[key] * users
+    embedding = users * DIM * 4
+    rows = []
+    for name, slope in slopes.items():
+        rows.append([f"vocabulary, {name} ids", f"{total(slope, 'bytes') / GB:.1f} GB, {total(slope, 'peak_bytes') / GB:.1f} GB while it loads",
+                     f"{total(slope, 'load_s'):.0f} s to load", f"{total(slope, 'bytes') / GB / SHARDS:.1f} GB, {total(slope, 'load_s') / SHARDS:.0f} s"])
+    rows.append([f"embeddings, f32 × {DIM}", f"{embedding / GB:.1f} GB; {3 * embedding / GB:.1f} GB while it trains (two moments of Adam)", "", f"{embedding / GB / SHARDS:.1f} GB"])
+    rows.append([f"embeddings, int8 × {DIM}, a scale each", f"{users * (DIM + 4) / GB:.1f} GB", "", f"{users * (DIM + 4) / GB / SHARDS:.1f} GB"])
+    return f"""## 100 million users, on paper
+
+None of this is built; the first two rows follow from the slopes above, the others from the sizes.
+
+{table(["what", "one server", "", f"each of {SHARDS} shards"], rows)}
+
+Codes are 32-bit: 100 million are far from the end of them. An ONNX file without external data holds {ONNX_BYTES / 2**30:.0f} GiB: a query tower with {DIM} numbers for each user ends at
+{ONNX_BYTES // (DIM * 4):,} users, so the embeddings are the first to give way, well before the vocabulary.
+
+**Fewer rows** is what comes first, and needs only the definition:
+
+- Categorify with `freq_threshold` leaves out ids seen less often, `max_size` keeps the most frequent: both share the out-of-vocabulary codes, of which there are `num_buckets`. A user
+  seen twice has no vector worth 256 bytes.
+- HashBucket needs no vocabulary at all: 10,000,000 buckets are {10_000_000 * DIM * 4 / GB:.2f} GB of embeddings and 10 users to a bucket. Items must stay in a vocabulary, since
+  answers are decoded with it.
+- A user described by what he did lately (`top_category` and the like) instead of by an id needs no row, and new users need no training.
+
+**Shards by the hash of the user id.** Vocabulary and embeddings are needed by user steps alone, so {SHARDS} servers each hold the users with hash(id) mod {SHARDS} = i, and all hold the
+items. The gateway sends a request to its user's server: no step is spread over several, and a request costs what it costs today. `saker prepare` would write {SHARDS} vocabularies
+and as many slices of the embedding table. Several model instances within one server share one vocabulary already; they are no shards.
+
+**A memory-mapped table** keeps one server. Sorted ids (8 bytes) with their codes (4) are {users * 12 / GB:.1f} GB on disk, in place of {total(sparse, 'bytes') / GB:.1f} GB in memory: a load is a call of
+mmap, processes share the pages, and memory holds those that are asked for. With the first id of each page of 4 KiB in memory ({users * 12 / 4096 * 8 / 1e6:.1f} MB) a lookup reads one page:
+below 1 µs where it is cached, some 100 µs from an NVMe disk where it is not. The embeddings as such a table are {embedding / GB:.1f} GB on disk, one page for each request. With a tenth of
+the users making most of the requests, {users * 12 / GB / 10 + embedding / GB / 10:.1f} GB of cached pages (both tables) serve most of them, if the pages are sorted by activity.
+
+**A leaner vocabulary.** A serving process keeps the ids (16 bytes, an optional i64), how often each was seen (8) and the index over them; the index alone answers requests, ids are needed to
+decode items, counts by nobody who serves. Without both, 100 million dense ids take {max(0, dense['bytes'] - 24) * users / GB:.1f} GB and sparse ones
+{max(0, sparse['bytes'] - 24) * users / GB:.1f} GB."""
+
+
+def shops_section(measured):
+    return """## The shops
+
+`scripts/benchmark/shop ITEMS USERS INTERACTIONS STATE` makes, prepares and trains them:
+
+| items | users | drawn interactions | embeddings | trained |
+|---|---|---|---|---|
+| 49,000 | 300,000 | 2,500,000 | 64 wide | towers and ranker, one epoch |
+| 1,000,000 | 3,000,000 | 2,500,000 | 64 wide | towers and ranker, one epoch |
+| 10,000,000 | 1,000,000 | 2,000,000 | 16 wide, vectors of the towers 64 | towers, one epoch |
+
+- Only items with a training event have a code, and are in the index. Those that the drawn events leave out get one view by somebody who met an item of their category, users
+  without an event one of an item that someone of their gender met. Most items of the large shops have no other event: as in a shop with a long tail, their vectors say category, price and content.
+- The vectors of texts and pictures are random: normal around a normal centre for each of the 37 categories, in place of 1,000,000 pictures.
+- The ranker's negatives are all uniform: hard ones would need the candidates of all users, 3,000,000 exact searches of 1,000,000 items.
+- Models trained for one epoch serve for measuring cost and recall, not for good answers."""
+
+
+def write(measured, out):
+    out.mkdir(parents=True, exist_ok=True)
+    sizes = sizes_of(measured)
+    parts = [
+        "# Scale",
+        f"Written by `scripts/bench-scale`: {machine()}. How search, vocabularies and transforms grow, apart from Triton; how the whole server grows is in [benchmarks.md](benchmarks.md).",
+        "Indexes are built and searched by `saker-index`, the FAISS binding that `faiss_retrieval` serves with: inner product, 300 neighbours, one query at a time on one thread; built on all cores. "
+        "Vectors are those of trained candidate towers, queries those of the trained query tower for random users ([the shops](#the-shops)). Recall@300 is the share of the exact 300 that is found. "
+        "Build is training and adding; MB is the size of the index's file, which is what it takes in memory.",
+    ]
+    if sizes:
+        parts += ["## Which index", recommendation(measured), "The fastest setting of each size at a recall of "
+                  + " and ".join(str(recall) for recall in WANTED) + ", of all in the tables below:", choosing(measured)]
+        parts += [curve(measured[str(size)], size, out) for size in sizes]
+    if "items" in measured:
+        parts.append(items_section(measured["items"], out))
+    if "features" in measured:
+        parts.append(features_section(measured["features"], out))
+    if "vocabularies" in measured:
+        parts.append(vocabularies_section(measured["vocabularies"]))
+    parts.append(shops_section(measured))
+    (out / "scale.md").write_text("\n\n".join(filter(None, parts)) + "\n")
