@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Group, Pipeline};
+use saker_train::onnx;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -464,7 +465,7 @@ pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
 }
 
 /// Copies a file, or a folder with all in it, and notes the SHA-256 of every file. An ONNX model gets the release in its
-/// metadata, so that it is known even where it is loaded without `release.json`.
+/// metadata, so that it is known even where it is loaded without `release.json`, and its large tables a file of their own.
 fn copy(
     source: &Path,
     folder: &Path,
@@ -490,17 +491,25 @@ fn copy(
     }
     let mut content =
         fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let mut put = |name: &str, content: &[u8]| {
+        let target = folder.join(name);
+        if let Some(parent) = target.parent() {
+            create(parent)?;
+        }
+        write(&target, content)?;
+        hashes.insert(name.to_owned(), hex(&Sha256::digest(content)));
+        Ok(())
+    };
     if source
         .extension()
         .is_some_and(|extension| extension == "onnx")
     {
-        saker_train::onnx::set_release(&mut content, release);
+        let tables = format!("{name}.data");
+        if let Some((model, apart)) = onnx::tables_apart(&content, &tables) {
+            put(&tables, &apart)?;
+            content = model;
+        }
+        onnx::set_release(&mut content, release);
     }
-    let target = folder.join(name);
-    if let Some(parent) = target.parent() {
-        create(parent)?;
-    }
-    fs::write(&target, &content).with_context(|| format!("cannot write {}", target.display()))?;
-    hashes.insert(name.to_owned(), hex(&Sha256::digest(&content)));
-    Ok(())
+    put(name, &content)
 }

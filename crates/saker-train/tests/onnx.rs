@@ -3,8 +3,10 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use common::{ITEMS, USERS, dataset, sizes, training};
+use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
 use saker_train::candidates::Candidates;
@@ -13,7 +15,8 @@ use saker_train::onnx::{self, Items, ROWS_INPUT};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
-fn environment() -> ort::environment::Environment {
+/// ONNX Runtime allows one a process.
+static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
     let cache = || std::env::var_os("SAKER_CACHE").map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/saker");
     let library = std::env::var_os("ORT_DYLIB_PATH")
@@ -29,7 +32,7 @@ fn environment() -> ort::environment::Environment {
         library.display()
     );
     ort::init_from(&library).unwrap().build().unwrap()
-}
+});
 
 type Inputs = Vec<(String, SessionInputValue<'static>)>;
 
@@ -199,9 +202,8 @@ fn hoisted_scores_are_the_exported(
 // One test, as a process can have one environment of ONNX Runtime.
 #[test]
 fn onnx_runtime_answers_what_was_trained() {
-    let environment = environment();
     let open = |bytes: &[u8]| {
-        Session::builder(&environment)
+        Session::builder(&ENVIRONMENT)
             .unwrap()
             .commit_from_memory(bytes)
             .unwrap()
@@ -286,12 +288,12 @@ fn onnx_runtime_answers_what_was_trained() {
         assert_close(&scores, &ranker.scores(&data, &requests));
     }
 
-    hoisted_scores_are_the_exported(&environment, &data, &ranker);
+    hoisted_scores_are_the_exported(&ENVIRONMENT, &data, &ranker);
     // With features of every kind missing on one side, not trained: the first weights tell as much.
     let without = |change: fn(&mut Dataset, &mut saker_pipeline::training::Ranker)| {
         let (mut data, mut sizes) = (dataset(), ranker_sizes.clone());
         change(&mut data, &mut sizes);
-        hoisted_scores_are_the_exported(&environment, &data, &Ranker::new(&sizes, &data, 5));
+        hoisted_scores_are_the_exported(&ENVIRONMENT, &data, &Ranker::new(&sizes, &data, 5));
     };
     without(|data, _| data.items.continuous.clear());
     without(|data, _| {
@@ -331,4 +333,33 @@ fn onnx_runtime_answers_what_was_trained() {
     let mut inputs = table(&data.users, &[0]);
     inputs[0].1 = Tensor::from_array(([1], vec![i32::MAX])).unwrap().into();
     assert!(query.run(inputs).is_err());
+}
+
+#[test]
+fn large_tables_lie_beside_the_model() {
+    let mut data = dataset();
+    let (tower_sizes, _) = sizes();
+    let small = onnx::tower(&Towers::new(&tower_sizes, &data, 1).query, "query_tower");
+    assert!(onnx::tables_apart(&small, "tables").is_none());
+
+    // A table of 1.2 MB at the least.
+    data.users.categorical[0].cardinality = 300_000;
+    let model = onnx::tower(&Towers::new(&tower_sizes, &data, 1).query, "query_tower");
+    let (apart, tables) = onnx::tables_apart(&model, "tables").expect("a large table");
+    assert!(apart.len() < 1 << 20 && apart.len() + tables.len() >= model.len());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, &apart).unwrap();
+    std::fs::write(folder.path().join("tables"), tables).unwrap();
+    let builder = || Session::builder(&ENVIRONMENT).unwrap();
+    let mut whole = builder().commit_from_memory(&model).unwrap();
+    let mut mapped = builder().commit_from_file(&path).unwrap();
+    let answer =
+        |session: &mut Session| run(session, table(&data.users, &[0, 1, 2]), onnx::TOWER_OUTPUT);
+    assert_eq!(answer(&mut whole), answer(&mut mapped));
+
+    // What somebody else wrote into a model must not get lost: field 1000 of the format, of which nobody here knows.
+    let foreign = [&model[..], &[0xc0, 0x3e, 0x01]].concat();
+    assert!(onnx::tables_apart(&foreign, "tables").is_none());
+    assert!(onnx::tables_apart(b"not a model", "tables").is_none());
 }

@@ -98,19 +98,11 @@ impl GraphBuilder {
         file: &str,
         offset: usize,
     ) -> Value {
-        let property = |key: &str, value: String| proto::Property {
-            key: Some(key.to_owned()),
-            value: Some(value),
-        };
         self.graph.initializer.push(proto::Tensor {
             dims: dims.iter().map(|&dim| dim as i64).collect(),
             data_type: Some(FLOAT),
             name: Some(name.to_owned()),
-            external_data: vec![
-                property("location", file.to_owned()),
-                property("offset", offset.to_string()),
-                property("length", (dims[0] * dims[1] * size_of::<f32>()).to_string()),
-            ],
+            external_data: external(file, offset, dims[0] * dims[1] * size_of::<f32>()),
             data_location: Some(1),
             ..Default::default()
         });
@@ -151,6 +143,15 @@ impl GraphBuilder {
             metadata_props: Vec::new(),
         }
     }
+}
+
+/// Where a constant lies in a file beside the model's.
+pub(super) fn external(file: &str, offset: usize, length: usize) -> Vec<proto::Property> {
+    vec![
+        super::property("location", file),
+        super::property("offset", &offset.to_string()),
+        super::property("length", &length.to_string()),
+    ]
 }
 
 /// Value of an attribute.

@@ -18,6 +18,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use prost::Message;
 use rayon::prelude::*;
 
+use super::apart::PAGE;
 use super::graph::{Attribute, FLOAT, GraphBuilder, INT32, Value};
 use super::{RANKER_OUTPUT, concat, read};
 use crate::Error;
@@ -36,9 +37,6 @@ pub const NUMBERS_INPUT: &str = "user_numbers";
 const INPUTS_KEY: &str = "saker.inputs";
 
 const FIRST_AXIS: [(&str, Attribute); 1] = [("axis", Attribute::Int(0))];
-
-/// Tables begin at multiples of a page, so that they can be mapped into memory.
-const PAGE: usize = 4096;
 
 /// A catalogue as the ranker reads it, by the names of its inputs. An input that is not here is the user's or the moment's.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,7 @@
 //! FLOAT `[N, dim]`. A code is expected in `0..cardinality`, which the transforms guarantee: what they do not know they
 //! encode as out-of-vocabulary. ONNX Runtime checks the codes again and fails the request for one beyond the table.
 
+mod apart;
 mod graph;
 mod hoist;
 mod proto;
@@ -16,6 +17,7 @@ use crate::layers::{Dense, Embedding};
 use crate::ranker::{Ranker, pairs, scale};
 use crate::towers::Tower;
 
+pub use apart::tables_apart;
 pub use hoist::{CODES_INPUT, Hoisted, Inputs, Items, NUMBERS_INPUT, ROWS_INPUT, hoist};
 
 /// Name of the towers' output, FLOAT `[N, dim]`.
