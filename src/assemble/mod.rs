@@ -285,6 +285,7 @@ fn fresh(
     let folder = beside(target, "new");
     remove(&folder)?;
     let mut manifest = manifest(pipeline, artefacts, release, version)?;
+    let mut tables = Tables::new();
     for model in &mut models {
         let of_ensemble = !model.steps.is_empty();
         if !of_ensemble {
@@ -305,6 +306,7 @@ fn fresh(
                     model,
                     &own,
                     &place.join(version.to_string()),
+                    &mut tables,
                 )?
             }
         };
@@ -336,6 +338,7 @@ fn add(
 ) -> Result<()> {
     let serving = repository.manifest(repository.serving()?)?;
     let mut manifest = manifest(pipeline, artefacts, release, version)?;
+    let mut tables = Tables::new();
     for model in models {
         let mut files = BTreeMap::new();
         if model.steps.is_empty() {
@@ -343,7 +346,15 @@ fn add(
             remove(&folder)?;
             let before = serving.models.get(&model.name);
             let own = own_parameters(&repository.config(&model.name)?, model, before);
-            files = place_version(pipeline, artefacts, release, model, &own, &folder)?;
+            files = place_version(
+                pipeline,
+                artefacts,
+                release,
+                model,
+                &own,
+                &folder,
+                &mut tables,
+            )?;
         }
         manifest
             .models
@@ -402,12 +413,19 @@ fn place_version(
     model: &ModelConfig,
     own: &BTreeMap<String, Option<String>>,
     folder: &Path,
+    tables: &mut Tables,
 ) -> Result<BTreeMap<String, String>> {
     create(folder)?;
-    let mut hashes = BTreeMap::new();
+    let mut files = Files {
+        folder,
+        release,
+        tables,
+        hashes: BTreeMap::new(),
+    };
     for (source, name) in artefacts.of_model(&model.name, pipeline)? {
-        copy(&source, folder, &name, release, &mut hashes)?;
+        files.copy(&source, &name)?;
     }
+    let hashes = files.hashes;
     let stamp = json!({ "format": 2, "release": release, "files": hashes, "parameters": own });
     write_json(&folder.join("release.json"), &stamp)?;
     Ok(hashes)
@@ -464,52 +482,120 @@ pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file, or a folder with all in it, and notes the SHA-256 of every file. An ONNX model gets the release in its
-/// metadata, so that it is known even where it is loaded without `release.json`, and its large tables a file of their own.
-fn copy(
-    source: &Path,
-    folder: &Path,
-    name: &str,
-    release: &str,
-    hashes: &mut BTreeMap<String, String>,
-) -> Result<()> {
-    if source.is_dir() {
-        create(&folder.join(name))?;
-        let entries =
-            fs::read_dir(source).with_context(|| format!("cannot read {}", source.display()))?;
-        for entry in entries {
-            let entry = entry.with_context(|| format!("cannot read {}", source.display()))?;
-            copy(
-                &entry.path(),
-                folder,
-                &format!("{name}/{}", entry.file_name().to_string_lossy()),
-                release,
-                hashes,
-            )?;
+/// Where the large tables of a release's ONNX models lie, by SHA-256.
+type Tables = BTreeMap<String, PathBuf>;
+
+/// The files of a model's version folder.
+struct Files<'a> {
+    folder: &'a Path,
+    release: &'a str,
+    tables: &'a mut Tables,
+    /// The SHA-256 of each.
+    hashes: BTreeMap<String, String>,
+}
+
+impl Files<'_> {
+    /// Copies a file, or a folder with all in it. An ONNX model gets the release in its metadata, so that it is known even where it is
+    /// loaded without `release.json`; its large tables get a file of their own, one for all models that have them.
+    fn copy(&mut self, source: &Path, name: &str) -> Result<()> {
+        if source.is_dir() {
+            create(&self.folder.join(name))?;
+            let entries = fs::read_dir(source)
+                .with_context(|| format!("cannot read {}", source.display()))?;
+            for entry in entries {
+                let entry = entry.with_context(|| format!("cannot read {}", source.display()))?;
+                let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+                self.copy(&entry.path(), &name)?;
+            }
+            return Ok(());
         }
-        return Ok(());
-    }
-    let mut content =
-        fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
-    let mut put = |name: &str, content: &[u8]| {
-        let target = folder.join(name);
-        if let Some(parent) = target.parent() {
-            create(parent)?;
+        let mut content =
+            fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        if source
+            .extension()
+            .is_some_and(|extension| extension == "onnx")
+        {
+            let beside = format!("{name}.data");
+            if let Some((model, tables)) = onnx::tables_apart(&content, &beside) {
+                self.put_tables(&beside, &tables)?;
+                content = model;
+            }
+            onnx::set_release(&mut content, self.release);
         }
-        write(&target, content)?;
-        hashes.insert(name.to_owned(), hex(&Sha256::digest(content)));
+        write(&self.folder.join(name), &content)?;
+        self.hashes
+            .insert(name.to_owned(), hex(&Sha256::digest(&content)));
         Ok(())
-    };
-    if source
-        .extension()
-        .is_some_and(|extension| extension == "onnx")
-    {
-        let tables = format!("{name}.data");
-        if let Some((model, apart)) = onnx::tables_apart(&content, &tables) {
-            put(&tables, &apart)?;
-            content = model;
-        }
-        onnx::set_release(&mut content, release);
     }
-    put(name, &content)
+
+    /// The tower's tables are in both ensembles: one file under two names is one in memory.
+    fn put_tables(&mut self, name: &str, tables: &[u8]) -> Result<()> {
+        let hash = hex(&Sha256::digest(tables));
+        let target = self.folder.join(name);
+        let same = self.tables.get(&hash);
+        // Where the file system has no links, it is another copy.
+        if same.is_none_or(|same| fs::hard_link(same, &target).is_err()) {
+            write(&target, tables)?;
+            self.tables.insert(hash.clone(), target);
+        }
+        self.hashes.insert(name.to_owned(), hash);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use saker_pipeline::training;
+    use saker_train::data::{Categorical, Dataset, Table};
+    use saker_train::towers::Towers;
+
+    use super::*;
+
+    /// A query tower whose table takes 1.3 MB.
+    fn tower() -> Vec<u8> {
+        let users = Categorical {
+            name: "user_id".to_owned(),
+            cardinality: 5_000,
+            embedding_dim: Some(64),
+            cold_start: 2,
+            codes: Vec::new().into(),
+        };
+        let data = Dataset {
+            users: Table {
+                categorical: vec![users],
+                ..Table::default()
+            },
+            ..Dataset::default()
+        };
+        let towers = Towers::new(&training::Towers::default(), &data, 1);
+        onnx::tower(&towers.query, "query_tower")
+    }
+
+    #[test]
+    fn the_same_large_tables_are_one_file_under_two_names() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let source = folder.path().join("query_tower.onnx");
+        write(&source, tower())?;
+        let mut tables = Tables::new();
+        let mut place = |model: &str, name: &str| -> Result<u64> {
+            let folder = folder.path().join(model);
+            create(&folder)?;
+            let mut files = Files {
+                folder: &folder,
+                release: "r",
+                tables: &mut tables,
+                hashes: BTreeMap::new(),
+            };
+            files.copy(&source, name)?;
+            let beside = format!("{name}.data");
+            assert_eq!(files.hashes.keys().collect::<Vec<_>>(), [name, &beside]);
+            assert!(fs::metadata(folder.join(name))?.len() < 100_000);
+            Ok(fs::metadata(folder.join(beside))?.ino())
+        };
+        let first = place("query_tower", "model.onnx")?;
+        assert_eq!(place("fused_recommendation", "query_tower.onnx")?, first);
+        Ok(())
+    }
 }

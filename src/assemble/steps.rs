@@ -28,10 +28,11 @@ pub const ORDERED_SCORES: &str = "ordered_scores";
 pub const RELEASE: &str = "release";
 /// Parameters that belong to where the models run and not to what was trained: they stand in config.pbtxt, for all releases
 /// alike. All others travel with the release that they were assembled for.
-pub const DEPLOYMENT: [&str; 6] = [
+pub const DEPLOYMENT: [&str; 7] = [
     "DEADLINE_MS",
     "POPULARITY_URL",
     "REDIS_URL",
+    "SEEN_URL",
     "THREADS",
     "inter_op_thread_count",
     "intra_op_thread_count",
