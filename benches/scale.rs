@@ -271,7 +271,7 @@ fn wide_workflow(columns: usize) -> Workflow {
     let names: Vec<String> = (0..columns)
         .map(|column| format!("column_{column}"))
         .collect();
-    let of_ids = |column: usize| column % 2 == 0;
+    let of_ids = |column: usize| column.is_multiple_of(2);
     let chains = names
         .iter()
         .enumerate()

@@ -22,7 +22,7 @@ import scale_report
 
 SEED = 1
 # More items than this have narrower embeddings and vectors: an ONNX file holds 2 GiB at most, and the optimiser three numbers for each parameter.
-WIDE = 2_000_000
+WIDE = scale_report.WIDE
 WIDE_DIM, NARROW_DIM = 64, 16
 # Scores that validation may hold at a time: users × items.
 VALIDATION_SCORES = 100_000_000
@@ -161,7 +161,7 @@ def shop(arguments):
 SIZES = [49_000, 1_000_000, 10_000_000]
 # About 4 √items lists, half as many for the compressed ones of a million, and fewer of ten million: training takes time in proportion to the square of
 # their number, adding to their number.
-LISTS = {49_000: (1024, 1024), 1_000_000: (4096, 2048), 10_000_000: (4096, 2048)}
+LISTS = {49_000: (1024, 1024), 1_000_000: (4096, 2048), 10_000_000: (2048, 2048)}
 PROBES = "nprobe=1,2,4,8,16,32,64,128,256,512,1024"
 # Queries: users drawn at random. Exact search of ten million takes most of a second.
 QUERIES = {49_000: 1000, 1_000_000: 500, 10_000_000: 200}
@@ -213,7 +213,7 @@ def curves(arguments, items, found):
     np.save(asked, queries(state, QUERIES[items]))
     ran(arguments.program, "exact", vectors, asked, exact)
     for factory, sweep in indexes(items):
-        if arguments.only and factory.split(",")[-1] not in arguments.only:
+        if arguments.only and factory not in arguments.only:
             continue
         begun = time.monotonic()
         lines, whole = ran(arguments.program, "index", vectors, asked, exact, factory, sweep, limit=arguments.limit)
@@ -229,6 +229,13 @@ def flat(arguments, size):
     np.save(state / "queries.npy", queries(state, QUERIES[size]))
     wanted = [items for items in FLAT_ITEMS if items <= size]
     return [ran(arguments.program, "index", vectors, state / "queries.npy", "-", "Flat", "-", items)[0][0] for items in wanted]
+
+
+def generated(state):
+    """How large the shop is that was measured."""
+    settings = json.loads((state / "retail/source/generator.json").read_text())["settings"]
+    ranker = (state / "retail/models/dlrm_ranking.onnx").exists()
+    return {"users": settings["users"], "interactions": settings["interactions"], "trained": "towers and ranker" if ranker else "towers"}
 
 
 def vocabularies(arguments):
@@ -248,9 +255,10 @@ def measure(arguments):
     kept = arguments.state / "measured.json"
     measured = json.loads(kept.read_text()) if kept.exists() else {}
 
-    def keep(name, make):
-        load = os.getloadavg()[0]
-        measured[name] = {"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "load": load, "found": make()}
+    load = os.getloadavg()[0]
+
+    def keep(name, make, **more):
+        measured[name] = {"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "load": load, "found": make(), **more}
         kept.write_text(json.dumps(measured, indent=1))
 
     for part in arguments.parts:
@@ -263,8 +271,10 @@ def measure(arguments):
             keep(part, lambda: flat(arguments, max(sizes)))
         else:
             found = measured.get(part, {"found": []})["found"] if arguments.only else []
+            shop_measured = generated(arguments.state / part)
             for _ in curves(arguments, int(part), found):
-                keep(part, lambda: found)
+                missing = [factory for factory, _ in indexes(int(part)) if factory not in [index["factory"] for index in found]]
+                keep(part, lambda: found, shop=shop_measured, missing=missing)
     scale_report.write(measured, arguments.out)
 
 
@@ -284,7 +294,7 @@ def main():
     command.add_argument("--program", type=Path, required=True, metavar="FILE", help="what benches/scale.rs is compiled to")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of scale.md and its plots")
     command.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="longest time for one index (default: 900)")
-    command.add_argument("--only", action="append", metavar="KIND", help="kinds of index to measure again: Flat (alone or inverted), SQ8, PQ32, HNSW32 (default: all)")
+    command.add_argument("--only", action="append", metavar="FACTORY", help="index to measure again, the others staying as they are; several times for several")
     command.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(map(str, SIZES))}, items, features, vocabularies")
     command.set_defaults(run=measure)
     arguments = parser.parse_args()
