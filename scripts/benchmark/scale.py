@@ -215,11 +215,11 @@ def curves(arguments, items, found):
     for factory, sweep in indexes(items):
         if arguments.only and factory not in arguments.only:
             continue
-        begun = time.monotonic()
+        begun, load = time.monotonic(), os.getloadavg()[0]
         lines, whole = ran(arguments.program, "index", vectors, asked, exact, factory, sweep, limit=arguments.limit)
         say(f"{items:,} items, {factory}: {time.monotonic() - begun:.0f} s" + ("" if whole else ", stopped at the limit"))
         found[:] = [index for index in found if index["factory"] != factory]
-        found.append({"factory": factory, "lines": lines, "whole": whole})
+        found.append({"factory": factory, "lines": lines, "whole": whole, "load": load})
         yield found
 
 

@@ -15,6 +15,8 @@ GB = 1e9
 WANTED = [0.95, 0.99]
 # An exact search that takes no longer is not worth approximating: about what the rest of a request takes (docs/performance.md).
 BUDGET_US = 1000
+# Load average from which on others must have run: the threads that build an index are as many as the cores.
+BUSY = 3
 # The recall of what is recommended, where it takes no more than twice the budget.
 GOOD = 0.98
 DIM = 64
@@ -94,8 +96,16 @@ def plot(title, x_title, y_title, series, x_log=True, y_log=False):
 
 
 def when(part):
-    busy = ": other programs ran, so times are longer than on an idle machine" if part["load"] > 1 else ""
+    busy = ": other programs ran, so times are longer than on an idle machine" if part["load"] > BUSY else ""
     return f"Measured on {part['date']}, load average {part['load']:.1f} before it began{busy}."
+
+
+def under_load(part):
+    """Which of the indexes were measured while other programs ran."""
+    busy = [f"`{index['factory']}`" for index in part["found"] if index["load"] > BUSY]
+    if not busy:
+        return ""
+    return f" While other programs ran, so that times, above all of builds, are longer than on an idle machine: {', '.join(busy)}."
 
 
 def machine():
@@ -207,7 +217,7 @@ def curve(part, size, out, graph):
     heads = ["index", "search parameters", "recall@300", "p50 µs", "p99 µs", "build s", "MB"]
     count = lines_of(part)[0]["queries"]
     left_out = f" Not measured this time: {', '.join(f'`{factory}`' for factory in part['missing'])}." if part.get("missing") else ""
-    return "\n\n".join([f"## {size:,} items", f"{when(part)} {count:,} queries.{left_out}{no_graph(size, graph)}",
+    return "\n\n".join([f"## {size:,} items", f"Measured on {part['date']}. {count:,} queries.{under_load(part)}{left_out}{no_graph(size, graph)}",
                         f"![recall against latency](scale-{size}.svg)", table(heads, rows)])
 
 
