@@ -21,6 +21,7 @@ import pyarrow.parquet as parquet
 
 import measure
 import report
+import sizes
 import systems
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,9 @@ def parsed():
                         help="requests of one of three windows; the slow systems get fewer (default: 1500, quick: 1000)")
     parser.add_argument("--users", type=int, help="users whose answers are compared first (default: 200, quick: 50)")
     parser.add_argument("--quick", action="store_true",
-                        help="one round of fewer requests, and neither tails at half load nor other numbers of candidates")
+                        help="one round of fewer requests, and neither tails at half load nor other numbers of candidates, items and users")
+    parser.add_argument("--sizes", type=Path, metavar="FOLDER", help="where the shops of other sizes lie or are made; left out: none is measured")
+    parser.add_argument("--saker", type=Path, metavar="FILE", help="the saker program, which materialises the shops of --sizes")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", metavar="FOLDER",
                         help="folder of benchmarks.md and its charts (default: docs)")
     arguments = parser.parse_args()
@@ -55,37 +58,6 @@ def parsed():
 def processor():
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{len(names)} × {names[0]}" if names else platform.processor()
-
-
-def same_order(ids, scores, others):
-    """The same ids; neighbours may have changed places where their scores differ by less than 1e-6."""
-    place = 0
-    while place < len(ids):
-        pair = ids[place : place + 2]
-        if ids[place] == others[place]:
-            place += 1
-        elif len(pair) == 2 and pair[::-1] == others[place : place + 2] and abs(scores[place] - scores[place + 1]) < 1e-6:
-            place += 2
-        else:
-            return False
-    return True
-
-
-def compare(servers, users):
-    """All systems must return the same ids for the same users; the furthest that their scores are apart."""
-    ours, *others = servers
-    furthest = 0.0
-    # Users that nobody knows come first.
-    for user in [-1, 2_000_000_000, *map(int, users)]:
-        ids, scores = ours.ask(user)
-        for other in others:
-            other_ids, other_scores = other.ask(user)
-            if len(ids) != len(other_ids) or not same_order(ids, scores, other_ids):
-                sys.exit(f"user {user}: {ours.title} answers {ids}, {other.title} {other_ids}; nothing is measured")
-            furthest = max([furthest, *(abs(a - b) for a, b in zip(sorted(scores), sorted(other_scores)))])
-    if furthest > 1e-5:
-        sys.exit(f"the scores of two systems are {furthest:.1e} apart; nothing is measured")
-    return furthest
 
 
 class Bench:
@@ -128,7 +100,9 @@ class Bench:
         self.grpc = defaultdict(list)  # by system and concurrency
         self.steps = defaultdict(list)  # by system and concurrency
         self.half_load = defaultdict(list)  # by system
+        self.awake = defaultdict(list)  # by system, and whether in the server or over gRPC
         self.candidates = defaultdict(list)  # by system and number of candidates
+        self.sizes = []
 
     def run(self):
         started = [*self.servers, *self.others.values()]
@@ -136,10 +110,10 @@ class Bench:
             for server in started:
                 self.starts[server.name] = server.start()
                 say(f"{server.title}: ready in {self.starts[server.name]:.1f} s")
-            self.furthest = compare(self.servers, self.ids[: self.arguments.users])
+            self.furthest = systems.compare(self.servers, self.ids[: self.arguments.users])
             say(f"the same ids for {self.arguments.users + 2} users, scores within {self.furthest:.1e}")
             for candidates in OTHER_CANDIDATES if self.others else []:
-                compare([self.others[server.name, candidates] for server in self.rust], self.ids[:20])
+                systems.compare([self.others[server.name, candidates] for server in self.rust], self.ids[:20])
             for number in range(1, self.arguments.rounds + 1):
                 self.round(number)
             self.memory = {server.name: server.resident_megabytes() for server in self.servers}
@@ -154,7 +128,7 @@ class Bench:
             say(f"round {number}, {what}: p50 {figures['p50']:.2f} ms, p99 {figures['p99']:.2f} ms, {figures['rate']:.0f}/s")
 
         requests = self.arguments.requests
-        few = lambda server: max(10, requests // report.FEWER.get(server.name, 1))
+        few = lambda server: max(10, requests // systems.FEWER.get(server.name, 1))
         for candidates in [report.CANDIDATES] + (OTHER_CANDIDATES if self.others else []):
             self.alone[candidates].append(measure.onnx_alone(self.servers[0].repository, candidates, 400))
         for server in self.rust:
@@ -170,6 +144,14 @@ class Bench:
                 found(f"{concurrency} at a time, {server.title}", figures)
         if self.arguments.quick:
             return
+        with measure.awake():
+            for server in self.rust:
+                figures = measure.in_process(server, self.triton, requests, self.users, self.work)
+                self.awake[server.name, "server"].append(figures)
+                found(f"in the server with cores that do not halt, {server.title}", figures)
+                figures = measure.over_grpc(server, 1, requests, self.users, self.work)
+                self.awake[server.name, "grpc"].append(figures)
+                found(f"with cores that do not halt, {server.title}", figures)
         for server in self.rust:
             rate = self.grpc[server.name, 4][-1]["rate"] / 2
             figures = measure.at_rate(server, rate, requests, self.users, self.work)
@@ -188,6 +170,8 @@ def main():
     started = time.monotonic()
     bench = Bench(arguments)
     bench.run()
+    if arguments.sizes and not arguments.quick:
+        bench.sizes = sizes.measured(arguments, bench.work, say)
     report.write(bench, arguments.out)
     say(f"{arguments.out / 'benchmarks.md'}, in {(time.monotonic() - started) / 60:.1f} minutes")
 

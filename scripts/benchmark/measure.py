@@ -1,5 +1,6 @@
 """How it is measured: ONNX Runtime alone, perf_analyzer, Triton's statistics."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -65,6 +66,18 @@ def at_rate(server, rate, requests, users, work):
     """A client that sends so many requests a second, at random moments, whether or not earlier ones are answered."""
     options = ["-i", "grpc", "-u", f"127.0.0.1:{server.grpc}", "-a", f"--request-rate-range={rate:.1f}", "--request-distribution=poisson"]
     return perf_analyzer(server, requests, users, work, options)
+
+
+@contextlib.contextmanager
+def awake():
+    """Keeps every core from halting: a process for each spins, which gives way to any other (SCHED_IDLE)."""
+    program = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    spinning = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(os.cpu_count())]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
 
 
 def triton_folder(target, backends):

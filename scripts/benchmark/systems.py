@@ -21,6 +21,8 @@ TITLES = {
     "nvtabular": "nvtabular, 14 steps in Python",
 }
 RUST = ["saker", "fused"]
+# How many times fewer requests the slow ones are measured with.
+FEWER = {"numpy": 4, "nvtabular": 20}
 STEPS = {
     "request_defaults", "feature_lookup", "feature_transform", "faiss_retrieval", "bloom_filter",
     "embedding_lookup", "unroll", "softmax_sampling", "id_decode",
@@ -34,9 +36,9 @@ def triton_libraries():
 
 
 class Server:
-    """A Triton on one repository, with one ensemble loaded."""
+    """A Triton on one repository, with one ensemble loaded, and perhaps others."""
 
-    def __init__(self, name, repository, ensemble, backends, port, work, environment=None):
+    def __init__(self, name, repository, ensemble, backends, port, work, environment=None, others=()):
         self.name = name
         self.title = TITLES.get(name, name)
         self.repository = repository
@@ -45,6 +47,7 @@ class Server:
         self.http, self.grpc, self.metrics = port, port + 1, port + 2
         self.log = work / f"{name}.log"
         self.environment = environment or {}
+        self.others = others
         self.process = None
 
     def start(self):
@@ -53,6 +56,7 @@ class Server:
             os.environ["SAKER_TRITON"], f"--model-repository={self.repository}", f"--backend-directory={self.backends}",
             "--model-control-mode=explicit", f"--load-model={self.ensemble}", "--disable-auto-complete-config",
             f"--http-port={self.http}", f"--grpc-port={self.grpc}", f"--metrics-port={self.metrics}",
+            *(f"--load-model={other}" for other in self.others),
         ]
         started = time.monotonic()
         with self.log.open("w") as log:
@@ -75,11 +79,11 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
 
-    def ask(self, user):
+    def ask(self, user, ensemble=None):
         """Ids and scores for a user, at a fixed device and time."""
         body = {"inputs": [{"name": name, "shape": [1], "datatype": "INT32", "data": [value]} for name, value in
                            [("user_id", user), ("device_type", user % 3), ("timestamp", 1_760_500_000)]]}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/v2/models/{self.ensemble}/infer", json.dumps(body).encode())
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/v2/models/{ensemble or self.ensemble}/infer", json.dumps(body).encode())
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 outputs = {output["name"]: output["data"] for output in json.load(answer)["outputs"]}
@@ -93,7 +97,7 @@ class Server:
         return {model["name"]: model["inference_stats"] for model in models}
 
     def resident_megabytes(self):
-        """Memory of its own (RssAnon) of the server and the processes it started; what they map from files is not counted."""
+        """Resident memory of the server and the processes it started, mapped files included; what several share is divided (Pss)."""
         total = 0
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
@@ -103,16 +107,47 @@ class Server:
                     continue
                 parent = int(re.search(r"PPid:\s+(\d+)", status)[1])
                 if self.process.pid in (int(folder.name), parent):
-                    pages = re.search(r"RssAnon:\s+(\d+)", status)
+                    pages = re.search(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.MULTILINE)
                     total += int(pages[1]) if pages else 0
         return total / 1024
 
 
-def copy_release(source, target, ensemble, candidates=None):
+def same_order(ids, scores, others):
+    """The same ids; neighbours may have changed places where their scores differ by less than 1e-6."""
+    place = 0
+    while place < len(ids):
+        pair = ids[place : place + 2]
+        if ids[place] == others[place]:
+            place += 1
+        elif len(pair) == 2 and pair[::-1] == others[place : place + 2] and abs(scores[place] - scores[place + 1]) < 1e-6:
+            place += 2
+        else:
+            return False
+    return True
+
+
+def compare(servers, users):
+    """All systems must return the same ids for the same users; the furthest that their scores are apart."""
+    ours, *others = servers
+    furthest = 0.0
+    # Users that nobody knows come first.
+    for user in [-1, 2_000_000_000, *map(int, users)]:
+        ids, scores = ours.ask(user)
+        for other in others:
+            other_ids, other_scores = other.ask(user)
+            if len(ids) != len(other_ids) or not same_order(ids, scores, other_ids):
+                sys.exit(f"user {user}: {ours.title} answers {ids}, {other.title} {other_ids}; nothing is measured")
+            furthest = max([furthest, *(abs(a - b) for a, b in zip(sorted(scores), sorted(other_scores)))])
+    if furthest > 1e-5:
+        sys.exit(f"the scores of two systems are {furthest:.1e} apart; nothing is measured")
+    return furthest
+
+
+def copy_release(source, target, ensemble, candidates=None, link=False):
     """An ensemble and its steps, in the versions that serve, as a repository whose only version is 1.
 
     perf_analyzer asks for no other when it loads Triton itself. `candidates` is how many the retrieval step returns, where it is not what the
-    repository says.
+    repository says. With `link` the files are the same ones under another name, and must not be written to.
     """
     shutil.rmtree(target, ignore_errors=True)
     config = (source / ensemble / "config.pbtxt").read_text()
@@ -121,7 +156,7 @@ def copy_release(source, target, ensemble, candidates=None):
     (target / ensemble / "config.pbtxt").write_text(re.sub(r"model_version: \d+", "model_version: 1", config))
     changed = 0
     for model, version in versions.items():
-        shutil.copytree(source / model / version, target / model / "1")
+        shutil.copytree(source / model / version, target / model / "1", copy_function=os.link if link else shutil.copy2)
         config = re.sub(r"^version_policy:.*\n", "", (source / model / "config.pbtxt").read_text(), flags=re.MULTILINE)
         if candidates:
             config, found = re.subn(r'(key: "RETRIEVAL_TOPK" value \{ string_value: ")\d+', rf"\g<1>{candidates}", config)
@@ -181,7 +216,7 @@ def nvtabular_packages():
 def prepared(name, source, work, port):
     """A system, its repository written."""
     repository = work / name
-    copy_release(source, repository, FUSED if name == "fused" else ENSEMBLE)
+    copy_release(source, repository, FUSED if name == "fused" else ENSEMBLE, link=name in RUST)
     if name in RUST:
         return Server(name, repository, FUSED if name == "fused" else ENSEMBLE, os.environ["SAKER_BACKENDS"], port, work)
     use_python(repository, name == "nvtabular")
@@ -197,5 +232,5 @@ def prepared(name, source, work, port):
 def with_candidates(server, source, candidates, work, port):
     """The same Rust system with another number of candidates."""
     name = f"{server.name}-{candidates}"
-    copy_release(source, work / name, server.ensemble, candidates)
+    copy_release(source, work / name, server.ensemble, candidates, link=True)
     return Server(name, work / name, server.ensemble, server.backends, port, work)
