@@ -114,6 +114,22 @@ fn done(command: &mut Command) -> String {
 }
 
 #[test]
+fn towers_trained_alone_have_no_ranker_beside_them_until_the_next_training() {
+    let shop = Shop::new(4);
+    shop.run("prepare");
+    shop.run("train");
+    let expected = shop.models();
+    done(shop.command("train").args(["--towers", "--force"]));
+    assert!(!shop.file("models/dlrm_ranking.onnx").exists());
+    let towers = fs::read(shop.file("models/query_tower.onnx")).unwrap();
+    assert_eq!(towers, expected[0]);
+    assert!(done(shop.command("train").arg("--towers")).contains("up to date"));
+
+    shop.run("train");
+    assert_eq!(shop.models(), expected);
+}
+
+#[test]
 fn a_training_that_is_killed_again_and_again_ends_in_the_same_models() {
     let shop = Shop::new(4);
     shop.run("prepare");

@@ -24,7 +24,7 @@ use crate::{features, files, models};
 /// Arguments of `saker train`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  saker train\n  saker train movielens --force\n\n\
+    after_help = "Examples:\n  saker train\n  saker train movielens --force\n  saker train --towers\n\n\
     The tables [towers], [ranker] and [training] of the definition say how large the models are and how they learn. A \
     run that was stopped or killed goes on from its last checkpoint, and ends in the same models as one that was not."
 )]
@@ -34,6 +34,9 @@ pub struct Args {
     /// Train even when neither features nor definition have changed, and from the beginning
     #[arg(long)]
     force: bool,
+    /// Train the towers alone: enough for an index, not to serve
+    #[arg(long)]
+    towers: bool,
     #[command(flatten)]
     learning: Learning,
 }
@@ -53,16 +56,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
             pipeline.retrieval.topk,
         ))?
         .finish();
-    let made = [
+    let mut made = vec![
         layout.model("query_tower"),
         layout.model("candidate_tower"),
-        layout.model("dlrm_ranking"),
         layout.item_vectors(),
         layout.checkpoint("towers"),
-        layout.checkpoint("ranker"),
     ];
+    if !args.towers {
+        made.extend([layout.model("dlrm_ranking"), layout.checkpoint("ranker")]);
+    }
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
-    if !args.force && stamp::is_current(&layout, "train", &fingerprint, &made) {
+    let current = match args.towers {
+        true => stamp::is_current(&layout, "train-towers", &towers_fingerprint, &made),
+        false => stamp::is_current(&layout, "train", &fingerprint, &made),
+    };
+    if !args.force && current {
         println!("the models of {name} are up to date; --force trains them again");
         return Ok(());
     }
@@ -90,14 +98,26 @@ pub(super) fn run(args: &Args) -> Result<()> {
     TrainingRun::open(&layout)?.configure(&pipeline, &data, &args.learning.device)?;
     let towers = trainer.towers(&towers_fingerprint)?;
     models::write_towers(&layout, &towers, &data)?;
+    if args.towers {
+        // No ranker of other towers beside these.
+        files::remove(&layout.model("dlrm_ranking"))?;
+        files::remove(&layout.finetuned())?;
+        trainer.accompaniment.forget(Stage::Towers)?;
+        println!("{}", layout.root().join("models").display());
+        return Ok(());
+    }
 
-    let step = Step::start("retrieve candidates for hard negatives");
+    let step = Step::start("retrieve candidates");
     let candidates = Candidates::new(&towers, &data, &pipeline.training, pipeline.retrieval.topk);
     let mut ranker = Ranker::new(&pipeline.ranker, &data, pipeline.training.seed);
     if pipeline.training.ranker.warm_start {
         ranker.warm_start(&towers, &data);
     }
-    step.done(&format!("{} for each user", pipeline.retrieval.topk));
+    let whom = match pipeline.training.ranker.hard_negatives > 0.0 {
+        true => "each user",
+        false => "each request that is validated on",
+    };
+    step.done(&format!("{} for {whom}", pipeline.retrieval.topk));
     drop(towers);
     let mut ranker = ranker.on(trainer.device.clone());
     trainer.accompany(Stage::Ranker, &fingerprint, |session| {

@@ -9,7 +9,7 @@ use crate::towers::Towers;
 /// Retrieved items: of all users, to draw hard negatives from, and of the validation part, to rank.
 #[derive(Clone, Debug)]
 pub struct Candidates {
-    /// For each user, with the latest features.
+    /// For each user, with the latest features; nothing where no negative is drawn from them.
     pub(crate) of_users: ByUser,
     /// The requests of the validation part.
     pub(crate) held: Held,
@@ -21,8 +21,13 @@ impl Candidates {
     /// The `k` best items by these towers.
     pub fn new(towers: &Towers, data: &Dataset, training: &Training, k: usize) -> Self {
         let held = Held::new(data, Split::Validation, training.validation_users);
+        // Every user times every item: hours for a million of both.
+        let of_users = match training.ranker.hard_negatives > 0.0 {
+            true => towers.retrieve(data, k),
+            false => (0..data.users.rows).map(|_| [0_u32; 0]).collect(),
+        };
         Self {
-            of_users: towers.retrieve(data, k),
+            of_users,
             of_held: towers.retrieve_for(data, &held.users_at(), k),
             held,
         }
