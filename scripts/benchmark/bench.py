@@ -96,6 +96,7 @@ class Bench:
         self.starts, self.memory = {}, {}
         self.furthest = 0.0
         self.alone = defaultdict(list)  # by number of candidates
+        self.rested = []  # of CANDIDATES, with sleep before each run
         self.server_side = defaultdict(list)  # by system
         self.grpc = defaultdict(list)  # by system and concurrency
         self.steps = defaultdict(list)  # by system and concurrency
@@ -131,6 +132,7 @@ class Bench:
         few = lambda server: max(10, requests // systems.FEWER.get(server.name, 1))
         for candidates in [report.CANDIDATES] + (OTHER_CANDIDATES if self.others else []):
             self.alone[candidates].append(measure.onnx_alone(self.servers[0].repository, candidates, 400))
+        self.rested.append(sum(measure.onnx_alone(self.servers[0].repository, report.CANDIDATES, 400, pause=0.001).values()))
         for server in self.rust:
             figures = measure.in_process(server, self.triton, requests, self.users, self.work)
             self.server_side[server.name].append(figures)

@@ -18,8 +18,8 @@ from systems import triton_libraries
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
-def onnx_alone(repository, candidates, calls):
-    """Milliseconds of query tower and ranker, one thread: L of the performance targets."""
+def onnx_alone(repository, candidates, calls, pause=0):
+    """Milliseconds of query tower and ranker, one thread, with so many seconds of sleep before each run: without sleep, L of the performance targets."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     times = {}
@@ -32,6 +32,8 @@ def onnx_alone(repository, candidates, calls):
             feeds[tensor.name] = np.full(shape, 2, dtype=kind) if kind is np.int32 else np.zeros(shape, dtype=kind)
         taken = []
         for _ in range(50 + calls):
+            if pause:
+                time.sleep(pause)
             started = time.perf_counter()
             session.run(None, feeds)
             taken.append(1e3 * (time.perf_counter() - started))

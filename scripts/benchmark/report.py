@@ -290,7 +290,10 @@ def introduction(bench, alone):
             f"Before anything was timed, they returned the same ids for {arguments.users} users, {within}."
         )
     said = f"L, ONNX Runtime alone on one thread, query tower and ranker on {CANDIDATES} rows:"
-    parts.append(f"{said} **{spread(alone, 3)} ms** (ranker {ranker:.3f}).")
+    parts.append(
+        f"{said} **{spread(alone, 3)} ms** (ranker {ranker:.3f}), run after run. With a millisecond of sleep before each run, as a server has between "
+        f"two requests: {spread(bench.rested, 3)} ms."
+    )
     return parts
 
 
