@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import signal
 import sys
 import time
@@ -23,9 +22,12 @@ import measure
 import report
 import sizes
 import systems
+from machine import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_CANDIDATES = [100, 1000]
+# Of the rate that a system reaches 4 at a time.
+LOADS = [0.25, 0.5, 0.75]
 
 
 def say(text):
@@ -43,7 +45,7 @@ def parsed():
                         help="requests of one of three windows; the slow systems get fewer (default: 1500, quick: 1000)")
     parser.add_argument("--users", type=int, help="users whose answers are compared first (default: 200, quick: 50)")
     parser.add_argument("--quick", action="store_true",
-                        help="one round of fewer requests, and neither tails at half load nor other numbers of candidates, items and users")
+                        help="one round of fewer requests, and neither Poisson rates nor other numbers of candidates, items and users")
     parser.add_argument("--sizes", type=Path, metavar="FOLDER", help="where the shops of other sizes lie or are made; left out: none is measured")
     parser.add_argument("--saker", type=Path, metavar="FILE", help="the saker program, which materialises the shops of --sizes")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", metavar="FOLDER",
@@ -55,11 +57,6 @@ def parsed():
     return arguments
 
 
-def processor():
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return f"{len(names)} × {names[0]}" if names else platform.processor()
-
-
 class Bench:
     """The systems and what was found of them: lists with an entry for each round."""
 
@@ -68,7 +65,7 @@ class Bench:
         self.work = arguments.state / "bench"
         self.work.mkdir(parents=True, exist_ok=True)
         self.load_before = os.getloadavg()[1]
-        self.processor = processor()
+        self.machine = f"{machine()}, Linux {platform.release().split('-')[0]}"
         self.item_count = parquet.read_metadata(arguments.state / "data/items.parquet").num_rows
         ids = parquet.read_table(arguments.state / "data/users.parquet").column("user_id").to_numpy()
         self.user_count = len(ids)
@@ -93,6 +90,7 @@ class Bench:
                     port = 18200 + 10 * len(self.others)
                     self.others[server.name, candidates] = systems.with_candidates(server, source, candidates, self.work, port)
 
+        self.versions = []
         self.starts, self.memory = {}, {}
         self.furthest = 0.0
         self.alone = defaultdict(list)  # by number of candidates
@@ -100,7 +98,7 @@ class Bench:
         self.server_side = defaultdict(list)  # by system
         self.grpc = defaultdict(list)  # by system and concurrency
         self.steps = defaultdict(list)  # by system and concurrency
-        self.half_load = defaultdict(list)  # by system
+        self.tails = defaultdict(list)  # by system and load
         self.awake = defaultdict(list)  # by system, and whether in the server or over gRPC
         self.candidates = defaultdict(list)  # by system and number of candidates
         self.sizes = []
@@ -111,6 +109,7 @@ class Bench:
             for server in started:
                 self.starts[server.name] = server.start()
                 say(f"{server.title}: ready in {self.starts[server.name]:.1f} s")
+            self.versions = measure.versions(self.servers[0])
             self.furthest = systems.compare(self.servers, self.ids[: self.arguments.users])
             say(f"the same ids for {self.arguments.users + 2} users, scores within {self.furthest:.1e}")
             for candidates in OTHER_CANDIDATES if self.others else []:
@@ -154,11 +153,13 @@ class Bench:
                 figures = measure.over_grpc(server, 1, requests, self.users, self.work)
                 self.awake[server.name, "grpc"].append(figures)
                 found(f"with cores that do not halt, {server.title}", figures)
-        for server in self.rust:
-            rate = self.grpc[server.name, 4][-1]["rate"] / 2
-            figures = measure.at_rate(server, rate, requests, self.users, self.work)
-            self.half_load[server.name].append(figures)
-            found(f"{rate:.0f} a second, {server.title}", figures)
+        for load in LOADS:
+            for server in self.servers:
+                rate = load * self.grpc[server.name, 4][-1]["rate"]
+                # For as long at each load.
+                figures = measure.at_rate(server, rate, max(10, int(2 * load * few(server))), self.users, self.work)
+                self.tails[server.name, load].append(figures)
+                found(f"{rate:.0f} a second, {server.title}", figures)
         for (name, candidates), server in self.others.items():
             figures = measure.over_grpc(server, 1, requests // 3, self.users, self.work)
             self.candidates[name, candidates].append(figures)

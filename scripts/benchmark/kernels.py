@@ -2,9 +2,10 @@
 
 import json
 import pathlib
-import re
 import sys
 from datetime import datetime, timezone
+
+from machine import processors
 
 TARGETS = {"transform 1 user": 1.0, "transform 300 items": 30.0}
 
@@ -30,11 +31,10 @@ def verdict(kernel, taken):
 def main():
     criterion, counts, out = map(pathlib.Path, sys.argv[1:])
     taken = times(criterion)
-    processor = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     lines = [
         "# Kernels",
         "",
-        f"Written by `scripts/bench-kernels` on {datetime.now(timezone.utc):%Y-%m-%d}: {processor[1] if processor else 'unknown processor'}, one thread; "
+        f"Written by `scripts/bench-kernels` on {datetime.now(timezone.utc):%Y-%m-%d}: {processors()[0]}, one thread; "
         "Criterion's median (95 % interval), and the instructions that callgrind counts in one run, which are the same on every machine. "
         "[benches/kernels.rs](../benches/kernels.rs) has the kernels; all data are in the caches, as they are not in a server that does other things in between.",
         "",

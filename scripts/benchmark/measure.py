@@ -2,20 +2,47 @@
 
 import contextlib
 import csv
+import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import onnxruntime
+import redis
 
 from systems import triton_libraries
 
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+
+
+def versions(server):
+    """Names and versions of what is measured, and of what measures."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.http}/v2", timeout=10) as answer:
+        triton = json.load(answer)["version"]
+    store = redis.Redis(port=6379).info("server")
+    stored = f"Valkey {store['valkey_version']}" if "valkey_version" in store else f"Redis {store['redis_version']}"
+    faiss = re.search(r'name = "faiss-sys"\nversion = "(.*)"', (ROOT / "Cargo.lock").read_text())
+    program = "from importlib.metadata import version; print(*(f'{name} {version(name)}' for name in ('nvtabular', 'pandas')), sep=', ')"
+    # It does not say its version itself; the package that it came in is written down beside it.
+    client = (Path(os.environ["PERF_ANALYZER"]).parent / ".stamp").read_text().split()[0]
+    return [
+        f"Saker {output('git', 'describe', '--always', '--dirty')}", f"Triton {triton}", f"ONNX Runtime {onnxruntime.__version__}", stored,
+        f"faiss-sys {faiss[1]}", f"perf_analyzer of {client}",
+        f"Python {platform.python_version()}", f"numpy {np.__version__}", *output(os.environ["SAKER_NVTABULAR"], "-c", program).split(", "),
+    ]
 
 
 def onnx_alone(repository, candidates, calls, pause=0):
@@ -41,16 +68,21 @@ def onnx_alone(repository, candidates, calls, pause=0):
     return times
 
 
+def command(ensemble, users, requests, out, options):
+    """perf_analyzer, with three windows of so many requests."""
+    return [
+        os.environ["PERF_ANALYZER"], "-m", ensemble, "--input-data", str(users), "--shape", "user_id:1",
+        "--measurement-mode=count_windows", f"--measurement-request-count={requests}", "--percentile=95", "-s", "500", "--max-trials", "3",
+        "-f", str(out), *options,
+    ]
+
+
 def perf_analyzer(server, requests, users, work, options, environment=None):
     """Latency in ms and throughput, over three windows of so many requests."""
     out = work / "perf_analyzer.csv"
     out.unlink(missing_ok=True)
-    command = [
-        os.environ["PERF_ANALYZER"], "-m", server.ensemble, "--input-data", str(users), "--shape", "user_id:1",
-        "--measurement-mode=count_windows", f"--measurement-request-count={requests}", "--percentile=95", "-s", "500", "--max-trials", "3",
-        "-f", str(out), *options,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    said = command(server.ensemble, users, requests, out, options)
+    done = subprocess.run(said, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     if not out.exists():
         sys.exit(f"perf_analyzer failed on {server.title}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     with out.open() as file:
@@ -58,16 +90,19 @@ def perf_analyzer(server, requests, users, work, options, environment=None):
     return {"p50": float(row["p50 latency"]) / 1e3, "p99": float(row["p99 latency"]) / 1e3, "rate": float(row["Inferences/Second"])}
 
 
+def grpc_options(port, *load):
+    return ["-i", "grpc", "-u", f"127.0.0.1:{port}", *load]
+
+
 def over_grpc(server, concurrency, requests, users, work):
     """A client that keeps so many requests under way."""
-    options = ["-i", "grpc", "-u", f"127.0.0.1:{server.grpc}", f"--concurrency-range={concurrency}"]
-    return perf_analyzer(server, requests, users, work, options)
+    return perf_analyzer(server, requests, users, work, grpc_options(server.grpc, f"--concurrency-range={concurrency}"))
 
 
 def at_rate(server, rate, requests, users, work):
     """A client that sends so many requests a second, at random moments, whether or not earlier ones are answered."""
-    options = ["-i", "grpc", "-u", f"127.0.0.1:{server.grpc}", "-a", f"--request-rate-range={rate:.1f}", "--request-distribution=poisson"]
-    return perf_analyzer(server, requests, users, work, options)
+    load = [f"--request-rate-range={rate:.1f}", "--request-distribution=poisson"]
+    return perf_analyzer(server, requests, users, work, grpc_options(server.grpc, "-a", *load))
 
 
 @contextlib.contextmanager

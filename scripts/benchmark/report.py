@@ -1,10 +1,12 @@
 """What was measured, as docs/benchmarks.md and its charts."""
 
+import shlex
 from datetime import datetime, timezone
 from math import log
+from pathlib import Path
 from statistics import median
 
-from measure import queueing
+from measure import command, grpc_options, queueing
 from sizes import STEPS as GROWING
 from sizes import infer
 from systems import FEWER, RUST
@@ -33,6 +35,10 @@ def table(heads, rows):
 
 def of(entries, key):
     return [entry[key] for entry in entries]
+
+
+def tail_ratios(entries):
+    return [entry["p99"] / entry["p50"] for entry in entries]
 
 
 def floors(bench, candidates=CANDIDATES):
@@ -69,7 +75,7 @@ def targets_table(bench, low):
         return f"{waits:.1f} ms for {takes:.1f} ms = {spread(ratios)} ×", median(ratios) <= 1.2
 
     def tails(name):
-        ratios = [entry["p99"] / entry["p50"] for entry in bench.half_load.get(name, [])]
+        ratios = tail_ratios(bench.tails.get((name, 0.5), []))
         return (f"{spread(ratios, 1)} ×", median(ratios) <= 3) if ratios else None
 
     def transforms(name):
@@ -208,12 +214,14 @@ def growth_chart(bench):
             f'fill="#777">{"".join(parts)}</svg>\n')
 
 
-def half_load_table(bench):
+def tails_table(bench):
     rows = []
-    for server in bench.rust:
-        found = bench.half_load[server.name]
-        rows.append([server.title, spread(of(found, "rate"), 0), spread(of(found, "p50")), spread(of(found, "p99"))])
-    return table(["system", "requests/s", "p50 ms", "p99 ms"], rows)
+    for load in sorted({load for _, load in bench.tails}):
+        for server in bench.servers:
+            found = bench.tails[server.name, load]
+            rows.append([server.title, f"{100 * load:.0f} %", spread(of(found, "rate"), 0), spread(of(found, "p50")), spread(of(found, "p99")),
+                         spread(tail_ratios(found), 1)])
+    return table(["system", "of its most", "requests/s", "p50 ms", "p99 ms", "p99 / p50"], rows)
 
 
 def candidates_table(bench):
@@ -246,8 +254,8 @@ def steps_table(bench):
 def not_measured(bench):
     measured = [server.name for server in bench.servers]
     missing = [SHORT[name] for name in SHORT if name not in measured]
-    if not bench.half_load:
-        missing.append("tails at half load")
+    if not bench.tails:
+        missing.append("Poisson rates")
     if not bench.candidates:
         missing.append("other numbers of candidates")
     if not bench.sizes:
@@ -279,8 +287,8 @@ def introduction(bench, alone):
     fewer = [f"{name} 1/{FEWER[name]} of that" for name in others if name in FEWER]
     ranker = median(of(bench.alone[CANDIDATES], "dlrm_ranking"))
     parts = [
-        f"Written by `scripts/bench` on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC: {bench.processor}, load average {bench.load_before:.1f} "
-        f"before it began, Triton and client on the same cores, gRPC, the retail shop ({bench.item_count:,} items, {bench.user_count:,} users), "
+        f"Written by `scripts/bench` on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC: {bench.machine}, load average {bench.load_before:.1f} "
+        f"before it began; Triton and client on the same cores, gRPC, the retail shop ({bench.item_count:,} items, {bench.user_count:,} users), "
         f"{CANDIDATES} candidates in, 10 out, a real Valkey. Rounds: {arguments.rounds}, with the systems in turn; median (lowest–highest). "
         f"Requests behind a figure of a round: {', '.join([f'{3 * arguments.requests:,}', *fewer])}."
     ]
@@ -289,6 +297,9 @@ def introduction(bench, alone):
             f"All systems serve the same release: {'; '.join(f'{name}, {WHAT[name]}' for name in others)}. "
             f"Before anything was timed, they returned the same ids for {arguments.users} users, {within}."
         )
+    load = command("MODEL", "users.json", arguments.requests, "figures.csv", grpc_options("PORT", "--concurrency-range=1"))
+    load[0] = Path(load[0]).name
+    parts.append(f"Versions: {', '.join(bench.versions)}. The client:\n\n```sh\n{shlex.join(load)}\n```")
     said = f"L, ONNX Runtime alone on one thread, query tower and ranker on {CANDIDATES} rows:"
     parts.append(
         f"{said} **{spread(alone, 3)} ms** (ranker {ranker:.3f}), run after run. With a millisecond of sleep before each run, as a server has between "
@@ -325,9 +336,10 @@ def write(bench, out):
             "a process on each core that spins and gives way to any other (SCHED_IDLE), as a machine behaves that polls before it halts:",
             awake_table(bench, low),
         ]
-    if bench.half_load:
-        said = "Requests at random moments (Poisson), at half the rate that the system reached 4 at a time:"
-        parts += ["## Tails", said, half_load_table(bench)]
+    if bench.tails:
+        said = ("Requests at random moments (Poisson), at a quarter, half and three quarters of the rate that the system reached 4 at a time; each for as "
+                "long, so with half, all and one and a half times the requests behind other figures:")
+        parts += ["## Tails", said, tails_table(bench)]
     if bench.candidates:
         said = f"One request at a time over gRPC, and L for as many rows; a third of the requests where it is not {CANDIDATES}:"
         parts += ["## Candidates", said, candidates_table(bench)]

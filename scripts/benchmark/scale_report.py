@@ -3,9 +3,10 @@
 import re
 import textwrap
 from math import log10
-from pathlib import Path
 
 import numpy as np
+
+from machine import machine
 
 # Legible on white and on black.
 TEXT, GRID = "#767676", "#88888844"
@@ -106,13 +107,6 @@ def under_load(part):
     if not busy:
         return ""
     return f" While other programs ran, so that times, above all of builds, are longer than on an idle machine: {', '.join(busy)}."
-
-
-def machine():
-    text = Path("/proc/cpuinfo").read_text()
-    names = re.findall(r"model name\s*: (.*)", text)
-    memory = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[1]) / 1e6
-    return f"{len(names)} × {names[0] if names else 'unknown processor'}, {memory:.0f} GB of memory"
 
 
 def sizes_of(measured):
