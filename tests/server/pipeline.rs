@@ -4,13 +4,12 @@
 use std::{
     fmt::Write,
     fs,
-    net::TcpListener,
     path::Path,
     process::{Command, Output},
 };
 
 use serde_json::Value;
-use triton_testing::{runtime, valkey::Valkey};
+use triton_testing::{ports::free_port, runtime, valkey::Valkey};
 
 const DEFINITION: &str = r#"
 [pipeline]
@@ -116,6 +115,11 @@ pub(crate) fn write_shop(folder: &Path) {
     }
 }
 
+/// Where something may listen.
+pub(crate) fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port().expect("a port"))
+}
+
 /// The program, on this folder and this store, at free ports.
 pub(crate) struct Shop {
     pub(crate) folder: tempfile::TempDir,
@@ -133,11 +137,10 @@ impl Shop {
     pub(crate) fn of(write: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         write(folder.path());
-        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         Self {
             folder,
             valkey: Valkey::start().expect("a running Valkey"),
-            ports: listeners.map(|listener| listener.local_addr().expect("an address").port()),
+            ports: [(); 3].map(|()| free_port().expect("a port")),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -10,7 +9,7 @@ use std::{
 use serde_json::Value;
 use triton_testing::runtime;
 
-use crate::pipeline::Shop;
+use crate::pipeline::{Shop, free_address};
 
 /// The retail shop without texts and pictures, whose encoders take minutes and change nothing on the page.
 fn retail() -> Shop {
@@ -41,18 +40,10 @@ fn retail() -> Shop {
     shop
 }
 
-fn port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 #[test]
 fn the_pages_work_in_a_browser() {
     let shop = retail();
-    let (listen, metrics) = (
-        format!("127.0.0.1:{}", port()),
-        format!("127.0.0.1:{}", port()),
-    );
+    let (listen, metrics) = (free_address(), free_address());
     let addresses = ["--listen", &listen, "--updater-metrics", &metrics];
     shop.done(&[&["serve", "retail", "--shop", "--detach"][..], &addresses].concat());
     let address = format!("http://{listen}");

@@ -10,14 +10,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::pipeline::Shop;
+use crate::pipeline::{Shop, free_address};
 
 const PARTS: [&str; 3] = ["gateway", "updater", "triton"];
-
-fn address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
 
 /// Process ids by part, of those that run.
 fn running(shop: &Shop) -> BTreeMap<&'static str, i32> {
@@ -49,7 +44,7 @@ fn what_is_killed_is_said_and_started_again() {
     for step in ["prepare", "train", "index", "materialize", "assemble"] {
         shop.done(&[step, "tiny"]);
     }
-    let (listen, metrics) = (address(), address());
+    let (listen, metrics) = (free_address(), free_address());
     let serve = ["serve", "tiny", "--shop", "--detach"];
     let addresses = ["--listen", &listen, "--updater-metrics", &metrics];
     let said = shop.done(&[&serve[..], &addresses].concat());

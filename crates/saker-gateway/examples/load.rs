@@ -62,7 +62,7 @@ fn header() {
 async fn measure(time: Duration, delay: Duration) -> Result<(), Error> {
     header();
     for (delay, concurrencies) in [(delay, &[1, 16, 64][..]), (Duration::ZERO, &[16, 64][..])] {
-        let triton = support::Triton::start(0).await;
+        let triton = support::Triton::start().await;
         triton.stub.delay(delay);
         println!("the stub answers after {} ms", delay.as_millis());
         for &clients in concurrencies {

@@ -256,7 +256,7 @@ fn a_request_under_way_is_finished_when_the_gateway_stops() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (triton, address, serving) = runtime.block_on(async {
-        let triton = Triton::start(0).await;
+        let triton = Triton::start().await;
         let store = saker_store::Settings::parse(NO_STORE, None).unwrap();
         let settings = saker_gateway::Settings {
             triton: triton.address.clone(),

@@ -118,9 +118,3 @@ impl Drop for Server {
         }
     }
 }
-
-/// A TCP port of the loopback interface that nobody listens on now.
-pub(crate) fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
-}

@@ -24,11 +24,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    process::{Server, free_port},
-    runtime,
-    tensor::Tensor,
-};
+use crate::{ports::free_port, process::Server, runtime, tensor::Tensor};
 
 /// How to start a server; see [`TritonServer::builder`].
 #[derive(Debug, Default)]

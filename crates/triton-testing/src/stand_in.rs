@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::process::{Server, free_port};
+use crate::{ports::free_port, process::Server};
 
 /// A running program; it is killed on drop, and when this process ends in whatever way.
 #[derive(Debug)]

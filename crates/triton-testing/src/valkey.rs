@@ -25,10 +25,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use crate::{
-    process::{Server, free_port},
-    runtime,
-};
+use crate::{ports::free_port, process::Server, runtime};
 
 /// How to start a Valkey; see [`Valkey::builder`].
 #[derive(Debug, Default)]

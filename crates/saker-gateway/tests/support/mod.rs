@@ -149,7 +149,8 @@ pub(crate) struct Triton {
 }
 
 impl Triton {
-    pub(crate) async fn start(port: u16) -> Self {
+    pub(crate) async fn start() -> Self {
+        let port = triton_testing::ports::free_port().expect("a port");
         let stub = Arc::new(Stub::default());
         Self::again(stub, port).await
     }
@@ -219,7 +220,7 @@ impl Fixture {
     pub(crate) fn start(redis_url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let (triton, address) = runtime.block_on(async {
-            let triton = Triton::start(0).await;
+            let triton = Triton::start().await;
             let store = saker_store::Settings::parse(redis_url, None).expect("a URL");
             let mut settings = Settings::new(store);
             settings.triton.clone_from(&triton.address);
