@@ -26,5 +26,15 @@ usage() { # the comment block at the top of the script
     sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"
 }
 
+# Starts the script anew, with the same arguments, once no other build or test of any checkout runs: checkouts share the
+# compiled files, and what one builds throws away what another tests.
+alone() {
+    [ -z "${SAKER_ALONE:-}" ] || return 0
+    mkdir -p "$CARGO_TARGET_DIR"
+    flock --nonblock "$CARGO_TARGET_DIR/lock" true || say "waiting until another build or test has ended"
+    # --close: what the script starts, such as a server, does not hold the lock on.
+    SAKER_ALONE=1 exec flock --close "$CARGO_TARGET_DIR/lock" "scripts/$script_name" "$@"
+}
+
 # Seconds since `$1`, a value of $SECONDS.
 elapsed() { printf '%d s' $((SECONDS - $1)); }
