@@ -184,31 +184,31 @@ def growth_chart(bench):
     by_items = [size for size in bench.sizes if size["users"] >= 300_000 and size["index"][0] == "Flat"]
     by_users = [size for size in bench.sizes if size["items"] == 2_465]
     panels = [
-        ("items (300,000 users, the last 3,000,000; Flat)", {name: [(size["items"], p50(size, name)) for size in by_items] for name in RUST}),
+        ("items (exact; the last: 3,000,000 users)", {name: [(size["items"], p50(size, name)) for size in by_items] for name in RUST}),
         ("users (2,465 items)", {name: [(bench.user_count, base[name])] + [(size["users"], p50(size, name)) for size in by_users] for name in RUST}),
         ("candidates", {name: [(count, median(of(bench.candidates[name, count], "p50")) if count != CANDIDATES else base[name])
                                for count in sorted(bench.alone)] for name in RUST}),
     ]
     width, height, left = 250, 190, 34
     values = [y for _, lines in panels for points in lines.values() for _, y in points]
-    low, high = min(values) / 1.2, max(values) * 1.2
+    low, high = min(values) / 1.4, max(values) * 1.2
     parts = ['<text x="0" y="14" font-weight="bold">gRPC p50, one request at a time (ms, both axes logarithmic)</text>']
     for place, (title, lines) in enumerate(panels):
         start = left + place * (width + 40)
         xs = [x for points in lines.values() for x, _ in points]
         across = lambda x: start + 10 + (width - 60) * log(x / min(xs)) / log(max(xs) / min(xs)) if max(xs) > min(xs) else start + width / 2
         down = lambda y: 40 + height - height * log(y / low) / log(high / low)
-        parts.append(f'<text x="{start}" y="{height + 78}">{title}</text>'
+        parts.append(f'<text x="{start}" y="{height + 78}" font-size="12">{title}</text>'
                      f'<path d="M{start} 40v{height}h{width - 20}" fill="none" stroke="#888"/>')
         for x in sorted(set(xs)):
             parts.append(f'<text x="{across(x):.1f}" y="{height + 56}" text-anchor="middle" font-size="11">{x:,}</text>')
-        for name, color in zip(RUST, ("#a8480f", "#2a6f97")):
+        for name, color, above in zip(RUST, ("#a8480f", "#2a6f97"), (6, -16)):
             points = lines[name]
             line = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
             parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
             for x, y in points:
                 parts.append(f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="3" fill="{color}"/>'
-                             f'<text x="{across(x):.1f}" y="{down(y) - 6:.1f}" text-anchor="middle" font-size="11" fill="{color}">{y:.2f}</text>')
+                             f'<text x="{across(x):.1f}" y="{down(y) - above:.1f}" text-anchor="middle" font-size="11" fill="{color}">{y:.2f}</text>')
     parts.append('<text x="560" y="14" fill="#a8480f">14 steps</text><text x="640" y="14" fill="#2a6f97">fused</text>')
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height + 90}" font-family="sans-serif" font-size="13" '
             f'fill="#777">{"".join(parts)}</svg>\n')
@@ -265,7 +265,7 @@ def not_measured(bench):
 
 def chart(title, unit, bars, digits):
     """Horizontal bars on a logarithmic scale, as SVG."""
-    width, left, line = 720, 190, 26
+    width, left, line = 745, 215, 26
     most = max(value for _, value in bars)
     least = min(value for _, value in bars) / 2
     length = lambda value: (width - left - 90) * log(value / least) / log(most / least)
