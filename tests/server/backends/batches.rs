@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use saker_pipeline::Group;
-use saker_store::feast::{EntityKeyVersion, Value};
+use saker_store::feast::{self, EntityKeyVersion};
+use serde_json::Value;
 use triton_testing::{tensor::Tensor, valkey::Valkey};
 
 use super::{
@@ -67,13 +69,31 @@ fn answers_agree(
             );
         }
     }
-    let statistics = stage.server.statistics("batched").expect("statistics");
+    // A backend reports its executions after the answers are sent.
+    let patience = Instant::now() + Duration::from_secs(20);
+    let statistics = loop {
+        let statistics = stage.server.statistics("batched").expect("statistics");
+        if in_batches(&statistics) == REQUESTS as u64 {
+            break statistics;
+        }
+        assert!(Instant::now() < patience, "{statistics}");
+        thread::sleep(Duration::from_millis(10));
+    };
     let count = |name: &str| statistics[name].as_u64().expect("a number");
     assert_eq!(count("inference_count"), REQUESTS as u64);
     assert!(
         count("execution_count") < REQUESTS as u64,
         "Triton made no batch: {statistics}"
     );
+}
+
+/// How many requests of one row the executions reported so far had.
+fn in_batches(statistics: &Value) -> u64 {
+    let batches = statistics["batch_stats"].as_array().into_iter().flatten();
+    let number = |value: &Value| value.as_u64().expect("a number");
+    batches
+        .map(|batch| number(&batch["batch_size"]) * number(&batch["compute_infer"]["count"]))
+        .sum()
 }
 
 #[test]
@@ -109,7 +129,8 @@ fn faiss_retrieval() {
 fn feature_lookup() {
     let valkey = Valkey::start().expect("a Valkey");
     let ids: Vec<i32> = (0..REQUESTS as i32 - 1).collect();
-    let column = |of: &dyn Fn(i32) -> i64| ids.iter().map(|&id| Value::Int64(of(id))).collect();
+    let column =
+        |of: &dyn Fn(i32) -> i64| ids.iter().map(|&id| feast::Value::Int64(of(id))).collect();
     View {
         name: "user_features",
         join_key: "user_id",
