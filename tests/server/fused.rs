@@ -15,7 +15,7 @@ use triton_testing::{
 };
 
 use crate::pipeline::{ITEMS, Shop, USERS, write_shop};
-use crate::support::store::mark_seen;
+use crate::support::{store::mark_seen, until::until};
 
 const STEPS: &str = "ensemble_model";
 const FUSED: &str = "ensemble_fused";
@@ -168,13 +168,10 @@ fn a_store_that_is_down_costs_the_deadline_at_most() {
     };
     let counts = || ["feature_lookup", "bloom_filter"].map(degraded);
     // On a busy machine the store may be late before it hangs.
-    let (before, late) = loop {
-        let late = counts();
-        let answer = known(9);
-        if counts() == late {
-            break (answer, late);
-        }
-    };
+    let (late, before, _) = until(
+        || (counts(), known(9), counts()),
+        |(late, _, after)| late == after,
+    );
     mark_seen(&shop.valkey.url(1), &[(9, vec![i64::from(before[0])])]);
     shop.valkey.freeze().expect("a hanging Valkey");
     let started = Instant::now();
@@ -192,15 +189,10 @@ fn a_store_that_is_down_costs_the_deadline_at_most() {
         let line = format!("model 'fused_recommendation': {what}");
         assert!(log.contains(&line), "{log}");
     }
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = known(9);
-        if !answer.contains(&before[0]) && answer[..4] == before[1..] {
-            break;
-        }
-        assert!(Instant::now() < until, "no recovery: {answer:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(
+        || known(9),
+        |answer| !answer.contains(&before[0]) && answer[..4] == before[1..],
+    );
 }
 
 #[test]

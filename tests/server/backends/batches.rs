@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use saker_pipeline::Group;
 use saker_store::feast::{self, EntityKeyVersion};
@@ -13,7 +12,9 @@ use triton_testing::{tensor::Tensor, valkey::Valkey};
 use super::{
     embedding_lookup, faiss_retrieval, feature_lookup, feature_transform, id_decode, onnxruntime,
 };
-use crate::support::{config::Config, stage::Stage, store::View, workflow::golden_workflow};
+use crate::support::{
+    config::Config, stage::Stage, store::View, until::until, workflow::golden_workflow,
+};
 
 /// As many as Triton is asked to put into one batch.
 const REQUESTS: usize = 8;
@@ -70,15 +71,10 @@ fn answers_agree(
         }
     }
     // A backend reports its executions after the answers are sent.
-    let patience = Instant::now() + Duration::from_secs(20);
-    let statistics = loop {
-        let statistics = stage.server.statistics("batched").expect("statistics");
-        if in_batches(&statistics) == REQUESTS as u64 {
-            break statistics;
-        }
-        assert!(Instant::now() < patience, "{statistics}");
-        thread::sleep(Duration::from_millis(10));
-    };
+    let statistics = until(
+        || stage.server.statistics("batched").expect("statistics"),
+        |statistics| in_batches(statistics) == REQUESTS as u64,
+    );
     let count = |name: &str| statistics[name].as_u64().expect("a number");
     assert_eq!(count("inference_count"), REQUESTS as u64);
     assert!(

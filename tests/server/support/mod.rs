@@ -6,4 +6,5 @@ pub(crate) mod golden;
 pub(crate) mod parquet;
 pub(crate) mod stage;
 pub(crate) mod store;
+pub(crate) mod until;
 pub(crate) mod workflow;
