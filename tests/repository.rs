@@ -77,22 +77,22 @@ fn retail_is_the_contract() {
         (
             "context_preprocessor",
             "request_defaults",
-            "device_type?, timestamp?",
-            "device_type, timestamp",
+            "user_id?, device_type?, timestamp?",
+            "user_id, device_type, timestamp",
         ),
-        (
-            "feast_user_lookup",
-            "feature_lookup",
-            "user_id",
-            STORED_USER,
-        ),
-        ("nvt_user_transform", "feature_transform", STORED_USER, USER),
         (
             "nvt_context_transform",
             "feature_transform",
             "device_type, timestamp",
             CONTEXT,
         ),
+        (
+            "feast_user_lookup",
+            "feature_lookup",
+            "user_id, device_type?",
+            STORED_USER,
+        ),
+        ("nvt_user_transform", "feature_transform", STORED_USER, USER),
         ("query_tower", "onnxruntime", USER, "output_1 f[64]"),
         (
             "faiss_retrieval",
@@ -131,7 +131,7 @@ fn retail_is_the_contract() {
         (
             "ensemble_model",
             "",
-            "user_id, device_type?, timestamp?",
+            "user_id?, device_type?, timestamp?",
             ANSWER_OF_RELEASE,
         ),
     ];
@@ -181,6 +181,39 @@ fn retail_is_the_contract() {
         value("filter_seen_items", "REDIS_URL"),
         "redis://127.0.0.1:6379/1"
     );
+}
+
+/// Triton's ensembles do not survive a step that fails while another one runs.
+#[test]
+fn no_two_steps_can_run_at_once() {
+    for dataset in ["retail", "movielens"] {
+        let models = models(dataset);
+        let ensemble = models.last().unwrap();
+        for pair in ensemble.steps.windows(2) {
+            let [before, step] = pair else { unreachable!() };
+            let given: Vec<&String> = before.outputs.iter().map(|(_, target)| target).collect();
+            assert!(
+                step.inputs
+                    .iter()
+                    .any(|(_, source)| given.contains(&source)),
+                "{dataset}: {} does not wait for {}",
+                step.model,
+                before.model
+            );
+        }
+        // Only the first step starts by itself.
+        let from_client: Vec<&str> = ensemble
+            .steps
+            .iter()
+            .filter(|step| {
+                let own =
+                    |source: &String| ensemble.inputs.iter().any(|input| input.name == *source);
+                step.inputs.iter().any(|(_, source)| own(source))
+            })
+            .map(|step| step.model.as_str())
+            .collect();
+        assert_eq!(from_client, ["context_preprocessor"], "{dataset}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
 use super::steps::{
-    Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters,
+    Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters, max_users,
     onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 use crate::features::embedding_table;
@@ -46,7 +46,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     let user_id = pipeline.user.id.as_str();
     let given = |name: &str| name.to_owned();
 
-    let mut inputs = wire([Tensor::column(user_id, DataType::Int32)], given);
+    let mut inputs = wire([Tensor::column(user_id, DataType::Int32).optional()], given);
     let moment = pipeline.context.columns.iter();
     inputs.extend(wire(
         moment.map(|column| Tensor::column(&column.name, data_type(column)).optional()),
@@ -82,6 +82,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         parameters.insert("CATEGORY_COLUMN".to_owned(), column.clone());
     }
     parameters.extend(retrieval_parameters(pipeline));
+    parameters.extend([max_users(pipeline)]);
     parameters.insert(
         "DIVERSITY_MODE".to_owned(),
         pipeline.ranking.diversity.to_string(),

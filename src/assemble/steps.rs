@@ -26,10 +26,13 @@ pub const ORDERED_SCORES: &str = "ordered_scores";
 
 /// The ensemble's third output: the id of the release that answered, one text.
 pub const RELEASE: &str = "release";
+/// Users whose candidates the ranker scores in one run.
+const USERS_PER_RUN: usize = 2;
 /// Parameters that belong to where the models run and not to what was trained: they stand in config.pbtxt, for all releases
 /// alike. All others travel with the release that they were assembled for.
-pub const DEPLOYMENT: [&str; 7] = [
+pub const DEPLOYMENT: [&str; 8] = [
     "DEADLINE_MS",
+    "MAX_USERS",
     "POPULARITY_URL",
     "REDIS_URL",
     "SEEN_URL",
@@ -81,13 +84,13 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     let item_id = pipeline.item.id.as_str();
     let vector = vector(pipeline)?;
 
-    // 0: what the request left out
-    let request: Vec<Tensor> = pipeline
-        .context
-        .columns
-        .iter()
-        .map(|column| Tensor::column(&column.name, data_type(column)))
-        .collect();
+    // Triton ends the server, or loses the request, when a step of an ensemble fails while another one runs. So the steps are
+    // a chain: each waits for the one before it, if only for a tensor that it does not read.
+
+    // 0: the request is checked, and what it left out is filled in
+    let mut request = vec![Tensor::column(user_id, DataType::Int32)];
+    let moment = pipeline.context.columns.iter();
+    request.extend(moment.map(|column| Tensor::column(&column.name, data_type(column))));
     steps.add(
         "context_preprocessor",
         "request_defaults",
@@ -95,34 +98,18 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
             name.to_owned()
         }),
         request,
-        BTreeMap::from([(
-            "DEFAULTS".to_owned(),
-            request_defaults(&pipeline.context.columns),
-        )]),
+        BTreeMap::from([
+            (
+                "DEFAULTS".to_owned(),
+                request_defaults(&pipeline.context.columns),
+            ),
+            ("USER_INPUT".to_owned(), user_id.to_owned()),
+            max_users(pipeline),
+        ]),
     );
+    let checked_user = from("context_preprocessor")(user_id);
 
-    // 1: the user and the moment
-    let user_columns: Vec<&Column> = pipeline.user.stored().collect();
-    steps.add(
-        "feast_user_lookup",
-        "feature_lookup",
-        vec![(Tensor::column(user_id, DataType::Int32), user_id.to_owned())],
-        looked_up(user_id, &user_columns),
-        lookup_parameters(pipeline, &pipeline.user, &defaults.user)?,
-    );
-    let read = read_columns(&pipeline.user.features);
-    steps.add(
-        "nvt_user_transform",
-        "feature_transform",
-        wire(
-            looked_up(user_id, &user_columns)
-                .into_iter()
-                .filter(|tensor| read.contains(&tensor.name.as_str())),
-            from("feast_user_lookup"),
-        ),
-        features(&pipeline.user.features),
-        BTreeMap::new(),
-    );
+    // 1: the moment, and the user
     let read = read_columns(&pipeline.context.features);
     let context_columns = pipeline
         .context
@@ -137,6 +124,36 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
             from("context_preprocessor"),
         ),
         features(&pipeline.context.features),
+        BTreeMap::new(),
+    );
+    let user_columns: Vec<&Column> = pipeline.user.stored().collect();
+    let mut lookup_inputs = vec![(
+        Tensor::column(user_id, DataType::Int32),
+        checked_user.clone(),
+    )];
+    let awaited = features(&pipeline.context.features).into_iter().take(1);
+    lookup_inputs.extend(wire(
+        awaited.map(Tensor::optional),
+        from("nvt_context_transform"),
+    ));
+    steps.add(
+        "feast_user_lookup",
+        "feature_lookup",
+        lookup_inputs,
+        looked_up(user_id, &user_columns),
+        lookup_parameters(pipeline, &pipeline.user, &defaults.user)?,
+    );
+    let read = read_columns(&pipeline.user.features);
+    steps.add(
+        "nvt_user_transform",
+        "feature_transform",
+        wire(
+            looked_up(user_id, &user_columns)
+                .into_iter()
+                .filter(|tensor| read.contains(&tensor.name.as_str())),
+            from("feast_user_lookup"),
+        ),
+        features(&pipeline.user.features),
         BTreeMap::new(),
     );
 
@@ -161,7 +178,10 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         retrieval_parameters(pipeline),
     );
     let mut filter_inputs = vec![
-        (Tensor::column(user_id, DataType::Int32), user_id.to_owned()),
+        (
+            Tensor::column(user_id, DataType::Int32),
+            checked_user.clone(),
+        ),
         (
             Tensor::column("candidate_ids", DataType::Int32),
             "faiss_retrieval/candidate_ids".to_owned(),
@@ -259,7 +279,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         "onnxruntime",
         wire(rows, from("unroll_features")),
         vec![Tensor::rows(SCORE, 1)],
-        onnxruntime_parameters(pipeline),
+        ranker_parameters(pipeline),
     );
     steps.add(
         "softmax_sampling",
@@ -272,7 +292,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
             (Tensor::rows(SCORE, 1), format!("dlrm_ranking/{SCORE}")),
             (
                 Tensor::column(user_id, DataType::Int32).optional(),
-                user_id.to_owned(),
+                checked_user,
             ),
         ],
         answer(),
@@ -374,7 +394,9 @@ impl<'p> Steps<'p> {
                 step.outputs.retain(|(_, target)| read.contains(target));
             }
         }
-        let mut inputs = vec![Tensor::column(&self.pipeline.user.id, DataType::Int32)];
+        // Optional, so that the step which checks the request can say that it is missing. Where the ensemble requires it, Triton
+        // takes any other input in its place, and then reports a deadlock.
+        let mut inputs = vec![Tensor::column(&self.pipeline.user.id, DataType::Int32).optional()];
         inputs.extend(
             self.pipeline
                 .context
@@ -563,6 +585,20 @@ pub(super) fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String>
         ("RANKING_TOPK".to_owned(), pipeline.ranking.topk.to_string()),
         ("POPULARITY_URL".to_owned(), database(pipeline, 3)),
     ])
+}
+
+/// Those of the ranker, which scores the candidates of a few users at a time: its buffers are as large as the largest run.
+fn ranker_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
+    let mut parameters = onnxruntime_parameters(pipeline);
+    let rows = pipeline.retrieval.topk.max(1) * USERS_PER_RUN;
+    parameters.insert("rows_per_run".to_owned(), rows.to_string());
+    parameters
+}
+
+/// The parameter `MAX_USERS` of the step that checks a request.
+pub(super) fn max_users(pipeline: &Pipeline) -> (String, String) {
+    let most = pipeline.serving.max_users;
+    ("MAX_USERS".to_owned(), most.to_string())
 }
 
 /// Parameters of the onnxruntime backend, NVIDIA's as well as ours.

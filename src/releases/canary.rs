@@ -64,14 +64,16 @@ fn requests(repository: &Repository, version: u64, config: &Value) -> Result<Vec
         .as_array()
         .context("the ensemble has no inputs")?;
     let name = |input: &Value| input["name"].as_str().unwrap_or_default().to_owned();
-    let (optional, required): (Vec<&Value>, Vec<&Value>) =
-        inputs.iter().partition(|input| input["optional"] == true);
-    let [user] = required[..] else {
+    let (user, moment) = inputs
+        .split_first()
+        .context("the ensemble has no inputs; expected the user's id first")?;
+    if let Some(required) = moment.iter().find(|input| input["optional"] != true) {
         bail!(
-            "the ensemble has {} inputs that a request must give; expected the user's id",
-            required.len()
+            "the ensemble requires '{}'; expected nothing but the user's id, '{}'",
+            name(required),
+            name(user)
         );
-    };
+    }
     let user = name(user);
     let known = vocabulary(repository, "nvt_user_transform", version, &user)?.unwrap_or_default();
     let mut users: Vec<i32> = known
@@ -86,7 +88,7 @@ fn requests(repository: &Repository, version: u64, config: &Value) -> Result<Vec
         .map(|(place, &id)| {
             let mut request = vec![Tensor::int32(&user, &[id])];
             if place % 2 == 0 {
-                let given = optional
+                let given = moment
                     .iter()
                     .filter(|input| input["data_type"] == "TYPE_INT32");
                 request.extend(given.map(|input| Tensor::int32(&name(input), &[0])));

@@ -7,6 +7,7 @@ mod backends;
 mod clients;
 mod fused;
 mod gateway;
+mod malformed;
 mod perf_analyzer;
 mod pipeline;
 mod reference;

@@ -23,6 +23,8 @@ const FEATURE_TYPES: &[DataType] = &[
     DataType::Bool,
 ];
 const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
+/// The ids, and what is only waited for.
+const INPUT_TYPES: &[DataType] = FEATURE_TYPES;
 
 /// One loaded `feature_lookup` model.
 pub struct FeatureLookup {
@@ -52,7 +54,7 @@ impl Model for FeatureLookup {
 
     fn signature(_: &Parameters) -> Signature {
         Signature::new()
-            .other_inputs(ID_TYPES)
+            .other_inputs(INPUT_TYPES)
             .other_outputs(FEATURE_TYPES)
     }
 
@@ -102,12 +104,24 @@ impl Model for FeatureLookup {
 impl Tensors {
     fn read(context: &ModelContext, parameters: &Parameters) -> Result<Self, Error> {
         let config = context.config();
-        let [id] = config.inputs() else {
-            return Err(Error::invalid_argument(format!(
-                "config.pbtxt declares {} inputs; accepted: one, the entity's ids (INT32 or INT64)",
-                config.inputs().len()
-            )));
+        let [id, awaited @ ..] = config.inputs() else {
+            return Err(Error::invalid_argument(
+                "config.pbtxt declares no inputs; accepted: the entity's ids (INT32 or INT64), first",
+            ));
         };
+        if !ID_TYPES.contains(&id.data_type) {
+            return Err(Error::invalid_argument(format!(
+                "input '{}', the first, is {}; accepted for the entity's ids: INT32, INT64",
+                id.name, id.data_type
+            )));
+        }
+        if let Some(input) = awaited.iter().find(|input| !input.optional) {
+            return Err(Error::invalid_argument(format!(
+                "input '{}' is required, and nothing reads it; accepted: the entity's ids, first, and optional inputs \
+                 that an ensemble waits for before it starts this step",
+                input.name
+            )));
+        }
         let mut defaults = parameters.defaults()?;
         let mut echo = None;
         let mut features = Vec::new();

@@ -99,12 +99,17 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Takes in what the request says and fills in what it leaves out; how many rows there are.
-    pub(crate) fn fill(&mut self, moment: &Moment, request: &Request<'_>) -> Result<usize, Error> {
+    pub(crate) fn fill(
+        &mut self,
+        moment: &Moment,
+        request: &Request<'_>,
+        users: usize,
+    ) -> Result<usize, Error> {
         let tensors = moment
             .columns
             .iter()
             .map(|column| (column.name.as_str(), column.position));
-        let length = defaults::rows(request, tensors)?;
+        let length = defaults::rows(request, Some(users), tensors)?;
         let now_s = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs());

@@ -21,6 +21,7 @@ use saker_steps::retrieval::{self, Retrieval};
 use saker_steps::seen::{self, Filter, PADDING, Row};
 use saker_steps::select::{self, Choice};
 use saker_steps::transform::invalid;
+use saker_steps::users;
 use saker_store::Settings;
 use serde::Deserialize;
 use triton_backend::{
@@ -126,6 +127,7 @@ impl Model for FusedRecommendation {
         seen::Parameters,
         retrieval::Parameters,
         select::Parameters,
+        users::Parameters,
         Parameters,
     );
     type Instance = Worker;
@@ -140,7 +142,7 @@ impl Model for FusedRecommendation {
 
     fn load(
         context: &Arc<ModelContext>,
-        (lookup, seen, retrieval, choice, parameters): Self::Parameters,
+        (lookup, seen, retrieval, choice, users, parameters): Self::Parameters,
     ) -> Result<Self, Error> {
         let config = context.config();
         let ([id, ..], [ids, scores]) = (config.inputs(), config.outputs()) else {
@@ -165,7 +167,7 @@ impl Model for FusedRecommendation {
             ));
         }
         let columns = columns(&parameters.user_columns)?;
-        let user = User::load(context, &lookup, id, &columns)?;
+        let user = User::load(context, &lookup, users, id, &columns)?;
         let moment = Moment::load(context, parameters.request_defaults.as_deref())?;
         let category = parameters.category_column.as_deref().map(|column| {
             user.integers(column).ok_or_else(|| {
@@ -339,7 +341,7 @@ impl Worker {
         request: &Request<'_>,
         users: Range<usize>,
     ) -> Result<(), Error> {
-        self.moment.fill(&model.moment, request)?;
+        self.moment.fill(&model.moment, request, users.len())?;
         let users = self.user.slices(&model.user, users.start, users.len())?;
         let users = model.user.plan.bind(&users).map_err(invalid)?;
         let moments = self.moment.slices(&model.moment);

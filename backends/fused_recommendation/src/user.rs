@@ -6,6 +6,7 @@ use std::sync::Arc;
 use saker_steps::lookup::{Feature, Meters, Online, Parameters};
 use saker_steps::seen;
 use saker_steps::transform::{dtype, invalid};
+use saker_steps::users;
 use saker_store::Link;
 use saker_store::feast::FeatureView;
 use saker_workflow::{Plan, Slice, Workflow};
@@ -16,6 +17,7 @@ use triton_backend::{DataType, Error, ModelConfig, ModelContext, Request, Tensor
 pub(crate) struct User {
     id_name: String,
     id_type: DataType,
+    bound: users::Parameters,
     link: Link,
     view: FeatureView,
     features: Arc<[Feature]>,
@@ -37,6 +39,7 @@ impl User {
     pub(crate) fn load(
         context: &ModelContext,
         parameters: &Parameters,
+        bound: users::Parameters,
         id: &TensorConfig,
         types: &BTreeMap<String, String>,
     ) -> Result<Self, Error> {
@@ -90,6 +93,7 @@ impl User {
         Ok(Self {
             id_name: id.name.clone(),
             id_type: id.data_type,
+            bound,
             link,
             view,
             features: features.into(),
@@ -137,19 +141,7 @@ impl Worker {
         user: &User,
         request: &Request<'_>,
     ) -> Result<(usize, usize), Error> {
-        let tensor = request.input_at(0)?.ok_or_else(|| {
-            Error::invalid_argument(format!(
-                "the request has no input '{}', the users' ids",
-                user.id_name
-            ))
-        })?;
-        if tensor.shape().len() != 1 {
-            return Err(Error::invalid_argument(format!(
-                "tensor '{}' has shape {:?}; accepted: 1 dimension",
-                user.id_name,
-                tensor.shape()
-            )));
-        }
+        let tensor = users::read(request, (&user.id_name, 0), &user.bound)?;
         let start = self.store.ids.len();
         match user.id_type {
             DataType::Int64 => self.store.ids.extend_from_slice(&tensor.as_slice::<i64>()?),

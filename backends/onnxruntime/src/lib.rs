@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use ort::value::DynValue;
 use saker_steps::onnx::{self, Options};
 use triton_backend::{
     ANY_TYPE, Batch, Error, Instance, Model, ModelContext, Request, Response, Signature,
@@ -156,6 +157,19 @@ impl Worker {
         run_ends: impl FnOnce(),
     ) -> Result<(), Error> {
         let config = model.context.config();
+        if let Some(most) = model.options.rows_per_run {
+            let rows = row_count(request)?;
+            if rows > most.get() {
+                return self.answer_in_runs(
+                    model,
+                    request,
+                    response,
+                    (rows, most.get()),
+                    run_starts,
+                    run_ends,
+                );
+            }
+        }
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> =
             Vec::with_capacity(config.inputs().len());
         let mut without_rows = false;
@@ -179,13 +193,80 @@ impl Worker {
         run_ends();
         for (position, declared) in config.outputs().iter().enumerate() {
             let name = &declared.name;
-            let found = outputs.get(name).ok_or_else(|| {
-                Error::internal(format!("the model did not give the output '{name}'"))
-            })?;
+            let found = outputs.get(name).ok_or_else(|| missing(name))?;
             value::output(response, position, name, declared.data_type, found)?;
         }
         Ok(())
     }
+
+    /// Runs the graph on a few rows at a time, so that a request of many rows takes no more memory than one of few.
+    fn answer_in_runs(
+        &mut self,
+        model: &OnnxRuntime,
+        request: &Request<'_>,
+        response: &Response<'_>,
+        (rows, most): (usize, usize),
+        run_starts: impl FnOnce(),
+        run_ends: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let config = model.context.config();
+        let mut tensors = Vec::with_capacity(config.inputs().len());
+        for (position, declared) in config.inputs().iter().enumerate() {
+            let tensor = request.input_at(position)?.ok_or_else(|| {
+                Error::invalid_argument(format!("the request has no input '{}'", declared.name))
+            })?;
+            if tensor.shape().first() != Some(&(rows as i64)) {
+                return Err(Error::invalid_argument(format!(
+                    "tensor '{}' has shape {:?}; accepted: {rows} rows, as the first tensor",
+                    declared.name,
+                    tensor.shape()
+                )));
+            }
+            tensors.push((declared.name.as_str(), tensor));
+        }
+        run_starts();
+        let mut found: Vec<Vec<DynValue>> = config.outputs().iter().map(|_| Vec::new()).collect();
+        for start in (0..rows).step_by(most) {
+            let block = start..rows.min(start + most);
+            let inputs = tensors
+                .iter()
+                .map(|(name, tensor)| Ok((*name, value::input_rows(tensor, block.clone())?)))
+                .collect::<Result<Vec<_>, Error>>()?;
+            let mut outputs = self
+                .session
+                .run_with_options(inputs, &self.run_options)
+                .map_err(|error| Error::invalid_argument(format!("ONNX Runtime: {error}")))?;
+            for (declared, found) in config.outputs().iter().zip(&mut found) {
+                found.push(
+                    outputs
+                        .remove(&declared.name)
+                        .ok_or_else(|| missing(&declared.name))?,
+                );
+            }
+        }
+        run_ends();
+        for (position, (declared, values)) in config.outputs().iter().zip(&found).enumerate() {
+            value::joined_output(
+                response,
+                position,
+                &declared.name,
+                declared.data_type,
+                values,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::internal(format!("the model did not give the output '{name}'"))
+}
+
+/// The first dimension of the first input.
+fn row_count(request: &Request<'_>) -> Result<usize, Error> {
+    let first = request.input_at(0)?;
+    let rows = first.and_then(|tensor| tensor.shape().first().copied());
+    Ok(rows.map_or(0, |rows| rows as usize))
 }
 
 /// The answer to a request whose tensors have no rows. Many graphs fail on it (a reshape of nothing, a maximum of

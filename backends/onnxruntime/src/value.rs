@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::ops::Range;
 
 use half::{bf16, f16};
 use ort::session::SessionInputValue;
@@ -47,6 +48,54 @@ where
     match tensor.as_slice::<T>()? {
         Cow::Borrowed(elements) => TensorRef::from_array_view((shape, elements)).map(Into::into),
         Cow::Owned(elements) => OrtTensor::from_array((shape, elements)).map(Into::into),
+    }
+    .map_err(|error| refused(tensor, &error))
+}
+
+/// Some rows of an input for a run.
+///
+/// # Errors
+///
+/// Returns an error if the tensor cannot be read, is BYTES, or has fewer rows.
+pub(crate) fn input_rows<'r>(
+    tensor: &Tensor<'r>,
+    rows: Range<usize>,
+) -> Result<SessionInputValue<'r>, Error> {
+    with_element!(tensor.data_type(), borrow_rows(tensor, rows), else {
+        Err(Error::unsupported(format!("tensor '{}' is BYTES; parameter 'rows_per_run' needs numbers", tensor.name())))
+    })
+}
+
+fn borrow_rows<'r, T>(
+    tensor: &Tensor<'r>,
+    rows: Range<usize>,
+) -> Result<SessionInputValue<'r>, Error>
+where
+    T: Element + PrimitiveTensorElementType + Debug,
+{
+    let mut shape = tensor.shape().to_vec();
+    let width: usize = shape.iter().skip(1).map(|dim| *dim as usize).product();
+    if let Some(first) = shape.first_mut() {
+        *first = rows.len() as i64;
+    }
+    let elements = rows.start * width..rows.end * width;
+    let short = || {
+        Error::invalid_argument(format!(
+            "tensor '{}' has shape {:?}; accepted: as many rows as the others, {} at least",
+            tensor.name(),
+            tensor.shape(),
+            rows.end
+        ))
+    };
+    match tensor.as_slice::<T>()? {
+        Cow::Borrowed(all) => {
+            let all = all.get(elements).ok_or_else(short)?;
+            TensorRef::from_array_view((shape, all)).map(Into::into)
+        }
+        Cow::Owned(all) => {
+            let all = all.get(elements).ok_or_else(short)?.to_vec();
+            OrtTensor::from_array((shape, all)).map(Into::into)
+        }
     }
     .map_err(|error| refused(tensor, &error))
 }
@@ -104,6 +153,65 @@ fn copy<T: Element + PrimitiveTensorElementType>(
         .try_extract_tensor::<T>()
         .map_err(|error| odd(name, &error))?;
     response.write_at(position, shape, elements)
+}
+
+/// Copies one output of several runs into Triton's buffer, the rows of one run after those of the one before.
+///
+/// # Errors
+///
+/// Returns an error if an output is no tensor of the type that config.pbtxt declares, or the runs' shapes differ beyond the rows.
+pub(crate) fn joined_output(
+    response: &Response<'_>,
+    position: usize,
+    name: &str,
+    data_type: DataType,
+    values: &[DynValue],
+) -> Result<(), Error> {
+    with_element!(data_type, join(response, position, name, values), else {
+        Err(Error::unsupported(format!("output '{name}' is BYTES; parameter 'rows_per_run' needs numbers")))
+    })
+}
+
+fn join<T: Element + PrimitiveTensorElementType>(
+    response: &Response<'_>,
+    position: usize,
+    name: &str,
+    values: &[DynValue],
+) -> Result<(), Error> {
+    let mut parts = Vec::with_capacity(values.len());
+    let mut whole: Vec<i64> = Vec::new();
+    for value in values {
+        let (shape, elements) = value
+            .try_extract_tensor::<T>()
+            .map_err(|error| odd(name, &error))?;
+        match whole.split_first_mut() {
+            None => whole = shape.to_vec(),
+            Some((rows, width)) if shape.len() == width.len() + 1 && shape[1..] == *width => {
+                *rows += shape[0];
+            }
+            Some(_) => {
+                return Err(Error::internal(format!(
+                    "output '{name}' of the model has shape {:?} after {whole:?}; accepted with parameter 'rows_per_run': \
+                     the same but for the first dimension",
+                    &shape[..]
+                )));
+            }
+        }
+        parts.push(elements);
+    }
+    let Some(mut left) = response.output_at::<T>(position, &whole)? else {
+        return Ok(());
+    };
+    for part in parts {
+        let Some((place, rest)) = left.split_at_mut_checked(part.len()) else {
+            return Err(Error::internal(format!(
+                "output '{name}' of the model has more elements than its shape {whole:?}"
+            )));
+        };
+        place.copy_from_slice(part);
+        left = rest;
+    }
+    Ok(())
 }
 
 fn odd(name: &str, error: &ort::Error) -> Error {

@@ -1,4 +1,4 @@
-//! Fills in what a request leaves out: every output is the optional input of its name, or that tensor's default.
+//! Checks a request and fills in what it leaves out: every output is the optional input of its name, or that tensor's default.
 //! See the README beside this crate.
 
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
-    tensor_names,
+    Tensor, tensor_names,
 };
 
 use saker_steps::defaults::{self, Default, Number};
+use saker_steps::users;
 
 const NUMBERS: &[DataType] = &[
     DataType::Int8,
@@ -32,16 +33,30 @@ pub struct Parameters {
     /// JSON object from tensor name to a number or `"now"`. Tensors not in it default to -1.
     #[serde(default)]
     defaults: Option<String>,
+    /// The tensor of the user ids. A request must have it; it is answered as it was given.
+    #[serde(default)]
+    user_input: Option<String>,
 }
 
 /// A loaded model.
 pub struct RequestDefaults {
     tensors: Vec<Filled>,
+    users: Option<Users>,
+}
+
+/// The tensor of the user ids.
+struct Users {
+    name: String,
+    data_type: DataType,
+    input: usize,
+    output: usize,
+    parameters: users::Parameters,
 }
 
 /// One output and where it comes from.
 struct Filled {
     name: String,
+    output: usize,
     data_type: DataType,
     input: usize,
     default: Default,
@@ -51,16 +66,19 @@ struct Filled {
 pub struct Worker;
 
 impl Model for RequestDefaults {
-    type Parameters = Parameters;
+    type Parameters = (Parameters, users::Parameters);
     type Instance = Worker;
 
-    fn signature(_: &Parameters) -> Signature {
+    fn signature(_: &Self::Parameters) -> Signature {
         Signature::new()
             .other_inputs(NUMBERS)
             .other_outputs(NUMBERS)
     }
 
-    fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
+    fn load(
+        context: &Arc<ModelContext>,
+        (parameters, bound): Self::Parameters,
+    ) -> Result<Self, Error> {
         let config = context.config();
         if config.max_batch_size() != 0 {
             return Err(Error::invalid_argument(
@@ -68,40 +86,58 @@ impl Model for RequestDefaults {
             ));
         }
         let mut defaults = defaults::parse(parameters.defaults.as_deref())?;
-        let tensors = config
-            .outputs()
-            .iter()
-            .map(|output| {
-                let input = config.input_index(&output.name).ok_or_else(|| {
-                    Error::invalid_argument(format!(
-                        "output '{}' needs an input of the same name",
-                        output.name
-                    ))
-                })?;
-                let input_type = config.inputs()[input].data_type;
-                if input_type != output.data_type {
-                    return Err(Error::invalid_argument(format!(
-                        "output '{}' is {}, but the input of its name is {input_type}",
-                        output.name, output.data_type
-                    )));
-                }
-                Ok(Filled {
-                    name: output.name.clone(),
-                    data_type: output.data_type,
-                    input,
-                    default: defaults
-                        .remove(&output.name)
-                        .unwrap_or(Default::Value(-1.0)),
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        if let Some(name) = defaults.keys().next() {
+        let user_input = parameters.user_input.as_deref();
+        if let Some(name) = user_input
+            && config.output_index(name).is_none()
+        {
             return Err(Error::invalid_argument(format!(
-                "parameter 'DEFAULTS' names '{name}'; accepted: outputs of config.pbtxt, which are {}",
+                "parameter 'USER_INPUT' is '{name}'; accepted: an output of config.pbtxt, which are {}",
                 tensor_names(config.outputs())
             )));
         }
-        Ok(Self { tensors })
+        let mut users = None;
+        let mut tensors = Vec::new();
+        for (position, output) in config.outputs().iter().enumerate() {
+            let input = config.input_index(&output.name).ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "output '{}' needs an input of the same name",
+                    output.name
+                ))
+            })?;
+            let input_type = config.input(&output.name)?.data_type;
+            if input_type != output.data_type {
+                return Err(Error::invalid_argument(format!(
+                    "output '{}' is {}, but the input of its name is {input_type}",
+                    output.name, output.data_type
+                )));
+            }
+            let (name, data_type) = (output.name.clone(), output.data_type);
+            if user_input == Some(&output.name) {
+                users = Some(Users {
+                    name,
+                    data_type,
+                    input,
+                    output: position,
+                    parameters: bound,
+                });
+                continue;
+            }
+            tensors.push(Filled {
+                default: defaults.remove(&name).unwrap_or(Default::Value(-1.0)),
+                name,
+                output: position,
+                data_type,
+                input,
+            });
+        }
+        if let Some(name) = defaults.keys().next() {
+            let filled: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+            return Err(Error::invalid_argument(format!(
+                "parameter 'DEFAULTS' names '{name}'; accepted: outputs of config.pbtxt that have a default, which are {}",
+                filled.join(", ")
+            )));
+        }
+        Ok(Self { tensors, users })
     }
 
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
@@ -119,6 +155,24 @@ impl Instance<RequestDefaults> for Worker {
     }
 }
 
+/// The function for elements of a type that the signature accepts.
+macro_rules! of_type {
+    ($data_type:expr, $function:ident) => {
+        match $data_type {
+            DataType::Int8 => $function::<i8>,
+            DataType::Int16 => $function::<i16>,
+            DataType::Int32 => $function::<i32>,
+            DataType::Int64 => $function::<i64>,
+            DataType::Uint8 => $function::<u8>,
+            DataType::Uint16 => $function::<u16>,
+            DataType::Uint32 => $function::<u32>,
+            DataType::Uint64 => $function::<u64>,
+            DataType::Fp32 => $function::<f32>,
+            _ => $function::<f64>, // the signature lets no other type through
+        }
+    };
+}
+
 fn answer(
     model: &RequestDefaults,
     request: &Request<'_>,
@@ -129,27 +183,36 @@ fn answer(
         .tensors
         .iter()
         .map(|tensor| (tensor.name.as_str(), tensor.input));
-    let length = defaults::rows(request, tensors)?;
-    for (output, tensor) in model.tensors.iter().enumerate() {
-        let write = match tensor.data_type {
-            DataType::Int8 => write::<i8>,
-            DataType::Int16 => write::<i16>,
-            DataType::Int32 => write::<i32>,
-            DataType::Int64 => write::<i64>,
-            DataType::Uint8 => write::<u8>,
-            DataType::Uint16 => write::<u16>,
-            DataType::Uint32 => write::<u32>,
-            DataType::Uint64 => write::<u64>,
-            DataType::Fp32 => write::<f32>,
-            _ => write::<f64>, // the signature lets no other type through
-        };
-        write(output, tensor, length, request, response, now_s)?;
+    let users = match &model.users {
+        Some(users) => {
+            let place = (users.name.as_str(), users.input);
+            Some((users, users::read(request, place, &users.parameters)?))
+        }
+        None => None,
+    };
+    let user_count = users.as_ref().map(|(_, ids)| ids.len());
+    let length = defaults::rows(request, user_count, tensors)?;
+    if let Some((users, ids)) = users {
+        let echo = of_type!(users.data_type, echo);
+        echo(users.output, &ids, response)?;
+    }
+    for tensor in &model.tensors {
+        let write = of_type!(tensor.data_type, write);
+        write(tensor, length, request, response, now_s)?;
+    }
+    Ok(())
+}
+
+/// Writes the user ids as the request gave them.
+fn echo<T: Element>(output: usize, ids: &Tensor<'_>, response: &Response<'_>) -> Result<(), Error> {
+    let ids = ids.as_slice::<T>()?;
+    if let Some(values) = response.output_at::<T>(output, &[ids.len() as i64])? {
+        values.copy_from_slice(&ids);
     }
     Ok(())
 }
 
 fn write<T: Number + Element>(
-    output: usize,
     tensor: &Filled,
     length: usize,
     request: &Request<'_>,
@@ -160,7 +223,7 @@ fn write<T: Number + Element>(
         Some(input) => Some(input.vector::<T>()?),
         None => None,
     };
-    if let Some(values) = response.output_at::<T>(output, &[length as i64])? {
+    if let Some(values) = response.output_at::<T>(tensor.output, &[length as i64])? {
         defaults::fill(values, given.as_deref(), tensor.default, now_s);
     }
     Ok(())

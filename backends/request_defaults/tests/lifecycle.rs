@@ -80,6 +80,87 @@ fn lengths_that_do_not_fit_fail_that_request_alone() {
     report.success(2);
 }
 
+/// With the users of the request, of whom there may be three.
+fn of_users() -> Config {
+    config()
+        .optional_input("user_id", "TYPE_INT32", &[-1])
+        .output("user_id", "TYPE_INT32", &[-1])
+        .parameter("USER_INPUT", "user_id")
+        .parameter("MAX_USERS", "3")
+}
+
+fn asked(users: &[i32]) -> Request {
+    request()
+        .output("user_id")
+        .input(Input::new("user_id", &[users.len() as i64], users))
+}
+
+#[test]
+fn users_are_answered_as_they_came() {
+    let server = server();
+    let model = server.load("context_preprocessor", of_users()).unwrap();
+    let report = model.execute([
+        asked(&[-1]),
+        asked(&[i32::MIN, 5, i32::MAX]).input(Input::new("device_type", &[3], &[2i32, 1, 0])),
+        asked(&[7, 8]).input(Input::new("device_type", &[1], &[2i32])),
+        asked(&[]),
+    ]);
+    let tensor = |index: usize, name| report.success(index).output::<i32>(name);
+    assert_eq!(tensor(0, "user_id"), (vec![-1], vec![1]));
+    assert_eq!(tensor(0, "device_type"), (vec![-1], vec![1]));
+    assert_eq!(tensor(1, "user_id"), (vec![i32::MIN, 5, i32::MAX], vec![3]));
+    assert_eq!(tensor(1, "device_type"), (vec![2, 1, 0], vec![3]));
+    assert_eq!(tensor(1, "timestamp").1, [3]);
+    assert_eq!(tensor(2, "user_id"), (vec![7, 8], vec![2]));
+    assert_eq!(tensor(2, "device_type"), (vec![2], vec![1]));
+    assert_eq!(tensor(3, "user_id"), (vec![], vec![0]));
+}
+
+#[test]
+fn a_request_that_does_not_fit_its_users_is_refused_alone() {
+    let server = server();
+    let model = server.load("context_preprocessor", of_users()).unwrap();
+    let device = |count: i64, values: &[i32]| Input::new("device_type", &[count], values);
+    let refused = [
+        (request(), "the request has no input 'user_id'"),
+        (
+            request().input(device(1, &[0])),
+            "the request has no input 'user_id'",
+        ),
+        (
+            asked(&[1, 2, 3, 4]),
+            "tensor 'user_id' has 4 users; accepted: at most 3 in a request (parameter MAX_USERS)",
+        ),
+        (
+            request().input(Input::new("user_id", &[1, 1], &[1i32])),
+            "tensor 'user_id' has shape [1, 1]; accepted: 1 dimension",
+        ),
+        (
+            asked(&[1]).input(device(2, &[0, 1])),
+            "tensor 'device_type' has 2 elements for 1 users; accepted: 1, or one for each user",
+        ),
+        (
+            asked(&[1, 2]).input(device(0, &[])),
+            "tensor 'device_type' has 0 elements for 2 users; accepted: 1, or one for each user",
+        ),
+        (
+            asked(&[1]).input(device(2, &[0, 1])).input(Input::new(
+                "timestamp",
+                &[3],
+                &[1i32, 2, 3],
+            )),
+            "tensor 'device_type' has 2 elements; accepted: 1, or as many as the longest tensor",
+        ),
+    ];
+    for (request, says) in refused {
+        let report = model.execute([asked(&[1]), request, asked(&[2])]);
+        report.success(0);
+        let message = &report.failure(1).message;
+        assert!(message.contains(says), "{message}");
+        assert_eq!(report.success(2).output::<i32>("user_id").0, [2]);
+    }
+}
+
 #[test]
 fn a_config_that_cannot_work_does_not_load() {
     let server = server();
@@ -94,7 +175,16 @@ fn a_config_that_cannot_work_does_not_load() {
         ),
         (
             config().parameter("DEFAULTS", r#"{"time": 1}"#),
-            "accepted: outputs of config.pbtxt, which are",
+            "accepted: outputs of config.pbtxt that have a default, which are device_type, timestamp",
+        ),
+        (
+            config().parameter("USER_INPUT", "user"),
+            "parameter 'USER_INPUT' is 'user'; accepted: an output of config.pbtxt, which are 'device_type', 'timestamp'",
+        ),
+        (of_users().parameter("MAX_USERS", "0"), "MAX_USERS"),
+        (
+            of_users().parameter("DEFAULTS", r#"{"user_id": 1}"#),
+            "parameter 'DEFAULTS' names 'user_id'",
         ),
         (
             config().parameter("DEFALTS", "{}"),

@@ -169,6 +169,8 @@ pub struct Serving {
     pub instances: BTreeMap<String, usize>,
     /// Threads of one ONNX Runtime session. Default 1.
     pub onnxruntime_threads: usize,
+    /// The most users that one request may ask for. Default 256.
+    pub max_users: usize,
     /// Whether a release has the fused ensemble beside the 14 steps. It needs a ranker that `saker train` exported. Default true.
     pub fused: bool,
 }
@@ -179,6 +181,7 @@ impl Default for Serving {
             instance_count: 1,
             instances: BTreeMap::new(),
             onnxruntime_threads: 1,
+            max_users: 256,
             fused: true,
         }
     }

@@ -502,6 +502,12 @@ impl Pipeline {
             serving.onnxruntime_threads,
             "1 or more",
         )?;
+        check(
+            serving.max_users > 0,
+            "serving.max_users",
+            serving.max_users,
+            "1 or more",
+        )?;
         for (model, count) in &serving.instances {
             let key = format!("serving.instances.{model}");
             check(

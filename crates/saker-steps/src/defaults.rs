@@ -57,13 +57,17 @@ macro_rules! numbers {
 }
 numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 
-/// The length of all outputs for a request, whose tensors are given by name and position in config.pbtxt.
+/// Returns the length of all outputs for a request, whose tensors are given by name and position in config.pbtxt.
+///
+/// `users` is the number of users in the request, where it is known.
 ///
 /// # Errors
 ///
-/// A tensor has not one dimension, or another length than 1 and the longest.
+/// Returns an error if a tensor does not have one dimension, if its length is neither 1 nor that of the longest, or if that is
+/// neither 1 nor `users`.
 pub fn rows<'t>(
     request: &Request<'_>,
+    users: Option<usize>,
     tensors: impl Iterator<Item = (&'t str, usize)> + Clone,
 ) -> Result<usize, Error> {
     let mut given = Vec::with_capacity(tensors.size_hint().0);
@@ -79,14 +83,25 @@ pub fn rows<'t>(
         }
         given.push(input.map(|input| input.len()));
     }
-    length(&given).map_err(|place| {
-        let name = tensors.clone().nth(place).map_or("", |(name, _)| name);
+    let name = |place: usize| tensors.clone().nth(place).map_or("", |(name, _)| name);
+    let rows = length(&given).map_err(|place| {
         Error::invalid_argument(format!(
-            "tensor '{name}' has {} elements; accepted: 1, or as many as the longest tensor of the request, {}",
-            given[place].unwrap_or(0),
+            "tensor '{}' has {} elements; accepted: 1, or as many as the longest tensor of the request, {}",
+            name(place),
+            given.get(place).copied().flatten().unwrap_or(0),
             given.iter().flatten().max().unwrap_or(&1),
         ))
-    })
+    })?;
+    match users {
+        Some(users) if rows != 1 && rows != users => {
+            let longest = given.iter().position(|len| *len == Some(rows));
+            Err(Error::invalid_argument(format!(
+                "tensor '{}' has {rows} elements for {users} users; accepted: 1, or one for each user",
+                longest.map_or("", name),
+            )))
+        }
+        _ => Ok(rows),
+    }
 }
 
 /// The length of all outputs: the longest input given, or 1 when none is.

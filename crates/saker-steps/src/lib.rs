@@ -10,3 +10,4 @@ pub mod retrieval;
 pub mod seen;
 pub mod select;
 pub mod transform;
+pub mod users;

@@ -1,6 +1,7 @@
 //! The settings that NVIDIA's ONNX Runtime backend documents, and which of them hold here.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use ort::environment::Environment;
 use ort::session::Session;
@@ -31,6 +32,8 @@ pub struct Options {
     level: Level,
     arena: bool,
     memory_pattern: bool,
+    /// The most rows of one run; a request of more is run in several. Only for graphs each of whose rows depends on nothing else.
+    pub rows_per_run: Option<NonZeroUsize>,
     /// Value of the run option `memory.enable_memory_arena_shrinkage`.
     pub shrink_arena: Option<String>,
     entries: Vec<(String, String)>,
@@ -90,6 +93,7 @@ impl Options {
             arena: true,
             memory_pattern: true,
             shrink_arena: None,
+            rows_per_run: None,
             entries: Vec::new(),
         };
         for (key, value) in parameters {
@@ -102,6 +106,13 @@ impl Options {
                 "memory.enable_memory_arena_shrinkage" => {
                     options.shrink_arena = Some(value.clone());
                 }
+                "rows_per_run" => {
+                    options.rows_per_run = NonZeroUsize::new(number(
+                        key,
+                        value,
+                        "a number of rows, 0 for all at once",
+                    )?);
+                }
                 "FORCE_CPU_ONLY_INPUT_TENSORS" => {}
                 key if PASSED_ON.iter().any(|prefix| key.starts_with(prefix)) => {
                     options.entries.push((key.to_owned(), value.clone()));
@@ -111,7 +122,7 @@ impl Options {
                 }
                 key => {
                     return Err(Error::invalid_argument(format!(
-                        "unknown parameter '{key}'; accepted: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena, enable_mem_pattern, memory.enable_memory_arena_shrinkage, and ONNX Runtime's own keys that begin with {}",
+                        "unknown parameter '{key}'; accepted: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena, enable_mem_pattern, memory.enable_memory_arena_shrinkage, rows_per_run, and ONNX Runtime's own keys that begin with {}",
                         PASSED_ON.join(", ")
                     )));
                 }
@@ -149,10 +160,12 @@ impl Options {
 
 /// A thread count; 0 is as many as there are cores.
 fn count(key: &str, value: &str) -> Result<usize, Error> {
+    number(key, value, "a number of threads, 0 for one each core")
+}
+
+fn number(key: &str, value: &str, accepted: &str) -> Result<usize, Error> {
     value.parse().map_err(|_| {
-        Error::invalid_argument(format!(
-            "parameter {key} = '{value}'; accepted: a number of threads, 0 for one each core"
-        ))
+        Error::invalid_argument(format!("parameter {key} = '{value}'; accepted: {accepted}"))
     })
 }
 
