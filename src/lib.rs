@@ -12,7 +12,8 @@
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
-//! | [`server`], [`supervisor`], [`runtime`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; finding them |
+//! | [`server`], [`supervisor`], [`watchdog`], [`runtime`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; noticing that Triton hangs; finding them |
+//! | [`control`] | the key to the control API of the Triton that runs |
 //! | [`simulate`] | virtual shoppers before a running gateway |
 //! | [`updater`] | what the updater needs to know of a pipeline |
 //! | [`explain`], [`counters`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
@@ -21,6 +22,7 @@ pub mod accompaniment;
 pub mod assemble;
 pub mod catalogue;
 pub mod commands;
+pub mod control;
 pub mod counters;
 pub mod explain;
 pub mod features;
@@ -43,3 +45,4 @@ pub mod supervisor;
 pub mod table;
 pub mod training_run;
 pub mod updater;
+pub mod watchdog;

@@ -6,6 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,10 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::assemble::fused::FUSED;
 use crate::assemble::steps::ENSEMBLE;
+use crate::control;
+use crate::files;
 use crate::layout::Layout;
 use crate::releases::Repository;
 use crate::runtime;
@@ -23,6 +27,10 @@ use triton_client::Triton;
 const START: Duration = Duration::from_secs(120);
 /// How long a server may take to finish what it is doing before it is killed.
 const STOP: Duration = Duration::from_secs(30);
+/// How long Triton may take to answer the requests under way before it is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// What clients ask.
+const ENSEMBLES: [&str; 2] = [ENSEMBLE, FUSED];
 
 /// Triton's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +56,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Triton's address for this machine's clients.
+    pub fn http(&self) -> Option<String> {
+        self.ports.map(|ports| format!("127.0.0.1:{}", ports.http))
+    }
+
     /// What was started under this name and still runs.
     pub fn find(layout: &Layout, name: &str) -> Option<Self> {
         let text = fs::read(file(layout, name)).ok()?;
@@ -69,6 +82,9 @@ impl Running {
     pub fn stop(&self, layout: &Layout, name: &str) -> Result<()> {
         // First, so that a `saker serve` in the foreground knows that it was told to stop. Gone already is as good.
         let _ = fs::remove_file(file(layout, name));
+        if let Some(address) = self.http() {
+            drain(layout, &address);
+        }
         self.signal(Signal::TERM)?;
         let start = Instant::now();
         while self.is_alive() && start.elapsed() < STOP {
@@ -97,6 +113,40 @@ impl Running {
     }
 }
 
+/// Unloads Triton's models, which waits for the requests that they are answering: on a signal, Triton closes its clients'
+/// connections at once, and each loses the answer that it waits for.
+fn drain(layout: &Layout, address: &str) {
+    let triton = control::client(layout, address, DRAIN);
+    let start = Instant::now();
+    let models = match triton.models() {
+        Ok(models) => models,
+        // It hangs, or is gone: there is nothing to wait for.
+        Err(error) => return tracing::warn!("Triton is stopped without draining: {error}"),
+    };
+    let ready = models.iter().filter(|model| model.ready);
+    let mut names: Vec<&str> = ready.map(|model| model.model.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    // Ensembles first: what starts after this is refused, and what has started still finds its steps.
+    names.sort_by_key(|name| !ENSEMBLES.contains(name));
+    for name in &names {
+        if let Err(error) = triton.unload(name) {
+            return tracing::warn!("{name} is not unloaded before Triton stops: {error}");
+        }
+    }
+    let unloaded = || {
+        triton.models().is_ok_and(|models| {
+            let mut ours = models
+                .iter()
+                .filter(|model| names.contains(&model.model.as_str()));
+            ours.all(|model| model.reason == "unloaded")
+        })
+    };
+    while !unloaded() && start.elapsed() < DRAIN {
+        sleep(Duration::from_millis(20));
+    }
+}
+
 fn file(layout: &Layout, name: &str) -> PathBuf {
     layout.run().join(format!("{name}.json"))
 }
@@ -107,11 +157,23 @@ pub struct Started {
     pub name: &'static str,
     /// What `run/<name>.json` says.
     pub running: Running,
-    child: Child,
+    /// `None` where another `saker serve` started it.
+    child: Option<Child>,
     log: PathBuf,
 }
 
 impl Started {
+    /// Takes over a process that a `saker serve` started which runs no more.
+    pub fn adopt(layout: &Layout, name: &'static str) -> Option<Self> {
+        let running = Running::find(layout, name)?;
+        Some(Self {
+            name,
+            running,
+            child: None,
+            log: layout.log(name),
+        })
+    }
+
     /// Starts a program in a process group of its own, so that a Ctrl-C on our terminal reaches us alone and we stop it in
     /// order.
     ///
@@ -139,7 +201,7 @@ impl Started {
             .try_clone()
             .with_context(|| format!("cannot write {}", log.display()))?;
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = command
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
@@ -151,20 +213,39 @@ impl Started {
             program,
             ports,
         };
-        let path = file(layout, name);
-        fs::write(&path, serde_json::to_string_pretty(&running)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let record = serde_json::to_string_pretty(&running)?;
+        if let Err(error) = files::write(&file(layout, name), record) {
+            // Without its record nobody could stop it later.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error.context(format!("{name} is stopped again")));
+        }
         Ok(Self {
             name,
             running,
-            child,
+            child: Some(child),
             log,
         })
     }
 
     /// Whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+        match &mut self.child {
+            Some(child) => matches!(child.try_wait(), Ok(Some(_)) | Err(_)),
+            None => !self.running.is_alive(),
+        }
+    }
+
+    /// Ends the process at once.
+    ///
+    /// # Errors
+    /// Returns an error if the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running.signal(Signal::KILL)?;
+        if let Some(child) = &mut self.child {
+            child.wait().context("cannot wait for a killed process")?;
+        }
+        Ok(())
     }
 
     /// Whether somebody has stopped it on purpose, by [`Running::stop`].
@@ -172,13 +253,22 @@ impl Started {
         !file(layout, self.name).exists()
     }
 
-    /// Waits until `ready`; stops the process when it takes too long.
+    /// Waits until `ready`; stops the process when it takes too long, or when `interrupted`.
     ///
     /// # Errors
-    /// It ended, or it took too long.
-    pub fn wait(&mut self, layout: &Layout, mut ready: impl FnMut() -> bool) -> Result<()> {
+    /// Returns an error if the process ended, took too long, or was interrupted.
+    pub fn wait(
+        &mut self,
+        layout: &Layout,
+        interrupted: &AtomicBool,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
+            if interrupted.load(Ordering::Relaxed) {
+                self.stop(layout)?;
+                bail!("interrupted while {} started", self.name);
+            }
             if self.has_ended() {
                 let _ = fs::remove_file(file(layout, self.name));
                 bail!(
@@ -209,9 +299,11 @@ impl Started {
     /// # Errors
     /// As [`Running::stop`].
     pub fn stop(&mut self, layout: &Layout) -> Result<()> {
-        // Waited for beside, or the ended process would stay as our zombie and look alive.
         let id = self.running.clone();
-        let child = &mut self.child;
+        let Some(child) = &mut self.child else {
+            return id.stop(layout, self.name);
+        };
+        // Waited for beside, or the ended process would stay as our zombie and look alive.
         std::thread::scope(|scope| {
             scope.spawn(|| child.wait());
             id.stop(layout, self.name)
@@ -267,7 +359,11 @@ pub fn address(redis_url: &str) -> (String, bool) {
 ///
 /// # Errors
 /// It cannot be started, or is elsewhere and does not answer.
-pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
+pub fn store(
+    layout: &Layout,
+    redis_url: &str,
+    interrupted: &AtomicBool,
+) -> Result<Option<Started>> {
     let (address, local) = address(redis_url);
     if listens(&address) {
         return Ok(None);
@@ -290,7 +386,9 @@ pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
     let mut started = Started::spawn(layout, "valkey", command, None)?;
     // It listens before it has read its files back, and answers LOADING meanwhile; a request then gets defaults.
     let settings = saker_store::Settings::parse(redis_url, None)?;
-    started.wait(layout, || saker_store::Connection::open(&settings).is_ok())?;
+    started.wait(layout, interrupted, || {
+        saker_store::Connection::open(&settings).is_ok()
+    })?;
     if !appends {
         let mut connection = saker_store::Connection::open(&settings)?;
         let mut append = saker_store::Pipeline::new();
@@ -302,11 +400,22 @@ pub fn store(layout: &Layout, redis_url: &str) -> Result<Option<Started>> {
     Ok(Some(started))
 }
 
+/// The ensembles of a repository.
+pub fn ensembles(repository: &Path) -> Vec<&'static str> {
+    Repository::open(repository).map_or(vec![ENSEMBLE], |it| it.ensembles())
+}
+
 /// Starts Triton on the pipeline's repository and waits until the ensemble and all its steps are ready.
 ///
 /// # Errors
 /// Triton, the backends or the repository are missing, a port is taken, or a model does not load.
-pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> Result<Started> {
+pub fn triton(
+    layout: &Layout,
+    repository: &Path,
+    host: &str,
+    ports: Ports,
+    interrupted: &AtomicBool,
+) -> Result<Started> {
     for port in [ports.http, ports.grpc, ports.metrics] {
         if listens(&format!("127.0.0.1:{port}")) {
             bail!(
@@ -330,7 +439,7 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
         // Otherwise the server calls itself unready while a release is loaded beside the one that serves.
         "--strict-readiness=false",
     ]);
-    let ensembles = Repository::open(repository).map_or(vec![ENSEMBLE], |it| it.ensembles());
+    let ensembles = ensembles(repository);
     for ensemble in &ensembles {
         command.arg(format!("--load-model={ensemble}"));
     }
@@ -344,13 +453,14 @@ pub fn triton(layout: &Layout, repository: &Path, host: &str, ports: Ports) -> R
             format!("--{service}-port={port}"),
         ]);
     }
+    command.args(control::restrictions(&control::new_key(layout)?));
     command.arg(format!("--exit-timeout-secs={}", STOP.as_secs() / 3));
     if let Some(library) = runtime::onnxruntime() {
         command.env("ORT_DYLIB_PATH", library);
     }
     let mut started = Started::spawn(layout, "triton", command, Some(ports))?;
     let client = Triton::new(&format!("127.0.0.1:{}", ports.http));
-    started.wait(layout, || {
+    started.wait(layout, interrupted, || {
         client.is_ready() && ensembles.iter().all(|name| client.is_model_ready(name))
     })?;
     Ok(started)
@@ -365,6 +475,7 @@ pub fn command(
     name: &'static str,
     arguments: &[OsString],
     environment: &[(&str, OsString)],
+    interrupted: &AtomicBool,
     ready: impl FnMut() -> bool,
 ) -> Result<Started> {
     let program = std::env::current_exe().context("cannot find this program")?;
@@ -372,7 +483,7 @@ pub fn command(
     command.arg(name).args(arguments);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut started = Started::spawn(layout, name, command, None)?;
-    started.wait(layout, ready)?;
+    started.wait(layout, interrupted, ready)?;
     Ok(started)
 }
 

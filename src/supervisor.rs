@@ -1,30 +1,74 @@
-//! Keeping the processes of a served pipeline running: one that ends is said and started again.
+//! Keeps the processes of a served pipeline running. If a process exits or hangs, the supervisor logs it and restarts it.
 
+use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::server::Started;
+use crate::watchdog::Watchdog;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// Waits before an ended process is started again.
 const BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// How often a lock is tried for before it counts as taken.
+const LOCK_ATTEMPTS: u32 = 10;
 /// A process that ran so long has recovered.
 const RECOVERED: Duration = Duration::from_secs(60);
 
 /// Starts a process; `None` where somebody else's serves.
 pub type Start<'s> = Box<dyn Fn() -> Result<Option<Started>> + 's>;
+/// Starts to watch a process that has just started.
+pub type Watch<'s> = Box<dyn Fn() -> Watchdog + 's>;
+
+/// The only one of its kind for a pipeline, until it is dropped or its process ends in whatever way.
+pub struct Lock(#[expect(dead_code, reason = "closing the file is what unlocks")] File);
+
+impl Lock {
+    /// Takes the lock `run/<name>.lock`; `None` where another process has it.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be made.
+    pub fn take(layout: &Layout, name: &str) -> Result<Option<Self>> {
+        for _ in 0..LOCK_ATTEMPTS {
+            if let Some(lock) = Self::attempt(layout, name)? {
+                return Ok(Some(lock));
+            }
+            // It may be one that only looks whether the lock is taken.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(None)
+    }
+
+    /// Whether another process has the lock.
+    #[must_use]
+    pub fn is_taken(layout: &Layout, name: &str) -> bool {
+        matches!(Self::attempt(layout, name), Ok(None))
+    }
+
+    fn attempt(layout: &Layout, name: &str) -> Result<Option<Self>> {
+        let path = layout.run().join(format!("{name}.lock"));
+        let file = fs::create_dir_all(layout.run())
+            .and_then(|()| File::create(&path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        Ok(locked.is_ok().then_some(Self(file)))
+    }
+}
 
 /// One process and how to start it.
 struct Part<'s> {
     name: &'static str,
     start: Start<'s>,
+    watch: Option<Watch<'s>>,
     process: Option<Started>,
+    watchdog: Option<Watchdog>,
     since: Instant,
     backoff: Duration,
     again: Option<Instant>,
@@ -46,15 +90,26 @@ impl<'s> Supervisor<'s> {
         }
     }
 
-    /// Starts a process.
+    /// Starts a process, or takes over the one that an earlier supervisor has left running.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn start(&mut self, name: &'static str, start: Start<'s>) -> Result<()> {
-        let process = start()?;
+    /// Returns an error if it does not start.
+    pub fn start(
+        &mut self,
+        name: &'static str,
+        start: Start<'s>,
+        watch: Option<Watch<'s>>,
+    ) -> Result<()> {
+        let process = match Started::adopt(self.layout, name) {
+            Some(process) => Some(process),
+            None => start()?,
+        };
+        let watchdog = watch.as_ref().filter(|_| process.is_some());
         self.parts.push(Part {
             name,
             start,
+            watchdog: watchdog.map(|watch| watch()),
+            watch,
             process,
             since: Instant::now(),
             backoff: BACKOFF,
@@ -96,13 +151,17 @@ impl<'s> Supervisor<'s> {
                     process.complaints()
                 );
                 part.process = None;
+                part.watchdog = None;
                 part.put_off();
             }
+            part.replace_if_hung();
             if part.again.is_some_and(|again| again <= Instant::now()) {
                 part.again = None;
                 match (part.start)() {
                     Ok(process) => {
                         eprintln!("{} runs again", part.name);
+                        let watch = part.watch.as_ref().filter(|_| process.is_some());
+                        part.watchdog = watch.map(|watch| watch());
                         part.process = process;
                         part.since = Instant::now();
                     }
@@ -139,6 +198,26 @@ impl Drop for Supervisor<'_> {
 }
 
 impl Part<'_> {
+    /// Kills a process that its watchdog calls hung; it is started again at once.
+    fn replace_if_hung(&mut self) {
+        let complaint = self.watchdog.as_ref().and_then(Watchdog::complaint);
+        let (Some(complaint), Some(process)) = (complaint, &mut self.process) else {
+            return;
+        };
+        eprintln!(
+            "{} hangs and is started again: {complaint}; the end of its log:\n{}",
+            self.name,
+            process.complaints()
+        );
+        if let Err(error) = process.kill() {
+            eprintln!("{} cannot be killed: {error:#}", self.name);
+            return;
+        }
+        self.process = None;
+        self.watchdog = None;
+        self.again = Some(Instant::now());
+    }
+
     fn put_off(&mut self) {
         self.again = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);

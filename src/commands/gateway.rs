@@ -13,10 +13,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use triton_client::Triton;
 
 use super::{Target, releases};
 use crate::catalogue::Catalogue;
+use crate::control;
 use crate::counters::Counters;
 use crate::layout::Layout;
 use crate::materialize::feature_view;
@@ -85,12 +85,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     step.done("read");
     let (triton, http) = (settings.triton.clone(), settings.triton_http.clone());
     let repository = layout.repository();
+    let places = layout.clone();
     let metrics = Running::find(&layout, "triton").and_then(|running| running.ports);
     let metrics = metrics.map(|ports| format!("127.0.0.1:{}", ports.metrics));
     let releases = move || -> Value {
         // Where the repository is another machine's, there is nothing to list.
         let listed = Repository::open(&repository).and_then(|repository| {
-            releases::list(&repository, Some(&Triton::new(&http)))
+            releases::list(&repository, Some(&control::patient_client(&places, &http)))
                 .or_else(|_| releases::list(&repository, None))
         });
         listed.unwrap_or_else(|error| {

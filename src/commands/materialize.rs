@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicBool;
+
 use anyhow::Result;
 
 use super::Target;
@@ -24,7 +26,8 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let seen = args.seen || pipeline.store.bloom.from_training;
-    let started = server::store(&layout, &pipeline.store.redis_url)?;
+    let never = AtomicBool::new(false);
+    let started = server::store(&layout, &pipeline.store.redis_url, &never)?;
     let written = materialize::materialize(&pipeline, &layout, seen);
     if let Some(mut valkey) = started {
         valkey.stop(&layout)?;

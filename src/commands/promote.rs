@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::Target;
+use crate::control;
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::releases::{self, Repository, Stage};
@@ -46,14 +47,12 @@ impl Place {
     pub(super) fn open(&self, layout: &Layout) -> Result<(Repository, Option<Triton>)> {
         let folder = self.repository.clone();
         let repository = Repository::open(&folder.unwrap_or_else(|| layout.repository()))?;
-        let running = || {
-            let ports = Running::find(layout, "triton")?.ports?;
-            Some(format!("127.0.0.1:{}", ports.http))
-        };
+        let running = || Running::find(layout, "triton")?.http();
         // A server that `saker serve` started serves the pipeline's own repository and no other.
         let own = self.repository.is_none();
         let server = self.server.clone().or_else(|| running().filter(|_| own));
-        Ok((repository, server.map(|address| Triton::new(&address))))
+        let client = |address: String| control::patient_client(layout, &address);
+        Ok((repository, server.map(client)))
     }
 }
 

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,18 +8,21 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Target;
+use crate::files;
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::server::{self, Ports, Running, Started};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Lock, Supervisor};
+use crate::watchdog::Watchdog;
 
 /// Arguments of `saker serve`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  saker serve\n  saker serve --shop\n  \
     saker serve --detach && saker recommend --user 42 && saker stop\n  \
     saker serve --http-port 9000 --grpc-port 9001 --metrics-port 9002\n\n\
-    A Valkey is started too, unless a server answers at the definition's address. A process that ends is said and started \
-    again. Logs: .saker/<name>/logs.")]
+    A Valkey is started too, unless a server answers at the definition's address. If a process exits, or Triton does not \
+    answer an inference, it is logged and restarted. A `serve` that was killed leaves its servers running; the next one takes \
+    them over. Triton's control API asks for the key in .saker/<name>/run/control.key. Logs: .saker/<name>/logs.")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -60,8 +64,16 @@ pub struct Args {
 
 /// What a detached `saker serve` is known by in `run/` and `logs/`.
 pub(super) const SUPERVISOR: &str = "serve";
-/// The last line that it prints when all is ready.
-const READY: &str = "Ctrl-C stops it";
+
+/// Written when all is ready: what `saker serve --detach` then prints.
+fn ready_file(layout: &Layout) -> PathBuf {
+    layout.run().join("serve.ready")
+}
+
+/// Whether everything that `saker serve` starts is ready.
+pub(super) fn is_ready(layout: &Layout) -> bool {
+    ready_file(layout).exists() && Lock::is_taken(layout, SUPERVISOR)
+}
 
 /// Starts what is not running, and stays until it is told to stop.
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -74,72 +86,96 @@ pub(super) fn run(args: &Args) -> Result<()> {
             repository.display()
         );
     }
-    if let Some(running) = Running::find(&layout, "triton") {
-        let at = running
-            .ports
-            .map(|ports| format!(" at port {}", ports.http))
-            .unwrap_or_default();
-        if args.detach {
-            println!("{name} is served already{at}");
-            return Ok(());
-        }
-        bail!("{name} is served already{at}; `saker stop {name}` stops it");
+    if args.detach {
+        return detach(&layout, name);
+    }
+    let Some(_lock) = Lock::take(&layout, SUPERVISOR)? else {
+        bail!(
+            "{name} is served already{}; `saker stop {name}` stops it",
+            place(&layout)
+        );
+    };
+    files::remove(&ready_file(&layout))?;
+    let ports = Ports {
+        http: args.http_port,
+        grpc: args.grpc_port,
+        metrics: args.metrics_port,
+    };
+    let left = Running::find(&layout, "triton");
+    if let Some(other) = left.and_then(|triton| triton.ports)
+        && other != ports
+    {
+        bail!(
+            "an earlier `saker serve` has left Triton running at the ports {}, {} and {}; give the same ports, or stop it with \
+             `saker stop {name}`",
+            other.http,
+            other.grpc,
+            other.metrics
+        );
     }
     for (what, address) in [("gateway", args.listen), ("updater", args.updater_metrics)] {
-        if args.shop && server::listens(&address.to_string()) {
+        let left = Running::find(&layout, what).is_some();
+        if args.shop && !left && server::listens(&address.to_string()) {
             bail!(
                 "{address}, where the {what} is to listen, is taken; stop what listens there, or see `saker serve --help`"
             );
         }
-    }
-    if args.detach {
-        return detach(&layout);
     }
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
     }
-    let ports = Ports {
-        http: args.http_port,
-        grpc: args.grpc_port,
-        metrics: args.metrics_port,
-    };
     let (address, _) = server::address(&pipeline.store.redis_url);
     let mut supervisor = Supervisor::new(&layout);
 
     let step = Step::start("start Valkey");
     let url = &pipeline.store.redis_url;
-    supervisor.start("valkey", Box::new(|| server::store(&layout, url)))?;
+    let valkey = || server::store(&layout, url, &stop);
+    supervisor.start("valkey", Box::new(valkey), None)?;
     step.done(&match supervisor.runs("valkey") {
         true => format!("at {address}"),
         false => format!("one answers at {address}"),
     });
     let step = Step::start("start Triton and load the 14 steps");
-    let triton = || server::triton(&layout, &repository, &args.host, ports).map(Some);
-    supervisor.start("triton", Box::new(triton))?;
+    let triton = || server::triton(&layout, &repository, &args.host, ports, &stop).map(Some);
+    let watch = || {
+        let address = format!("127.0.0.1:{}", ports.http);
+        Watchdog::start(&address, &server::ensembles(&repository), &pipeline.user.id)
+    };
+    supervisor.start("triton", Box::new(triton), Some(Box::new(watch)))?;
     step.done("ready");
     if args.shop {
-        shop(args, &layout, &mut supervisor)?;
+        shop(args, &layout, &stop, &mut supervisor)?;
     }
-    println!(
-        "HTTP     http://{}:{}/v2/models/ensemble_model",
-        args.host, ports.http
+    let mut said = format!(
+        "HTTP     http://{}:{}/v2/models/ensemble_model\ngRPC     {}:{}\nmetrics  http://{}:{}/metrics\nstore    {address}\n",
+        args.host, ports.http, args.host, ports.grpc, args.host, ports.metrics
     );
-    println!("gRPC     {}:{}", args.host, ports.grpc);
-    println!("metrics  http://{}:{}/metrics", args.host, ports.metrics);
-    println!("store    {address}");
     if args.shop {
-        println!("shop     http://{}/", args.listen);
+        said += &format!("shop     http://{}/\n", args.listen);
     }
-    println!("logs     {}", layout.logs().display());
-    println!("{READY}");
+    said += &format!("logs     {}\n", layout.logs().display());
+    print!("{said}");
+    println!("Ctrl-C stops it");
+    files::write(&ready_file(&layout), said)?;
     supervisor.watch(&stop);
-    Ok(())
+    files::remove(&ready_file(&layout))
+}
+
+/// ` at port 8000`, where it is known.
+fn place(layout: &Layout) -> String {
+    let ports = Running::find(layout, "triton").and_then(|triton| triton.ports);
+    ports.map_or_else(String::new, |ports| format!(" at port {}", ports.http))
 }
 
 /// Starts the updater and the gateway.
-fn shop<'s>(args: &'s Args, layout: &'s Layout, supervisor: &mut Supervisor<'s>) -> Result<()> {
+fn shop<'s>(
+    args: &'s Args,
+    layout: &'s Layout,
+    stop: &'s AtomicBool,
+    supervisor: &mut Supervisor<'s>,
+) -> Result<()> {
     let with = |option: &str, address: SocketAddr| {
         let mut arguments = args.target.arguments();
         arguments.extend([option.into(), address.to_string().into()]);
@@ -154,19 +190,27 @@ fn shop<'s>(args: &'s Args, layout: &'s Layout, supervisor: &mut Supervisor<'s>)
         let address = address.to_string();
         let start = move || {
             let ready = || server::listens(&address);
-            server::command(layout, name, &arguments, &environment, ready).map(Some)
+            server::command(layout, name, &arguments, &environment, stop, ready).map(Some)
         };
-        supervisor.start(name, Box::new(start))?;
+        supervisor.start(name, Box::new(start), None)?;
         step.done("ready");
     }
     Ok(())
 }
 
 /// Starts this command once more, in the background, and returns when it is ready.
-fn detach(layout: &Layout) -> Result<()> {
-    if let Some(left) = Running::find(layout, SUPERVISOR) {
-        left.stop(layout, SUPERVISOR)?;
+fn detach(layout: &Layout, name: &str) -> Result<()> {
+    // One at a time, or the second one would take the first one's log and record for its own.
+    let Some(_starting) = Lock::take(layout, "start")? else {
+        bail!(
+            "another `saker serve {name} --detach` is starting; `saker status {name}` says when it is ready"
+        );
+    };
+    if Lock::is_taken(layout, SUPERVISOR) {
+        println!("{name} is served already{}", place(layout));
+        return Ok(());
     }
+    files::remove(&ready_file(layout))?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
     command.args(
@@ -174,12 +218,14 @@ fn detach(layout: &Layout) -> Result<()> {
             .skip(1)
             .filter(|argument| argument != "--detach"),
     );
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, interrupted.clone())
+            .context("cannot handle signals")?;
+    }
     let mut started = Started::spawn(layout, SUPERVISOR, command, None)?;
-    let log = layout.log(SUPERVISOR);
-    let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    started.wait(layout, || said().lines().any(|line| line == READY))?;
-    let said = said();
-    let lines = said.lines().filter(|line| *line != READY);
-    lines.for_each(|line| println!("{line}"));
+    started.wait(layout, &interrupted, || ready_file(layout).exists())?;
+    let said = std::fs::read_to_string(ready_file(layout)).unwrap_or_default();
+    print!("{said}");
     Ok(())
 }

@@ -1,8 +1,10 @@
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use serde_json::{Value, json};
 
 use super::Target;
+use super::serve::is_ready;
 use crate::layout::Layout;
 use crate::runtime;
 use crate::server::{self, Running};
@@ -10,16 +12,28 @@ use triton_client::Triton;
 
 /// Arguments of `saker status`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  saker status\n  saker status retail")]
+#[command(
+    after_help = "Examples:\n  saker status\n  saker status retail\n  saker status --json | jq .ready"
+)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
+    /// Print what runs as a JSON object
+    #[arg(long)]
+    json: bool,
 }
+
+/// The processes of `saker serve`, as `run/` knows them.
+const PARTS: [&str; 4] = ["valkey", "triton", "updater", "gateway"];
 
 /// Prints what is there, and the command for what is not.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
+    if args.json {
+        println!("{}", running(&layout, name));
+        return Ok(());
+    }
     let mut table = Table::new();
     table.load_style(NOTHING);
     let mut row = |what: &str, state: String| {
@@ -53,6 +67,19 @@ pub(super) fn run(args: &Args) -> Result<()> {
     row("server", server_state(&layout, name));
     println!("{table}");
     Ok(())
+}
+
+/// What runs: `ready` once all that `saker serve` starts is ready, and each process with its ports.
+fn running(layout: &Layout, name: &str) -> Value {
+    let part = |part: &str| match Running::find(layout, part) {
+        Some(running) => json!({ "process": running.id, "ports": running.ports }),
+        None => Value::Null,
+    };
+    let parts: serde_json::Map<String, Value> = PARTS
+        .iter()
+        .map(|name| ((*name).to_owned(), part(name)))
+        .collect();
+    json!({ "pipeline": name, "ready": is_ready(layout), "processes": parts })
 }
 
 fn repository(layout: &Layout, name: &str) -> String {

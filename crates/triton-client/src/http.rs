@@ -25,24 +25,51 @@ const LOAD: Duration = Duration::from_secs(600);
 /// How many bytes an answer may have.
 const LARGEST: u64 = 1 << 30;
 
+/// How long an answer may take, unless told otherwise.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The header with the key of a server whose control API is restricted, as `--http-restricted-api` names it.
+pub const CONTROL_HEADER: &str = "saker-control-key";
+
 /// A Triton server.
 pub struct Triton {
     address: String,
     agent: ureq::Agent,
+    /// How long a request to the control API may take.
+    control_timeout: Duration,
+    control_key: Option<String>,
 }
 
 impl Triton {
     /// The server at `host:port`.
     pub fn new(address: &str) -> Self {
+        Self::with_timeouts(address, ANSWER, LOAD)
+    }
+
+    /// The server at `host:port`, each of whose answers may take so long.
+    pub fn with_timeout(address: &str, timeout: Duration) -> Self {
+        Self::with_timeouts(address, timeout, timeout)
+    }
+
+    fn with_timeouts(address: &str, timeout: Duration, control_timeout: Duration) -> Self {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(30)))
+            .timeout_global(Some(timeout))
             .build()
             .into();
         Self {
             address: address.to_owned(),
             agent,
+            control_timeout,
+            control_key: None,
         }
+    }
+
+    /// Sends this key with every request to the control API.
+    #[must_use]
+    pub fn with_control_key(mut self, key: Option<String>) -> Self {
+        self.control_key = key;
+        self
     }
 
     /// `host:port`
@@ -209,14 +236,17 @@ impl Triton {
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Vec<u8>> {
-        let response = self
+        let mut request = self
             .agent
             .post(self.url(path))
             .config()
-            .timeout_global(Some(LOAD))
+            .timeout_global(Some(self.control_timeout))
             .build()
-            .header("Content-Type", "application/json")
-            .send(body.to_string());
+            .header("Content-Type", "application/json");
+        if let Some(key) = &self.control_key {
+            request = request.header(CONTROL_HEADER, key);
+        }
+        let response = request.send(body.to_string());
         self.answered(response).map(|(_, body)| body)
     }
 
