@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use saker_bulk::plan::{JoinType, ScalarValue, ident, lit, when};
 use saker_bulk::{DataFrame, Engine, Progress};
@@ -72,7 +72,8 @@ fn of_entity(
     of_table.push(ident(&entity.id).alias(JOINED));
     let table = table.select(of_table)?;
     let same = ident(&entity.id).eq(ident(JOINED));
-    Ok(training.join_on(table, JoinType::Inner, [same])?)
+    // The left side is kept in memory, and the right side's rows pass by in their order.
+    Ok(table.join_on(training, JoinType::Inner, [same])?)
 }
 
 /// Saves in place of what an earlier fit left.
@@ -100,9 +101,14 @@ pub(super) fn apply(
             FeatureKind::Categorical => DataType::Int32,
             FeatureKind::Continuous => DataType::Float32,
         };
-        let column = cast(column, &accepted).with_context(|| {
+        // What does not fit is an error and never a null.
+        let strict = CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        };
+        let column = cast_with_options(column, &accepted, &strict).with_context(|| {
             format!(
-                "feature {} is {} and not {accepted}",
+                "feature {} is {}, and its values must fit {accepted}",
                 feature.name,
                 column.data_type()
             )

@@ -96,9 +96,12 @@ impl Engine {
             .build_arc()
             .map_err(|error| Error::of(error, settings.memory_bytes))?;
         let context = |parts: usize| {
+            // Without the files' statistics: DataFusion takes a column whose minimum is its maximum for a constant, and Parquet leaves
+            // NaN out of both, so that a column of one number and NaN would be read without its NaN.
             let mut config = SessionConfig::new()
                 .with_target_partitions(parts.max(1))
-                .with_batch_size(BATCH_ROWS);
+                .with_batch_size(BATCH_ROWS)
+                .with_collect_statistics(false);
             // Strings stay the Utf8 that the files hold, and what is written is what was read.
             config
                 .options_mut()
