@@ -5,7 +5,7 @@
 //! | [`commands`] | the arguments of each command, and what it does with the modules below |
 //! | [`layout`] | where a pipeline's files lie |
 //! | [`stamp`], [`progress`], [`table`] | skipping what is done, saying what is being done, Parquet tables |
-//! | [`prepare`] | the source's tables, cleaned, split and encoded by fitted workflows |
+//! | [`prepare`], [`values`] | the source's tables, cleaned, split and encoded by fitted workflows; what a value of a table is |
 //! | [`features`], [`models`], [`files`] | what was prepared, as the models learn from it; what they are exported to; small files |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | what is newer than the models; checkpoints and progress while one learns; how training went |
 //! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
@@ -45,4 +45,5 @@ pub mod supervisor;
 pub mod table;
 pub mod training_run;
 pub mod updater;
+pub mod values;
 pub mod watchdog;

@@ -65,7 +65,11 @@ pub fn stream(
     let name = path.display().to_string();
     let damaged = move || format!("{name} is no readable Parquet file");
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(&damaged)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let schema = builder.parquet_schema();
+    // By the names of whole columns: a name may contain dots.
+    let roots = schema.root_schema().get_fields().iter().enumerate();
+    let roots = roots.filter(|(_, field)| columns.contains(&field.name()));
+    let mask = ProjectionMask::roots(schema, roots.map(|(root, _)| root).collect::<Vec<_>>());
     let reader = builder
         .with_projection(mask)
         .with_batch_size(ROWS)

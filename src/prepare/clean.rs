@@ -1,7 +1,7 @@
 //! Interactions as the source has them, to rows of users and items with a time: batch by batch, on their way into the sort.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
@@ -10,10 +10,13 @@ use arrow::array::{ArrayRef, Float32Array, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use rustc_hash::FxHashMap;
 use saker_bulk::{BoxError, DataFrame, Engine};
-use saker_pipeline::{Column, ColumnType, Default as Fallback, Format, Interactions, Pipeline};
+use saker_pipeline::{
+    Column, ColumnType, Data, Default as Fallback, Format, Interactions, Pipeline, Unit,
+};
 
 use super::columns::Entities;
-use super::source::{AtomicFile, Source, present};
+use super::files::TableFile;
+use super::source::{AtomicFile, Source, columns_of};
 
 /// Columns of the cleaned rows. Context columns follow them, called `context.<name>`.
 pub(super) const USER: &str = "user_row";
@@ -30,14 +33,50 @@ const CHUNK_ROWS: usize = 1 << 15;
 #[derive(Debug, Default)]
 pub(super) struct Met {
     /// Events of users or items that the tables do not hold.
-    pub(super) dropped: AtomicU64,
+    dropped: AtomicU64,
+    /// Events without a user or an item.
+    nobody: AtomicU64,
+    /// Events without a rating.
+    pub(super) unrated: AtomicU64,
     /// Events of kinds that `ratings` does not list.
-    pub(super) unlisted: AtomicU64,
+    unlisted: AtomicU64,
     /// Time of the last event that is kept, Unix seconds.
     latest: AtomicI32,
 }
 
 impl Met {
+    /// Events that name no user or item, or one that the tables do not hold.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed) + self.nobody.load(Ordering::Relaxed)
+    }
+
+    /// Logs how many events are left out, and why.
+    pub(super) fn report(&self) {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let left_out = [
+            (
+                &self.dropped,
+                "are of users or items that the tables do not hold",
+            ),
+            (&self.nobody, "have no user or no item"),
+            (
+                &self.unrated,
+                "have no rating; data.interactions.missing_rating says what they count",
+            ),
+        ];
+        for (of, why) in left_out {
+            if count(of) > 0 {
+                tracing::warn!("{} interactions are left out: they {why}", count(of));
+            }
+        }
+        if count(&self.unlisted) > 0 {
+            tracing::info!(
+                "{} interactions are left out: they are of kinds that ratings does not list",
+                count(&self.unlisted)
+            );
+        }
+    }
+
     pub(super) fn latest(&self) -> i32 {
         self.latest.load(Ordering::Relaxed)
     }
@@ -49,7 +88,9 @@ struct Cleaner {
     user: String,
     item: String,
     time: String,
+    unit: Unit,
     rating: Option<String>,
+    missing_rating: Option<f32>,
     ratings: Option<HashMap<String, f32>>,
     /// Context columns that are read from the source, with their defaults.
     context: Vec<(Column, f64)>,
@@ -84,100 +125,54 @@ pub(super) fn is_time(column: &Column) -> bool {
 pub(super) fn rows(
     pipeline: &Pipeline,
     engine: &Engine,
-    format: Format,
-    of: &Interactions,
-    (files, live): (Vec<PathBuf>, Vec<RecordBatch>),
+    data: &Data,
+    (files, live): (Vec<TableFile>, Vec<RecordBatch>),
     users: &Entities,
     items: &Entities,
 ) -> Result<(DataFrame, Arc<Met>)> {
-    let mut fields = vec![
-        Field::new(USER, DataType::Int32, false),
-        Field::new(ITEM, DataType::Int32, false),
-        Field::new(TIME, DataType::Int32, false),
-        Field::new(RATING, DataType::Float32, false),
-        Field::new(PLACE, DataType::Int64, false),
-    ];
-    let mut context = Vec::new();
-    for column in context_columns(pipeline) {
-        let kind = match column.kind {
-            ColumnType::Float32 => DataType::Float32,
-            _ => DataType::Int32,
-        };
-        fields.push(Field::new(context_name(&column.name), kind, false));
-        let Fallback::Number(default) = column.default else {
-            continue;
-        };
-        context.push((column.clone(), default));
-    }
-    let schema = Arc::new(Schema::new(fields));
-    let (met, of_live) = (Arc::new(Met::default()), Arc::clone(&schema));
-    let ratings = of.ratings.as_ref().map(|ratings| {
-        let ratings = ratings.iter();
-        ratings
-            .map(|(text, &rating)| (text.clone(), rating))
-            .collect()
-    });
-    let cleaner = Cleaner {
-        user: of.user.clone().unwrap_or_else(|| pipeline.user.id.clone()),
-        item: of.item.clone().unwrap_or_else(|| pipeline.item.id.clone()),
-        time: of.timestamp.clone(),
-        rating: of.rating.clone(),
-        ratings,
-        context,
-        users: Arc::clone(&users.row_of),
-        items: Arc::clone(&items.row_of),
-        schema: Arc::clone(&schema),
-        met: Arc::clone(&met),
-    };
-    for file in &files {
-        present(file)?;
-    }
+    let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
+    let (schema, met) = (Arc::clone(&cleaner.schema), Arc::clone(&cleaner.met));
+    let of_live = Arc::clone(&schema);
     // After those of all files.
     let place = files.len();
+    let of_store = TableFile {
+        path: Path::new("the offline store's events").to_owned(),
+        partition: Vec::new(),
+    };
     let live = live
         .iter()
         .scan(0u64, |first, batch| {
-            let source = Source::of_batch(Path::new("the offline store's events"), *first, batch);
+            let source = Source::of_batch(&of_store, *first, batch);
             *first += batch.num_rows() as u64;
-            Some(source.and_then(|source| cleaner.clean(&source, place)))
+            Some(cleaner.clean(&source, place))
         })
         .collect::<Result<Vec<_>>>()?;
-    let rows = match format {
+    let columns = cleaner.columns();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let rows = match data.format {
         Format::Atomic => {
-            let [path] = files.as_slice() else {
+            let [file] = files.as_slice() else {
                 bail!("one file of interactions is accepted in format atomic");
             };
-            let mut file = AtomicFile::open(path)?;
-            let mut first = true;
+            let mut file = AtomicFile::open(&file.path, data.encoding, &columns)?;
             let batches = std::iter::from_fn(move || {
                 let chunk = match file.chunk(CHUNK_ROWS) {
-                    // The first chunk shows missing columns even of a file without rows.
-                    Ok(chunk) if chunk.rows() == 0 && !first => return None,
+                    Ok(chunk) if chunk.rows() == 0 => return None,
                     chunk => chunk,
                 };
-                first = false;
-                Some(
-                    chunk
-                        .and_then(|chunk| cleaner.clean(&chunk, 0))
-                        .map_err(BoxError::from),
-                )
+                let cleaned = chunk.and_then(|chunk| cleaner.clean(&chunk, 0));
+                Some(cleaned.map_err(BoxError::from))
             });
             engine.batches(schema, batches)?
         }
         Format::Parquet => {
-            let columns = cleaner.columns();
-            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-            for file in &files {
-                engine
-                    .select(&engine.read(std::slice::from_ref(file))?, &columns)
-                    .with_context(|| file.display().to_string())?;
-            }
-            let paths = files.clone();
-            engine.map_files(&files, &columns, schema, move |batch, file, first| {
-                let source = Source::of_batch(&paths[file], first, batch);
-                source
-                    .and_then(|source| cleaner.clean(&source, file))
-                    .map_err(BoxError::from)
+            let read = files
+                .iter()
+                .map(|file| -> Result<_> { Ok((file.path.clone(), columns_of(file, &columns)?)) });
+            let read = read.collect::<Result<Vec<_>>>()?;
+            engine.map_files(&read, schema, move |batch, file, first| {
+                let source = Source::of_batch(&files[file], first, batch);
+                cleaner.clean(&source, file).map_err(BoxError::from)
             })?
         }
     };
@@ -189,6 +184,48 @@ pub(super) fn rows(
 }
 
 impl Cleaner {
+    fn new(pipeline: &Pipeline, of: &Interactions, users: &Entities, items: &Entities) -> Self {
+        let mut fields = vec![
+            Field::new(USER, DataType::Int32, false),
+            Field::new(ITEM, DataType::Int32, false),
+            Field::new(TIME, DataType::Int32, false),
+            Field::new(RATING, DataType::Float32, false),
+            Field::new(PLACE, DataType::Int64, false),
+        ];
+        let mut context = Vec::new();
+        for column in context_columns(pipeline) {
+            let kind = match column.kind {
+                ColumnType::Float32 => DataType::Float32,
+                _ => DataType::Int32,
+            };
+            fields.push(Field::new(context_name(&column.name), kind, false));
+            let Fallback::Number(default) = column.default else {
+                continue;
+            };
+            context.push((column.clone(), default));
+        }
+        let ratings = of.ratings.as_ref().map(|ratings| {
+            let ratings = ratings.iter();
+            ratings
+                .map(|(text, &rating)| (text.clone(), rating))
+                .collect()
+        });
+        Self {
+            user: of.user.clone().unwrap_or_else(|| pipeline.user.id.clone()),
+            item: of.item.clone().unwrap_or_else(|| pipeline.item.id.clone()),
+            time: of.timestamp.clone(),
+            unit: of.unit,
+            rating: of.rating.clone(),
+            missing_rating: of.missing_rating,
+            ratings,
+            context,
+            users: Arc::clone(&users.row_of),
+            items: Arc::clone(&items.row_of),
+            schema: Arc::new(Schema::new(fields)),
+            met: Arc::default(),
+        }
+    }
+
     /// The source columns that are read, each once.
     fn columns(&self) -> Vec<String> {
         let mut columns = vec![self.user.clone(), self.item.clone(), self.time.clone()];
@@ -206,20 +243,30 @@ impl Cleaner {
     fn clean(&self, source: &Source, file: usize) -> Result<RecordBatch> {
         let users = source.ids(&self.user)?;
         let items = source.ids(&self.item)?;
-        let times = source.int32s(&self.time)?;
+        let times = source.times(&self.time, self.unit)?;
         let ratings = self.ratings(source)?;
         let mut kept = Vec::with_capacity(source.rows());
         let mut ids: [Vec<i32>; 3] = Default::default();
-        let (mut dropped, mut unlisted) = (0, 0);
+        let mut counted = Vec::with_capacity(source.rows());
+        let (mut dropped, mut nobody, mut unlisted, mut unrated) = (0, 0, 0, 0);
         let mut latest = i32::MIN;
-        for row in 0..source.rows() {
-            if ratings[row].is_none() {
-                unlisted += 1;
+        for (row, rating) in ratings.into_iter().enumerate() {
+            let rating = match rating {
+                Rating::Counts(rating) => rating,
+                Rating::Unlisted => {
+                    unlisted += 1;
+                    continue;
+                }
+                Rating::Missing => {
+                    unrated += 1;
+                    continue;
+                }
+            };
+            let (Some(user), Some(item)) = (users[row], items[row]) else {
+                nobody += 1;
                 continue;
-            }
-            let (Some(&user), Some(&item)) =
-                (self.users.get(&users[row]), self.items.get(&items[row]))
-            else {
+            };
+            let (Some(&user), Some(&item)) = (self.users.get(&user), self.items.get(&item)) else {
                 dropped += 1;
                 continue;
             };
@@ -235,51 +282,75 @@ impl Cleaner {
             ids[0].push(user);
             ids[1].push(item);
             ids[2].push(time);
+            counted.push(rating);
         }
         self.met.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.met.nobody.fetch_add(nobody, Ordering::Relaxed);
         self.met.unlisted.fetch_add(unlisted, Ordering::Relaxed);
+        self.met.unrated.fetch_add(unrated, Ordering::Relaxed);
         self.met.latest.fetch_max(latest, Ordering::Relaxed);
 
         let int32 = |values| -> ArrayRef { Arc::new(Int32Array::from(values)) };
         let mut columns: Vec<ArrayRef> = ids.map(int32).into();
-        let ratings = kept.iter().filter_map(|&row| ratings[row]);
-        columns.push(Arc::new(Float32Array::from_iter_values(ratings)));
+        columns.push(Arc::new(Float32Array::from(counted)));
         // A file's rows in their order, after those of the files before it.
         let places = kept
             .iter()
             .map(|&row| ((file as i64) << 40) + source.number_of(row) as i64);
         columns.push(Arc::new(Int64Array::from_iter_values(places)));
         for (column, default) in &self.context {
-            let numbers = source.numbers(column.source())?;
-            let numbers = kept.iter().map(|&row| numbers[row].unwrap_or(*default));
-            columns.push(match column.kind {
-                ColumnType::Float32 => Arc::new(Float32Array::from_iter_values(
-                    numbers.map(|number| number as f32),
-                )),
-                _ => Arc::new(Int32Array::from_iter_values(
-                    numbers.map(|number| number as i32),
-                )),
-            });
+            columns.push(context(source, column, *default, &kept)?);
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).context("cleaned interactions")
     }
 
-    /// What each row counts; `None` for a kind of event that is left out.
-    fn ratings(&self, source: &Source) -> Result<Vec<Option<f32>>> {
-        Ok(match (&self.rating, &self.ratings) {
-            (None, _) => vec![Some(1.0); source.rows()],
-            (Some(name), None) => {
-                let numbers = source.numbers(name)?.into_iter();
-                numbers
-                    .map(|number| Some(number.unwrap_or(1.0) as f32))
-                    .collect()
-            }
-            (Some(name), Some(ratings)) => {
-                let values = source.column(name)?;
-                (0..source.rows())
-                    .map(|row| ratings.get(values.text(row).trim()).copied())
-                    .collect()
-            }
-        })
+    /// What each row counts.
+    fn ratings(&self, source: &Source) -> Result<Vec<Rating>> {
+        let missing = self.missing_rating.map_or(Rating::Missing, Rating::Counts);
+        match (&self.rating, &self.ratings) {
+            (None, _) => Ok(vec![Rating::Counts(1.0); source.rows()]),
+            (Some(name), None) => source.each(name, |value| {
+                Ok(value.float32()?.map_or(missing, Rating::Counts))
+            }),
+            (Some(name), Some(ratings)) => source.each(name, |value| {
+                let kind = value.text()?.unwrap_or_default();
+                Ok(match (kind.trim(), ratings.get(kind.trim())) {
+                    (_, Some(rating)) => Rating::Counts(*rating),
+                    ("", None) => missing,
+                    (_, None) => Rating::Unlisted,
+                })
+            }),
+        }
     }
+}
+
+/// What an event counts.
+#[derive(Clone, Copy, Debug)]
+enum Rating {
+    Counts(f32),
+    /// It is of a kind that `ratings` does not list.
+    Unlisted,
+    /// It has no rating, and the definition says no number for that.
+    Missing,
+}
+
+/// A context column of these rows, empty values filled.
+fn context(source: &Source, column: &Column, default: f64, kept: &[usize]) -> Result<ArrayRef> {
+    let name = column.source();
+    Ok(match column.kind {
+        ColumnType::Float32 => {
+            let numbers = source.float32s(name, &column.empty)?;
+            let numbers = kept
+                .iter()
+                .map(|&row| numbers[row].unwrap_or(default as f32));
+            Arc::new(Float32Array::from_iter_values(numbers))
+        }
+        _ => {
+            let numbers = source.int32s(name, &column.empty)?;
+            let numbers = kept
+                .iter()
+                .map(|&row| numbers[row].unwrap_or(default as i32));
+            Arc::new(Int32Array::from_iter_values(numbers))
+        }
+    })
 }

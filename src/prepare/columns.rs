@@ -1,15 +1,17 @@
 //! Users and items: ids and columns out of the source, cleaned and numbered.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use rustc_hash::FxHashMap;
 use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
 
-use super::source::{Source, Values};
+use super::source::Source;
 use crate::table;
+use crate::values::Value;
 
 /// The values of a column, before defaults fill what is empty.
 pub(super) enum Cleaned {
@@ -51,7 +53,7 @@ fn label(
 ) -> Result<Vec<String>> {
     /// A list of labels is as long as its largest number.
     const MOST: usize = 1 << 20;
-    let texts = source.column(labels)?;
+    let texts = source.texts(labels, &[])?;
     let Cleaned::Int32(numbers) = cleaned else {
         bail!("column {} has labels and is not int32", column.name);
     };
@@ -61,25 +63,33 @@ fn label(
         let place = usize::try_from(*number).ok().filter(|&place| place < MOST);
         let Some(place) = place else {
             bail!(
-                "column {} is {number} in row {}; labels are for numbers from 0 to {}",
+                "column {} is {number} in {}; labels are for numbers from 0 to {}",
                 column.name,
-                row + 1,
+                source.place(row),
                 MOST - 1
             );
         };
-        let text = texts.text(row);
+        let text = &texts[row];
         names.resize(names.len().max(place + 1), None);
         match &names[place] {
-            Some(known) if *known != text => bail!(
-                "column {labels} calls {number} of {} {known:?} and, in row {}, {text:?}; a number has one label",
+            Some(known) if known != text => bail!(
+                "column {labels} calls {number} of {} {known:?} and, in {}, {text:?}; a number has one label",
                 column.name,
-                row + 1
+                source.place(row)
             ),
-            _ => names[place] = Some(text),
+            _ => names[place] = Some(text.clone()),
         }
     }
     let call = |(place, name): (usize, Option<String>)| name.unwrap_or_else(|| place.to_string());
     Ok(names.into_iter().enumerate().map(call).collect())
+}
+
+/// The source's columns that an entity is made of.
+pub(super) fn read_columns<'e>(entity: &'e Entity, id_column: &'e str) -> Vec<&'e str> {
+    let read = entity.columns.iter();
+    let read = read.filter(|column| column.derive.is_none());
+    let read = read.flat_map(|column| [Some(column.source()), column.labels.as_deref()]);
+    std::iter::once(id_column).chain(read.flatten()).collect()
 }
 
 /// The users or the items, sorted by id.
@@ -102,16 +112,16 @@ impl Entities {
         source: &Source,
         names: &mut Names,
     ) -> Result<Self> {
-        let ids = source.ids(id_column)?;
+        let ids = source.all_ids(id_column)?;
         let mut order: Vec<usize> = (0..ids.len()).collect();
         order.sort_by_key(|&row| ids[row]);
         if let Some(pair) = order.windows(2).find(|pair| ids[pair[0]] == ids[pair[1]]) {
             bail!(
-                "{} {} stands in rows {} and {}; each id must stand once",
+                "{} {} is in {} and in {}; one row per id is accepted",
                 entity.id,
                 ids[pair[0]],
-                pair[0] + 1,
-                pair[1] + 1
+                source.place(pair[0]),
+                source.place(pair[1])
             );
         }
         let mut columns = BTreeMap::new();
@@ -120,8 +130,7 @@ impl Entities {
             .iter()
             .filter(|column| column.derive.is_none())
         {
-            let cleaned = clean(column, source, &order, names)
-                .with_context(|| format!("column {}", column.name))?;
+            let cleaned = clean(column, source, &order, names)?;
             if let Some(labels) = &column.labels {
                 let labelled = label(column, labels, source, &order, &cleaned);
                 names.insert(column.name.clone(), labelled?);
@@ -205,84 +214,117 @@ impl Entities {
 
 /// A column of the source as the definition wants it, its rows in `order`.
 fn clean(column: &Column, source: &Source, order: &[usize], names: &mut Names) -> Result<Cleaned> {
-    let values = source.column(column.source())?;
-    let blanked;
-    let values = if column.empty.is_empty() {
-        values
-    } else {
-        blanked = blank(values, &column.empty);
-        &blanked
-    };
+    let (name, empty) = (column.source(), column.empty.as_slice());
     if let Some(codes) = column.codes {
-        let keys: Vec<Option<String>> = order
-            .iter()
-            .map(|&row| key(&values.text(row), codes))
-            .collect();
-        let names = names.entry(column.name.clone()).or_default();
+        let keys = source.each(name, |value| key(&value.without(empty), codes))?;
+        let known = names.entry(column.name.clone()).or_default();
         let distinct: BTreeSet<&String> = keys.iter().flatten().collect();
-        let new: Vec<String> = distinct
-            .into_iter()
-            .filter(|key| !names.contains(key))
-            .cloned()
-            .collect();
-        names.extend(new);
-        let numbers: HashMap<&String, i32> = names.iter().zip(0..).collect();
-        let coded = keys
+        let new: Vec<String> = {
+            let known: HashSet<&String> = known.iter().collect();
+            let new = distinct.into_iter().filter(|key| !known.contains(key));
+            new.cloned().collect()
+        };
+        known.extend(new);
+        let numbers: HashMap<&String, i32> = known.iter().zip(0..).collect();
+        let coded = order
             .iter()
-            .map(|key| key.as_ref().map(|key| numbers[key]))
+            .map(|&row| keys[row].as_ref().map(|key| numbers[key]))
             .collect();
         return Ok(Cleaned::Int32(coded));
     }
-    let place = |row: usize| move || source.place(row);
+    fn ordered<T: Clone>(values: &[T], order: &[usize]) -> Vec<T> {
+        order.iter().map(|&row| values[row].clone()).collect()
+    }
     Ok(match column.kind {
-        ColumnType::Int32 => Cleaned::Int32(
-            order
-                .iter()
-                .map(|&row| values.int32(row).with_context(place(row)))
-                .collect::<Result<_>>()?,
-        ),
-        ColumnType::Float32 => {
-            let number = |&row: &usize| {
-                let number = values.number(row).with_context(place(row))?;
-                Ok(number.map(|number| number as f32))
-            };
-            Cleaned::Float32(order.iter().map(number).collect::<Result<_>>()?)
-        }
-        ColumnType::Text => Cleaned::Text(order.iter().map(|&row| values.text(row)).collect()),
+        ColumnType::Int32 => Cleaned::Int32(ordered(&source.int32s(name, empty)?, order)),
+        ColumnType::Float32 => Cleaned::Float32(ordered(&source.float32s(name, empty)?, order)),
+        ColumnType::Text => Cleaned::Text(ordered(&source.texts(name, empty)?, order)),
     })
 }
 
-/// The same values without those that stand for none.
-fn blank(values: &Values, empty: &[String]) -> Values {
-    let text = |row| Some(values.text(row)).filter(|text| !empty.contains(text));
-    Values::Texts((0..values.len()).map(text).collect())
-}
-
-/// What of a text is numbered; nothing of an empty one.
-fn key(text: &str, codes: Codes) -> Option<String> {
-    let mut words: Vec<&str> = text.split_whitespace().collect();
-    match codes {
-        Codes::Value => words = vec![text.trim()],
-        Codes::First => words.truncate(1),
-        Codes::Set => {
+/// What of a value is numbered; nothing of an empty one. Different values have different keys.
+fn key(value: &Value<'_>, codes: Codes) -> Result<Option<String>> {
+    let key = match (codes, value) {
+        (Codes::First, _) => value.words()?.into_iter().next().unwrap_or_default(),
+        (Codes::Set, _) => {
+            let mut words = value.words()?;
             words.sort_unstable();
             words.dedup();
+            joined(&words).into()
         }
-    }
-    let key = words.join(" ");
-    (!key.is_empty()).then_some(key)
+        (Codes::Value, Value::List(_)) => joined(&value.words()?).into(),
+        (Codes::Value, _) => match value.text()? {
+            Some(Cow::Borrowed(text)) => text.trim().into(),
+            text => text.unwrap_or_default(),
+        },
+    };
+    Ok((!key.is_empty()).then(|| key.into_owned()))
+}
+
+/// Words with blanks between them. A word that contains a blank is in quotation marks, so that it is told from two words.
+fn joined(words: &[Cow<'_, str>]) -> String {
+    let quoted = words.iter().map(|word| {
+        let plain = !word.contains(char::is_whitespace) && !word.starts_with('"');
+        match plain {
+            true => word.clone(),
+            false => format!("{word:?}").into(),
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, ListBuilder, StringBuilder};
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::values::Values;
 
     #[test]
     fn texts_are_numbered_by_rule() {
-        let key = |text, codes| key(text, codes).unwrap_or_default();
-        assert_eq!(key(" War  Drama ", Codes::Value), "War  Drama");
-        assert_eq!(key("War Drama", Codes::First), "War");
-        assert_eq!(key("War Drama War", Codes::Set), "Drama War");
-        assert_eq!(super::key("  ", Codes::First), None);
+        let key = |text, codes| key(&Value::Text(text), codes).unwrap();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(key(" War  Drama ", Codes::Value), some("War  Drama"));
+        assert_eq!(key("War Drama", Codes::First), some("War"));
+        assert_eq!(key("War Drama War", Codes::Set), some("Drama War"));
+        assert_eq!(key("  ", Codes::First), None);
+    }
+
+    fn key_of_list(words: &[String], codes: Codes) -> Option<String> {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        lists.append_value(words.iter().map(Some));
+        let lists: ArrayRef = Arc::new(lists.finish());
+        key(&Values::of(&lists).unwrap().value(0), codes).unwrap()
+    }
+
+    #[test]
+    fn elements_stay_one() {
+        let words = ["Tea", "Coffee Beans"].map(str::to_owned);
+        let key = |codes| key_of_list(&words, codes).unwrap();
+        assert_eq!(key(Codes::First), "Tea");
+        assert_eq!(key(Codes::Set), "\"Coffee Beans\" Tea");
+        assert_eq!(key(Codes::Value), "Tea \"Coffee Beans\"");
+    }
+
+    proptest! {
+        /// Two lists have one key only where they have the same words.
+        #[test]
+        fn keys_tell_sets_apart(
+            one in prop::collection::vec("[ab \"]{1,3}", 0..4),
+            other in prop::collection::vec("[ab \"]{1,3}", 0..4),
+        ) {
+            let set = |words: &[String]| -> BTreeSet<String> {
+                let words = words.iter().map(|word| word.trim().to_owned());
+                words.filter(|word| !word.is_empty()).collect()
+            };
+            prop_assert_eq!(
+                set(&one) == set(&other),
+                key_of_list(&one, Codes::Set) == key_of_list(&other, Codes::Set)
+            );
+        }
     }
 }

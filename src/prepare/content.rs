@@ -12,6 +12,7 @@ use saker_content::{
 use saker_pipeline::{Embedding, EmbeddingSource, ImagePooling, Missing, Pipeline};
 
 use super::embeddings::Vectors;
+use super::files;
 use super::source::Source;
 use crate::layout::Layout;
 use crate::progress::Step;
@@ -38,7 +39,7 @@ pub(super) fn vectors(
                 None => texts_of_items(items, columns)?,
                 Some(path) => {
                     let id = id.as_deref().unwrap_or(&pipeline.item.id);
-                    texts_of_table(pipeline, path, id, columns, ids)?
+                    texts_of_table(pipeline, (&embedding.name, path), id, columns, ids)?
                 }
             };
             step.say(format!("{}: loading {model}", embedding.name));
@@ -222,28 +223,29 @@ pub(super) fn texts_of_items(items: &RecordBatch, columns: &[String]) -> Result<
 /// The texts of another table's columns for these items; an item that the table lacks has none.
 fn texts_of_table(
     pipeline: &Pipeline,
-    path: &str,
+    (embedding, path): (&str, &str),
     id: &str,
     columns: &[String],
     ids: &[i32],
 ) -> Result<Vec<String>> {
-    let format = pipeline
-        .data
-        .as_ref()
-        .context("the pipeline definition has no [data]")?
-        .format;
-    let source = Source::read(format, &pipeline.resolve(path)?)?;
+    let data = super::data(pipeline)?;
+    let key = format!("item.embeddings.{embedding}.source.path");
+    let files = files::files(pipeline, data.format, &key, path)?;
+    let named: Vec<&str> = std::iter::once(id)
+        .chain(columns.iter().map(String::as_str))
+        .collect();
+    let source = Source::read(data, &files, &named)?;
     let columns = columns
         .iter()
-        .map(|name| source.column(name))
+        .map(|name| source.texts(name, &[]))
         .collect::<Result<Vec<_>>>()?;
     let mut texts = HashMap::new();
-    for (row, id) in source.ids(id)?.into_iter().enumerate() {
-        let words: Vec<String> = columns.iter().map(|column| column.text(row)).collect();
+    for (row, id) in source.all_ids(id)?.into_iter().enumerate() {
+        let words: Vec<&str> = columns.iter().map(|column| column[row].as_str()).collect();
         if texts.insert(id, words.join(" ")).is_some() {
             bail!(
-                "{path}, row {}: item {id} is there already; one row per item is accepted",
-                row + 1
+                "{path}, {}: item {id} is in an earlier row too; one row per item is accepted",
+                source.place(row)
             );
         }
     }

@@ -41,7 +41,10 @@ pub(super) fn files(pipeline: &Pipeline) -> Result<Vec<PathBuf>> {
             EmbeddingSource::File { path } => files.push(pipeline.resolve(path)?),
             EmbeddingSource::Sentence { path, model, .. } => {
                 if let Some(path) = path {
-                    files.push(pipeline.resolve(path)?);
+                    let format = super::data(pipeline)?.format;
+                    let key = format!("item.embeddings.{}.source.path", embedding.name);
+                    let table = super::files::files(pipeline, format, &key, path)?;
+                    files.extend(table.into_iter().map(|file| file.path));
                 }
                 files.push(model_at(pipeline, model)?);
             }
@@ -109,6 +112,15 @@ pub(super) fn vectors(
                     embedding.name,
                     items.num_rows()
                 );
+            }
+            for (row, vector) in vectors.rows().into_iter().enumerate() {
+                if let Some(number) = vector.iter().find(|number| !number.is_finite()) {
+                    bail!(
+                        "{}, row {}: {number} is not finite; accepted are finite numbers",
+                        path.display(),
+                        row + 1
+                    );
+                }
             }
             let rows = order.iter().flat_map(|&row| vectors.row(row).to_vec());
             Ok(rows.collect::<Vec<f32>>().into())

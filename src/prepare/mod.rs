@@ -38,6 +38,11 @@ use served::Served;
 pub use served::files as served_files;
 use source::Source;
 
+/// The keys of the tables' paths.
+const USERS: &str = "data.users.path";
+const ITEMS: &str = "data.items.path";
+const INTERACTIONS: &str = "data.interactions.path";
+
 /// What was prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -47,8 +52,10 @@ pub struct Summary {
     pub items: usize,
     /// Events of the training, validation and test part.
     pub events: [usize; 3],
-    /// Events left out because the tables hold no such user or item.
+    /// Events left out because they name no user or item, or one that the tables do not hold.
     pub dropped: usize,
+    /// Events left out because they have no rating.
+    pub unrated: usize,
 }
 
 /// `[data]` of a definition that is to be prepared.
@@ -70,14 +77,18 @@ pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
         .value(&pipeline.user)?
         .value(&pipeline.context)?
         .value(&pipeline.item)?;
-    let mut paths = files::files(pipeline, &data.interactions.path)?;
-    for path in [&data.users.path, &data.items.path] {
-        paths.push(pipeline.resolve(path)?);
+    let tables = [
+        (INTERACTIONS, &data.interactions.path),
+        (USERS, &data.users.path),
+        (ITEMS, &data.items.path),
+    ];
+    for (key, path) in tables {
+        for file in files::files(pipeline, data.format, key, path)? {
+            fingerprint = fingerprint.file(&file.path)?.value(&file.partition)?;
+        }
     }
-    paths.extend(embeddings::files(pipeline)?);
-    for path in &paths {
-        source::present(path)?;
-        fingerprint = fingerprint.file(path)?;
+    for path in embeddings::files(pipeline)? {
+        fingerprint = fingerprint.file(&path)?;
     }
     Ok(fingerprint.finish())
 }
@@ -150,22 +161,16 @@ fn run(
     } else {
         Names::new()
     };
-    let read = |path: &str| Source::read(data.format, &pipeline.resolve(path)?);
-    let id = |of: &saker_pipeline::Table, id: &str| of.id.clone().unwrap_or_else(|| id.to_owned());
-    let mut users = Entities::read(
-        &pipeline.user,
-        &id(&data.users, &pipeline.user.id),
-        &read(&data.users.path)?,
-        &mut names,
-    )
-    .with_context(|| format!("users, {}", data.users.path))?;
-    let mut items = Entities::read(
-        &pipeline.item,
-        &id(&data.items, &pipeline.item.id),
-        &read(&data.items.path)?,
-        &mut names,
-    )
-    .with_context(|| format!("items, {}", data.items.path))?;
+    let mut entities = |entity: &saker_pipeline::Entity, table: &saker_pipeline::Table, key| {
+        let id = table.id.as_deref().unwrap_or(&entity.id);
+        let files = files::files(pipeline, data.format, key, &table.path)?;
+        let source = Source::read(data, &files, &columns::read_columns(entity, id))?;
+        Entities::read(entity, id, &source, &mut names)
+    };
+    let mut users = entities(&pipeline.user, &data.users, USERS)
+        .with_context(|| format!("users, {}", data.users.path))?;
+    let mut items = entities(&pipeline.item, &data.items, ITEMS)
+        .with_context(|| format!("items, {}", data.items.path))?;
     step.done(&format!(
         "{} users, {} items",
         users.ids.len(),
@@ -179,15 +184,9 @@ fn run(
             true => served::events(pipeline, layout, &data.interactions)?,
             false => Vec::new(),
         };
-        let (rows, met) = clean::rows(
-            pipeline,
-            &engine,
-            data.format,
-            &data.interactions,
-            (files::files(pipeline, &data.interactions.path)?, live),
-            &users,
-            &items,
-        )?;
+        let path = &data.interactions.path;
+        let files = files::files(pipeline, data.format, INTERACTIONS, path)?;
+        let (rows, met) = clean::rows(pipeline, &engine, data, (files, live), &users, &items)?;
         let read = |rows: u64| step.say(format!("sort the interactions, {rows} read"));
         let plan = (rows, met.as_ref());
         let served = |column: &saker_pipeline::Column| {
@@ -223,19 +222,11 @@ fn run(
         users: users.ids.len(),
         items: items.ids.len(),
         events: events.counts,
-        dropped: met.dropped.load(Ordering::Relaxed) as usize,
+        dropped: met.dropped() as usize,
+        unrated: met.unrated.load(Ordering::Relaxed) as usize,
     };
     step.done(&format!("{} interactions", events.len()));
-    if summary.dropped > 0 {
-        tracing::warn!(
-            "{} interactions are of users or items that the tables do not hold; left out",
-            summary.dropped
-        );
-    }
-    let unlisted = met.unlisted.load(Ordering::Relaxed);
-    if unlisted > 0 {
-        tracing::info!("{unlisted} interactions are of kinds that ratings does not list; left out");
-    }
+    met.report();
     if events.counts[0] == 0 {
         bail!(
             "there is no training interaction; the data is empty, or its ids match no user and item"

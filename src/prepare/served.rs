@@ -1,15 +1,15 @@
 //! What serving wrote: the values of a user column, and what visitors did. From the offline store.
 
 use anyhow::{Context, Result};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type, TimeUnit, TimestampSecondType};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::DataType;
 use chrono::NaiveDate;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
-use saker_pipeline::{Column, Interactions, Pipeline};
+use saker_pipeline::{Column, Interactions, Pipeline, Unit};
 use saker_updater::offline::EVENTS;
 
 use crate::layout::Layout;
+use crate::values::Values;
 use crate::{materialize, table};
 
 /// A user id, Unix seconds, the value since then.
@@ -107,14 +107,11 @@ fn as_in_source(
         column.with_context(|| format!("there is no column {name}"))
     };
     let (user, item) = (&pipeline.user.id, &pipeline.item.id);
-    let seconds = cast(
-        read(EVENT_TIMESTAMP)?,
-        &DataType::Timestamp(TimeUnit::Second, None),
-    )?;
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         (of.user.as_deref().unwrap_or(user), read(user)?.clone()),
         (of.item.as_deref().unwrap_or(item), read(item)?.clone()),
-        (&of.timestamp, cast(&seconds, &DataType::Int64)?),
+        // A timestamp has a unit of its own, whatever that of the source's numbers is.
+        (&of.timestamp, read(EVENT_TIMESTAMP)?.clone()),
     ];
     if let Some(rating) = &of.rating {
         columns.push((rating, read("event_type")?.clone()));
@@ -133,33 +130,21 @@ fn as_in_source(
 }
 
 fn add(rows: &mut Vec<Row>, batch: &RecordBatch, id: &str, column: &str) -> Result<()> {
-    let read = |name: &str, kind: &DataType| {
-        let column = batch
-            .column_by_name(name)
-            .with_context(|| format!("there is no column {name}"))?;
-        cast(column, kind).with_context(|| format!("column {name} is no {kind}"))
+    let read = |name: &str| {
+        let column = batch.column_by_name(name);
+        let column = column.with_context(|| format!("there is no column {name}"))?;
+        Values::of(column).with_context(|| format!("column {name}"))
     };
-    let users = read(id, &DataType::Int32)?;
-    let values = read(column, &DataType::Int32)?;
-    let times = read(
-        EVENT_TIMESTAMP,
-        &DataType::Timestamp(TimeUnit::Second, None),
-    )?;
-    let (users, values) = (
-        users.as_primitive::<Int32Type>(),
-        values.as_primitive::<Int32Type>(),
-    );
-    let times = times.as_primitive::<TimestampSecondType>();
+    let (users, values, times) = (read(id)?, read(column)?, read(EVENT_TIMESTAMP)?);
     for row in 0..batch.num_rows() {
+        let place = |name: &str| format!("column {name}, row {}", row + 1);
+        let user = users.value(row).int32().with_context(|| place(id))?;
+        let value = values.value(row).int32().with_context(|| place(column))?;
+        let time = times.value(row).unix_seconds(Unit::S);
+        let time = time.with_context(|| place(EVENT_TIMESTAMP))?;
         // A view may hold other columns, of which a row need not have each.
-        if users.is_valid(row) && values.is_valid(row) && times.is_valid(row) {
-            let seconds = i32::try_from(times.value(row)).with_context(|| {
-                format!(
-                    "{EVENT_TIMESTAMP} {} is no second of Int32",
-                    times.value(row)
-                )
-            })?;
-            rows.push((users.value(row), seconds, values.value(row)));
+        if let (Some(user), Some(value), Some(time)) = (user, value, time) {
+            rows.push((user, time, value));
         }
     }
     Ok(())

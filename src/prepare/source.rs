@@ -1,186 +1,245 @@
-//! Reading the source's tables, whatever their format, as columns of texts or numbers: whole, or a chunk at a time.
+//! Reading the source's tables, whatever their format: whole, or a chunk at a time. What a value is, [`crate::values`] says.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use saker_pipeline::Format;
+use arrow::array::{ArrayRef, LargeStringArray, LargeStringBuilder, RecordBatch};
+use saker_pipeline::{Data, Encoding, Format, Unit};
 
+use super::files::TableFile;
 use crate::table;
+use crate::values::{Value, Values};
 
-/// A column as the source has it; `None` is an empty value.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Values {
-    Integers(Vec<Option<i64>>),
-    Numbers(Vec<Option<f64>>),
-    Texts(Vec<Option<String>>),
+/// A column as its file has it.
+#[derive(Debug)]
+enum Raw {
+    Array(ArrayRef),
+    /// Of a text file; `true` where the file declares numbers.
+    Texts(LargeStringArray, bool),
+    /// The same text in every row.
+    Constant(Option<String>),
 }
 
-impl Values {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Integers(values) => values.len(),
-            Self::Numbers(values) => values.len(),
-            Self::Texts(values) => values.len(),
-        }
-    }
+/// Rows of one file.
+#[derive(Debug)]
+struct Part {
+    path: String,
+    /// The place of the first row in the file, from 0.
+    first: u64,
+    rows: usize,
+    columns: Vec<(String, Raw)>,
+}
 
-    /// The value as a number; a text must read as one.
-    pub(super) fn number(&self, row: usize) -> Result<Option<f64>> {
-        Ok(match self {
-            Self::Integers(values) => values[row].map(|value| value as f64),
-            Self::Numbers(values) => values[row].filter(|value| !value.is_nan()),
-            Self::Texts(values) => match values[row].as_deref().map(str::trim) {
-                None | Some("") => None,
-                Some(text) => Some(
-                    text.parse()
-                        .map_err(|_| anyhow!("\"{text}\" is not a number"))?,
-                ),
-            },
+impl Part {
+    fn values(&self, name: &str) -> Result<Values> {
+        let column = self.columns.iter().find(|(column, _)| column == name);
+        let Some((_, raw)) = column else {
+            let names = self.columns.iter().map(|(name, _)| name.as_str());
+            return Err(no_column(&self.path, name, names));
+        };
+        Ok(match raw {
+            Raw::Array(array) => {
+                Values::of(array).with_context(|| format!("{}, column {name}", self.path))?
+            }
+            Raw::Texts(texts, numbers) => Values::of_texts(texts.clone(), *numbers),
+            Raw::Constant(text) => Values::constant(text.clone(), self.rows),
         })
     }
+}
 
-    /// The value as an integer of 32 bits.
-    pub(super) fn int32(&self, row: usize) -> Result<Option<i32>> {
-        let Some(number) = self.number(row)? else {
-            return Ok(None);
-        };
-        let truncated = number.trunc();
-        if truncated < f64::from(i32::MIN) || truncated > f64::from(i32::MAX) {
-            bail!("{number} is not an integer of 32 bits");
-        }
-        Ok(Some(truncated as i32))
-    }
-
-    /// The value as text; no value is the empty text.
-    pub(super) fn text(&self, row: usize) -> String {
-        match self {
-            Self::Integers(values) => values[row]
-                .map(|value| value.to_string())
-                .unwrap_or_default(),
-            Self::Numbers(values) => values[row]
-                .map(|value| value.to_string())
-                .unwrap_or_default(),
-            Self::Texts(values) => values[row].clone().unwrap_or_default(),
-        }
-    }
+fn no_column<'a>(
+    path: &str,
+    name: &str,
+    given: impl IntoIterator<Item = &'a str>,
+) -> anyhow::Error {
+    let given: BTreeSet<&str> = given.into_iter().collect();
+    let given = Vec::from_iter(given).join(", ");
+    anyhow!("{path} has no column {name}; it has {given}")
 }
 
 /// A table, or some rows of one, as the source has it.
 #[derive(Debug)]
 pub(super) struct Source {
-    path: String,
-    /// The place of the first row in its file, from 0.
-    first: u64,
-    rows: usize,
-    columns: BTreeMap<String, Values>,
+    parts: Vec<Part>,
 }
 
 impl Source {
-    /// A whole table.
-    pub(super) fn read(format: Format, path: &Path) -> Result<Self> {
-        present(path)?;
-        match format {
-            Format::Atomic => AtomicFile::open(path)?.chunk(usize::MAX),
-            Format::Parquet => Self::of_batch(path, 0, &table::read(path)?),
+    /// A whole table, of which only these columns are read.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that lacks one of the columns.
+    pub(super) fn read(data: &Data, files: &[TableFile], columns: &[&str]) -> Result<Self> {
+        let mut parts = Vec::new();
+        for file in files {
+            match data.format {
+                Format::Atomic => {
+                    let mut file = AtomicFile::open(&file.path, data.encoding, columns)?;
+                    parts.extend(file.chunk(usize::MAX)?.parts);
+                }
+                Format::Parquet => {
+                    let named = columns_of(file, columns)?;
+                    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+                    let mut first = 0;
+                    for batch in table::stream(&file.path, &named)? {
+                        let part = Self::of_batch(file, first, &batch?);
+                        first += part.rows() as u64;
+                        parts.extend(part.parts);
+                    }
+                }
+            }
         }
+        Ok(Self { parts })
     }
 
     /// Rows of a Parquet file, of which `first` is the place of the first, from 0.
-    pub(super) fn of_batch(path: &Path, first: u64, batch: &RecordBatch) -> Result<Self> {
+    pub(super) fn of_batch(file: &TableFile, first: u64, batch: &RecordBatch) -> Self {
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns());
         let columns = columns.map(|(field, array)| {
-            let values = values(array)
-                .with_context(|| format!("{}, column {}", path.display(), field.name()))?;
-            Ok((field.name().clone(), values))
+            let array = Raw::Array(ArrayRef::clone(array));
+            (field.name().clone(), array)
         });
-        Ok(Self {
-            path: path.display().to_string(),
+        // A column of the file comes before what the names of the folders say.
+        let partition = file.partition.iter();
+        let partition = partition.map(|(name, value)| (name.clone(), Raw::Constant(value.clone())));
+        let part = Part {
+            path: file.path.display().to_string(),
             first,
             rows: batch.num_rows(),
-            columns: columns.collect::<Result<_>>()?,
-        })
+            columns: columns.chain(partition).collect(),
+        };
+        Self { parts: vec![part] }
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.rows
+        self.parts.iter().map(|part| part.rows).sum()
+    }
+
+    /// The part of a row, and the row's place in its file, from 0.
+    fn part(&self, row: usize) -> (&str, u64) {
+        let mut before = 0;
+        for part in &self.parts {
+            if row < before + part.rows {
+                return (&part.path, part.first + (row - before) as u64);
+            }
+            before += part.rows;
+        }
+        ("", row as u64)
     }
 
     /// A row's place in its file, from 0.
     pub(super) fn number_of(&self, row: usize) -> u64 {
-        self.first + row as u64
+        self.part(row).1
     }
 
-    /// Where a row stands, as people count.
+    /// Where a row is, counted from 1: with its file where there are several.
     pub(super) fn place(&self, row: usize) -> String {
-        format!("row {}", self.number_of(row) + 1)
+        let (path, number) = self.part(row);
+        match self.parts.iter().all(|part| part.path == path) {
+            true => format!("row {}", number + 1),
+            false => format!("{path}, row {}", number + 1),
+        }
     }
 
-    pub(super) fn column(&self, name: &str) -> Result<&Values> {
-        self.columns.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.columns.keys().map(String::as_str).collect();
-            anyhow!(
-                "{} has no column {name}; it has {}",
-                self.path,
-                names.join(", ")
-            )
-        })
+    /// What `read` makes of every value of a column.
+    ///
+    /// # Errors
+    /// There is no such column, or `read` refuses a value; with file, column and row.
+    pub(super) fn each<T>(
+        &self,
+        name: &str,
+        mut read: impl FnMut(Value<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::with_capacity(self.rows());
+        for part in &self.parts {
+            let values = part.values(name)?;
+            for (row, value) in (part.first..).zip(values.iter()) {
+                let read = read(value)
+                    .with_context(|| format!("{}, column {name}, row {}", part.path, row + 1));
+                all.push(read?);
+            }
+        }
+        Ok(all)
     }
 
-    /// A column of numbers.
-    pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>> {
-        self.each(name, Values::number)
+    /// A column of finite numbers of 32 bits, without those that read as one of `empty`.
+    pub(super) fn float32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<f32>>> {
+        self.each(name, |value| value.without(empty).float32())
     }
 
-    /// A column of integers of 32 bits.
-    pub(super) fn int32s(&self, name: &str) -> Result<Vec<Option<i32>>> {
-        self.each(name, Values::int32)
+    /// A column of integers of 32 bits, without those that read as one of `empty`.
+    pub(super) fn int32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<i32>>> {
+        self.each(name, |value| value.without(empty).int32())
     }
 
-    fn each<T>(&self, name: &str, value: impl Fn(&Values, usize) -> Result<T>) -> Result<Vec<T>> {
-        let values = self.column(name)?;
-        (0..self.rows)
-            .map(|row| {
-                value(values, row)
-                    .with_context(|| format!("{}, column {name}, {}", self.path, self.place(row)))
-            })
-            .collect()
+    /// A column of texts, without those that read as one of `empty`; no value is the empty text.
+    pub(super) fn texts(&self, name: &str, empty: &[String]) -> Result<Vec<String>> {
+        let text = |value: Value<'_>| {
+            value
+                .without(empty)
+                .text()
+                .map(|text| text.map(Cow::into_owned))
+        };
+        self.each(name, |value| Ok(text(value)?.unwrap_or_default()))
     }
 
-    /// A column of ids: integers of 32 bits, as the wire contract has them.
-    pub(super) fn ids(&self, name: &str) -> Result<Vec<i32>> {
-        self.each(name, |values, row| {
-            values
-                .int32(row)?
-                .filter(|id| *id >= 0)
-                .with_context(|| format!("an id must be 0 to {}", i32::MAX))
+    /// A column of times, in Unix seconds.
+    pub(super) fn times(&self, name: &str, unit: Unit) -> Result<Vec<Option<i32>>> {
+        self.each(name, |value| value.unix_seconds(unit))
+    }
+
+    /// A column of ids, of which some may be missing.
+    pub(super) fn ids(&self, name: &str) -> Result<Vec<Option<i32>>> {
+        self.each(name, |value| value.id())
+    }
+
+    /// A column of ids, of which none may be missing.
+    pub(super) fn all_ids(&self, name: &str) -> Result<Vec<i32>> {
+        self.each(name, |value| {
+            let accepted = || format!("the id is missing; an id must be 0 to {}", i32::MAX);
+            value.id()?.with_context(accepted)
         })
     }
 }
 
-/// Whether there is such a file.
-pub(super) fn present(path: &Path) -> Result<()> {
-    if !path.exists() {
-        bail!("{} is missing; {MISSING}", path.display());
+/// The columns that are to be read of a Parquet file; the others are in the names of its folders.
+///
+/// # Errors
+/// The file is missing or is no Parquet file; it lacks a column, or has two of that name.
+pub(super) fn columns_of(file: &TableFile, columns: &[&str]) -> Result<Vec<String>> {
+    let given = table::columns(&file.path)?;
+    let path = file.path.display().to_string();
+    let mut named = Vec::new();
+    for name in columns {
+        let of_folder = file.partition.iter().any(|(column, _)| column == name);
+        match given.iter().filter(|column| column == name).count() {
+            0 if of_folder => {}
+            0 => {
+                let folders = file.partition.iter().map(|(column, _)| column);
+                let given = given.iter().chain(folders).map(String::as_str);
+                return Err(no_column(&path, name, given));
+            }
+            1 => named.push((*name).to_owned()),
+            several => bail!("{path} has {several} columns called {name}; one is accepted"),
+        }
     }
-    Ok(())
+    named.sort_unstable();
+    named.dedup();
+    Ok(named)
 }
-
-/// Where the examples' data comes from.
-pub(super) const MISSING: &str =
-    "`scripts/install` brings the data of movielens, `saker generate` makes that of retail";
 
 /// RecBole's atomic files: a header of `name:type`, tab-separated rows.
 pub(super) struct AtomicFile {
     path: PathBuf,
-    /// Names and types.
-    fields: Vec<(String, String)>,
+    encoding: Encoding,
+    /// The columns that are read.
+    fields: Vec<Field>,
+    /// Fields of a row.
+    width: usize,
     lines: BufReader<File>,
     /// Rows read so far.
     rows: u64,
@@ -188,123 +247,153 @@ pub(super) struct AtomicFile {
     line: usize,
 }
 
+/// A column of an atomic file.
+struct Field {
+    name: String,
+    /// The place in a row.
+    place: usize,
+    /// Whether the header declares numbers.
+    numbers: bool,
+}
+
 impl AtomicFile {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Opens a file, of which these columns are read.
+    ///
+    /// # Errors
+    /// It cannot be read, or lacks one of the columns.
+    pub(super) fn open(path: &Path, encoding: Option<Encoding>, columns: &[&str]) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut opened = Self {
             path: path.to_owned(),
+            encoding: encoding.unwrap_or_default(),
             fields: Vec::new(),
+            width: 0,
             lines: BufReader::new(file),
             rows: 0,
             line: 0,
         };
-        let header = opened
-            .next_line()?
-            .with_context(|| format!("{} is empty", path.display()))?;
-        let field = |field: &str| {
+        let mut bytes = Vec::new();
+        let header = opened.next_line(&mut bytes)?;
+        let header = header
+            .with_context(|| format!("{} is empty", path.display()))?
+            .into_owned();
+        let fields = header.split('\t').enumerate().map(|(place, field)| {
             let (name, kind) = field.rsplit_once(':').unwrap_or((field, "token"));
-            (name.to_owned(), kind.to_owned())
-        };
-        opened.fields = header.split('\t').map(field).collect();
+            Field {
+                name: name.to_owned(),
+                place,
+                numbers: kind == "float",
+            }
+        });
+        let mut fields: Vec<Field> = fields.collect();
+        opened.width = fields.len();
+        let path = path.display().to_string();
+        for name in columns {
+            match fields.iter().filter(|field| field.name == **name).count() {
+                0 => {
+                    let given = fields.iter().map(|field| field.name.as_str());
+                    return Err(no_column(&path, name, given));
+                }
+                1 => {}
+                several => bail!("{path} has {several} columns called {name}; one is accepted"),
+            }
+        }
+        fields.retain(|field| columns.contains(&field.name.as_str()));
+        opened.fields = fields;
         Ok(opened)
     }
 
-    fn next_line(&mut self) -> Result<Option<String>> {
-        let mut bytes = Vec::new();
-        let read = self.lines.read_until(b'\n', &mut bytes);
+    /// The next line without its end; `bytes` is overwritten.
+    fn next_line<'b>(&mut self, bytes: &'b mut Vec<u8>) -> Result<Option<Cow<'b, str>>> {
+        bytes.clear();
+        let read = self.lines.read_until(b'\n', bytes);
         if read.with_context(|| format!("cannot read {}", self.path.display()))? == 0 {
             return Ok(None);
         }
         self.line += 1;
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+        let mut line: &[u8] = bytes;
+        line = line.strip_suffix(b"\n").unwrap_or(line);
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut skipped = 0;
+        if self.line == 1 && self.encoding == Encoding::Utf8 {
+            /// What some editors write before a text in UTF-8.
+            const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+            let without = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+            skipped = line.len() - without.len();
+            line = without;
+        }
+        let refused = |byte: usize, accepted: &str| {
+            anyhow!(
+                "{}, line {}, byte {}: 0x{:02X} is not {accepted}",
+                self.path.display(),
+                self.line,
+                skipped + byte + 1,
+                line[byte]
+            )
+        };
+        match self.encoding {
+            Encoding::Utf8 => match std::str::from_utf8(line) {
+                Ok(text) => Ok(Some(Cow::Borrowed(text))),
+                Err(error) => Err(refused(
+                    error.valid_up_to(),
+                    "UTF-8; data.encoding = \"latin1\" reads ISO 8859-1",
+                )),
+            },
+            Encoding::Latin1 => {
+                // Of these bytes, ISO 8859-1 has no letter: the file is in another encoding.
+                match line.iter().position(|byte| (0x80..0xA0).contains(byte)) {
+                    Some(byte) => Err(refused(byte, "a letter of latin1, ISO 8859-1")),
+                    None => Ok(Some(line.iter().map(|&byte| char::from(byte)).collect())),
+                }
+            }
+        }
     }
 
     /// The next rows, at most `most`; without rows at the file's end.
     pub(super) fn chunk(&mut self, most: usize) -> Result<Source> {
-        let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); self.fields.len()];
+        let mut columns: Vec<LargeStringBuilder> = Vec::new();
+        columns.resize_with(self.fields.len(), LargeStringBuilder::new);
         let mut rows = 0;
+        let mut bytes = Vec::new();
         while rows < most {
-            let Some(line) = self.next_line()? else { break };
+            let Some(line) = self.next_line(&mut bytes)? else {
+                break;
+            };
             if line.is_empty() {
                 continue;
             }
-            let mut values = line.split('\t');
-            for column in &mut columns {
-                let value = values.next().with_context(|| {
-                    format!(
-                        "{}, line {}: fewer fields than the header",
-                        self.path.display(),
-                        self.line
-                    )
-                })?;
-                column.push((!value.is_empty()).then(|| value.to_owned()));
+            let mut columns = self.fields.iter().zip(&mut columns).peekable();
+            let mut width = 0;
+            for (place, value) in line.split('\t').enumerate() {
+                width += 1;
+                if let Some((_, column)) = columns.next_if(|(field, _)| field.place == place) {
+                    column.append_option((!value.is_empty()).then_some(value));
+                }
+            }
+            if width != self.width {
+                let than = if width < self.width { "fewer" } else { "more" };
+                bail!(
+                    "{}, line {}: {width} fields, {than} than the {} of the header",
+                    self.path.display(),
+                    self.line,
+                    self.width
+                );
             }
             rows += 1;
         }
-        let mut source = Source {
+        let fields = self.fields.iter().zip(&mut columns);
+        let part = Part {
             path: self.path.display().to_string(),
             first: self.rows,
             rows,
-            columns: BTreeMap::new(),
+            columns: fields
+                .map(|(field, texts)| {
+                    let texts = Raw::Texts(texts.finish(), field.numbers);
+                    (field.name.clone(), texts)
+                })
+                .collect(),
         };
-        for ((name, _), texts) in self.fields.iter().zip(columns) {
-            source.columns.insert(name.clone(), Values::Texts(texts));
-        }
-        for (name, _) in self.fields.iter().filter(|(_, kind)| kind == "float") {
-            let numbers = Values::Numbers(source.numbers(name)?);
-            source.columns.insert(name.clone(), numbers);
-        }
         self.rows += rows as u64;
-        Ok(source)
+        Ok(Source { parts: vec![part] })
     }
-}
-
-/// A column of a Parquet file.
-fn values(array: &ArrayRef) -> Result<Values> {
-    let unusable = || format!("{} is not usable", array.data_type());
-    let to = |target: &DataType| cast(array, target).with_context(unusable);
-    Ok(match array.data_type() {
-        kind if kind.is_integer() || *kind == DataType::Boolean => Values::Integers(
-            to(&DataType::Int64)?
-                .as_primitive::<Int64Type>()
-                .iter()
-                .collect(),
-        ),
-        kind if kind.is_floating() => Values::Numbers(
-            to(&DataType::Float64)?
-                .as_primitive::<Float64Type>()
-                .iter()
-                .collect(),
-        ),
-        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-            let seconds = to(&DataType::Timestamp(
-                arrow::datatypes::TimeUnit::Second,
-                None,
-            ))?;
-            let seconds = cast(&seconds, &DataType::Int64).with_context(unusable)?;
-            Values::Integers(seconds.as_primitive::<Int64Type>().iter().collect())
-        }
-        // Lists of words are read as words with spaces between, as in atomic files.
-        DataType::List(_) => {
-            let lists = array.as_list::<i32>();
-            let words = lists.iter().map(|list| {
-                let Some(list) = list else { return Ok(None) };
-                let words = cast(&list, &DataType::Utf8).with_context(unusable)?;
-                let words: Vec<&str> = words.as_string::<i32>().iter().flatten().collect();
-                Ok(Some(words.join(" ")))
-            });
-            Values::Texts(words.collect::<Result<_>>()?)
-        }
-        _ => {
-            let texts = to(&DataType::Utf8)?;
-            Values::Texts(
-                texts
-                    .as_string::<i32>()
-                    .iter()
-                    .map(|text| text.map(str::to_owned))
-                    .collect(),
-            )
-        }
-    })
 }

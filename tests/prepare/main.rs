@@ -1,5 +1,8 @@
 //! Preparing a small shop: what is written, and what an error says.
 
+mod tables;
+mod values;
+
 use std::fs;
 use std::path::Path;
 
@@ -266,7 +269,7 @@ fn errors_name_file_column_and_value() {
             "shop.user",
             "3\t20",
             "7\t20",
-            &["user_id 7 stands in rows 1 and 2"],
+            &["user_id 7 is in row 1 and in row 2"],
         ),
         (
             "",
@@ -542,7 +545,7 @@ fn errors_of_days_name_what_is_missing() {
     };
     failed(
         &changed("day_*", "week_*"),
-        &["week_*.parquet", "saker generate"],
+        &["week_*.parquet", "data.interactions.path"],
     );
     failed(
         &changed("rating = \"event_type\"", "rating = \"kind\""),

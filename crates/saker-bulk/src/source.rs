@@ -24,7 +24,7 @@ use crate::read;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Engine {
-    /// These columns of Parquet files through `function`, the files spread over the threads. The function gets each batch with its
+    /// Parquet files, of each these columns, through `function`, the files spread over the threads. The function gets each batch with its
     /// file's place in `files` and the number of its first row in that file, from 0; what it gives must be of `schema`.
     ///
     /// The plan runs once and on this machine: the function is part of it.
@@ -33,8 +33,7 @@ impl Engine {
     /// No file.
     pub fn map_files<F>(
         &self,
-        files: &[PathBuf],
-        columns: &[&str],
+        files: &[(PathBuf, Vec<String>)],
         schema: SchemaRef,
         function: F,
     ) -> Result<DataFrame, Error>
@@ -48,7 +47,6 @@ impl Engine {
             Arc::new(MappedFiles {
                 context: self.in_order.clone(),
                 files: files.skip(part).step_by(threads).collect(),
-                columns: columns.iter().map(|column| (*column).to_owned()).collect(),
                 schema: Arc::clone(&schema),
                 function: Arc::clone(&function),
             })
@@ -87,8 +85,8 @@ type FileFunction = dyn Fn(&RecordBatch, usize, u64) -> Result<RecordBatch, BoxE
 
 struct MappedFiles {
     context: SessionContext,
-    files: Vec<(usize, PathBuf)>,
-    columns: Vec<String>,
+    /// The place, the path and the columns of each file.
+    files: Vec<(usize, (PathBuf, Vec<String>))>,
     schema: SchemaRef,
     function: Arc<FileFunction>,
 }
@@ -97,7 +95,6 @@ impl fmt::Debug for MappedFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MappedFiles")
             .field("files", &self.files)
-            .field("columns", &self.columns)
             .finish_non_exhaustive()
     }
 }
@@ -108,10 +105,10 @@ impl PartitionStream for MappedFiles {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (context, columns) = (self.context.clone(), self.columns.clone());
+        let context = self.context.clone();
         let function = Arc::clone(&self.function);
-        let opened = stream::iter(self.files.clone()).then(move |(place, file)| {
-            let (context, columns) = (context.clone(), columns.clone());
+        let opened = stream::iter(self.files.clone()).then(move |(place, (file, columns))| {
+            let context = context.clone();
             async move {
                 let rows = read::read(&context, std::slice::from_ref(&file)).await?;
                 let columns: Vec<Expr> = columns.into_iter().map(ident).collect();

@@ -398,9 +398,13 @@ fn functions_see_files_and_rows_and_their_errors_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(2, 64);
     let files = files(folder.path(), &many(100_000), &[40_000, 0]);
+    let files: Vec<_> = files
+        .into_iter()
+        .map(|file| (file, vec!["id".to_owned()]))
+        .collect();
     let schema = many(0).schema();
     let plan = engine
-        .map_files(&files, &["id"], schema.clone(), |batch, file, first| {
+        .map_files(&files, schema.clone(), |batch, file, first| {
             if file == 2 && first > 0 {
                 return Err(format!("file {file} from row {first}").into());
             }
@@ -433,4 +437,33 @@ fn functions_see_files_and_rows_and_their_errors_come_back() {
         )
         .unwrap();
     assert_eq!(rows, 3000);
+}
+
+#[test]
+fn a_column_of_one_number_and_nan_keeps_its_nan() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let values = [4.0, f64::NAN, 4.0, f64::NAN, 4.0];
+    let column: ArrayRef = Arc::new(Float64Array::from(values.to_vec()));
+    let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
+    let mut writer = Writer::new(&path);
+    writer.write(&rows).unwrap();
+    writer.finish().unwrap();
+
+    let engine = engine(2, 64);
+    let read = |plan| {
+        let mut numbers = Vec::new();
+        let each = |batch: RecordBatch| {
+            let column = batch.column(0).as_any().downcast_ref::<Float64Array>();
+            numbers.extend_from_slice(column.unwrap().values());
+            Ok::<_, Error>(())
+        };
+        engine.run(plan, |_| {}, each).unwrap();
+        numbers.iter().filter(|number| number.is_nan()).count()
+    };
+    let plan = engine.read(std::slice::from_ref(&path)).unwrap();
+    assert_eq!(read(engine.select(&plan, &["x"]).unwrap()), 2);
+    let files = [(path, vec!["x".to_owned()])];
+    let plan = engine.map_files(&files, rows.schema(), |batch, _, _| Ok(batch.clone()));
+    assert_eq!(read(plan.unwrap()), 2);
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Data {
     /// How the tables are written.
     pub format: Format,
+    /// How the texts of atomic files are encoded. Default: UTF-8.
+    pub encoding: Option<Encoding>,
     /// `[data.users]`
     pub users: Table,
     /// `[data.items]`
@@ -28,11 +30,23 @@ pub enum Format {
     Parquet,
 }
 
+/// How the texts of atomic files are encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// UTF-8, with or without a byte order mark.
+    #[default]
+    Utf8,
+    /// ISO 8859-1.
+    Latin1,
+}
+
 /// `[data.users]` or `[data.items]`: one row per entity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// The file; see [`crate::Pipeline::resolve`] for variables and relative paths.
+    /// The file; see [`crate::Pipeline::resolve`] for variables and relative paths. Parquet: also a folder or a pattern, as of
+    /// [`Interactions::path`].
     pub path: String,
     /// The source column of the id, when it is not called as in `[user] id` or `[item] id`.
     pub id: Option<String>,
@@ -42,17 +56,23 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interactions {
-    /// The file. Parquet: also a folder of files, or a pattern such as `day_*.parquet`, read in the order of names.
+    /// The file. Parquet: also a folder of files, with Hive partitions such as `day=2026-05-01` or without, or a pattern such as
+    /// `day_*.parquet`, read in the order of names.
     pub path: String,
     /// The source column of the user id, when it is not called as in `[user] id`.
     pub user: Option<String>,
     /// The source column of the item id, when it is not called as in `[item] id`.
     pub item: Option<String>,
-    /// The source column of the event's time in Unix seconds.
+    /// The source column of the event's time.
     #[serde(default = "timestamp")]
     pub timestamp: String,
+    /// What the numbers of `timestamp` count since 1970. Timestamps, dates and ISO 8601 texts have units of their own.
+    #[serde(default)]
+    pub unit: Unit,
     /// The source column of a rating or weight; without it every event counts 1.
     pub rating: Option<String>,
+    /// What an event without a value of `rating` counts. Default: it is left out.
+    pub missing_rating: Option<f32>,
     /// What the texts of `rating` count, where it names a kind of event such as `view` or `purchase`. Events of a kind that is not
     /// listed are left out.
     pub ratings: Option<BTreeMap<String, f32>>,
@@ -62,6 +82,46 @@ pub struct Interactions {
     /// Events rated at least this and below `positive_from` are weak signs of interest: they are learned from with a smaller
     /// weight (`training.weak_weight`), and nothing is measured on them. Default: there are none.
     pub weak_from: Option<f32>,
+}
+
+/// What a number that is a time counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Seconds.
+    #[default]
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+impl Unit {
+    /// All units, the longest first.
+    pub const ALL: [Self; 4] = [Self::S, Self::Ms, Self::Us, Self::Ns];
+
+    /// How many of them are a second.
+    pub fn per_second(self) -> i64 {
+        match self {
+            Self::S => 1,
+            Self::Ms => 1_000,
+            Self::Us => 1_000_000,
+            Self::Ns => 1_000_000_000,
+        }
+    }
+
+    /// As in a definition.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::S => "s",
+            Self::Ms => "ms",
+            Self::Us => "us",
+            Self::Ns => "ns",
+        }
+    }
 }
 
 fn timestamp() -> String {

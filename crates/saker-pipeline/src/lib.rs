@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use saker_workflow::Definition;
 use serde::{Deserialize, Serialize};
 
-pub use data::{Data, Format, Interactions, Parts, Split, SplitBy, Table};
+pub use data::{Data, Encoding, Format, Interactions, Parts, Split, SplitBy, Table, Unit};
 pub use error::Error;
 pub use features::{
     Codes, Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity,

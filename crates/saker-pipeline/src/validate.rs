@@ -104,12 +104,32 @@ impl Pipeline {
             return Ok(());
         };
         let interactions = &data.interactions;
+        for (key, path) in [
+            ("data.users.path", &data.users.path),
+            ("data.items.path", &data.items.path),
+            ("data.interactions.path", &interactions.path),
+        ] {
+            check(
+                data.format == Format::Parquet || !path.contains('*'),
+                key,
+                quoted(path),
+                "one file with format = \"atomic\"; patterns with format = \"parquet\"",
+            )?;
+        }
         check(
-            data.format == Format::Parquet || !interactions.path.contains('*'),
-            "data.interactions.path",
-            quoted(&interactions.path),
-            "one file with format = \"atomic\"; patterns with format = \"parquet\"",
+            data.encoding.is_none() || data.format == Format::Atomic,
+            "data.encoding",
+            "given",
+            "nothing with format = \"parquet\", whose texts are UTF-8",
         )?;
+        if let Some(missing) = interactions.missing_rating {
+            check(
+                missing.is_finite() && interactions.rating.is_some(),
+                "data.interactions.missing_rating",
+                missing,
+                "a finite number beside rating, which names the column",
+            )?;
+        }
         if let Some(ratings) = &interactions.ratings {
             check(
                 interactions.rating.is_some(),
@@ -163,6 +183,7 @@ impl Pipeline {
                 quoted(column.view.as_deref().unwrap_or_default()),
                 "nothing: a request brings the value",
             )?;
+            default_of(&key, column)?;
             if let Fallback::Word(word) = &column.default {
                 check(
                     word == "now",
@@ -587,6 +608,7 @@ fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
                 "the name of a feature view, of int32 and float32 columns",
             )?;
         }
+        default_of(&key, column)?;
         if let Fallback::Word(word) = &column.default {
             let accepted = "a number or \"mean\"";
             check(
@@ -604,6 +626,24 @@ fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A number that is a default, which the column's type must be able to hold.
+fn default_of(key: &str, column: &Column) -> Result<(), Error> {
+    let Fallback::Number(number) = column.default else {
+        return Ok(());
+    };
+    let (fits, accepted) = match column.kind {
+        ColumnType::Int32 => {
+            let within = (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number);
+            (
+                within && number.fract() == 0.0,
+                "an integer of 32 bits, or type = \"float32\"",
+            )
+        }
+        _ => ((number as f32).is_finite(), "a finite number of 32 bits"),
+    };
+    check(fits, format!("{key}.default"), number, accepted)
 }
 
 fn feature(key: &str, feature: &Feature, columns: &[&str]) -> Result<(), Error> {
