@@ -78,7 +78,11 @@ impl Engine {
             let nested = selected.schema().fields().iter().any(|field| {
                 matches!(
                     field.data_type(),
-                    DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
+                    DataType::List(_)
+                        | DataType::LargeList(_)
+                        | DataType::FixedSizeList(..)
+                        | DataType::ListView(_)
+                        | DataType::LargeListView(_)
                 )
             });
             let reading = reading(&piece, nested);
