@@ -9,7 +9,7 @@ use arrow::array::{
     Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array,
     Int64Array, LargeListArray, LargeListViewArray, LargeStringArray, ListArray, ListViewArray,
     MapBuilder, StringArray, StringBuilder, StringViewArray, StructArray,
-    TimestampMillisecondArray, UInt64Array,
+    TimestampMicrosecondArray, TimestampMillisecondArray, UInt64Array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{cast, concat, take};
@@ -200,7 +200,7 @@ impl Shop {
         Ok(Prepared {
             summary,
             layout,
-            _folder: folder,
+            folder,
         })
     }
 }
@@ -215,7 +215,7 @@ fn write(path: &Path, columns: &Columns) {
 struct Prepared {
     summary: Summary,
     layout: Layout,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Prepared {
@@ -658,6 +658,47 @@ fn times_are_read_in_their_unit() {
             .error(),
         &["unit", "`h`", "`ms`"],
     );
+}
+
+#[test]
+fn what_visitors_did_keeps_its_own_unit() {
+    let times = ints(event_times().into_iter().map(|time| time * 1000));
+    let kinds = vec![Some("view"); EVENTS];
+    let shop = Shop::new()
+        .event("timestamp", times)
+        .event("rating", texts(&kinds))
+        .define(
+            "rating = \"rating\"",
+            "rating = \"rating\", ratings = { view = 1 }, unit = \"ms\"",
+        );
+    let prepared = shop.prepare();
+    let pipeline = Pipeline::load(&prepared.folder.path().join("pipeline.toml")).unwrap();
+    // An event of user 1 with item 40, as the updater writes it.
+    let time = TimestampMicrosecondArray::from(vec![1_800_000_000_750_000]);
+    let live = table::table(vec![
+        ("user_id", table::int32(vec![1])),
+        ("item_id", table::int32(vec![40])),
+        ("event_type", table::text(vec!["view".to_owned()])),
+        ("device_type", table::int32(vec![1])),
+        ("event_timestamp", Arc::new(time.with_timezone("UTC"))),
+    ]);
+    let store = saker_offline::OfflineStore::open(&prepared.layout.offline().display().to_string());
+    store
+        .unwrap()
+        .append("events", "live", &live.unwrap())
+        .unwrap();
+    let layout = &prepared.layout;
+    let summary = prepare::encode_again(&pipeline, layout, Settings::default()).unwrap();
+    assert_eq!(summary.events.iter().sum::<usize>(), EVENTS + 1);
+    let read = prepared.int32s("interactions", "timestamp");
+    let mut expected = event_times()
+        .into_iter()
+        .map(|time| time as i32)
+        .collect::<Vec<_>>();
+    expected.push(1_800_000_000);
+    let mut sorted = read;
+    sorted.sort_unstable();
+    assert_eq!(sorted, expected);
 }
 
 #[test]
