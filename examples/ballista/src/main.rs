@@ -122,7 +122,9 @@ fn rows(
         });
     let columns: Vec<_> = columns.collect();
     let same = ident(id).eq(ident(JOINED));
-    Ok(events.join_on(table.select(columns)?, JoinType::Inner, [same])?)
+    // The left side is held in memory.
+    let table = table.select(columns)?;
+    Ok(table.join_on(events, JoinType::Inner, [same])?)
 }
 
 /// The chains of columns that the tables hold; `saker prepare` derives the others.
