@@ -12,8 +12,8 @@
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
-//! | [`server`], [`supervisor`], [`watchdog`], [`runtime`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; noticing that Triton hangs; finding them |
-//! | [`control`] | the key to the control API of the Triton that runs |
+//! | [`server`], [`supervisor`], [`watchdog`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; noticing that Triton hangs |
+//! | [`control`], [`runtime`], [`memory`] | the key to Triton's control API; finding the programs; what the store may use |
 //! | [`simulate`] | virtual shoppers before a running gateway |
 //! | [`updater`] | what the updater needs to know of a pipeline |
 //! | [`explain`], [`counters`], [`catalogue`] | what Triton's steps answered, which of them had no store, and names for people |
@@ -31,6 +31,7 @@ pub mod finetune;
 pub mod groupings;
 pub mod layout;
 pub mod materialize;
+pub mod memory;
 pub mod models;
 pub mod oracle;
 pub mod prepare;

@@ -19,6 +19,7 @@ use crate::assemble::steps::ENSEMBLE;
 use crate::control;
 use crate::files;
 use crate::layout::Layout;
+use crate::memory;
 use crate::releases::Repository;
 use crate::runtime;
 use triton_client::Triton;
@@ -382,6 +383,9 @@ pub fn store(
     let append = if appends { "yes" } else { "no" };
     command.args(["--port", port, "--bind", "127.0.0.1", "--save", "60 1"]);
     command.args(["--appendonly", append, "--appendfsync", "everysec"]);
+    // Nothing of it may be forgotten: when it is full it refuses to write, which the gateway and the updater answer for.
+    command.args(["--maxmemory", &memory::of_store()?.to_string()]);
+    command.args(["--maxmemory-policy", "noeviction"]);
     command.arg("--dir").arg(std::path::absolute(&folder)?);
     let mut started = Started::spawn(layout, "valkey", command, None)?;
     // It listens before it has read its files back, and answers LOADING meanwhile; a request then gets defaults.

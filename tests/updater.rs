@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use saker::table;
 use saker_offline::OfflineStore;
-use saker_store::events::{self, Event, Kind, Published};
+use saker_store::events::{self, Event, Kind, Limits, Published};
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Value};
 use saker_store::seen::bitmap::Filter;
 use saker_store::seen::{Method, Prefixes};
@@ -159,7 +159,7 @@ fn publish(shop: &Shop, items: &[i32], stop: &AtomicBool) -> Vec<Event> {
                 }
             })
             .collect();
-        let published = events::publish(&lot, 1_000_000, |pipeline, replies| {
+        let published = events::publish(&lot, Limits::default(), |pipeline, replies| {
             connection.run_until(pipeline, Instant::now() + TIMEOUT, replies)
         });
         for (event, published) in lot.into_iter().zip(published.unwrap()) {

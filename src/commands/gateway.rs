@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::builder::NonEmptyStringValueParser;
 use saker_gateway::{Gateway, Keys, Operation, Settings};
 use saker_pipeline::{Column, Pipeline};
+use saker_store::events::Limits;
 use saker_store::feast::FeatureView;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -63,6 +64,14 @@ pub struct Args {
     /// Events that may wait in the stream; while there are more, new ones are refused
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     max_backlog: u64,
+    /// Ids of the latest events that are known, so that one that is sent again is not stored again; about 25 bytes each
+    #[arg(
+        long,
+        value_name = "N",
+        env = "SAKER_KNOWN_EVENTS",
+        default_value_t = 10_000_000
+    )]
+    known_events: u64,
     /// File of API keys, a line each: name, key, requests per second [default: everybody may ask]
     #[arg(long, value_name = "FILE", env = "SAKER_API_KEYS")]
     api_key_file: Option<PathBuf>,
@@ -164,7 +173,10 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
         candidates: pipeline.retrieval.topk,
         deadline: Duration::from_millis(args.deadline_ms),
         max_in_flight: args.max_in_flight as usize,
-        max_backlog: args.max_backlog,
+        events: Limits {
+            backlog: args.max_backlog,
+            ids: args.known_events,
+        },
         keys: args.api_key_file.as_deref().map(Keys::read).transpose()?,
         origins: args.cors_origin.clone(),
         ..Settings::new(store)

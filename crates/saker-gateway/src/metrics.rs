@@ -104,7 +104,11 @@ impl Metrics {
             "Requests refused because too many were on their way to Triton",
             self.shed.clone(),
         );
-        registry.register("events", "Events taken", self.events.clone());
+        registry.register(
+            "events",
+            "Events that were sent, by what became of them",
+            self.events.clone(),
+        );
         registry.register("key_requests", "Requests by API key", self.keys.clone());
         registry.register(
             "in_flight",
@@ -156,6 +160,12 @@ impl Metrics {
                 .get_or_create(&Outcome { outcome })
                 .inc_by(count);
         }
+    }
+
+    /// Events that were not taken, because the stream or the store is full.
+    pub(crate) fn refused_events(&self, count: u64) {
+        let refused = Outcome { outcome: "full" };
+        self.events.get_or_create(&refused).inc_by(count);
     }
 
     /// Events taken since the start.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use saker_store::events::Limits;
 use saker_store::feast::FeatureView;
 
 use crate::access::Keys;
@@ -36,8 +37,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long a client may take to send a request's headers, and how long an unused connection is kept.
     pub header_timeout: Duration,
-    /// How many events may wait in the stream.
-    pub max_backlog: u64,
+    /// How many events may wait in the stream, and of how many the ids are known.
+    pub events: Limits,
     /// API keys; none: everybody may ask.
     pub keys: Option<Keys>,
     /// Origins whose pages may ask; `*` for all.
@@ -61,7 +62,7 @@ impl Settings {
             deadline: Duration::from_millis(150),
             max_in_flight: 256,
             header_timeout: Duration::from_secs(30),
-            max_backlog: 1_000_000,
+            events: Limits::default(),
             keys: None,
             origins: Vec::new(),
         }

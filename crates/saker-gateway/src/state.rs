@@ -18,6 +18,8 @@ use crate::{Error, Operations, Settings};
 const WATCH: Duration = Duration::from_millis(500);
 /// How many explanations run at once: each asks every step, one after the other.
 const EXPLANATIONS: usize = 2;
+/// The share of its maxmemory that the store may use before events are refused. What is left is the updater's.
+const FULL: f64 = 0.95;
 /// How many items stand in for an unknown popularity.
 const FIRST: usize = 100;
 
@@ -35,6 +37,8 @@ pub(crate) struct State {
     pub(crate) explanations: Arc<Semaphore>,
     /// Whether the store answered when it was last asked.
     store_answers: AtomicBool,
+    /// Whether the store held nearly as much as it may when it was last asked.
+    store_is_full: AtomicBool,
 }
 
 impl State {
@@ -53,6 +57,7 @@ impl State {
             explanations: Arc::new(Semaphore::new(EXPLANATIONS)),
             // Until the first look, nothing speaks against it.
             store_answers: AtomicBool::new(true),
+            store_is_full: AtomicBool::new(false),
             settings,
             catalogue,
             operations,
@@ -62,6 +67,40 @@ impl State {
     /// Whether the store answered when it was last asked, at most about a second ago.
     pub(crate) fn store_answers(&self) -> bool {
         self.store_answers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store held nearly as much as it may when it was last asked, at most about a second ago.
+    pub(crate) fn store_is_full(&self) -> bool {
+        self.store_is_full.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the store's memory. A store that does not tell, such as a cluster, refuses for itself what it cannot hold.
+    async fn look_at_memory(&self) {
+        let used = |client: &mut saker_store::Client| {
+            let mut pipeline = saker_store::Pipeline::new();
+            pipeline.keyless(|cmd| {
+                cmd.arg("INFO").arg("memory");
+            });
+            Ok(replies(client, &pipeline)?.pop())
+        };
+        let used = match self.activity.run(used).await {
+            Ok(Some(saker_store::Reply::BulkString(text))) => share_used(&text),
+            Ok(Some(saker_store::Reply::VerbatimString { text, .. })) => {
+                share_used(text.as_bytes())
+            }
+            _ => None,
+        };
+        let is_full = used.is_some_and(|share| share >= FULL);
+        let before = self.store_is_full.swap(is_full, Ordering::Relaxed);
+        match (before, is_full) {
+            (false, true) => tracing::warn!(
+                "the store uses {:.0} % of its maxmemory: events are refused until it is below {:.0} %",
+                100.0 * used.unwrap_or_default(),
+                100.0 * FULL
+            ),
+            (true, false) => tracing::warn!("the store has room again: events are taken"),
+            _ => {}
+        }
     }
 
     /// Asks the store for a sign of life.
@@ -100,17 +139,38 @@ pub(crate) fn watch(state: &Arc<State>) {
     tokio::spawn(async move {
         while let Some(state) = state.upgrade() {
             let answers = state.ping().await;
-            let before = state.store_answers.swap(answers.is_ok(), Ordering::Relaxed);
+            let answers_now = answers.is_ok();
+            let before = state.store_answers.swap(answers_now, Ordering::Relaxed);
             match answers {
                 Err(error) if before => tracing::warn!("the store does not answer: {error}"),
                 Ok(()) if !before => tracing::warn!("the store answers again"),
                 _ => {}
+            }
+            if answers_now {
+                state.look_at_memory().await;
             }
             state.popular.of(Set::Global).await;
             drop(state);
             tokio::time::sleep(WATCH).await;
         }
     });
+}
+
+/// Which share of its maxmemory the server uses, by its answer to INFO memory; `None` where it has no bound.
+fn share_used(info: &[u8]) -> Option<f64> {
+    let info = std::str::from_utf8(info).ok()?;
+    let number = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| {
+            line.strip_prefix(name)?
+                .strip_prefix(':')?
+                .trim()
+                .parse::<f64>()
+                .ok()
+        })
+    };
+    let most = number("maxmemory").filter(|most| *most > 0.0)?;
+    Some(number("used_memory")? / most)
 }
 
 /// Microseconds since 1970, UTC.
@@ -146,5 +206,23 @@ impl RateLimited {
         if won {
             what();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_used;
+
+    #[test]
+    fn the_share_of_memory_is_read() {
+        let info =
+            |most: &str| format!("# Memory\r\nused_memory:950\r\nused_memory_human:1K\r\n{most}");
+        assert_eq!(
+            share_used(info("maxmemory:1000\r\n").as_bytes()),
+            Some(0.95)
+        );
+        assert_eq!(share_used(info("maxmemory:0\r\n").as_bytes()), None);
+        assert_eq!(share_used(info("").as_bytes()), None);
+        assert_eq!(share_used(b"\xff"), None);
     }
 }

@@ -109,7 +109,7 @@ fn a_full_stream_takes_no_event() {
     let valkey = Valkey::start().unwrap();
     let url = valkey.url(0);
     let fixture = Fixture::start(url.trim_end_matches("/0"), |settings| {
-        settings.max_backlog = 2
+        settings.events.backlog = 2
     });
     fixture.until("/health/ready", |answer| answer.status == 200);
     assert_eq!(
@@ -122,6 +122,54 @@ fn a_full_stream_takes_no_event() {
     answer.is_problem(503, None);
     assert_eq!(answer.header("retry-after"), "5");
     assert_eq!(fixture.post("/events", &event("a")).json["duplicates"], 1);
+}
+
+#[test]
+fn a_store_without_memory_takes_no_event_and_leaves_the_updater_its_share() {
+    let valkey = Valkey::start().unwrap();
+    let fixture = start(&valkey);
+    assert_eq!(fixture.post("/events", &event("a")).status, 202);
+    let mut connection = connect(&valkey, 1);
+    // More than it uses, and nearly all used: the server itself would still take more.
+    let Reply::BulkString(info) = run(&mut connection, &["INFO", "memory"]) else {
+        panic!("no text");
+    };
+    let info = String::from_utf8(info).unwrap();
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used.unwrap().trim().parse().unwrap();
+    for most in [used * 102 / 100, 1] {
+        run(
+            &mut connection,
+            &["CONFIG", "SET", "maxmemory", &most.to_string()],
+        );
+        let start = Instant::now();
+        let refused = loop {
+            let answer = fixture.post("/events", &event(&format!("{most}-{:?}", start.elapsed())));
+            if answer.status != 202 {
+                break answer;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "{}", answer.text);
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        refused.is_problem(503, None);
+        assert_eq!(refused.header("retry-after"), "5");
+        assert!(refused.text.contains("maxmemory"), "{}", refused.text);
+        // What frees memory goes on.
+        assert_eq!(fixture.ask("DELETE", "/users/2/seen", &[], "").status, 204);
+        run(&mut connection, &["CONFIG", "SET", "maxmemory", "0"]);
+        let start = Instant::now();
+        while fixture.post("/events", &event("b")).status != 202 {
+            assert!(start.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let metrics = fixture.get("/metrics").text;
+    assert!(
+        metrics.contains(r#"saker_gateway_events_total{outcome="full"}"#),
+        "{metrics}"
+    );
 }
 
 #[test]

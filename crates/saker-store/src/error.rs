@@ -47,6 +47,12 @@ impl StoreError {
         matches!(self, Self::Server(text) if text.to_ascii_lowercase().contains("unknown command"))
     }
 
+    /// Whether the server answered that it holds as much as it may.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Server(text) if text.contains("OOM command not allowed"))
+    }
+
     pub(crate) fn io(error: &std::io::Error, deadline: Duration) -> Self {
         use std::io::ErrorKind::{TimedOut, WouldBlock};
         match error.kind() {

@@ -3,11 +3,17 @@
 //! | key | type | content |
 //! |---|---|---|
 //! | `events` | stream | an entry per event: `event_id`, `user_id`, `item_id`, `type`, `timestamp_us`, and `device_type` when given |
-//! | `events:id:{event_id}` | string, expires after [`REMEMBERED`] | the id of the event's entry |
+//! | `events:ids:{shard}` | sorted set, expires [`REMEMBERED`] after the last write | digests of the ids of some of the latest events, with their Unix seconds |
 //!
-//! An event that is sent again, because the answer was lost, is not stored again: one script looks at the event's own key and
-//! adds the entry. Readers trim the stream up to what they have applied; [`publish`] refuses events while it is longer than
-//! the caller allows. The two keys of an event lie in different slots, so a cluster does not take them.
+//! An event that is sent again, because the answer was lost, is not stored again: one script looks for the event's id among the
+//! known ones and adds the entry. Readers trim the stream up to what they have applied; [`publish`] refuses events while it is
+//! longer than the caller allows. The keys of an event lie in different slots, so a cluster does not take them.
+//!
+//! # What is known of ids
+//! An id is known for [`REMEMBERED`], but only as long as about [`Limits::ids`] newer ones have not come: so ids take a bounded
+//! part of the server's memory, about 25 bytes each. A digest has 80 bits and chooses one of `ids / 128` shards. Each shard keeps
+//! its [`SHARD`] latest digests, which is as many as the server holds in its compact encoding. Two different ids are taken for one
+//! another with a probability below 1e-15.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +21,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use redis::Value as Reply;
+use sha2::{Digest, Sha256};
 
 use crate::connection::CommandResult;
 use crate::{Pipeline, StoreError};
@@ -28,17 +35,46 @@ pub const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long an event's id may be, in characters.
 pub const LONGEST_ID: usize = 64;
 
-/// Keys: the stream, the event's own. Arguments: how many entries the stream may have, seconds for which the id is known, then
-/// fields and values.
+/// Digests that a shard holds: the server's default `zset-max-listpack-entries`.
+const SHARD: u64 = 128;
+
+/// How much may be in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries that the stream may have.
+    pub backlog: u64,
+    /// Ids of events that are known. Another number than before forgets those that are known.
+    pub ids: u64,
+}
+
+impl Default for Limits {
+    /// A million entries in the stream and ten million ids: about 200 and 250 MB.
+    fn default() -> Self {
+        Self {
+            backlog: 1_000_000,
+            ids: 10_000_000,
+        }
+    }
+}
+
+/// Keys: the stream, the shard of the event's id. Arguments: how many entries the stream may have, seconds for which an id is
+/// known, digests that the shard may hold, the event's digest, then fields and values.
+///
+/// The entry comes before its digest: a server without memory refuses the first write of a script and no later one.
 const SCRIPT: &str = "\
-local known = redis.call('GET', KEYS[2])
-if known then return {'duplicate', known} end
-if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return {'full', ''} end
-local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 3))
-redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
-return {'stored', entry}";
+if redis.call('ZSCORE', KEYS[2], ARGV[4]) then return 'duplicate' end
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 'full' end
+local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 5))
+if ARGV[3] == '0' then return entry end
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. (now - ARGV[2]))
+local over = redis.call('ZCARD', KEYS[2]) + 1 - tonumber(ARGV[3])
+if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
+redis.call('ZADD', KEYS[2], now, ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return entry";
 /// SHA-1 of [`SCRIPT`], by which the server knows it: a test compares it with the server's own.
-const SCRIPT_SHA1: &str = "456cc6dbc5b12bbda5cfbd94f4416c8a05ef9419";
+const SCRIPT_SHA1: &str = "2e064cfb3a1b7b0a072d203a8a7dba635564ae9d";
 
 /// What the visitor did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -165,10 +201,14 @@ impl Event {
     }
 }
 
-/// The key under which an event's id is known.
-#[must_use]
-pub fn id_key(event_id: &str) -> String {
-    format!("events:id:{event_id}")
+/// The key under which an event's id is known, and the digest that stands for it there.
+fn known_as(event_id: &str, ids: u64) -> (String, [u8; 10]) {
+    let hash: [u8; 32] = Sha256::digest(event_id.as_bytes()).into();
+    let (mut place, mut digest) = ([0; 8], [0; 10]);
+    place.copy_from_slice(&hash[..8]);
+    digest.copy_from_slice(&hash[8..18]);
+    let shard = u64::from_le_bytes(place) % ids.div_ceil(SHARD).max(1);
+    (format!("events:ids:{shard}"), digest)
 }
 
 /// What became of one event.
@@ -176,8 +216,8 @@ pub fn id_key(event_id: &str) -> String {
 pub enum Published {
     /// It is in the stream, as this entry.
     Stored(String),
-    /// It was there already, as this entry.
-    Duplicate(String),
+    /// An event of the same id was stored before.
+    Duplicate,
     /// The stream holds as much as it may.
     Full,
 }
@@ -189,13 +229,13 @@ pub enum Published {
 /// Those of `run`, and what the server refuses; some of the events may be stored then.
 pub fn publish(
     events: &[Event],
-    max_backlog: u64,
+    limits: Limits,
     mut run: impl FnMut(&Pipeline, &mut Vec<CommandResult>) -> Result<(), StoreError>,
 ) -> Result<Vec<Published>, StoreError> {
     let mut replies = Vec::with_capacity(events.len());
     let mut pipeline = Pipeline::new();
     for event in events {
-        add(&mut pipeline, ("EVALSHA", SCRIPT_SHA1), event, max_backlog);
+        add(&mut pipeline, ("EVALSHA", SCRIPT_SHA1), event, limits);
     }
     run(&pipeline, &mut replies)?;
     let unknown: Vec<usize> = (0..replies.len())
@@ -204,7 +244,7 @@ pub fn publish(
     if !unknown.is_empty() {
         pipeline.clear();
         for &place in &unknown {
-            add(&mut pipeline, ("EVAL", SCRIPT), &events[place], max_backlog);
+            add(&mut pipeline, ("EVAL", SCRIPT), &events[place], limits);
         }
         let mut again = Vec::with_capacity(unknown.len());
         run(&pipeline, &mut again)?;
@@ -215,15 +255,12 @@ pub fn publish(
     replies.into_iter().map(|reply| outcome(reply?)).collect()
 }
 
-fn add(pipeline: &mut Pipeline, call: (&str, &str), event: &Event, max_backlog: u64) {
+fn add(pipeline: &mut Pipeline, call: (&str, &str), event: &Event, limits: Limits) {
+    let (key, digest) = known_as(&event.id, limits.ids);
     pipeline.command(STREAM.as_bytes(), |cmd| {
-        cmd.arg(call.0)
-            .arg(call.1)
-            .arg(2)
-            .arg(STREAM)
-            .arg(id_key(&event.id))
-            .arg(max_backlog)
-            .arg(REMEMBERED.as_secs());
+        cmd.arg(call.0).arg(call.1).arg(2).arg(STREAM).arg(key);
+        cmd.arg(limits.backlog).arg(REMEMBERED.as_secs());
+        cmd.arg(SHARD.min(limits.ids)).arg(&digest[..]);
         for (name, value) in event.fields() {
             cmd.arg(name).arg(value);
         }
@@ -235,16 +272,13 @@ fn is_unknown_script(error: &StoreError) -> bool {
 }
 
 fn outcome(reply: Reply) -> Result<Published, StoreError> {
-    let (word, entry): (String, String) = redis::from_redis_value(reply)
+    let word: String = redis::from_redis_value(reply)
         .map_err(|error| StoreError::Protocol(format!("the script of events: {error}")))?;
-    match word.as_str() {
-        "stored" => Ok(Published::Stored(entry)),
-        "duplicate" => Ok(Published::Duplicate(entry)),
-        "full" => Ok(Published::Full),
-        _ => Err(StoreError::Protocol(format!(
-            "the script of events: '{word}'"
-        ))),
-    }
+    Ok(match word.as_str() {
+        "duplicate" => Published::Duplicate,
+        "full" => Published::Full,
+        _ => Published::Stored(word),
+    })
 }
 
 #[cfg(test)]
@@ -279,9 +313,21 @@ mod tests {
         connection.run(&pipeline, timeout).unwrap().remove(0)
     }
 
-    fn send(connection: &mut Connection, events: &[Event], most: u64) -> Vec<Published> {
-        let deadline = std::time::Instant::now() + Duration::from_secs(5);
-        publish(events, most, |pipeline, replies| {
+    fn send(connection: &mut Connection, events: &[Event], backlog: u64) -> Vec<Published> {
+        let limits = Limits {
+            backlog,
+            ..Limits::default()
+        };
+        send_within(connection, events, limits)
+    }
+
+    fn send_within(
+        connection: &mut Connection,
+        events: &[Event],
+        limits: Limits,
+    ) -> Vec<Published> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        publish(events, limits, |pipeline, replies| {
             connection.run_until(pipeline, deadline, replies)
         })
         .unwrap()
@@ -341,19 +387,89 @@ mod tests {
         let mut connection = connect(&valkey);
         // A server that does not know the script, then one that does.
         let first = send(&mut connection, &[event("a"), event("b"), event("a")], 10);
-        let Published::Stored(entry) = &first[0] else {
-            panic!("{first:?}");
-        };
-        assert_eq!(first[2], Published::Duplicate(entry.clone()));
-        assert_eq!(
-            send(&mut connection, &[event("a")], 10),
-            [Published::Duplicate(entry.clone())]
-        );
+        assert!(matches!(first[0], Published::Stored(_)), "{first:?}");
+        assert_eq!(first[2], Published::Duplicate);
+        let again = send(&mut connection, &[event("a")], 10);
+        assert_eq!(again, [Published::Duplicate]);
         assert_eq!(ask(&mut connection, &["XLEN", STREAM]), Reply::Int(2));
-        let Reply::Int(seconds) = ask(&mut connection, &["TTL", &id_key("a")]) else {
+        let (key, _) = known_as("a", Limits::default().ids);
+        let Reply::Int(seconds) = ask(&mut connection, &["TTL", &key]) else {
             panic!("no time to live");
         };
         assert!((604_790..=604_800).contains(&seconds), "{seconds}");
+    }
+
+    /// However many come: the latest are known, the first are not, and the memory of an id is what the module says.
+    #[test]
+    fn known_ids_take_bounded_memory() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        let limits = Limits {
+            backlog: 1_000_000,
+            ids: 20_000,
+        };
+        let events: Vec<Event> = (0..60_000)
+            .map(|id| event(&format!("event-{id}")))
+            .collect();
+        for lot in events.chunks(5000) {
+            let published = send_within(&mut connection, lot, limits);
+            let stored = |one: &Published| matches!(one, Published::Stored(_));
+            assert!(published.iter().all(stored));
+        }
+        let latest = send_within(&mut connection, &events[events.len() - 10_000..], limits);
+        assert!(latest.iter().all(|one| *one == Published::Duplicate));
+        let first = send_within(&mut connection, &events[..100], limits);
+        assert!(first.iter().all(|one| matches!(one, Published::Stored(_))));
+
+        let shards = limits.ids.div_ceil(SHARD);
+        let (mut known, mut bytes) = (0, 0);
+        for shard in 0..shards {
+            let key = format!("events:ids:{shard}");
+            let Reply::Int(count) = ask(&mut connection, &["ZCARD", &key]) else {
+                panic!("no count");
+            };
+            let Reply::Int(size) = ask(&mut connection, &["MEMORY", "USAGE", &key]) else {
+                panic!("no size");
+            };
+            known += count;
+            bytes += size;
+        }
+        assert!(known as u64 <= shards * SHARD, "{known}");
+        assert!(bytes <= 30 * known, "{} bytes an id", bytes / known);
+        assert_eq!(
+            ask(
+                &mut connection,
+                &["EXISTS", &format!("events:ids:{shards}")]
+            ),
+            Reply::Int(0)
+        );
+    }
+
+    #[test]
+    fn few_or_no_known_ids_are_a_bound_as_well() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        for (ids, known) in [(0, false), (1, true), (3, true)] {
+            let limits = Limits { backlog: 100, ids };
+            let id = event(&format!("of {ids}"));
+            let twice = send_within(&mut connection, &[id.clone(), id], limits);
+            assert_eq!(twice[1] == Published::Duplicate, known, "{ids}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_memory_stores_neither_the_event_nor_its_id() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        ask(&mut connection, &["CONFIG", "SET", "maxmemory", "1"]);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        let refused = publish(&[event("a")], Limits::default(), |pipeline, replies| {
+            connection.run_until(pipeline, deadline, replies)
+        });
+        assert!(refused.unwrap_err().is_out_of_memory());
+        ask(&mut connection, &["CONFIG", "SET", "maxmemory", "0"]);
+        let stored = send(&mut connection, &[event("a")], 10);
+        assert!(matches!(stored[0], Published::Stored(_)), "{stored:?}");
     }
 
     #[test]
@@ -362,10 +478,8 @@ mod tests {
         let mut connection = connect(&valkey);
         let all = send(&mut connection, &[event("a"), event("b"), event("c")], 2);
         assert_eq!(all[2], Published::Full);
-        assert!(matches!(
-            send(&mut connection, &[event("a")], 2)[0],
-            Published::Duplicate(_)
-        ));
+        let again = send(&mut connection, &[event("a")], 2);
+        assert_eq!(again, [Published::Duplicate]);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::{Connection, Pipeline, StoreError};
 /// Arguments: the stream's database, the stream, the group; how many entries, the entries; how many guards, each the text
 /// expected and a command that reads; how many changes that can be made twice, each a command; how many that cannot, likewise.
 /// The latter come after the entries are acknowledged, and one that is refused does not keep the next from being tried.
+///
+/// Lua passes at most about 8,000 values to a function: the entries are acknowledged [`MOST_WORDS`] at a time, and
+/// [`Script::call`] refuses a command of more words.
 const SCRIPT: &str = r"
 local at = 0
 local function take()
@@ -41,20 +44,20 @@ local guards = list(function() return { expected = take(), command = command() }
 local repeatable, once = list(command), list(command)
 
 redis.call('SELECT', database)
-local gone = {}
+local gone = { 'gone' }
 for _, entry in ipairs(entries) do
     if #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 then gone[#gone + 1] = entry end
 end
-if #gone > 0 then return { 'gone', unpack(gone) } end
+if #gone > 1 then return gone end
 for _, guard in ipairs(guards) do
     local found = run(redis.call, guard.command)
     if type(found) == 'table' then found = table.concat(found, ' ') end
     if (found or '') ~= guard.expected then return { 'changed' } end
 end
 for _, change in ipairs(repeatable) do run(redis.call, change) end
-if #entries > 0 then
-    redis.call('SELECT', database)
-    redis.call('XACK', stream, group, unpack(entries))
+redis.call('SELECT', database)
+for first = 1, #entries, 4096 do
+    redis.call('XACK', stream, group, unpack(entries, first, math.min(first + 4095, #entries)))
 end
 local refused = { 'done' }
 for _, change in ipairs(once) do
@@ -62,6 +65,11 @@ for _, change in ipairs(once) do
     if type(reply) == 'table' and reply.err then refused[#refused + 1] = reply.err end
 end
 return refused";
+
+/// The most words of a command that a script can call.
+pub const MOST_WORDS: usize = 4096;
+/// The most words of all arguments of one call: the server accepts 1,048,576.
+const MOST_ARGUMENTS: usize = 1_000_000;
 
 /// A command and the database that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,13 +237,40 @@ impl Script {
     }
 
     /// Adds a call; its reply is for [`Outcome::read`].
-    pub fn call(&self, group: Group<'_>, guarded: &Guarded, pipeline: &mut Pipeline) {
+    ///
+    /// # Errors
+    /// [`StoreError::Data`] if a command, or the whole call, has more words than the server can take. Nothing is added then.
+    pub fn call(
+        &self,
+        group: Group<'_>,
+        guarded: &Guarded,
+        pipeline: &mut Pipeline,
+    ) -> Result<(), StoreError> {
+        let guards = guarded.guards.iter().map(|(_, command)| command);
+        for command in guards.chain(guarded.commands()) {
+            if command.words.len() > MOST_WORDS {
+                let name = command.words.first().map(Vec::as_slice);
+                return Err(StoreError::Data(format!(
+                    "a change has a command {} of {} words; accepted: at most {MOST_WORDS}",
+                    String::from_utf8_lossy(name.unwrap_or_default()),
+                    command.words.len()
+                )));
+            }
+        }
+        let words = guarded.words(group);
+        if words.len() > MOST_ARGUMENTS {
+            return Err(StoreError::Data(format!(
+                "changes have {} words; accepted: at most {MOST_ARGUMENTS}",
+                words.len()
+            )));
+        }
         pipeline.keyless(|cmd| {
             cmd.arg("EVALSHA").arg(&self.sha1).arg(0);
-            for word in guarded.words(group) {
+            for word in words {
                 cmd.arg(word);
             }
         });
+        Ok(())
     }
 }
 
@@ -291,7 +326,7 @@ mod tests {
     fn carry_out(connection: &mut Connection, guarded: &Guarded) -> Result<Outcome, StoreError> {
         let script = Script::load(connection, TIMEOUT).unwrap();
         let mut pipeline = Pipeline::new();
-        script.call(GROUP, guarded, &mut pipeline);
+        script.call(GROUP, guarded, &mut pipeline)?;
         let mut replies = Vec::new();
         let deadline = std::time::Instant::now() + TIMEOUT;
         connection
@@ -361,6 +396,53 @@ mod tests {
         pending(&mut connection);
         carry_out(&mut connection, &counted()).unwrap();
         assert_eq!(ask(&mut connection, "XLEN s"), Reply::Int(1));
+    }
+
+    /// Lua's own limit is near 8,000: sizes on both sides of it, of every list that a call holds.
+    #[test]
+    fn lists_of_any_length_are_applied() {
+        let valkey = Valkey::start().unwrap();
+        for count in [1, 4095, 4096, 4097, 7_990, 8_200, 20_000] {
+            let mut connection = connect(&valkey);
+            ask(&mut connection, "FLUSHALL");
+            ask(&mut connection, "XGROUP CREATE s g 0 MKSTREAM");
+            let ids: Vec<String> = (1..=count).map(|place| format!("1-{place}")).collect();
+            let mut pipeline = Pipeline::new();
+            for id in &ids {
+                pipeline.keyless(|cmd| {
+                    cmd.arg("XADD").arg("s").arg(id).arg("a").arg("b");
+                });
+            }
+            connection.run(&pipeline, TIMEOUT).unwrap();
+            ask(&mut connection, "XREADGROUP GROUP g c STREAMS s >");
+            let mut guarded = Guarded::from_entries(&ids);
+            for id in &ids {
+                guarded.change(Command::new(1, "SADD").arg("all").arg(id));
+                guarded.change_once(Command::new(3, "INCR").arg("n"));
+            }
+            let done = carry_out(&mut connection, &guarded).unwrap();
+            assert_eq!(done, Outcome::Done(vec![]), "{count}");
+            assert_eq!(ask(&mut connection, "SCARD all"), Reply::Int(count));
+            let gone = carry_out(&mut connection, &guarded).unwrap();
+            assert_eq!(gone, Outcome::Gone(ids), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_lua_cannot_pass_on_is_refused_before_it_is_sent() {
+        let valkey = Valkey::start().unwrap();
+        let mut connection = connect(&valkey);
+        pending(&mut connection);
+        let sized = |words: usize| {
+            let add = Command::new(1, "SADD").arg("all");
+            let mut guarded = Guarded::from_entries(["1-0"]);
+            guarded.change((2..words).fold(add, Command::arg));
+            guarded
+        };
+        let error = carry_out(&mut connection, &sized(MOST_WORDS + 1)).unwrap_err();
+        assert!(matches!(&error, StoreError::Data(text) if text.contains("SADD of 4097 words")));
+        let done = carry_out(&mut connection, &sized(MOST_WORDS)).unwrap();
+        assert_eq!(done, Outcome::Done(vec![]));
     }
 
     #[test]

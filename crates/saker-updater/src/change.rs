@@ -10,10 +10,15 @@ use saker_store::{StoreError, recent};
 use crate::catalogue::Catalogue;
 use crate::{APPLIED, EntryId, ONLINE, REJECTED, TRENDING};
 
-/// Words of one BITFIELD that set bits: Lua passes so many on and not many more.
-const BITS: usize = 1000;
-/// Entries that are kept of those that could not be read.
+/// Bits of one BITFIELD, or items of one BF.MADD: a bit is four words, and a command has at most
+/// [`MOST_WORDS`](saker_store::guarded::MOST_WORDS).
+const LOT: usize = 1000;
+/// Entries that are kept of those that could not be applied.
 const REJECTED_KEPT: usize = 10_000;
+/// Fields of such an entry that are kept.
+const REJECTED_FIELDS: usize = 100;
+/// Bytes of names and values of such an entry that are kept.
+const REJECTED_BYTES: usize = 16 * 1024;
 
 /// How the changes are made.
 #[derive(Clone, Debug)]
@@ -42,8 +47,9 @@ pub struct Arrival {
 /// What the store held of a user before these events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before {
-    /// Recent items with their times in microseconds, from [`oldest`] on, in the server's order.
-    pub recent: Vec<(String, String)>,
+    /// Recent items with their times in microseconds, from [`oldest`] on, in the server's order. Other writers may have stored
+    /// any bytes.
+    pub recent: Vec<(Vec<u8>, Vec<u8>)>,
     /// The bitmap of seen items, where there is one.
     pub bitmap: Option<Vec<u8>>,
 }
@@ -74,7 +80,8 @@ impl Rules {
 
     /// The changes that follow from events of one user, in the order of their entries.
     ///
-    /// A visitor without an id (below 0) counts for popularity alone: all of them share that id.
+    /// A visitor without an id (below 0) counts for popularity and history alone: all of them share that id. An item that is not
+    /// in the catalogue counts as seen and for history alone.
     ///
     /// # Errors
     /// [`StoreError::Data`]: what the store holds of the user cannot be read.
@@ -130,8 +137,10 @@ impl Rules {
             .collect();
         match self.seen {
             Method::Server => {
-                let add = Command::new(DATABASE, "BF.MADD").arg(&key);
-                guarded.change(items.iter().fold(add, Command::arg));
+                for lot in items.chunks(LOT) {
+                    let add = Command::new(DATABASE, "BF.MADD").arg(&key);
+                    guarded.change(lot.iter().fold(add, Command::arg));
+                }
             }
             Method::Plain => {
                 let stored = before.bitmap.as_deref();
@@ -144,7 +153,7 @@ impl Rules {
                 let header = change.geometry.header();
                 let make = Command::new(DATABASE, "SET").arg(&key).bytes(header);
                 guarded.change(make.arg("NX"));
-                for bits in change.bits.chunks(BITS) {
+                for bits in change.bits.chunks(LOT) {
                     let set =
                         |command: Command, bit: &u64| command.arg("SET").arg("u1").arg(bit).arg(1);
                     let bitfield = Command::new(DATABASE, "BITFIELD").arg(&key);
@@ -167,52 +176,40 @@ impl Rules {
     ) -> Result<Vec<Option<i32>>, StoreError> {
         const DATABASE: i64 = events::DATABASE;
         let key = recent::key(user.into());
-        let texts: Vec<&str> = before
-            .recent
-            .iter()
-            .flat_map(|(item, time)| [item.as_str(), time.as_str()])
+        let stored = before.recent.iter();
+        let words: Vec<&[u8]> = stored
+            .clone()
+            .flat_map(|(item, time)| [item.as_slice(), time.as_slice()])
             .collect();
-        guarded.only_if(texts.join(" "), read_recent(user, oldest(arrivals)));
-        let mut items = before
-            .recent
-            .iter()
-            .map(|(item, time)| {
-                // Microseconds of this millennium are exact in a f64, which is how the server prints them.
-                match (item.parse(), time.parse::<f64>()) {
-                    (Ok(item), Ok(time)) => Ok((item, time as i64)),
-                    _ => Err(StoreError::Data(format!(
-                        "key {key}: member '{item}' of score '{time}' is no item id and its time"
-                    ))),
-                }
-            })
+        guarded.only_if(words.join(&b' '), read_recent(user, oldest(arrivals)));
+        let mut items = stored
+            .map(|(item, time)| recent_item(&key, item, time))
             .collect::<Result<Vec<(i64, i64)>, _>>()?;
         // The latest the user is known to have done something is the moment the last 24 hours are counted from: that is
         // so when an old event is applied late, and when time is simulated.
-        let mut now = items
-            .iter()
-            .map(|&(_, time)| time)
-            .max()
-            .unwrap_or(i64::MIN);
+        let mut now = items.iter().map(|&(_, time)| time).max();
         let mut top_categories = Vec::with_capacity(arrivals.len());
         for Arrival { event, .. } in arrivals {
             let (item, time) = (i64::from(event.item), event.time_us);
-            guarded.change(
-                Command::new(DATABASE, "ZADD")
-                    .arg(&key)
-                    .arg("GT")
-                    .arg(time)
-                    .arg(item),
-            );
-            match items.iter_mut().find(|(known, _)| *known == item) {
-                Some((_, last)) => *last = (*last).max(time),
-                None => items.push((item, time)),
+            if self.catalogue.get(event.item).is_some() {
+                let add = Command::new(DATABASE, "ZADD").arg(&key).arg("GT");
+                guarded.change(add.arg(time).arg(item));
+                match items.iter_mut().find(|(known, _)| *known == item) {
+                    Some((_, last)) => *last = (*last).max(time),
+                    None => items.push((item, time)),
+                }
+                now = now.max(Some(time));
             }
-            now = now.max(time);
-            top_categories.push(recent::top_category(&items, now, |item| {
-                let item = i32::try_from(item).ok()?;
-                self.catalogue.get(item)?.top
+            top_categories.push(now.and_then(|now| {
+                recent::top_category(&items, now, |item| {
+                    let item = i32::try_from(item).ok()?;
+                    self.catalogue.get(item)?.top
+                })
             }));
         }
+        let Some(now) = now else {
+            return Ok(top_categories);
+        };
         let forget = Command::new(DATABASE, "ZREMRANGEBYSCORE").arg(&key);
         let oldest = now - recent::EXPIRY.as_micros() as i64;
         guarded.change(forget.arg("-inf").arg(format!("({oldest}")));
@@ -231,17 +228,49 @@ impl Rules {
     }
 }
 
-/// Puts an entry that cannot be read aside.
+/// A recent item and its time, as the server holds them under `key`.
+fn recent_item(key: &str, item: &[u8], time: &[u8]) -> Result<(i64, i64), StoreError> {
+    let texts = (std::str::from_utf8(item), std::str::from_utf8(time));
+    // Microseconds of this millennium are exact in a f64, which is how the server prints them.
+    let numbers = match texts {
+        (Ok(item), Ok(time)) => item.parse().ok().zip(time.parse::<f64>().ok()),
+        _ => None,
+    };
+    let (item, time) = numbers.ok_or_else(|| {
+        StoreError::Data(format!(
+            "key {key}: member '{}' of score '{}' is not an item id and its time",
+            item.escape_ascii(),
+            time.escape_ascii()
+        ))
+    })?;
+    Ok((item, time as i64))
+}
+
+/// Puts an entry that cannot be applied aside: its id, the reason, and as many of its fields as fit. `fields_left_out` counts
+/// the others.
 #[must_use]
 pub fn reject(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)], reason: &str) -> Guarded {
     let mut guarded = Guarded::from_entries([entry]);
     let aside = Command::new(events::DATABASE, "XADD").arg(REJECTED);
     let aside = aside.arg("MAXLEN").arg("~").arg(REJECTED_KEPT).arg("*");
-    let aside = aside.arg("entry").arg(entry).arg("reason").arg(reason);
-    let add = |command: Command, (name, value): &(Vec<u8>, Vec<u8>)| {
-        command.bytes(name.as_slice()).bytes(value.as_slice())
-    };
-    guarded.change_once(fields.iter().fold(aside, add));
+    let mut aside = aside.arg("entry").arg(entry).arg("reason").arg(reason);
+    let mut room = REJECTED_BYTES;
+    let kept = fields
+        .iter()
+        .take(REJECTED_FIELDS)
+        .take_while(|(name, value)| {
+            let fits = room.checked_sub(name.len() + value.len());
+            room = fits.unwrap_or_default();
+            fits.is_some()
+        });
+    let kept: Vec<_> = kept.collect();
+    if kept.len() < fields.len() {
+        aside = aside.arg("fields_left_out").arg(fields.len() - kept.len());
+    }
+    for (name, value) in kept {
+        aside = aside.bytes(name.as_slice()).bytes(value.as_slice());
+    }
+    guarded.change_once(aside);
     guarded
 }
 
@@ -340,7 +369,7 @@ mod tests {
         ];
         let before = Before {
             // A day and a second ago: out of sight.
-            recent: vec![("99".into(), (NOW - 86_401_000_000).to_string())],
+            recent: vec![("99".into(), (NOW - 86_401_000_000).to_string().into())],
             bitmap: None,
         };
         let changes = rules(Method::Plain).changes(7, &arrivals, &before).unwrap();
@@ -361,7 +390,7 @@ mod tests {
     fn a_late_event_does_not_turn_back_the_clock() {
         let day = 86_400_000_000;
         let before = Before {
-            recent: vec![("31".into(), NOW.to_string())],
+            recent: vec![("31".into(), NOW.to_string().into())],
             bitmap: None,
         };
         let late = [
@@ -390,18 +419,66 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_holds_of_a_user_may_be_unreadable() {
+    fn an_unknown_item_is_seen_and_history_and_nothing_else() {
         let before = Before {
-            recent: vec![("shoe".into(), "1".into())],
+            recent: vec![("31".into(), NOW.to_string().into())],
             bitmap: None,
         };
-        let error = rules(Method::Plain).changes(7, &[arrival(0, 7, 21, NOW)], &before);
-        assert!(
-            error
-                .unwrap_err()
-                .to_string()
-                .contains("user:7:recent_items: member 'shoe'")
-        );
+        let unknown = arrival(0, 7, 5, NOW + 1);
+        let changes = rules(Method::Server).changes(7, std::slice::from_ref(&unknown), &before);
+        let said = said(&changes.unwrap());
+        assert!(said.contains(&"1 BF.MADD bf:seen:7 5".to_owned()));
+        assert!(said.iter().any(|line| line.starts_with("1 XADD")));
+        let counted = |line: &String| line.contains("ZADD") || line.contains("ZINCRBY");
+        assert!(!said.iter().any(counted), "{said:?}");
+        // Somebody who met nothing else has no top category.
+        let changes = rules(Method::Server).changes(7, &[unknown], &Before::default());
+        let online = |command: &Command| command.database() == ONLINE;
+        assert!(!changes.unwrap().commands().any(online));
+    }
+
+    #[test]
+    fn any_number_of_events_becomes_commands_that_a_script_can_call() {
+        for method in [Method::Plain, Method::Server] {
+            for count in [1, 1000, 5000] {
+                let arrivals: Vec<Arrival> = (0..count)
+                    .map(|place| arrival(place, 7, place as i32, NOW + place as i64))
+                    .collect();
+                let changes = rules(method).changes(7, &arrivals, &Before::default());
+                let longest = changes.unwrap().commands().map(|it| it.words().len()).max();
+                assert!(longest.unwrap() <= saker_store::guarded::MOST_WORDS);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_put_aside_is_bounded_and_counts_what_it_leaves_out() {
+        let entry = arrival(0, 7, 21, NOW).entry;
+        let field = |length: usize| (b"name".to_vec(), vec![b'x'; length]);
+        for (fields, kept) in [
+            (vec![field(3); 7], 7),
+            (vec![field(3); 4000], REJECTED_FIELDS),
+            (vec![field(REJECTED_BYTES); 2], 0),
+            (vec![field(REJECTED_BYTES / 4); 5], 3),
+        ] {
+            let aside = said(&reject(entry, &fields, "why")).remove(0);
+            assert_eq!(aside.matches("name").count(), kept, "{aside}");
+            let left_out = format!("fields_left_out {}", fields.len() - kept);
+            assert_eq!(aside.contains(&left_out), kept < fields.len(), "{aside}");
+        }
+    }
+
+    #[test]
+    fn what_the_store_holds_of_a_user_may_be_unreadable() {
+        for (member, score) in [("shoe", "1"), ("1", "x"), ("\u{fffd}", "1"), ("", "1")] {
+            let before = Before {
+                recent: vec![(member.into(), score.into())],
+                bitmap: None,
+            };
+            let error = rules(Method::Plain).changes(7, &[arrival(0, 7, 21, NOW)], &before);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("user:7:recent_items: member '"), "{error}");
+        }
         let before = Before {
             recent: Vec::new(),
             bitmap: Some(b"not a filter".to_vec()),

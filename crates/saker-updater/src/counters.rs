@@ -10,8 +10,10 @@ pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 500, 1000, 10_000];
 pub struct Counters {
     /// Events applied.
     pub applied: AtomicU64,
-    /// Entries that could not be read.
+    /// Entries that could not be applied, and were put aside.
     pub rejected: AtomicU64,
+    /// Single changes that the server refused after their event was acknowledged.
+    pub refused: AtomicU64,
     /// Entries taken over from another worker.
     pub claimed: AtomicU64,
     /// Batches of one user that were computed anew, because another writer was faster.
@@ -54,8 +56,13 @@ impl Counters {
             ("events_applied_total", "Events applied.", &self.applied),
             (
                 "events_rejected_total",
-                "Entries that could not be read.",
+                "Entries that could not be applied, and were put aside.",
                 &self.rejected,
+            ),
+            (
+                "changes_refused_total",
+                "Single changes that the store refused after their event was acknowledged.",
+                &self.refused,
             ),
             (
                 "events_claimed_total",

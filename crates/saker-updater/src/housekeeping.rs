@@ -132,7 +132,8 @@ fn fade(
     };
     let mut fade = Guarded::default();
     fade.only_if(noted.as_str(), Command::new(TRENDING, "GET").arg(FADED));
-    fade.change_once(Command::new(TRENDING, "SET").arg(FADED).arg(hour));
+    // If this is refused, as by a server that is out of memory, nothing fades: otherwise the counts would fade at every look.
+    fade.change(Command::new(TRENDING, "SET").arg(FADED).arg(hour));
     // Without a readable hour it begins now.
     let passed = hour.saturating_sub(noted.parse().unwrap_or(hour));
     if passed == 0 && !noted.is_empty() {

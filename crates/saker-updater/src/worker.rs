@@ -1,6 +1,6 @@
 //! Taking events from the stream and applying them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,13 +21,73 @@ const WAIT: Duration = Duration::from_millis(200);
 /// Waits between attempts to reach the store.
 const BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// How often a batch is computed anew when other writers were faster.
+/// How often a user's events are computed anew when other writers were faster.
 const ATTEMPTS: usize = 20;
+/// Events of one user that one script applies. A script runs alone on the server, so it must be short.
+const AT_ONCE: usize = 256;
+/// Errors of the server, by their first word or what they say, that stand for its state and not for what an entry holds:
+/// the same call succeeds later.
+const PASSING: [&str; 18] = [
+    "OOM",
+    "LOADING",
+    "BUSY",
+    "MISCONF",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "NOGROUP",
+    "NOAUTH",
+    "NOPERM",
+    "WRONGPASS",
+    "UNKILLABLE",
+    "EXECABORT",
+];
 /// The years 1970 to 9999, in microseconds.
 const TIMES: std::ops::Range<i64> = 0..253_402_300_800_000_000;
 
 /// An entry as it was read: its fields, `None` if it was deleted meanwhile.
 type Entry = (EntryId, Option<Vec<(Vec<u8>, Vec<u8>)>>);
+
+/// A user's events that are not applied yet, in the order of the stream.
+struct Waiting {
+    arrivals: Vec<Arrival>,
+    /// How many of them one script applies: fewer after a refusal, so that the one that is to blame is found.
+    at_once: usize,
+    /// How often other writers were faster since the last that was applied.
+    attempts: usize,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self {
+            arrivals: Vec::new(),
+            at_once: AT_ONCE,
+            attempts: 0,
+        }
+    }
+}
+
+impl Waiting {
+    /// Those that are applied next.
+    fn next(&self) -> &[Arrival] {
+        let count = self.at_once.min(self.arrivals.len());
+        self.arrivals.get(..count).unwrap_or_default()
+    }
+
+    /// Takes those that [`Self::next`] shows.
+    fn take(&mut self) -> Vec<Arrival> {
+        self.attempts = 0;
+        let count = self.at_once.min(self.arrivals.len());
+        self.arrivals.drain(..count).collect()
+    }
+}
+
+type ByUser = BTreeMap<i32, Waiting>;
 
 /// What the workers of a process share.
 #[derive(Debug)]
@@ -94,7 +154,7 @@ impl Shared {
         guarded: &Guarded,
     ) -> Result<Outcome, StoreError> {
         let mut pipeline = Pipeline::new();
-        script.call(self.group(), guarded, &mut pipeline);
+        script.call(self.group(), guarded, &mut pipeline)?;
         let reply = connection.run(&pipeline, TIMEOUT)?.pop();
         Outcome::read(reply.ok_or_else(missing))
     }
@@ -192,95 +252,110 @@ impl Worker<'_> {
         script: &Script,
         entries: Vec<Entry>,
     ) -> Result<(), StoreError> {
-        let mut by_user: BTreeMap<i32, Vec<Arrival>> = BTreeMap::new();
+        let mut by_user = ByUser::new();
         for (entry, fields) in entries {
-            let fields = fields.unwrap_or_default();
-            match event(&fields) {
+            let read = match &fields {
+                Some(fields) => event(fields),
+                None => Err(StoreError::Data("the entry was deleted".into())),
+            };
+            match read {
                 Ok(event) => {
                     let of_user = by_user.entry(event.user).or_default();
-                    of_user.push(Arrival { entry, event });
+                    of_user.arrivals.push(Arrival { entry, event });
                 }
                 Err(error) => {
-                    self.reject(connection, script, entry, &fields, &error.to_string())?
+                    let fields = fields.unwrap_or_default();
+                    self.reject(connection, script, entry, &fields, &error.to_string())?;
                 }
             }
         }
-        for attempt in 0..ATTEMPTS {
-            if by_user.is_empty() {
-                return Ok(());
-            }
-            if attempt > 0 {
-                Counters::add(&self.shared.counters.repeated, by_user.len());
-            }
+        while !by_user.is_empty() {
             self.attempt(connection, script, &mut by_user)?;
+            by_user.retain(|&user, waiting| self.goes_on(user, waiting));
         }
-        let left: usize = by_user.values().map(Vec::len).sum();
-        tracing::warn!(
-            worker = self.name,
-            "{left} events are left for later: other writers keep changing their users' recent items"
-        );
         Ok(())
     }
 
-    /// Applies what it can and leaves the rest in `by_user`.
+    /// Whether a user's events are tried once more. Those that are not stay pending, and are claimed later.
+    fn goes_on(&self, user: i32, waiting: &Waiting) -> bool {
+        if waiting.attempts >= ATTEMPTS {
+            tracing::warn!(
+                worker = self.name,
+                user,
+                "{} events are left for later: other writers keep changing the user's recent items",
+                waiting.arrivals.len()
+            );
+            return false;
+        }
+        if waiting.attempts > 0 {
+            Counters::add(&self.shared.counters.repeated, 1);
+        }
+        !waiting.arrivals.is_empty()
+    }
+
+    /// Applies the next events of every user and leaves the rest in `by_user`.
     fn attempt(
         &self,
         connection: &mut Connection,
         script: &Script,
-        by_user: &mut BTreeMap<i32, Vec<Arrival>>,
+        by_user: &mut ByUser,
     ) -> Result<(), StoreError> {
         let rules = &self.shared.rules;
         let before = read_before(connection, rules, by_user)?;
-        let mut calls: Vec<(i32, Result<Guarded, StoreError>)> = Vec::with_capacity(by_user.len());
+        let mut calls = Vec::with_capacity(by_user.len());
         let mut pipeline = Pipeline::new();
-        for ((&user, arrivals), before) in by_user.iter().zip(&before) {
-            let changes = before
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|before| rules.changes(user, arrivals, before));
-            if let Ok(changes) = &changes {
-                script.call(self.shared.group(), changes, &mut pipeline);
-            }
-            calls.push((user, changes));
+        for ((&user, waiting), before) in by_user.iter().zip(before) {
+            let changes = before.and_then(|before| rules.changes(user, waiting.next(), &before));
+            let called = changes
+                .and_then(|changes| script.call(self.shared.group(), &changes, &mut pipeline));
+            calls.push(called);
         }
         let mut replies = Vec::with_capacity(calls.len());
         connection.run_until(&pipeline, Instant::now() + TIMEOUT, &mut replies)?;
         let mut replies = replies.into_iter();
-        for (user, changes) in calls {
-            let outcome = changes.and_then(|_| Outcome::read(replies.next().ok_or_else(missing)?));
+        for ((&user, waiting), called) in by_user.iter_mut().zip(calls) {
+            let outcome = called.and_then(|()| Outcome::read(replies.next().ok_or_else(missing)?));
             match outcome {
                 Ok(Outcome::Done(refused)) => {
+                    Counters::add(&self.shared.counters.refused, refused.len());
                     for reason in refused {
                         tracing::error!(worker = self.name, user, "a change was refused: {reason}");
                     }
-                    self.note(by_user.remove(&user).unwrap_or_default());
+                    self.note(waiting.take());
                 }
                 // Another worker has claimed and applied them.
                 Ok(Outcome::Gone(gone)) => {
-                    if let Some(arrivals) = by_user.get_mut(&user) {
-                        arrivals.retain(|arrival| !gone.contains(&arrival.entry.to_string()));
-                        if arrivals.is_empty() {
-                            by_user.remove(&user);
-                        }
+                    let gone: HashSet<String> = gone.into_iter().collect();
+                    let is_left = |arrival: &Arrival| !gone.contains(&arrival.entry.to_string());
+                    waiting.arrivals.retain(is_left);
+                }
+                Ok(Outcome::Changed) => waiting.attempts += 1,
+                Err(error) if !is_of_the_entries(&error) => return Err(error),
+                // One of several may be to blame: each is tried by itself.
+                Err(_) if waiting.next().len() > 1 => waiting.at_once = 1,
+                Err(error) => {
+                    for arrival in waiting.take() {
+                        self.reject_event(connection, script, &arrival, &error)?;
                     }
                 }
-                Ok(Outcome::Changed) => {}
-                Err(error) if is_of_the_user(&error) => {
-                    for arrival in by_user.remove(&user).unwrap_or_default() {
-                        let fields: Vec<(Vec<u8>, Vec<u8>)> = arrival
-                            .event
-                            .fields()
-                            .into_iter()
-                            .map(|(name, value)| (name.into(), value.into()))
-                            .collect();
-                        let reason = error.to_string();
-                        self.reject(connection, script, arrival.entry, &fields, &reason)?;
-                    }
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn reject_event(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        arrival: &Arrival,
+        error: &StoreError,
+    ) -> Result<(), StoreError> {
+        let fields = arrival.event.fields().into_iter();
+        let fields: Vec<(Vec<u8>, Vec<u8>)> = fields
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let reason = error.to_string();
+        self.reject(connection, script, arrival.entry, &fields, &reason)
     }
 
     fn note(&self, applied: Vec<Arrival>) {
@@ -302,19 +377,41 @@ impl Worker<'_> {
         reason: &str,
     ) -> Result<(), StoreError> {
         let aside = change::reject(entry, fields, reason);
-        if let Outcome::Done(_) = self.shared.carry_out(connection, script, &aside)? {
-            Counters::add(&self.shared.counters.rejected, 1);
-            tracing::warn!(worker = self.name, %entry, "an entry was put aside in {}: {reason}", crate::REJECTED);
+        let Outcome::Done(refused) = self.shared.carry_out(connection, script, &aside)? else {
+            return Ok(());
+        };
+        let counters = &self.shared.counters;
+        Counters::add(&counters.rejected, 1);
+        Counters::add(&counters.refused, refused.len());
+        match refused.first() {
+            None => {
+                tracing::warn!(worker = self.name, %entry, "an entry was put aside in {}: {reason}", crate::REJECTED);
+            }
+            Some(why) => {
+                tracing::error!(worker = self.name, %entry, "an entry is dropped ({reason}): {} does not take it: {why}", crate::REJECTED);
+            }
         }
         Ok(())
     }
 }
 
-/// Whether an error comes from what one user's keys hold, so that trying again would not help.
-fn is_of_the_user(error: &StoreError) -> bool {
+/// Whether an error comes from what the entries or their user's keys hold, so that trying again would not help.
+fn is_of_the_entries(error: &StoreError) -> bool {
     match error {
         StoreError::Data(_) => true,
-        StoreError::Server(text) => text.contains("WRONGTYPE"),
+        StoreError::Server(text) => {
+            // Redis 6 puts what a script met behind words of its own.
+            let words = match text.contains("Error running script") {
+                true => usize::MAX,
+                false => 1,
+            };
+            let mut codes = text.split([' ', ':', '-']).take(words);
+            let passes = codes.any(|code| PASSING.contains(&code))
+                // A module that was unloaded may come back.
+                || error.is_unknown_command()
+                || text.contains("max number of clients");
+            !passes
+        }
         _ => false,
     }
 }
@@ -348,11 +445,11 @@ pub(crate) fn ask(
 fn read_before(
     connection: &mut Connection,
     rules: &Rules,
-    by_user: &BTreeMap<i32, Vec<Arrival>>,
+    by_user: &ByUser,
 ) -> Result<Vec<Result<Before, StoreError>>, StoreError> {
     let mut pipeline = Pipeline::new();
-    for (&user, arrivals) in by_user {
-        let recent = change::read_recent(user, change::oldest(arrivals));
+    for (&user, waiting) in by_user {
+        let recent = change::read_recent(user, change::oldest(waiting.next()));
         pipeline.keyless(|cmd| {
             recent.words().iter().for_each(|word| {
                 cmd.arg(word);
@@ -376,7 +473,7 @@ fn read_before(
         let (recent, bitmap) = (next()?, next()?);
         all.push(recent.and_then(|recent| {
             let recent = redis::from_redis_value(recent)
-                .map_err(|error| StoreError::Protocol(format!("ZRANGEBYSCORE: {error}")))?;
+                .map_err(|error| StoreError::Data(format!("recent items: {error}")))?;
             let bitmap = match (rules.seen, bitmap?) {
                 (Method::Plain, Reply::BulkString(bytes)) => Some(bytes),
                 _ => None,
@@ -428,4 +525,41 @@ fn missing() -> StoreError {
 
 pub(crate) fn unexpected(command: &str, reply: &impl std::fmt::Debug) -> StoreError {
     StoreError::Protocol(format!("{command}: {reply:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_server_is_told_from_one_of_an_entry() {
+        let server = |text: &str| StoreError::Server(text.into());
+        for code in PASSING {
+            assert!(!is_of_the_entries(&server(code)), "{code}");
+            assert!(
+                !is_of_the_entries(&server(&format!("{code} why"))),
+                "{code}"
+            );
+        }
+        for passing in [
+            server("ERR unknown command 'BF.MADD', with args beginning with"),
+            server("ERR max number of clients reached"),
+            server(
+                "ERR Error running script (call to f_1): @user_script:9: OOM command not allowed",
+            ),
+            StoreError::Timeout(TIMEOUT),
+            StoreError::Io("reset".into()),
+        ] {
+            assert!(!is_of_the_entries(&passing), "{passing}");
+        }
+        for lasting in [
+            server("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            server("ERR bit offset is not an integer or out of range"),
+            server("ERR value is not a valid float"),
+            server("ERR too many results to unpack"),
+            StoreError::Data("no item id".into()),
+        ] {
+            assert!(is_of_the_entries(&lasting), "{lasting}");
+        }
+    }
 }

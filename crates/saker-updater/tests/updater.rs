@@ -7,8 +7,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use chrono::NaiveDate;
 use saker_offline::OfflineStore;
-use saker_store::events::{self, Event, Kind, Published};
-use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Value};
+use saker_store::events::{self, Event, Kind, Limits, Published};
+use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value};
 use saker_store::seen::bitmap::{Filter, Geometry};
 use saker_store::seen::{Method, Mode, Prefixes};
 use saker_store::{Connection, Pipeline, Reply};
@@ -94,7 +94,7 @@ impl Shop {
 
     fn publish(&self, events: &[Event]) {
         let mut connection = self.connect(events::DATABASE);
-        let published = events::publish(events, 1_000_000, |pipeline, replies| {
+        let published = events::publish(events, Limits::default(), |pipeline, replies| {
             connection.run_until(pipeline, Instant::now() + TIMEOUT, replies)
         });
         let stored = |published: &Published| matches!(published, Published::Stored(_));
@@ -203,6 +203,7 @@ fn an_event_becomes_seen_recent_popular_and_history() {
     finish(&shop, Updater::start(shop.settings("a")).unwrap(), 6);
 
     assert!(shop.has_seen(7, 21) && shop.has_seen(7, 32) && shop.has_seen(8, 7));
+    assert_eq!(shop.ask(1, "ZCARD user:8:recent_items"), Reply::Int(1));
     assert!(!shop.has_seen(7, 41) && !shop.has_seen(-1, 21));
     assert_eq!(shop.top_category(7), Some(Value::Int32(3)));
     assert_eq!(shop.top_category(8), Some(Value::Int32(4)));
@@ -267,6 +268,131 @@ fn an_entry_that_cannot_be_read_is_put_aside_and_holds_nothing_up() {
     ] {
         assert!(text(reason), "{reason} in {aside}");
     }
+}
+
+/// Each is more than a script can pass on at once, and stands before an event that is to be applied all the same.
+#[test]
+fn batches_of_any_size_are_applied_once() {
+    const COUNT: usize = 9000;
+    let shop = Shop::new();
+    let mut settings = shop.settings("a");
+    (settings.batch, settings.workers) = (10_000, 1);
+    // A busy guest id, then a busy user, then a user like any other.
+    for (lot, user) in [(0, -1), (1, 7)] {
+        let events: Vec<Event> = (0..COUNT)
+            .map(|number| {
+                let item = 10 + (number % 90) as i32;
+                event(lot * COUNT + number, user, item, NOW + number as i64 * 1000)
+            })
+            .collect();
+        shop.publish(&events);
+    }
+    shop.publish(&[event(2 * COUNT, 8, 21, NOW)]);
+    let applied = 2 * COUNT + 1;
+    finish(&shop, Updater::start(settings).unwrap(), applied as u64);
+    let counted: f64 = (10..100)
+        .map(|item| shop.score("trending:global", item))
+        .sum();
+    assert_eq!(counted, applied as f64);
+    assert_eq!(shop.written().len(), applied);
+    assert_eq!(shop.ask(1, "ZCARD user:7:recent_items"), Reply::Int(90));
+    assert!(shop.has_seen(7, 10) && shop.has_seen(7, 99) && shop.has_seen(8, 21));
+    assert_eq!(shop.ask(1, &format!("XLEN {REJECTED}")), Reply::Int(0));
+}
+
+/// One kind of fault after the other, each before an event of another user.
+#[test]
+fn what_can_never_be_applied_is_put_aside_whatever_is_wrong_with_it() {
+    let shop = Shop::new();
+    let run = |words: &[&[u8]]| {
+        let mut pipeline = Pipeline::new();
+        pipeline.keyless(|cmd| {
+            words.iter().for_each(|word| {
+                cmd.arg(*word);
+            });
+        });
+        let mut connection = shop.connect(events::DATABASE);
+        connection.run(&pipeline, TIMEOUT).unwrap().remove(0)
+    };
+    // Entries that are no events: of too many fields, of a huge one, of bytes that are not text.
+    let many: Vec<String> = (0..8000).map(|place| format!("field-{place}")).collect();
+    let mut words: Vec<&[u8]> = vec![b"XADD", b"events", b"*"];
+    words.extend(many.iter().map(String::as_bytes));
+    run(&words);
+    let huge = vec![b'x'; 5 << 20];
+    run(&[b"XADD", b"events", b"*", b"event_id", &huge]);
+    run(&[b"XADD", b"events", b"*", &[0xff, 0xfe], &[0x80]]);
+    // Users whose keys hold something else, in every key that is written.
+    let now = NOW.to_string();
+    let seen = |user: i64| {
+        let method = Mode::Auto.method(shop.connect(1).has_bloom()).unwrap();
+        Prefixes::default().key(method, user)
+    };
+    run(&[
+        b"ZADD",
+        b"user:20:recent_items",
+        now.as_bytes(),
+        &[0xff, 0xfe],
+    ]);
+    run(&[b"ZADD", b"user:21:recent_items", now.as_bytes(), b"shoe"]);
+    run(&[b"RPUSH", b"user:23:recent_items", b"21"]);
+    run(&[b"RPUSH", seen(24).as_bytes(), b"21"]);
+    run(&[b"SET", seen(25).as_bytes(), b"not a filter"]);
+    let words = shop
+        .view()
+        .write(&EntityId::Int32(26), &[None], Timestamp::from_micros(NOW));
+    let key = words.unwrap()[1].clone();
+    let mut online = shop.connect(0);
+    let mut pipeline = Pipeline::new();
+    pipeline.keyless(|cmd| {
+        cmd.arg("SET").arg(key).arg("text");
+    });
+    online.run(&pipeline, TIMEOUT).unwrap();
+
+    let broken = [20, 21, 23, 24, 25, 26];
+    let mut number = 0;
+    for user in broken.into_iter().chain([7]) {
+        let of_user: Vec<Event> = (0..3)
+            .map(|place| event(number + place, user, 21, NOW + place as i64))
+            .collect();
+        number += of_user.len();
+        shop.publish(&of_user);
+    }
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    let counters = updater.counters();
+    finish(&shop, updater, 3 + number as u64);
+    assert_eq!(counters.failures.load(Ordering::Relaxed), 0);
+    assert_eq!(counters.applied.load(Ordering::Relaxed), 3);
+    assert_eq!(shop.score("trending:global", 21), 3.0, "of user 7 alone");
+    let aside = 3 + 3 * broken.len() as i64;
+    assert_eq!(shop.ask(1, &format!("XLEN {REJECTED}")), Reply::Int(aside));
+}
+
+#[test]
+fn a_store_that_is_full_loses_nothing() {
+    let shop = Shop::new();
+    shop.publish(&[event(1, 7, 21, NOW), event(2, 7, 22, NOW)]);
+    shop.ask(1, "CONFIG SET maxmemory-policy noeviction");
+    shop.ask(1, "CONFIG SET maxmemory 1");
+    assert!(matches!(
+        events::publish(&[event(3, 7, 23, NOW)], Limits::default(), |pipeline, replies| {
+            shop.connect(1).run_until(pipeline, Instant::now() + TIMEOUT, replies)
+        }),
+        Err(error) if error.is_out_of_memory()
+    ));
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    let counters = updater.counters();
+    let deadline = Instant::now() + TIMEOUT;
+    while counters.failures.load(Ordering::Relaxed) < 3 {
+        assert!(Instant::now() < deadline, "{counters:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(counters.applied.load(Ordering::Relaxed), 0);
+    assert_eq!(shop.ask(1, "XLEN events"), Reply::Int(2));
+    shop.ask(1, "CONFIG SET maxmemory 0");
+    finish(&shop, updater, 2);
+    assert_eq!(counters.rejected.load(Ordering::Relaxed), 0);
+    assert_eq!(shop.written().len(), 2);
 }
 
 #[test]

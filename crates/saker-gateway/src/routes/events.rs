@@ -42,17 +42,24 @@ pub(super) async fn take(
     check_content_type(&headers)?;
     let events = read(&body, &state.catalogue, now_us())?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let max_backlog = state.settings.max_backlog;
+    let limits = state.settings.events;
+    // What memory is left is the updater's, which makes room again by applying what waits.
+    if state.store_is_full() {
+        return Err(store_is_full(&state, events.len()));
+    }
     let published = state
         .activity
         .run(move |client| {
-            publish(&events, max_backlog, |pipeline, replies| {
+            publish(&events, limits, |pipeline, replies| {
                 client.run(pipeline, replies)
             })
         })
         .await;
     let published = published.map_err(|error| {
         tracing::debug!("events: {error}");
+        if error.is_out_of_memory() {
+            return store_is_full(&state, ids.len());
+        }
         Problem::unavailable(
             "the store of events does not answer; what was sent may be sent again with the same event_id",
         )
@@ -61,15 +68,17 @@ pub(super) async fn take(
     for outcome in &published {
         match outcome {
             Published::Stored(_) => accepted += 1,
-            Published::Duplicate(_) => duplicates += 1,
+            Published::Duplicate => duplicates += 1,
             Published::Full => full += 1,
         }
     }
     state.metrics.events(accepted, duplicates);
     if full > 0 {
+        state.metrics.refused_events(full);
         return Err(Problem::unavailable(format!(
-            "{full} of {} events were not taken: {max_backlog} wait already; send all again with the same event_id",
-            published.len()
+            "{full} of {} events were not taken: {} wait already; send all again with the same event_id",
+            published.len(),
+            limits.backlog
         ))
         .retry_after(5));
     }
@@ -77,6 +86,14 @@ pub(super) async fn take(
     let mut response = super::json(answer.to_string()).into_response();
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
+}
+
+fn store_is_full(state: &State, events: usize) -> Problem {
+    state.metrics.refused_events(events as u64);
+    Problem::unavailable(
+        "the store holds nearly as much as its maxmemory allows; send all again later with the same event_id",
+    )
+    .retry_after(5)
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {

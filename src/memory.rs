@@ -1,0 +1,76 @@
+//! How much memory the store may use.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+/// The variable that says how much memory a Valkey that we start may use.
+const VARIABLE: &str = "SAKER_STORE_MEMORY";
+/// Less than this holds no shop.
+const LEAST: u64 = 16 << 20;
+
+/// Bytes that a Valkey that we start may use: what `SAKER_STORE_MEMORY` says, or half of this machine's (or its container's) memory.
+///
+/// # Errors
+/// The variable holds no size, or the machine does not say how much memory it has.
+pub fn of_store() -> Result<u64> {
+    if let Ok(text) = std::env::var(VARIABLE) {
+        return parse(&text);
+    }
+    let meminfo = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let machine = machine(&meminfo).with_context(|| {
+        format!("/proc/meminfo has no line MemTotal; set {VARIABLE}, such as {VARIABLE}=4gb")
+    })?;
+    let container = container.trim().parse().unwrap_or(u64::MAX);
+    Ok(machine.min(container) / 2)
+}
+
+fn machine(meminfo: &str) -> Option<u64> {
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// Bytes of a size such as `512mb` or `4gb`.
+fn parse(text: &str) -> Result<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let unit = [("kb", 10), ("mb", 20), ("gb", 30), ("tb", 40), ("", 0)]
+        .into_iter()
+        .find_map(|(unit, shift)| Some((lower.strip_suffix(unit)?, shift)));
+    let bytes = unit.and_then(|(digits, shift)| {
+        let count: u64 = digits.trim().parse().ok()?;
+        count.checked_mul(1 << shift)
+    });
+    match bytes {
+        Some(bytes) if bytes >= LEAST => Ok(bytes),
+        _ => {
+            bail!("{VARIABLE} is '{text}'; accepted: a size of 16mb or more, such as 512mb or 4gb")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_or_named() {
+        assert_eq!(parse("512mb").unwrap(), 512 << 20);
+        assert_eq!(parse(" 4 GB ").unwrap(), 4 << 30);
+        assert_eq!(parse("33554432").unwrap(), 32 << 20);
+        for wrong in ["", "4", "mb", "-1gb", "1.5gb", "99999999999tb", "4g b"] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(VARIABLE), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_machines_memory_is_read() {
+        let meminfo = "MemTotal:       16384256 kB\nMemFree:        1 kB\n";
+        assert_eq!(machine(meminfo), Some(16_384_256 * 1024));
+        assert_eq!(machine("MemFree: 1 kB"), None);
+    }
+}
