@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -127,6 +127,9 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
             bail!("{} is missing; run `saker train {name}`", path.display());
         }
     }
+    let known = rounds(layout)?;
+    settle(&checkpoints[0], &known, learned_until::<Towers>)?;
+    settle(&checkpoints[1], &known, learned_until::<Ranker>)?;
     let since =
         learned_until::<Towers>(&checkpoints[0])?.min(learned_until::<Ranker>(&checkpoints[1])?);
     encode(request)?;
@@ -243,6 +246,42 @@ fn encode(request: &Request<'_>) -> Result<()> {
     stamp::record(layout, STEP, &fingerprint)
 }
 
+/// Where a checkpoint is written before its round is noted.
+fn next(checkpoint: &Path) -> PathBuf {
+    checkpoint.with_extension("next.safetensors")
+}
+
+/// Finishes what a killed run had begun to write: a checkpoint whose round is noted takes its place, another one goes.
+fn settle(
+    checkpoint: &Path,
+    rounds: &[Round],
+    learned_until: impl Fn(&Path) -> Result<i32>,
+) -> Result<()> {
+    let next = next(checkpoint);
+    if !next.exists() {
+        return Ok(());
+    }
+    let until = learned_until(&next)?;
+    if rounds.last().is_some_and(|round| round.until == until) {
+        take_place(checkpoint)
+    } else {
+        files::remove(&next)
+    }
+}
+
+fn take_place(checkpoint: &Path) -> Result<()> {
+    fs::rename(next(checkpoint), checkpoint)
+        .with_context(|| format!("cannot replace {}", checkpoint.display()))
+}
+
+/// The rounds with this one. One that learned the same time before and was killed before its checkpoints took their place is
+/// not among them: its models are not the ones that go on.
+fn with_round(mut rounds: Vec<Round>, round: &Round) -> Vec<Round> {
+    rounds.retain(|known| known.until <= round.since);
+    rounds.push(round.clone());
+    rounds
+}
+
 /// The Unix second up to which a model has learned.
 fn learned_until<M: Checkpoint>(path: &Path) -> Result<i32> {
     let notes = M::notes(path)?;
@@ -294,8 +333,10 @@ fn write(
     round: &Round,
 ) -> Result<bool> {
     let notes = HashMap::from([(LEARNED_UNTIL.to_owned(), round.until.to_string())]);
-    let mut rounds = rounds(layout)?;
-    rounds.push(round.clone());
+    let checkpoints = [layout.checkpoint("towers"), layout.checkpoint("ranker")];
+    let rounds = with_round(rounds(layout)?, round);
+    towers.save_with(&next(&checkpoints[0]), notes.clone())?;
+    ranker.save_with(&next(&checkpoints[1]), notes)?;
     models::write_query_tower(layout, towers)?;
     models::write_ranker(layout, ranker)?;
     // The candidate tower has not learned, but the items' features may have changed, and there may be more of them.
@@ -307,12 +348,79 @@ fn write(
     if !is_valid {
         files::write(&path, vectors)?;
     }
+    // A run that is killed before this begins again from the old checkpoints; after it, the next run finishes what is below.
     files::write(
         &layout.finetuned(),
         serde_json::to_string_pretty(&rounds)? + "\n",
     )?;
-    // Last: a run that is killed before begins again from the old ones.
-    towers.save_with(&layout.checkpoint("towers"), notes.clone())?;
-    ranker.save_with(&layout.checkpoint("ranker"), notes)?;
+    checkpoints.iter().try_for_each(|path| take_place(path))?;
     Ok(is_valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(since: i32, until: i32) -> Round {
+        Round {
+            since,
+            until,
+            new: 1,
+            replayed: 0,
+            held_users: 0,
+            kept: Kept {
+                query_tower: None,
+                ranker: None,
+            },
+            test: None,
+        }
+    }
+
+    #[test]
+    fn a_round_is_noted_once_whenever_the_one_before_was_killed() {
+        let first = with_round(Vec::new(), &round(10, 20));
+        let second = with_round(first.clone(), &round(20, 30));
+        assert_eq!(second, [round(10, 20), round(20, 30)]);
+        // Noted and killed; the next run has the same data, or more.
+        assert_eq!(with_round(second.clone(), &round(20, 30)), second);
+        assert_eq!(
+            with_round(second, &round(20, 35)),
+            [round(10, 20), round(20, 35)]
+        );
+        assert_eq!(with_round(first, &round(10, 25)), [round(10, 25)]);
+    }
+
+    /// Killed at each of the steps of `write`: both checkpoints are the old ones or both the new ones afterwards.
+    #[test]
+    fn checkpoints_follow_what_is_noted() {
+        let until = |path: &Path| -> Result<i32> { Ok(fs::read_to_string(path)?.parse()?) };
+        for (saved, noted, placed, expected) in [
+            (0, false, 0, "20"),
+            (1, false, 0, "20"),
+            (2, false, 0, "20"),
+            (2, true, 0, "30"),
+            (2, true, 1, "30"),
+            (2, true, 2, "30"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let paths = ["towers", "ranker"].map(|name| {
+                let path = folder.path().join(name).with_extension("safetensors");
+                fs::write(&path, "20").unwrap();
+                path
+            });
+            for path in &paths[..saved] {
+                fs::write(next(path), "30").unwrap();
+            }
+            for path in &paths[..placed] {
+                take_place(path).unwrap();
+            }
+            let mut rounds = vec![round(10, 20)];
+            rounds.extend(noted.then(|| round(20, 30)));
+            for path in &paths {
+                settle(path, &rounds, until).unwrap();
+                assert_eq!(fs::read_to_string(path).unwrap(), expected);
+                assert!(!next(path).exists());
+            }
+        }
+    }
 }
