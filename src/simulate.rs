@@ -35,6 +35,8 @@ const LOT: usize = 50;
 const DEVICES: [f64; 3] = [0.55, 0.35, 0.10];
 /// First id of visitors that the store has never heard of.
 const NEWCOMERS: i32 = 1_600_000_000;
+/// How many ids there are for them.
+const NEWCOMER_IDS: u64 = 500_000_000;
 
 /// What is simulated.
 #[derive(Clone, Debug, Serialize)]
@@ -237,15 +239,12 @@ impl<'s> Crowd<'s> {
     }
 
     fn shopper(&self, rng: &mut StdRng) -> Shopper {
-        let number = rng.random_range(0..self.settings.shoppers.clamp(1, self.shop.users().len()));
+        let crowd = crowd(self.settings.shoppers, self.shop.users().len());
+        let number = rng.random_range(0..crowd);
         // Spread over the shop, whatever the order of its users.
         let place = number * 7919 % self.shop.users().len();
-        let is_new =
-            (number as f64 + 0.5) / (self.settings.shoppers as f64) < self.settings.newcomers;
-        let id = match is_new {
-            true => {
-                NEWCOMERS + (self.settings.seed as i32 % 1000) * 100_000 + number as i32 % 100_000
-            }
+        let id = match is_new(number, crowd, self.settings.newcomers) {
+            true => new_id(self.settings.seed, number),
             false => self.shop.users()[place].id,
         };
         let arm = match number % 2 {
@@ -454,6 +453,22 @@ impl Log {
     }
 }
 
+/// How many shoppers take part: no more than the shop has, one at least.
+fn crowd(shoppers: usize, users: usize) -> usize {
+    shoppers.min(users).max(1)
+}
+
+/// Whether this shopper of a crowd is one that the store does not know: so is this share of them.
+fn is_new(number: usize, crowd: usize, share: f64) -> bool {
+    (number as f64 + 0.5) / (crowd as f64) < share
+}
+
+/// An id for a newcomer: different ones for different shoppers of a seed.
+fn new_id(seed: u64, number: usize) -> i32 {
+    let place = seed.wrapping_mul(1_000_003).wrapping_add(number as u64) % NEWCOMER_IDS;
+    NEWCOMERS + place as i32
+}
+
 /// Of ascending values; NaN of none.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = (share * sorted.len() as f64).ceil() as usize;
@@ -506,6 +521,33 @@ mod tests {
             [2.0, 4.0, 4.0]
         );
         assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn newcomers_are_the_share_that_was_asked_for() {
+        for (shoppers, users) in [(500, 10_000), (500, 100), (10, 10), (1_000_000, 3)] {
+            let crowd = crowd(shoppers, users);
+            assert!(crowd <= users && crowd <= shoppers);
+            for share in [0.0, 0.2, 0.5, 1.0] {
+                let count = (0..crowd)
+                    .filter(|&number| is_new(number, crowd, share))
+                    .count();
+                let wished = share * crowd as f64;
+                assert!(
+                    (count as f64 - wished).abs() <= 0.5,
+                    "{shoppers} of {users}, {share}: {count}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn newcomers_have_ids_of_their_own() {
+        for seed in [0, 1, 999, u64::MAX] {
+            let ids: HashSet<i32> = (0..300_000).map(|number| new_id(seed, number)).collect();
+            assert_eq!(ids.len(), 300_000);
+            assert!(ids.iter().all(|&id| id >= NEWCOMERS));
+        }
     }
 
     #[test]
