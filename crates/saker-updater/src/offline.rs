@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{
@@ -32,6 +33,8 @@ pub const FILES: &str = "applied";
 /// The column of the place in the stream.
 pub const ENTRY: &str = "entry";
 
+/// How often the workers are looked at once they are to end.
+const ENDING: Duration = Duration::from_millis(20);
 /// Entries that are written at once.
 const ROWS: usize = 10_000;
 
@@ -79,6 +82,8 @@ pub(crate) fn run(shared: &Shared, place: &Place) {
         let mut writer = Writer::new(&store, place);
         loop {
             shared.sleep(place.every);
+            // Looked at first: what was applied by then is written below.
+            let is_last = shared.workers_ended.load(Ordering::Acquire);
             loop {
                 match writer.write(connection) {
                     Ok(0) => break,
@@ -92,7 +97,10 @@ pub(crate) fn run(shared: &Shared, place: &Place) {
                 }
             }
             if shared.stopped() {
-                return Ok(());
+                if is_last {
+                    return Ok(());
+                }
+                std::thread::sleep(ENDING);
             }
         }
     });

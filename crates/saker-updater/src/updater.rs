@@ -50,6 +50,8 @@ pub struct Settings {
 pub struct Updater {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Writes what they have applied, and so ends after them.
+    offline: Option<JoinHandle<()>>,
 }
 
 impl Updater {
@@ -86,6 +88,7 @@ impl Updater {
             claim_after: settings.claim_after,
             counters: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
+            workers_ended: AtomicBool::new(false),
         });
         let mut threads = Vec::new();
         for number in 0..settings.workers.max(1) {
@@ -102,11 +105,16 @@ impl Updater {
         threads.push(std::thread::spawn(move || {
             housekeeping::run(&keeper, half_life)
         }));
+        let mut offline = None;
         if let Some(place) = settings.offline {
             let writer = shared.clone();
-            threads.push(std::thread::spawn(move || offline::run(&writer, &place)));
+            offline = Some(std::thread::spawn(move || offline::run(&writer, &place)));
         }
-        Ok(Self { shared, threads })
+        Ok(Self {
+            shared,
+            threads,
+            offline,
+        })
     }
 
     /// What was done so far.
@@ -115,13 +123,16 @@ impl Updater {
         self.shared.counters.clone()
     }
 
-    /// Lets every thread finish what it has in hand.
+    /// Lets every thread finish what it has in hand: the workers first, then what writes what they have applied.
     pub fn stop(self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        let join = |thread: JoinHandle<()>| {
             if thread.join().is_err() {
                 tracing::error!("a thread of the updater has panicked");
             }
-        }
+        };
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(join);
+        self.shared.workers_ended.store(true, Ordering::Release);
+        self.offline.into_iter().for_each(join);
     }
 }

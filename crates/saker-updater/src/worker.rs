@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) claim_after: Duration,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Whether every worker has ended, so that nothing more will be applied.
+    pub(crate) workers_ended: AtomicBool,
 }
 
 impl Shared {

@@ -396,6 +396,31 @@ fn a_store_that_is_full_loses_nothing() {
 }
 
 #[test]
+fn what_was_applied_when_it_stops_is_history() {
+    let shop = Shop::new();
+    let mut written = 0;
+    for round in 0..5 {
+        let events: Vec<Event> = (0..2000)
+            .map(|number| event(round * 2000 + number, number as i32 % 200, 21, NOW))
+            .collect();
+        shop.publish(&events);
+        let mut settings = shop.settings("a");
+        settings.offline.as_mut().unwrap().every = Duration::from_secs(600);
+        let updater = Updater::start(settings).unwrap();
+        let counters = updater.counters();
+        let deadline = Instant::now() + TIMEOUT;
+        while counters.applied.load(Ordering::Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "{counters:?}");
+        }
+        // Amid its work.
+        updater.stop();
+        written += counters.applied.load(Ordering::Relaxed);
+        assert_eq!(shop.ask(1, &format!("XLEN {APPLIED}")), Reply::Int(0));
+        assert_eq!(shop.written().len() as u64, written);
+    }
+}
+
+#[test]
 fn what_a_dead_worker_took_is_claimed() {
     let shop = Shop::new();
     shop.publish(&[event(1, 7, 21, NOW), event(2, 7, 22, NOW)]);
