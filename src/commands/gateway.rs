@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{Target, releases};
+use super::{Target, releases, seconds};
 use crate::catalogue::Catalogue;
 use crate::control;
 use crate::counters::Counters;
@@ -43,6 +43,23 @@ pub struct Args {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
+    /// Address of the operators' routes: /metrics, /operators, /explain, /status.json. With it, they are nowhere else; without it,
+    /// they are at --listen if that is on loopback, and nowhere otherwise
+    #[arg(long, value_name = "HOST:PORT", env = "SAKER_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// Name that clients call the gateway by, such as shop.example, beside addresses and localhost; may be given several times.
+    /// Without any, every name is accepted, but not on loopback
+    #[arg(long, value_name = "NAME", env = "SAKER_HOSTS", value_delimiter = ',')]
+    host: Vec<String>,
+    /// Answer everything without keys even if --listen is not on loopback: a proxy or a firewall decides who reaches it
+    #[arg(long, env = "SAKER_TRUST_NETWORK")]
+    trust_network: bool,
+    /// Connections that one address (of IPv6: one /64 network) may have open
+    #[arg(long, value_name = "N", env = "SAKER_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    connections_per_address: u32,
+    /// Seconds for which the gateway answers on, and is not ready, once it is told to stop [default: none]
+    #[arg(long, value_name = "SECONDS", env = "SAKER_DRAIN", value_parser = seconds)]
+    drain: Option<Duration>,
     /// Triton's gRPC address [default: where `saker serve` started it, else 127.0.0.1:8001]
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_TRITON_GRPC", value_parser = NonEmptyStringValueParser::new())]
     triton: Option<String>,
@@ -72,7 +89,8 @@ pub struct Args {
         default_value_t = 10_000_000
     )]
     known_events: u64,
-    /// File of API keys, a line each: name, key, requests per second [default: everybody may ask]
+    /// File of API keys, a line each: name, key, requests per second, rights [default: everybody may ask on loopback; elsewhere
+    /// nobody may write, delete, explain or read of users]
     #[arg(long, value_name = "FILE", env = "SAKER_API_KEYS")]
     api_key_file: Option<PathBuf>,
     /// Origin whose pages may ask, such as https://shop.example, or * for all; may be given several times
@@ -89,6 +107,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let settings = settings(args, &pipeline, &layout)?;
+    warn_of_missing_keys(args);
     let step = Step::start("read the catalogue");
     let catalogue = Catalogue::read(&pipeline, &layout).for_gateway(&pipeline)?;
     step.done("read");
@@ -123,19 +142,44 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let stop = stop_signal()?;
     runtime.block_on(async {
         let gateway = Gateway::open(settings, catalogue, Arc::new(operations))?;
-        let listener = TcpListener::bind(args.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", args.listen))?;
+        let listener = bind(args.listen).await?;
+        let operators = match args.admin_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
         println!("gateway  http://{}/", listener.local_addr()?);
+        if let Some(operators) = &operators {
+            println!("operators http://{}/operators", operators.local_addr()?);
+        }
         println!("Triton   {triton}");
         gateway
-            .serve(listener, async { drop(stop.await) })
+            .serve_apart(listener, operators, async { drop(stop.await) })
             .await
             .context("the gateway's listener failed")
     })?;
     // Calls that hang are not waited for: what they were for is answered.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Says on the error output what a gateway without keys does not answer.
+fn warn_of_missing_keys(args: &Args) {
+    if !args.listen.ip().to_canonical().is_loopback()
+        && args.api_key_file.is_none()
+        && !args.trust_network
+    {
+        eprintln!(
+            "{} is not on loopback and there are no API keys: nobody may send events, read or forget users, or ask for \
+             explanations; --api-key-file gives keys, --trust-network answers everybody",
+            args.listen
+        );
+    }
 }
 
 /// Done when the process is told to stop.
@@ -179,6 +223,10 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
         },
         keys: args.api_key_file.as_deref().map(Keys::read).transpose()?,
         origins: args.cors_origin.clone(),
+        hosts: args.host.clone(),
+        trust_network: args.trust_network,
+        connections_per_address: args.connections_per_address as usize,
+        drain: args.drain.unwrap_or_default(),
         ..Settings::new(store)
     })
 }

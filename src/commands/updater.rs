@@ -13,8 +13,8 @@ use crate::updater::{self, Options};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  saker updater retail\n  saker updater retail --name updater-1 --workers 4\n\n\
-    An event is applied exactly once, however many updaters there are and whenever one is killed. What cannot be read is put \
-    aside in the stream events:rejected. What it is doing: http://<metrics address>/metrics."
+    An event is applied exactly once, however many updaters there are and whenever one is killed. What can never be applied is \
+    put aside in the stream events:rejected. What it is doing: http://<metrics address>/metrics."
 )]
 pub struct Args {
     #[command(flatten)]

@@ -26,24 +26,7 @@ impl Fixture {
             shop.done(&[step, "tiny"]);
         }
         shop.done(&["serve", "tiny", "--detach"]);
-        let mut gateway = shop
-            .command(&["gateway", "tiny", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the gateway starts");
-        let mut lines = BufReader::new(gateway.stdout.take().expect("its output")).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                Some(
-                    line.split_once("http://")?
-                        .1
-                        .trim_end_matches('/')
-                        .to_owned(),
-                )
-            })
-            .expect("it says where it listens");
+        let (gateway, [url]) = gateway(&shop, &[]);
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(10)))
@@ -51,7 +34,7 @@ impl Fixture {
             .into();
         let fixture = Self {
             gateway,
-            url: format!("http://{url}"),
+            url,
             agent,
             shop,
         };
@@ -90,6 +73,73 @@ impl Fixture {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Starts a gateway, and gives the addresses that it prints.
+fn gateway<const N: usize>(shop: &Shop, options: &[&str]) -> (Child, [String; N]) {
+    let mut gateway = shop
+        .command(&[&["gateway", "tiny", "--listen", "127.0.0.1:0"], options].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the gateway starts");
+    let lines = BufReader::new(gateway.stdout.take().expect("its output")).lines();
+    let mut urls = lines.map_while(Result::ok).filter_map(|line| {
+        let (_, address) = line.split_once("http://")?;
+        Some(format!("http://{}", address.split('/').next()?))
+    });
+    let urls = std::array::from_fn(|_| urls.next().expect("it says where it listens"));
+    (gateway, urls)
+}
+
+/// Tells a gateway to stop, and waits until it has; how long it took.
+fn stop(gateway: &mut Child) -> Duration {
+    let id = rustix::process::Pid::from_child(gateway);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+    let start = Instant::now();
+    while gateway.try_wait().expect("its status").is_none() {
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "it does not stop"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    start.elapsed()
+}
+
+/// What a gateway's options say of who may ask, and of how it stops.
+fn options_are_heeded(fixture: &Fixture) {
+    let keys = fixture.shop.folder.path().join("keys");
+    std::fs::write(&keys, "shop 0123456789abcdef 100 read,events\n").expect("a file");
+    let keys = keys.to_str().expect("a path");
+    let options = [
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--host",
+        "shop.example,www.shop.example",
+        "--connections-per-address",
+        "40",
+        "--known-events",
+        "1000",
+        "--drain",
+        "1.5",
+        "--api-key-file",
+        keys,
+    ];
+    let (mut gateway, [shop, operators]) = gateway(&fixture.shop, &options);
+    let status = |url: &str, path: &str, host: &str, key: &str| {
+        let request = fixture.agent.get(format!("{url}{path}"));
+        let request = request.header("host", host).header("x-api-key", key);
+        request.call().expect("an answer").status().as_u16()
+    };
+    let key = "0123456789abcdef";
+    assert_eq!(status(&shop, "/metrics", "localhost", ""), 404);
+    assert_eq!(status(&operators, "/metrics", "localhost", ""), 200);
+    assert_eq!(status(&shop, "/popular", "www.shop.example", key), 200);
+    assert_eq!(status(&shop, "/popular", "evil.example", key), 421);
+    assert_eq!(status(&shop, "/popular", "localhost", ""), 401);
+    assert_eq!(status(&operators, "/explain", "localhost", key), 403);
+    let drained = stop(&mut gateway);
+    assert!(drained >= Duration::from_millis(1400), "{drained:?}");
 }
 
 impl Drop for Fixture {
@@ -181,6 +231,8 @@ fn a_visitor_is_answered_whatever_dies() {
         Some(2)
     );
 
+    options_are_heeded(&fixture);
+
     // Without the store, Triton answers as for a newcomer.
     fixture.shop.valkey.kill();
     let answer = fixture.until(path, |answer| answer["degraded"] == true);
@@ -200,14 +252,5 @@ fn a_visitor_is_answered_whatever_dies() {
     fixture.until(path, |answer| answer["degraded"] == false);
 
     // Told to stop, it ends by itself.
-    let id = rustix::process::Pid::from_child(&fixture.gateway);
-    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
-    let start = Instant::now();
-    while fixture.gateway.try_wait().expect("its status").is_none() {
-        assert!(
-            start.elapsed() < Duration::from_secs(15),
-            "it does not stop"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    stop(&mut fixture.gateway);
 }

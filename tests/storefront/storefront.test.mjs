@@ -37,6 +37,10 @@ async function open(path, use, viewport = { width: 1280, height: 900 }) {
   const page = await context.newPage();
   const errors = [];
   page.on("pageerror", (error) => errors.push(error.message));
+  // What the pages' policy forbids is not there, and the browser says so here alone.
+  page.on("console", (message) => {
+    if (message.text().includes("Content Security Policy")) errors.push(message.text());
+  });
   try {
     await page.goto(SHOP + path);
     await use(page, context);

@@ -1,11 +1,12 @@
 //! API keys and their rates.
 //!
-//! A file holds a key per line: a name for logs, the key, and how many requests a second it may make; a bucket of twice as
-//! many tokens lets short bursts through.
+//! A file holds a key per line: a name for logs, the key, how many requests a second it may make, and its rights; a bucket of
+//! twice as many tokens lets short bursts through.
 //!
 //! ```text
-//! # name      key                        requests per second
+//! # name      key                        requests per second   rights
 //! storefront  6f2c0b9a1d3e4f50a7b8       500
+//! accounts    0a8d5c1f7e2b4c6d9f10       20                    read,users,forget
 //! ```
 
 use std::path::Path;
@@ -20,6 +21,57 @@ use crate::Error;
 /// How short a key may be.
 const SHORTEST: usize = 16;
 
+/// What a route lets its caller do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// What a load balancer, a browser's first visit and a scraper need: no key.
+    Open,
+    /// Recommendations, items, categories.
+    Read,
+    /// To send events.
+    Events,
+    /// What is stored of users.
+    Users,
+    /// To delete what is stored of a user.
+    Forget,
+    /// Explanations and the operators' numbers.
+    Admin,
+}
+
+impl Right {
+    /// Those that a key can have, by the word of the file.
+    const WORDS: [(&str, Self); 5] = [
+        ("read", Self::Read),
+        ("events", Self::Events),
+        ("users", Self::Users),
+        ("forget", Self::Forget),
+        ("admin", Self::Admin),
+    ];
+    /// Those of a key whose line names none.
+    const USUAL: &[Self] = &[Self::Read, Self::Events, Self::Users];
+
+    pub(crate) fn word(self) -> &'static str {
+        let mut words = Self::WORDS.into_iter();
+        words
+            .find_map(|(word, right)| (right == self).then_some(word))
+            .unwrap_or("open")
+    }
+
+    fn parse(words: &str) -> Result<Vec<Self>, String> {
+        if words == "all" {
+            return Ok(Self::WORDS.map(|(_, right)| right).to_vec());
+        }
+        let right = |word: &str| {
+            let mut known = Self::WORDS.into_iter();
+            let found = known.find_map(|(name, right)| (name == word).then_some(right));
+            found.ok_or_else(|| {
+                format!("the right '{word}' is unknown; accepted: all, or some of read,events,users,forget,admin")
+            })
+        };
+        words.split(',').map(right).collect()
+    }
+}
+
 /// The keys. They are kept as digests and looked up by them, so that how long a comparison takes tells nothing of them.
 #[derive(Clone, Debug)]
 pub struct Keys(Arc<FxHashMap<[u8; 32], Bucket>>);
@@ -28,6 +80,7 @@ pub struct Keys(Arc<FxHashMap<[u8; 32], Bucket>>);
 struct Bucket {
     name: String,
     per_second: f64,
+    rights: Vec<Right>,
     state: Mutex<(f64, Instant)>,
 }
 
@@ -38,6 +91,8 @@ pub(crate) enum Verdict {
     Allowed(String),
     /// Not before so many seconds have passed.
     Later(u64),
+    /// The key of this name has not the right.
+    Denied(String),
     /// There is no such key.
     Unknown,
 }
@@ -64,11 +119,23 @@ impl Keys {
                 continue;
             }
             let words: Vec<&str> = line.split_whitespace().collect();
-            let [name, key, rate] = words[..] else {
-                return Err(format!(
-                    "line {number} has {} words; accepted is: name key requests-per-second",
-                    words.len()
-                ));
+            let (name, key, rate, rights) = match words[..] {
+                [name, key, rate] => (name, key, rate, Right::USUAL.to_vec()),
+                [name, key, rate, rights] => {
+                    let rights = Right::parse(rights);
+                    (
+                        name,
+                        key,
+                        rate,
+                        rights.map_err(|why| format!("line {number}: {why}"))?,
+                    )
+                }
+                _ => {
+                    return Err(format!(
+                        "line {number} has {} words; accepted is: name key requests-per-second [rights]",
+                        words.len()
+                    ));
+                }
             };
             if key.len() < SHORTEST {
                 return Err(format!(
@@ -88,6 +155,7 @@ impl Keys {
             let bucket = Bucket {
                 name: name.to_owned(),
                 per_second,
+                rights,
                 state: Mutex::new((2.0 * per_second.max(0.5), Instant::now())),
             };
             if keys.insert(digest(key), bucket).is_some() {
@@ -102,10 +170,13 @@ impl Keys {
         }
     }
 
-    pub(crate) fn ask(&self, key: &str, now: Instant) -> Verdict {
+    pub(crate) fn ask(&self, key: &str, right: Right, now: Instant) -> Verdict {
         let Some(bucket) = self.0.get(&digest(key)) else {
             return Verdict::Unknown;
         };
+        if !bucket.rights.contains(&right) {
+            return Verdict::Denied(bucket.name.clone());
+        }
         // A rate below one a second still lets single requests through.
         let most = 2.0 * bucket.per_second.max(0.5);
         let mut state = bucket.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,14 +206,38 @@ mod tests {
     fn a_bucket_fills_at_its_rate() {
         let keys = Keys::parse("# ours\nshop 0123456789abcdef 2\n").unwrap();
         let start = Instant::now();
-        let ask = |seconds| keys.ask("0123456789abcdef", start + Duration::from_secs_f64(seconds));
+        let ask = |seconds| {
+            let now = start + Duration::from_secs_f64(seconds);
+            keys.ask("0123456789abcdef", Right::Read, now)
+        };
         for _ in 0..4 {
             assert_eq!(ask(0.0), Verdict::Allowed("shop".to_owned()));
         }
         assert_eq!(ask(0.0), Verdict::Later(1));
         assert_eq!(ask(0.5), Verdict::Allowed("shop".to_owned()));
         assert_eq!(ask(0.5), Verdict::Later(1));
-        assert_eq!(keys.ask("another", start), Verdict::Unknown);
+        assert_eq!(keys.ask("another", Right::Read, start), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_key_may_do_what_its_line_says() {
+        let all = Right::WORDS.map(|(_, right)| right);
+        for (words, rights) in [
+            ("", Right::USUAL),
+            ("forget", &[Right::Forget]),
+            ("read,admin", &[Right::Read, Right::Admin]),
+            ("all", &all),
+        ] {
+            let keys = Keys::parse(&format!("shop 0123456789abcdef 100 {words}")).unwrap();
+            for right in all {
+                let allowed = match keys.ask("0123456789abcdef", right, Instant::now()) {
+                    Verdict::Allowed(_) => true,
+                    Verdict::Denied(name) => name != "shop",
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(allowed, rights.contains(&right), "{words}: {right:?}");
+            }
+        }
     }
 
     #[test]
@@ -153,6 +248,9 @@ mod tests {
             ("shop hunter2 5", "line 1"),
             ("\nshop 0123456789abcdef fast", "line 2"),
             ("shop 0123456789abcdef 0", "line 1"),
+            ("shop 0123456789abcdef 5 write", "accepted: all"),
+            ("shop 0123456789abcdef 5 read,", "accepted: all"),
+            ("shop 0123456789abcdef 5 read events", "line 1"),
             ("a 0123456789abcdef 1\nb 0123456789abcdef 1", "line 2"),
         ] {
             let error = Keys::parse(text).unwrap_err();

@@ -4,12 +4,16 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::access::Verdict;
+use rustc_hash::FxHashMap;
+
+use crate::access::{Right, Verdict};
+use crate::door::Door;
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -23,19 +27,6 @@ const LONGEST_ID: usize = 128;
 /// How long a request may take in all, the sending of its body included.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Routes that everybody may ask: what a load balancer, a browser's first visit and a scraper need.
-const OPEN: [&str; 9] = [
-    "/",
-    "/operators",
-    "/assets/{name}",
-    "/pictures/{name}",
-    "/health/live",
-    "/health/ready",
-    "/metrics",
-    "/openapi.json",
-    "other",
-];
-
 /// What handlers know of their request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -45,9 +36,17 @@ pub(crate) struct Call {
     pub(crate) start: Instant,
 }
 
+/// What is around every route of a listener.
+#[derive(Clone)]
+pub(crate) struct Around {
+    pub(crate) state: Arc<State>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) rights: Arc<FxHashMap<&'static str, Right>>,
+}
+
 /// Around every route.
 pub(crate) async fn around(
-    Shared(state): Shared<Arc<State>>,
+    Shared(around): Shared<Around>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -64,7 +63,11 @@ pub(crate) async fn around(
         .to_owned();
     let method = request.method().clone();
     request.extensions_mut().insert(call.clone());
-    let mut response = match admit(&state, &route, request.headers()) {
+    let has_body = !request.body().is_end_stream();
+    let state = &around.state;
+    let admitted = around.door.check_host(&request);
+    let admitted = admitted.and_then(|()| around.admit(&route, request.headers()));
+    let mut response = match admitted {
         Ok(()) => match tokio::time::timeout(LONGEST, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::unavailable(format!(
@@ -73,42 +76,103 @@ pub(crate) async fn around(
             ))
             .into_response(),
         },
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            if has_body {
+                // Nobody reads the body, so nothing can follow it on this connection.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
+        }
     };
+    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&call.id) {
-        response.headers_mut().insert(REQUEST_ID, id);
+        headers.insert(REQUEST_ID, id);
     }
-    note(&state, &call, &route, &method, response.status());
+    if state.is_stopping() {
+        // A client that keeps its connection sends the next request to another gateway.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    secure(headers);
+    note(state, &call, &route, &method, response.status());
     response
 }
 
-fn admit(state: &State, route: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(keys) = &state.settings.keys else {
-        return Ok(());
-    };
-    if OPEN.contains(&route) {
-        return Ok(());
+/// What every answer says, unless its route says otherwise: nobody keeps it, reads it as something else than it is, shows it in
+/// a frame or in a page of another origin.
+const SECURITY: [(HeaderName, &str); 7] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+
+fn secure(headers: &mut HeaderMap) {
+    for (name, value) in SECURITY {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     }
-    let refused = |why: &str| Problem::new(StatusCode::UNAUTHORIZED, why);
-    let key = headers.get(API_KEY).ok_or_else(|| {
-        refused("the header x-api-key is missing; accepted is one of the shop's keys")
-    })?;
-    let key = key.to_str().map_err(|_| {
-        refused("the header x-api-key is no text; accepted is one of the shop's keys")
-    })?;
-    match keys.ask(key, Instant::now()) {
-        Verdict::Allowed(name) => {
-            state.metrics.key(&name);
-            Ok(())
+}
+
+impl Around {
+    /// Whether whoever asks may do so.
+    fn admit(&self, route: &str, headers: &HeaderMap) -> Result<(), Problem> {
+        let right = self.rights.get(route).copied().unwrap_or(Right::Open);
+        if right == Right::Open {
+            return Ok(());
         }
-        Verdict::Later(seconds) => Err(Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!("this key has used up its rate; ask again in {seconds} s"),
-        )
-        .retry_after(seconds)),
-        Verdict::Unknown => Err(refused(
-            "the header x-api-key holds a key that is not known; accepted is one of the shop's keys",
-        )),
+        let Some(keys) = &self.state.settings.keys else {
+            return match self.door.private || right == Right::Read {
+                true => Ok(()),
+                false => Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    "this gateway has no API keys and does not listen on loopback, so nobody may ask this; \
+                     start it with --api-key-file",
+                )),
+            };
+        };
+        let refused = |why: &str| Problem::new(StatusCode::UNAUTHORIZED, why);
+        let key = headers.get(API_KEY).ok_or_else(|| {
+            refused("the header x-api-key is missing; accepted is one of the shop's keys")
+        })?;
+        let key = key.to_str().map_err(|_| {
+            refused("the header x-api-key is no text; accepted is one of the shop's keys")
+        })?;
+        match keys.ask(key, right, Instant::now()) {
+            Verdict::Allowed(name) => {
+                self.state.metrics.key(&name);
+                Ok(())
+            }
+            Verdict::Later(seconds) => Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("this key has used up its rate; ask again in {seconds} s"),
+            )
+            .retry_after(seconds)),
+            Verdict::Denied(name) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "the key '{name}' has not the right '{}', which its line in the file of keys can give",
+                    right.word()
+                ),
+            )),
+            Verdict::Unknown => Err(refused(
+                "the header x-api-key holds a key that is not known; accepted is one of the shop's keys",
+            )),
+        }
     }
 }
 

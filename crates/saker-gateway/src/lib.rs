@@ -10,7 +10,8 @@
 //! | `ranking` | asking Triton's ensemble: deadline, bounded load, a breaker |
 //! | `popular` | popular items, kept for when Triton does not answer |
 //! | `store` | Valkey behind a few threads, so that one that hangs holds up nobody |
-//! | `server`, `context`, `problem`, `metrics` | connections; request ids and traces; errors; what is counted |
+//! | `server`, `door` | connections; what a listener answers, and to whom |
+//! | `context`, `problem`, `metrics` | request ids and traces; errors; what is counted |
 //!
 //! `docs/gateway.md` describes the routes, and what is answered when something is down.
 
@@ -20,6 +21,7 @@ pub mod openapi;
 pub mod settings;
 
 mod context;
+mod door;
 mod metrics;
 mod popular;
 mod problem;
@@ -31,6 +33,7 @@ mod state;
 mod store;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,6 +43,7 @@ pub use access::Keys;
 pub use catalogue::Catalogue;
 pub use settings::Settings;
 
+use door::Door;
 use state::State;
 
 /// Why a gateway cannot be opened.
@@ -100,12 +104,8 @@ impl Gateway {
         Ok(Self { state, origins })
     }
 
-    /// All routes.
-    pub fn router(&self) -> Router {
-        routes::router(Arc::clone(&self.state), &self.origins)
-    }
-
-    /// Serves until `stop` is done, then finishes what is under way.
+    /// Serves until `stop` is done, then finishes what is under way. A listener that is not on loopback has not the operators'
+    /// routes.
     ///
     /// # Errors
     /// The listener fails.
@@ -114,12 +114,39 @@ impl Gateway {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        server::serve(
-            listener,
-            self.router(),
-            self.state.settings.header_timeout,
-            stop,
-        )
-        .await
+        self.serve_apart(listener, None, stop).await
+    }
+
+    /// As [`Gateway::serve`]; where there is a listener for operators, their routes are there and nowhere else.
+    ///
+    /// # Errors
+    /// A listener fails.
+    pub async fn serve_apart(
+        &self,
+        listener: TcpListener,
+        operators: Option<TcpListener>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let settings = &self.state.settings;
+        let door = Door::new(settings, listener.local_addr()?.ip());
+        let door = match operators {
+            None => door,
+            Some(_) => door.without_operators(),
+        };
+        let mut listeners = vec![(listener, self.routes(door))];
+        if let Some(operators) = operators {
+            let door = Door::new(settings, operators.local_addr()?.ip()).for_operators();
+            listeners.push((operators, self.routes(door)));
+        }
+        server::serve(listeners, &self.state, stop).await
+    }
+
+    /// What is answered by a listener at this address, without a listener's bounds on connections and times.
+    pub fn router(&self, address: IpAddr) -> Router {
+        self.routes(Door::new(&self.state.settings, address))
+    }
+
+    fn routes(&self, door: Door) -> Router {
+        routes::router(&self.state, door, &self.origins)
     }
 }

@@ -52,6 +52,7 @@ pub(crate) struct Metrics {
     triton_seconds: Histogram,
     degraded: Family<Reason, Counter>,
     shed: Counter,
+    refused_connections: Counter,
     events: Family<Outcome, Counter>,
     keys: Family<Key, Counter>,
     in_flight: Gauge<i64, AtomicI64>,
@@ -71,6 +72,7 @@ impl Metrics {
             triton_seconds: histogram(),
             degraded: Family::default(),
             shed: Counter::default(),
+            refused_connections: Counter::default(),
             events: Family::default(),
             keys: Family::default(),
             in_flight: Gauge::default(),
@@ -103,6 +105,11 @@ impl Metrics {
             "shed",
             "Requests refused because too many were on their way to Triton",
             self.shed.clone(),
+        );
+        registry.register(
+            "refused_connections",
+            "Connections of addresses that had as many open as one may",
+            self.refused_connections.clone(),
         );
         registry.register(
             "events",
@@ -148,6 +155,10 @@ impl Metrics {
 
     pub(crate) fn shed(&self) {
         self.shed.inc();
+    }
+
+    pub(crate) fn refused_connection(&self) {
+        self.refused_connections.inc();
     }
 
     pub(crate) fn in_flight(&self, count: usize) {

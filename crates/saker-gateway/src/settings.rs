@@ -37,9 +37,21 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long a client may take to send a request's headers, and how long an unused connection is kept.
     pub header_timeout: Duration,
+    /// How long a client may take to read an answer, or, of a large one, a part of it.
+    pub write_timeout: Duration,
+    /// How many connections one address may have open; IPv6 addresses of one /64 network count as one.
+    pub connections_per_address: usize,
+    /// How long the gateway goes on answering, while it is not ready, once it is told to stop.
+    pub drain: Duration,
+    /// Names that clients may call the gateway by, beside addresses and localhost. Without any, every name is accepted, but not by
+    /// a listener that answers without keys.
+    pub hosts: Vec<String>,
+    /// Whether a listener that is not on loopback answers without keys, too, since others decide who reaches it.
+    pub trust_network: bool,
     /// How many events may wait in the stream, and of how many the ids are known.
     pub events: Limits,
-    /// API keys; none: everybody may ask.
+    /// API keys. Without them everybody may ask a listener on loopback for everything, and others for what concerns no user and
+    /// changes nothing.
     pub keys: Option<Keys>,
     /// Origins whose pages may ask; `*` for all.
     pub origins: Vec<String>,
@@ -62,6 +74,11 @@ impl Settings {
             deadline: Duration::from_millis(150),
             max_in_flight: 256,
             header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            connections_per_address: 512,
+            drain: Duration::ZERO,
+            hosts: Vec::new(),
+            trust_network: false,
             events: Limits::default(),
             keys: None,
             origins: Vec::new(),

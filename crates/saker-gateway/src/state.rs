@@ -39,6 +39,8 @@ pub(crate) struct State {
     store_answers: AtomicBool,
     /// Whether the store held nearly as much as it may when it was last asked.
     store_is_full: AtomicBool,
+    /// Whether the gateway was told to stop.
+    stopping: AtomicBool,
 }
 
 impl State {
@@ -58,6 +60,7 @@ impl State {
             // Until the first look, nothing speaks against it.
             store_answers: AtomicBool::new(true),
             store_is_full: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             settings,
             catalogue,
             operations,
@@ -101,6 +104,15 @@ impl State {
             (true, false) => tracing::warn!("the store has room again: events are taken"),
             _ => {}
         }
+    }
+
+    /// Whether the gateway was told to stop: it answers, but wants no more to do.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Asks the store for a sign of life.

@@ -24,12 +24,16 @@ pub(super) async fn live() -> Response {
 pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let (triton, valkey) = tokio::join!(triton(&state), state.ping());
     let valkey = valkey.map_err(|error| error.to_string());
-    let ready = triton.is_ok() && valkey.is_ok();
+    let stopping = state.is_stopping();
+    let ready = triton.is_ok() && valkey.is_ok() && !stopping;
     let part = |part: &Result<(), String>| match part {
         Ok(()) => json!({ "ready": true }),
         Err(why) => json!({ "ready": false, "reason": why }),
     };
-    let answer = json!({ "ready": ready, "triton": part(&triton), "valkey": part(&valkey) });
+    let mut answer = json!({ "ready": ready, "triton": part(&triton), "valkey": part(&valkey) });
+    if stopping {
+        answer["stopping"] = true.into();
+    }
     let mut response = super::json(answer.to_string());
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State as Shared};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rustc_hash::FxHashSet;
 use saker_store::popularity::Set;
@@ -181,10 +181,17 @@ pub(super) async fn picture(
             header::CACHE_CONTROL,
             HeaderValue::from_static("public, max-age=86400"),
         ),
+        // A shop's pages are of another origin.
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("cross-origin"),
+        ),
         // A drawing may hold a script.
         (
             header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+            HeaderValue::from_static(
+                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+            ),
         ),
     ];
     Ok((StatusCode::OK, headers, bytes).into_response())

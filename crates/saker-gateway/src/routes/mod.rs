@@ -10,8 +10,12 @@ use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use rustc_hash::FxHashMap;
+
 use crate::Error;
-use crate::context::{self, API_KEY, REQUEST_ID, TRACE_PARENT};
+use crate::access::Right;
+use crate::context::{self, API_KEY, Around, REQUEST_ID, TRACE_PARENT};
+use crate::door::Door;
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -26,56 +30,88 @@ mod users;
 /// How large a body may be.
 const LARGEST_BODY: usize = 1 << 20;
 
-type Routed = MethodRouter<Arc<State>>;
+/// A route, what it lets its caller do, and whether it is for operators.
+struct Route {
+    path: &'static str,
+    right: Right,
+    operators: bool,
+    method: MethodRouter<Arc<State>>,
+}
+
+impl Route {
+    fn new(path: &'static str, right: Right, method: MethodRouter<Arc<State>>) -> Self {
+        Self {
+            path,
+            right,
+            operators: false,
+            method,
+        }
+    }
+
+    fn operators(self) -> Self {
+        Self {
+            operators: true,
+            ..self
+        }
+    }
+}
 
 /// Every route; the OpenAPI document holds the same.
-fn all() -> Vec<(&'static str, Routed)> {
+fn all() -> Vec<Route> {
+    use Right::{Admin, Events, Forget, Open, Read, Users};
     vec![
-        ("/recommendations", get(recommendations::recommend)),
-        ("/explain", get(explain::explain)),
-        ("/events", post(events::take)),
-        ("/items", get(items::of_category)),
-        ("/items/{id}", get(items::item)),
-        ("/popular", get(items::popular)),
-        ("/categories", get(items::categories)),
-        ("/users", get(users::some)),
-        ("/users/{id}", get(users::user)),
-        ("/users/{id}/seen", delete(users::forget)),
-        ("/pictures/{name}", get(items::picture)),
-        ("/health/live", get(health::live)),
-        ("/health/ready", get(health::ready)),
-        ("/metrics", get(health::metrics)),
-        ("/status.json", get(health::status)),
-        ("/openapi.json", get(pages::openapi)),
-        ("/", get(pages::shop)),
-        ("/operators", get(pages::operators)),
-        ("/assets/{name}", get(pages::asset)),
+        Route::new("/recommendations", Read, get(recommendations::recommend)),
+        Route::new("/explain", Admin, get(explain::explain)).operators(),
+        Route::new("/events", Events, post(events::take)),
+        Route::new("/items", Read, get(items::of_category)),
+        Route::new("/items/{id}", Read, get(items::item)),
+        Route::new("/popular", Read, get(items::popular)),
+        Route::new("/categories", Read, get(items::categories)),
+        Route::new("/users", Users, get(users::some)),
+        Route::new("/users/{id}", Users, get(users::user)),
+        Route::new("/users/{id}/seen", Forget, delete(users::forget)),
+        Route::new("/pictures/{name}", Open, get(items::picture)),
+        Route::new("/health/live", Open, get(health::live)),
+        Route::new("/health/ready", Open, get(health::ready)),
+        Route::new("/metrics", Open, get(health::metrics)).operators(),
+        Route::new("/status.json", Admin, get(health::status)).operators(),
+        Route::new("/openapi.json", Open, get(pages::openapi)),
+        Route::new("/", Open, get(pages::shop)),
+        Route::new("/operators", Open, get(pages::operators)).operators(),
+        Route::new("/assets/{name}", Open, get(pages::asset)),
     ]
 }
 
 /// The paths of all routes.
 #[cfg(test)]
 pub(crate) fn paths() -> Vec<&'static str> {
-    all().into_iter().map(|(path, _)| path).collect()
+    all().into_iter().map(|route| route.path).collect()
 }
 
-pub(crate) fn router(state: Arc<State>, origins: &[String]) -> Router {
-    let routes = all();
-    let router = routes
-        .into_iter()
-        .fold(Router::new(), |router, (path, route)| {
-            router.route(path, route)
-        });
-    let around = middleware::from_fn_with_state(Arc::clone(&state), context::around);
+/// The routes that a listener with these rules has.
+pub(crate) fn router(state: &Arc<State>, door: Door, origins: &[String]) -> Router {
+    let mut rights = FxHashMap::default();
+    let mut router = Router::new();
+    for route in all() {
+        if door.operators || !route.operators {
+            rights.insert(route.path, route.right);
+            router = router.route(route.path, route.method);
+        }
+    }
+    let around = Around {
+        state: Arc::clone(state),
+        door: Arc::new(door),
+        rights: Arc::new(rights),
+    };
     router
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(CatchPanicLayer::custom(broken))
-        .layer(around)
+        .layer(middleware::from_fn_with_state(around, context::around))
         // Outermost: a browser's question beforehand carries no key.
         .layer(cors(origins))
-        .with_state(state)
+        .with_state(Arc::clone(state))
 }
 
 async fn nothing_here() -> Problem {

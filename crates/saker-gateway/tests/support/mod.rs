@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use saker_gateway::{Catalogue, Gateway, Operation, Settings};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use triton_client::grpc::messages::{Described, InferRequest, InferResponse, Ready, Statistics};
 
@@ -216,8 +218,39 @@ pub(crate) struct Fixture {
 /// A Valkey's address where nobody listens.
 pub(crate) const NO_STORE: &str = "redis://127.0.0.1:1";
 
+/// How a fixture's gateway is served.
+enum Served {
+    /// As it is, on loopback.
+    Plainly,
+    /// As if it listened at another address. Tests listen on loopback alone.
+    AsIfAt(IpAddr),
+    /// With a listener for operators, and a signal that stops both.
+    Apart(oneshot::Sender<String>, oneshot::Receiver<()>),
+}
+
 impl Fixture {
     pub(crate) fn start(redis_url: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::served(redis_url, change, Served::Plainly)
+    }
+
+    /// A gateway that answers as if it listened at `address`.
+    pub(crate) fn start_as_if_at(address: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        let served = Served::AsIfAt(address.parse().expect("an address"));
+        Self::served(NO_STORE, change, served)
+    }
+
+    /// A gateway with another listener for operators: its address, and what stops the gateway.
+    pub(crate) fn start_apart(
+        change: impl FnOnce(&mut Settings),
+    ) -> (Self, String, oneshot::Sender<()>) {
+        let (told, operators) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let fixture = Self::served(NO_STORE, change, Served::Apart(told, stopped));
+        let operators = operators.blocking_recv().expect("an address");
+        (fixture, operators, stop)
+    }
+
+    fn served(redis_url: &str, change: impl FnOnce(&mut Settings), served: Served) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let (triton, address) = runtime.block_on(async {
             let triton = Triton::start().await;
@@ -229,7 +262,25 @@ impl Fixture {
                 .expect("a gateway");
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address").to_string();
-            tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });
+            match served {
+                Served::Plainly => {
+                    tokio::spawn(
+                        async move { gateway.serve(listener, std::future::pending()).await },
+                    );
+                }
+                Served::AsIfAt(address) => {
+                    let router = gateway.router(address);
+                    tokio::spawn(async move { axum::serve(listener, router).await });
+                }
+                Served::Apart(told, stopped) => {
+                    let operators = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+                    let _ = told.send(operators.local_addr().expect("an address").to_string());
+                    let stop = async { drop(stopped.await) };
+                    tokio::spawn(async move {
+                        gateway.serve_apart(listener, Some(operators), stop).await
+                    });
+                }
+            }
             (triton, address)
         });
         let agent = ureq::Agent::config_builder()
