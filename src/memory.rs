@@ -73,4 +73,60 @@ mod tests {
         assert_eq!(machine(meminfo), Some(16_384_256 * 1024));
         assert_eq!(machine("MemFree: 1 kB"), None);
     }
+
+    #[test]
+    fn a_valkey_that_we_start_has_a_bound_and_forgets_nothing() {
+        use std::time::{Duration, Instant};
+
+        use saker_store::{Connection, Pipeline, Reply, Settings};
+        let folder = tempfile::tempdir().unwrap();
+        let layout = crate::layout::Layout::new(folder.path(), "shop");
+        let url = format!(
+            "redis://127.0.0.1:{}",
+            triton_testing::ports::free_port().unwrap()
+        );
+        let started = crate::server::store(&layout, &url).unwrap();
+        let mut started = started.expect("nobody listens there");
+        let told = Connection::open(&Settings::parse(&url, None).unwrap()).map(|mut connection| {
+            let mut ask = |words: [&str; 3]| {
+                let mut pipeline = Pipeline::new();
+                pipeline.keyless(|cmd| {
+                    words
+                        .iter()
+                        .filter(|word| !word.is_empty())
+                        .for_each(|word| {
+                            cmd.arg(*word);
+                        });
+                });
+                connection.run(&pipeline, Duration::from_secs(5))
+            };
+            // It does not stop while it writes its first append-only file.
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(20) {
+                let info = ask(["INFO", "persistence", ""]);
+                let Ok([Reply::BulkString(text)]) = info.as_deref() else {
+                    break;
+                };
+                let text = String::from_utf8_lossy(text);
+                let is_idle = |name: &str| text.contains(&format!("aof_rewrite_{name}:0"));
+                if is_idle("in_progress") && is_idle("scheduled") {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            ["maxmemory", "maxmemory-policy"].map(|name| ask(["CONFIG", "GET", name]))
+        });
+        started.stop(&layout).unwrap();
+        let bound = of_store().unwrap().to_string();
+        for (told, value) in told
+            .unwrap()
+            .into_iter()
+            .zip([bound.as_str(), "noeviction"])
+        {
+            let Reply::Array(words) = told.unwrap().remove(0) else {
+                panic!("no array");
+            };
+            assert_eq!(words[1], Reply::BulkString(value.into()));
+        }
+    }
 }
