@@ -9,6 +9,7 @@
 //! | [`features`], [`models`], [`files`] | what was prepared, as the models learn from it; what they are exported to; small files |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | what is newer than the models; checkpoints and progress while one learns; how training went |
 //! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
+//! | [`entities`] | what the online store holds of users and items, compared with the definition |
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`releases`] | several releases in one repository, and which of them serves |
@@ -24,6 +25,7 @@ pub mod catalogue;
 pub mod commands;
 pub mod control;
 pub mod counters;
+pub mod entities;
 pub mod explain;
 pub mod features;
 pub mod files;

@@ -5,8 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
+use saker::entities::{Compare, settle};
+use saker::materialize::feature_view;
 use saker::releases::Repository;
-use saker_pipeline::{Default as Fallback, Group, Pipeline};
+use saker_pipeline::{Default as Fallback, EntityType, Group, Pipeline};
+use saker_store::feast::{
+    self, EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, entity_key,
+};
+use saker_store::{Connection, Pipeline as Commands, Settings};
+use triton_testing::valkey::Valkey;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -681,4 +688,202 @@ fn written_formats_are_read() {
     // An index of before there were several releases.
     write("releases.json", r#"{"format": 1, "releases": {"1": "a"}}"#);
     assert_eq!(repository.index().unwrap().next, 2);
+}
+
+/// The retail pipeline on an empty store.
+fn on_a_store() -> (Pipeline, Valkey) {
+    let valkey = Valkey::start().unwrap();
+    let mut pipeline = pipeline("retail");
+    pipeline.store.redis_url = valkey.url(0).trim_end_matches("/0").to_owned();
+    (pipeline, valkey)
+}
+
+/// Writes a user row with all columns under these join keys, in a serialization.
+fn write_user(
+    valkey: &Valkey,
+    pipeline: &Pipeline,
+    version: EntityKeyVersion,
+    join_keys: &[(&str, EntityId)],
+    value: &dyn Fn(&str) -> Value,
+) {
+    let columns: Vec<String> = pipeline.user.stored().map(|c| c.name.clone()).collect();
+    let values: Vec<Option<Value>> = columns.iter().map(|name| Some(value(name))).collect();
+    let store = &pipeline.store;
+    let view = FeatureView::new(
+        &store.feast_project,
+        &store.user_view,
+        "any",
+        version,
+        columns,
+    );
+    let time = Timestamp::from_micros(1_790_000_000_000_000);
+    let mut words = view.write(&EntityId::Int32(0), &values, time).unwrap();
+    words[1] = entity_key(version, &store.feast_project, join_keys);
+    let mut commands = Commands::new();
+    commands.command(&words[1], |cmd| {
+        words.iter().for_each(|word| {
+            cmd.arg(word);
+        });
+    });
+    let settings = Settings::parse(&valkey.url(0), None).unwrap();
+    let mut connection = Connection::open(&settings).unwrap();
+    connection
+        .run(&commands, std::time::Duration::from_secs(5))
+        .unwrap();
+}
+
+fn parameter(pipeline: &Pipeline, model: &str, key: &str) -> Option<String> {
+    let defaults = Defaults::of(pipeline).unwrap();
+    let mut models = steps::models(pipeline, &defaults, 1).unwrap();
+    models.extend(assemble::fused::models(pipeline, &defaults, 1).unwrap());
+    let model = models
+        .into_iter()
+        .find(|found| found.name == model)
+        .unwrap();
+    model.parameters.get(key).cloned()
+}
+
+#[test]
+fn the_type_of_the_ids_is_what_the_store_holds() {
+    for (kind, found) in [
+        (feast::EntityType::Int32, None),
+        (feast::EntityType::Int64, Some(EntityType::Int64)),
+        (feast::EntityType::String, Some(EntityType::String)),
+    ] {
+        let (mut pipeline, valkey) = on_a_store();
+        for user in 1..20 {
+            let id = [("user_id", kind.id(user))];
+            write_user(&valkey, &pipeline, EntityKeyVersion::V3, &id, &|_| {
+                Value::Int64(1)
+            });
+        }
+        let notes = settle(&mut pipeline, Compare::All).unwrap();
+        assert_eq!(pipeline.store.entity_type, found, "{kind}");
+        // The items were not written.
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains("item_features"), "{notes:?}");
+        let said = found.map(|kind| kind.as_str().to_owned());
+        for model in ["feast_user_lookup", "fused_recommendation"] {
+            assert_eq!(parameter(&pipeline, model, "ENTITY_TYPE"), said, "{model}");
+        }
+        assert_eq!(
+            parameter(&pipeline, "feast_item_lookup", "ENTITY_TYPE"),
+            None
+        );
+        // Everybody who builds a key builds this one.
+        let user = &pipeline.user;
+        let view = feature_view(&pipeline, user, &pipeline.store.user_view, ["age"]);
+        assert_eq!(view.id(7), kind.id(7));
+        let mut again = pipeline.clone();
+        settle(&mut again, Compare::Types).unwrap();
+        assert_eq!(again, pipeline);
+    }
+    let (mut pipeline, valkey) = on_a_store();
+    valkey.kill();
+    let notes = settle(&mut pipeline, Compare::All).unwrap();
+    assert!(notes[0].contains("INT32"), "{notes:?}");
+    assert_eq!(pipeline.store.entity_type, None);
+}
+
+#[test]
+fn a_store_that_the_steps_cannot_read_is_refused_in_words() {
+    use EntityKeyVersion::{V2, V3};
+    let int = |_: &str| Value::Int32(1);
+    let id = |id: i64| vec![("user_id", EntityId::Int64(id))];
+    let pair = vec![
+        ("user_id", EntityId::Int64(7)),
+        ("shop_id", EntityId::String("north".into())),
+    ];
+    let customer = vec![("customer", EntityId::Int64(7))];
+    let bytes = vec![("user_id", EntityId::Bytes(vec![7]))];
+    let gender = |name: &str| match name {
+        "gender" => Value::String("F".into()),
+        _ => Value::Int32(1),
+    };
+    let age = |name: &str| match name {
+        "age" => Value::Double(31.5),
+        _ => Value::Int32(1),
+    };
+    type Case<'c> = (
+        Vec<(&'static str, EntityId)>,
+        EntityKeyVersion,
+        &'c dyn Fn(&str) -> Value,
+        &'c [&'c str],
+    );
+    let cases: [Case<'_>; 6] = [
+        (
+            pair,
+            V3,
+            &int,
+            &["shop_id (STRING) and user_id (INT64)", "user_id alone"],
+        ),
+        (
+            customer,
+            V3,
+            &int,
+            &["customer (INT64)", "the definition's id is user_id"],
+        ),
+        (
+            id(7),
+            V2,
+            &int,
+            &["version 2", "entity_key_serialization", "is 3"],
+        ),
+        (
+            bytes,
+            V3,
+            &int,
+            &["user_id as BYTES", "INT32, INT64, STRING"],
+        ),
+        (
+            id(7),
+            V3,
+            &gender,
+            &["'gender' is STRING", "\"F\"", "int32", "codes"],
+        ),
+        (
+            id(7),
+            V3,
+            &age,
+            &["'age' is DOUBLE", "int32", "INT32, INT64"],
+        ),
+    ];
+    for (join_keys, version, value, parts) in cases {
+        let (mut pipeline, valkey) = on_a_store();
+        write_user(&valkey, &pipeline, version, &join_keys, value);
+        let error = settle(&mut pipeline, Compare::All).unwrap_err().to_string();
+        for part in parts.iter().chain(&["user_features"]) {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    // Two types, of which the definition may name one.
+    let (mut pipeline, valkey) = on_a_store();
+    write_user(&valkey, &pipeline, V3, &id(7), &int);
+    write_user(
+        &valkey,
+        &pipeline,
+        V3,
+        &[("user_id", EntityId::Int32(7))],
+        &int,
+    );
+    for compare in [Compare::All, Compare::Types] {
+        let error = settle(&mut pipeline, compare).unwrap_err().to_string();
+        assert!(
+            error.contains("INT32 and as INT64") && error.contains("entity_type"),
+            "{error}"
+        );
+    }
+    for kind in [EntityType::Int32, EntityType::Int64] {
+        pipeline.store.entity_type = Some(kind);
+        settle(&mut pipeline, Compare::All).unwrap();
+        assert_eq!(pipeline.store.entity_type, Some(kind));
+        let said = parameter(&pipeline, "feast_user_lookup", "ENTITY_TYPE");
+        assert_eq!(said.as_deref(), Some(kind.as_str()));
+    }
+    pipeline.store.entity_type = Some(EntityType::String);
+    let error = settle(&mut pipeline, Compare::All).unwrap_err().to_string();
+    assert!(
+        error.contains("is STRING: nobody would be found"),
+        "{error}"
+    );
 }

@@ -508,10 +508,10 @@ pub(super) fn lookup_parameters(
 ) -> Result<BTreeMap<String, String>> {
     let store = &pipeline.store;
     let of_users = entity.id == pipeline.user.id;
-    let (view, mode) = if of_users {
-        (&store.user_view, store.user_lookup)
+    let (view, mode, entity_type) = if of_users {
+        (&store.user_view, store.user_lookup, store.entity_type)
     } else {
-        (&store.item_view, store.item_lookup)
+        (&store.item_view, store.item_lookup, store.item_entity_type)
     };
     let mut parameters = BTreeMap::from([
         ("REDIS_URL".to_owned(), database(pipeline, 0)),
@@ -525,6 +525,9 @@ pub(super) fn lookup_parameters(
         ),
         ("DEADLINE_MS".to_owned(), store.deadline_ms.to_string()),
     ]);
+    if let Some(entity_type) = entity_type {
+        parameters.insert("ENTITY_TYPE".to_owned(), entity_type.as_str().to_owned());
+    }
     if mode == LookupMode::Cached {
         parameters.insert(
             "REFRESH_SECONDS".to_owned(),

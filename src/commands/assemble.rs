@@ -3,8 +3,9 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::Target;
+use super::{Target, settle};
 use crate::assemble::{self, Artefacts};
+use crate::entities::Compare;
 use crate::progress::Step;
 use crate::releases::{Manifest, Repository};
 use crate::stamp::{self, Fingerprint};
@@ -34,13 +35,14 @@ pub struct Args {
 
 /// Writes the release.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (pipeline, layout) = args.target.open()?;
+    let (mut pipeline, layout) = args.target.open()?;
     let target = args.output.clone().unwrap_or_else(|| layout.repository());
     if args.config_only {
         assemble::render(&pipeline, &target)?;
         println!("{}", target.display());
         return Ok(());
     }
+    settle(&mut pipeline, Compare::All)?;
     let artefacts = Artefacts::of(&pipeline, &layout)?;
     let mut fingerprint = Fingerprint::default()
         .value(&pipeline)?

@@ -15,10 +15,11 @@ use signal_hook::iterator::Signals;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{Target, releases, seconds};
+use super::{Target, releases, seconds, settle};
 use crate::catalogue::Catalogue;
 use crate::control;
 use crate::counters::Counters;
+use crate::entities::Compare;
 use crate::layout::Layout;
 use crate::materialize::feature_view;
 use crate::progress::Step;
@@ -105,7 +106,8 @@ pub struct Args {
 
 /// Serves until told to stop.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (pipeline, layout) = args.target.open()?;
+    let (mut pipeline, layout) = args.target.open()?;
+    settle(&mut pipeline, Compare::Types)?;
     let settings = settings(args, &pipeline, &layout)?;
     warn_of_missing_keys(args);
     let step = Step::start("read the catalogue");

@@ -2,7 +2,8 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 
-use super::Target;
+use super::{Target, settle};
+use crate::entities::Compare;
 use crate::{materialize, server};
 
 /// Arguments of `saker materialize`.
@@ -24,11 +25,12 @@ pub struct Args {
 
 /// Writes to the stores.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (pipeline, layout) = args.target.open()?;
+    let (mut pipeline, layout) = args.target.open()?;
     let seen = args.seen || pipeline.store.bloom.from_training;
     let never = AtomicBool::new(false);
     let started = server::store(&layout, &pipeline.store.redis_url, &never)?;
-    let written = materialize::materialize(&pipeline, &layout, seen);
+    let settled = settle(&mut pipeline, Compare::Types);
+    let written = settled.and_then(|()| materialize::materialize(&pipeline, &layout, seen));
     if let Some(mut valkey) = started {
         valkey.stop(&layout)?;
     }

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use saker_pipeline::Pipeline;
 use saker_train::device::Device;
 
+use crate::entities::{self, Compare};
 use crate::layout::Layout;
 
 mod assemble;
@@ -104,6 +105,14 @@ impl Target {
         let url = self.redis_url.iter();
         url.map(|url| ("SAKER_REDIS_URL", url.into())).collect()
     }
+}
+
+/// Compares the store's entities with the definition and takes their types from there; what cannot be compared is a warning.
+fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<()> {
+    for note in entities::settle(pipeline, compare)? {
+        tracing::warn!("{note}");
+    }
+    Ok(())
 }
 
 /// How a command that trains computes.

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use saker_updater::Updater;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Target, seconds};
+use super::{Target, seconds, settle};
+use crate::entities::Compare;
 use crate::updater::{self, Options};
 
 /// Arguments of `saker updater`.
@@ -49,7 +50,8 @@ pub struct Args {
 
 /// Applies events until it is told to stop.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (pipeline, layout) = args.target.open()?;
+    let (mut pipeline, layout) = args.target.open()?;
+    settle(&mut pipeline, Compare::Types)?;
     let settings = updater::settings(
         &pipeline,
         &layout,

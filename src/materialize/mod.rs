@@ -7,8 +7,8 @@ mod online;
 
 use anyhow::{Context, Result};
 use saker_offline::OfflineStore;
-use saker_pipeline::{Entity, Pipeline};
-use saker_store::feast::{EntityKeyVersion, FeatureView, Timestamp};
+use saker_pipeline::{Entity, EntityType, Pipeline};
+use saker_store::feast::{self, EntityKeyVersion, FeatureView, Timestamp};
 use saker_store::{Connection, Settings};
 
 use crate::layout::Layout;
@@ -36,7 +36,17 @@ pub fn feature_view<'n>(
         _ => EntityKeyVersion::V3,
     };
     let project = &pipeline.store.feast_project;
-    FeatureView::new(project, view, &entity.id, version, features)
+    let entity_type = if entity.id == pipeline.user.id {
+        pipeline.store.entity_type
+    } else {
+        pipeline.store.item_entity_type
+    };
+    let entity_type = match entity_type {
+        None | Some(EntityType::Int32) => feast::EntityType::Int32,
+        Some(EntityType::Int64) => feast::EntityType::Int64,
+        Some(EntityType::String) => feast::EntityType::String,
+    };
+    FeatureView::new(project, view, &entity.id, version, features).with_entity_type(entity_type)
 }
 
 /// What was written.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use saker_pipeline::{Column, ColumnType, Entity, Pipeline};
 use saker_store::Connection;
-use saker_store::feast::{EntityId, Timestamp, Value, Writer};
+use saker_store::feast::{Timestamp, Value, Writer};
 
 use super::feature_view;
 
@@ -37,7 +37,7 @@ pub(super) fn entities(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut writer = Writer::new(connection, feature_view, None);
+    let mut writer = Writer::new(connection, feature_view.clone(), None);
     for (row, &id) in table::int32s(rows, &entity.id)?.iter().enumerate() {
         let values: Vec<Option<Value>> = values
             .iter()
@@ -48,7 +48,7 @@ pub(super) fn entities(
                 })
             })
             .collect();
-        step.at(writer.write(&EntityId::Int32(id), &values, *time)?);
+        step.at(writer.write(&feature_view.id(id), &values, *time)?);
     }
     writer.finish()?;
     step.done(&format!("{} rows", rows.num_rows()));

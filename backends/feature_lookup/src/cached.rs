@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use hashbrown::HashMap;
 use saker_steps::lookup::{Columns, Feature, Meters, PADDING, Parameters};
-use saker_store::feast::{EntityId, FeatureView, load};
+use saker_store::feast::{EntityType, FeatureView, load};
 use saker_store::{Connection, Pipeline, Reply, Settings, StoreError};
 use triton_backend::{Counter, Error, Gauge, ModelContext, log};
 
@@ -22,6 +22,8 @@ pub(crate) struct Table {
     columns: Columns,
     /// The value of the version key when it was read.
     version: Option<Vec<u8>>,
+    /// Entities of another type, or whose id is no whole number.
+    left_out: usize,
 }
 
 impl Table {
@@ -71,10 +73,25 @@ impl Stop {
     }
 }
 
+/// What is said of a table.
+struct Gauges {
+    rows: Gauge,
+    left_out: Gauge,
+}
+
+impl Gauges {
+    fn set(&self, table: &Table) {
+        self.rows.set(table.rows.len() as f64);
+        self.left_out.set(table.left_out as f64);
+    }
+}
+
 /// What a load needs.
 struct Source {
     settings: Settings,
     view: FeatureView,
+    /// The entities that are taken; `None`: those of all types.
+    entity_type: Option<EntityType>,
     features: Arc<[Feature]>,
     version_key: Option<String>,
     meters: Arc<Meters>,
@@ -97,6 +114,7 @@ impl Cache {
         let source = Source {
             settings,
             view,
+            entity_type: parameters.entity_type()?,
             features,
             version_key,
             meters,
@@ -133,7 +151,22 @@ impl Cache {
             source.view.name(),
             begin.elapsed().as_millis()
         );
-        rows.set(table.rows.len() as f64);
+        let left_out = context.gauge(
+            "saker_feature_lookup_left_out",
+            "Entities of the view that are not in the cached copy: their id is of another type or no whole number",
+            &[],
+        )?;
+        if table.left_out > 0 {
+            log::warn!(
+                "model '{}': {} entities of view '{}' are left out: their id is {}",
+                context.name(),
+                table.left_out,
+                source.view.name(),
+                source.why_left_out()
+            );
+        }
+        let gauges = Gauges { rows, left_out };
+        gauges.set(&table);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let refresher = match parameters.refresh_every() {
             None => None,
@@ -141,7 +174,7 @@ impl Cache {
                 let shared = Arc::clone(&table);
                 let thread = std::thread::Builder::new()
                     .name("saker-refresh".into())
-                    .spawn(move || source.keep_fresh(&shared, every, &failures, &rows))
+                    .spawn(move || source.keep_fresh(&shared, every, &failures, &gauges))
                     .map_err(|error| {
                         Error::internal(format!("no thread to renew the cached view: {error}"))
                     })?;
@@ -173,12 +206,12 @@ impl Source {
         table: &ArcSwap<Table>,
         every: Duration,
         failures: &Counter,
-        rows: &Gauge,
+        gauges: &Gauges,
     ) {
         while !self.stop.sleep(every) {
             match self.renew(table) {
-                Ok(Some(count)) => rows.set(count as f64),
-                Ok(None) => {}
+                Ok(true) => gauges.set(&table.load()),
+                Ok(false) => {}
                 Err(_) if self.stop.is_set() => return,
                 Err(error) => {
                     failures.increment(1);
@@ -188,18 +221,16 @@ impl Source {
         }
     }
 
-    /// Reads the view anew, unless there is a version key and it has not changed. Gives the number of entities.
-    fn renew(&self, table: &ArcSwap<Table>) -> Result<Option<usize>, StoreError> {
+    /// Reads the view anew, unless there is a version key and it has not changed. Says whether it did.
+    fn renew(&self, table: &ArcSwap<Table>) -> Result<bool, StoreError> {
         if self.version_key.is_some() {
             let mut connection = Connection::open(&self.settings)?;
             if self.version(&mut connection)? == table.load().version {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        let fresh = self.read()?;
-        let count = fresh.rows.len();
-        table.store(Arc::new(fresh));
-        Ok(Some(count))
+        table.store(Arc::new(self.read()?));
+        Ok(true)
     }
 
     fn read(&self) -> Result<Table, StoreError> {
@@ -207,15 +238,19 @@ impl Source {
         // Before the rows: if it changes meanwhile, they are read once more.
         let version = self.version(&mut connection)?;
         let mut rows = HashMap::new();
+        // The type of each row's id.
+        let mut types: Vec<EntityType> = Vec::new();
+        let mut left_out = 0;
         let mut columns = Columns::new(&self.features);
         load(&mut connection, &self.view, ROUND_TRIP, &mut |id, row| {
             if self.stop.is_set() {
                 return Err(StoreError::Data("the model is being unloaded".into()));
             }
-            let id = match id {
-                EntityId::Int32(id) => i64::from(id),
-                EntityId::Int64(id) => id,
-                EntityId::String(_) | EntityId::Bytes(_) => return Ok(()),
+            let kind = id.entity_type();
+            let wanted = self.entity_type.is_none_or(|wanted| kind == Some(wanted));
+            let (Some(id), Some(kind), true) = (id.number(), kind, wanted) else {
+                left_out += 1;
+                return Ok(());
             };
             columns.push_row(
                 &self.features,
@@ -224,19 +259,37 @@ impl Source {
             );
             match rows.get(&id) {
                 // SCAN may give a key twice.
-                Some(&row) => columns.replace_with_last(&self.features, row as usize),
+                Some(&row) if types.get(row as usize) == Some(&kind) => {
+                    columns.replace_with_last(&self.features, row as usize);
+                }
+                Some(&row) => {
+                    let other = types.get(row as usize).copied().unwrap_or_default();
+                    return Err(StoreError::Data(format!(
+                        "view '{}' has {} {id} as {other} and as {kind}; name the type that counts in ENTITY_TYPE",
+                        self.view.name(),
+                        self.view.join_key()
+                    )));
+                }
                 None => {
                     let row = u32::try_from(rows.len())
                         .map_err(|_| StoreError::Data("more than 4,294,967,295 entities".into()))?;
                     rows.insert(id, row);
+                    types.push(kind);
                 }
             }
             Ok(())
         })?;
         if rows.is_empty() {
+            let others = match left_out {
+                0 => String::new(),
+                _ => format!(
+                    " ({left_out} are left out: their id is {})",
+                    self.why_left_out()
+                ),
+            };
             return Err(StoreError::Data(format!(
-                "no entity with join key '{}' has view '{}': are project, view, database and entity key serialization \
-                 those that wrote it?",
+                "no entity with join key '{}' has view '{}'{others}: are project, view, database, entity type and entity \
+                 key serialization those that wrote it?",
                 self.view.join_key(),
                 self.view.name()
             )));
@@ -245,7 +298,15 @@ impl Source {
             rows,
             columns,
             version,
+            left_out,
         })
+    }
+
+    fn why_left_out(&self) -> String {
+        match self.entity_type {
+            Some(wanted) => format!("not {wanted}, as ENTITY_TYPE says, or no whole number"),
+            None => "no whole number".into(),
+        }
     }
 
     fn version(&self, connection: &mut Connection) -> Result<Option<Vec<u8>>, StoreError> {

@@ -60,9 +60,10 @@ impl Model for FeatureLookup {
 
     fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
         let tensors = Tensors::read(context, &parameters)?;
-        let view = parameters.view(tensors.features.iter().map(|feature| feature.name.clone()))?;
+        let names = tensors.features.iter().map(|feature| feature.name.clone());
+        let view = parameters.view(names, tensors.id_type)?;
         let settings = parameters.settings()?;
-        let meters = Arc::new(Meters::new(context)?);
+        let meters = Arc::new(Meters::new(context, &view)?);
         let store = match parameters.mode {
             Mode::Online => {
                 let link = saker_store::Link::open(settings)
@@ -91,7 +92,6 @@ impl Model for FeatureLookup {
                 link,
                 view,
                 Arc::clone(&self.tensors.features),
-                self.tensors.id_type,
             ))),
             Store::Cached(_) => Lookup::Cached {
                 ids: Vec::new(),
@@ -224,14 +224,10 @@ impl Instance<FeatureLookup> for Lookup {
                     model.tensors.read_ids(request, ids)?;
                     rows.clear();
                     rows.extend(ids.iter().map(|&id| table.row(id)));
-                    let absent = ids
-                        .iter()
-                        .zip(rows.iter())
-                        .filter(|(id, row)| row.is_none() && **id != PADDING);
-                    match absent.count() {
-                        0 => {}
-                        absent => model.meters.absent.increment(absent as u64),
-                    }
+                    let found = rows.iter().flatten().count();
+                    let padding = ids.iter().filter(|id| **id == PADDING).count();
+                    let absent = ids.len() - padding - found;
+                    model.meters.looked_up(found as u64, absent as u64);
                     let input = request.input_at(0)?;
                     let shape = input.as_ref().map_or(&[][..], |tensor| tensor.shape());
                     let found = ids

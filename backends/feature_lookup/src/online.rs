@@ -5,7 +5,7 @@ use std::sync::Arc;
 use saker_steps::lookup::{self, Feature, Meters};
 use saker_store::Link;
 use saker_store::feast::FeatureView;
-use triton_backend::{Batch, DataType, Error};
+use triton_backend::{Batch, Error};
 
 use crate::Tensors;
 
@@ -18,14 +18,9 @@ pub struct Online {
 }
 
 impl Online {
-    pub(crate) fn new(
-        link: &Link,
-        view: &FeatureView,
-        features: Arc<[Feature]>,
-        id_type: DataType,
-    ) -> Self {
+    pub(crate) fn new(link: &Link, view: &FeatureView, features: Arc<[Feature]>) -> Self {
         Self {
-            store: lookup::Online::new(link, view, Arc::clone(&features), id_type),
+            store: lookup::Online::new(link, view, Arc::clone(&features)),
             features,
             requests: Vec::new(),
         }

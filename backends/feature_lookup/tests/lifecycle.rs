@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer};
+use saker_store::feast::{
+    EntityId, EntityKeyVersion, EntityType, FeatureView, Timestamp, Value, Writer,
+};
 use saker_store::{Connection, Settings};
 use triton_feature_lookup::FeatureLookup;
-use triton_testing::fake::{Config, Input, LoadedModel, Request, Server};
+use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
 use triton_testing::valkey::Valkey;
 
 fn server() -> Server {
@@ -18,6 +20,10 @@ fn server() -> Server {
 
 /// Users 1 to 9: age 20 and up, no gender for the even ones.
 fn store() -> Valkey {
+    store_of(EntityType::Int32)
+}
+
+fn store_of(kind: EntityType) -> Valkey {
     let valkey = Valkey::start().unwrap();
     let settings = Settings::parse(&valkey.url(0), None).unwrap();
     let mut connection = Connection::open(&settings).unwrap();
@@ -29,11 +35,11 @@ fn store() -> Valkey {
         ["age", "gender"],
     );
     let mut writer = Writer::new(&mut connection, view, None);
-    for user in 1..10 {
+    for user in 1..10_i32 {
         let gender = (user % 2 == 1).then_some(Value::Int64(1));
         let values = [Some(Value::Int64(19 + i64::from(user))), gender];
         writer
-            .write(&EntityId::Int32(user), &values, Timestamp::from_micros(1))
+            .write(&kind.id(user.into()), &values, Timestamp::from_micros(1))
             .unwrap();
     }
     writer.finish().unwrap();
@@ -104,6 +110,117 @@ fn every_request_of_a_batch_gets_its_own_users_online_and_cached() {
     }
 }
 
+/// The int32 request of the wire contract against a store of each type, and each other type against it.
+#[test]
+fn entities_of_every_type_are_found_by_the_ids_of_the_contract() {
+    let server = server();
+    for stored in EntityType::ALL {
+        let valkey = store_of(stored);
+        let config = |kind: EntityType| config(&valkey).parameter("ENTITY_TYPE", kind.as_str());
+        for mode in ["online", "cached"] {
+            let model = server
+                .load("users", config(stored).parameter("MODE", mode))
+                .unwrap();
+            connected(&model);
+            let report = model.execute([request(&[9, 77, -1, i32::MAX])]);
+            let ints = |name: &str| report.success(0).output::<i32>(name).0;
+            assert_eq!(ints("user_id"), [9, -1, -1, -1], "{stored} {mode}");
+            assert_eq!(ints("age"), [28, 35, 35, 35], "{stored} {mode}");
+        }
+        // A copy takes whole numbers of any type, unless it is told which.
+        let any = server
+            .load("users", self::config(&valkey).parameter("MODE", "cached"))
+            .unwrap();
+        let report = any.execute([request(&[9])]);
+        assert_eq!(report.success(0).output::<i32>("age").0, [28], "{stored}");
+        for other in EntityType::ALL.into_iter().filter(|kind| *kind != stored) {
+            let model = server.load("users", config(other)).unwrap();
+            let report = model.execute([request(&[9])]);
+            assert_eq!(report.success(0).output::<i32>("age").0, [35], "{other}");
+            let cached = config(other)
+                .parameter("MODE", "cached")
+                .parameter("LOAD_TIMEOUT_SECONDS", "0");
+            let cached = server.load("users", cached);
+            let failure = cached.err().expect("a copy without entities");
+            for part in ["9 are left out", "ENTITY_TYPE", other.as_str()] {
+                assert!(failure.message.contains(part), "{}", failure.message);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_copy_leaves_out_what_no_request_can_name_and_refuses_two_entities_of_one_number() {
+    let (valkey, server) = (store(), server());
+    let settings = Settings::parse(&valkey.url(0), None).unwrap();
+    let mut connection = Connection::open(&settings).unwrap();
+    let view = FeatureView::new(
+        "my_feast_repo",
+        "user_features",
+        "user_id",
+        EntityKeyVersion::V3,
+        ["age"],
+    );
+    let mut write = |id: EntityId| {
+        let mut writer = Writer::new(&mut connection, view.clone(), None);
+        let values = [Some(Value::Int64(90))];
+        writer
+            .write(&id, &values, Timestamp::from_micros(1))
+            .unwrap();
+        writer.finish().unwrap();
+    };
+    for text in ["u7", "007"] {
+        write(EntityId::String(text.into()));
+    }
+    let cached = || {
+        config(&valkey)
+            .parameter("MODE", "cached")
+            .parameter("LOAD_TIMEOUT_SECONDS", "0")
+    };
+    let model = server.load("left_out", cached()).unwrap();
+    let metric = |name: &str| fake::metric(name, &[("model", "left_out"), ("version", "1")]);
+    assert_eq!(metric("saker_feature_lookup_left_out"), Some(2.0));
+    assert_eq!(metric("saker_feature_lookup_rows"), Some(9.0));
+    drop(model);
+
+    write(EntityId::Int64(7));
+    let failure = server.load("users", cached()).err().unwrap().message;
+    for part in ["user_id 7", "INT32", "INT64", "ENTITY_TYPE"] {
+        assert!(failure.contains(part), "{failure}");
+    }
+    for (kind, age) in [("INT32", 26), ("INT64", 90)] {
+        let model = server
+            .load("users", cached().parameter("ENTITY_TYPE", kind))
+            .unwrap();
+        let report = model.execute([request(&[7])]);
+        assert_eq!(report.success(0).output::<i32>("age").0, [age], "{kind}");
+    }
+}
+
+/// Takes a minute, which is what the gauge and the warning wait for.
+#[test]
+fn a_minute_of_lookups_that_find_nobody_is_a_gauge_and_a_warning() {
+    let (valkey, server) = (store_of(EntityType::Int64), server());
+    let model = server.load("nobody", config(&valkey)).unwrap();
+    let gauge = || {
+        let labels = [("model", "nobody"), ("version", "1")];
+        fake::metric("saker_feature_lookup_finds_nobody", &labels).unwrap()
+    };
+    let begin = std::time::Instant::now();
+    assert_eq!(gauge(), 0.0);
+    while gauge() == 0.0 {
+        assert!(begin.elapsed() < Duration::from_secs(75), "not within 75 s");
+        model.execute([request(&[1, 2])]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(59));
+    let lines = fake::log_lines("no lookup has found an entity");
+    let line = lines.first().expect("a warning");
+    for part in ["'nobody'", "INT32", "ENTITY_TYPE", "user_features"] {
+        assert!(line.message.contains(part), "{}", line.message);
+    }
+}
+
 #[test]
 fn a_store_that_is_down_gives_defaults_and_is_found_again() {
     let (valkey, server) = (store(), server());
@@ -129,6 +246,7 @@ fn bad_configurations_do_not_load() {
         ("DEADLINE_MS", "0", "1 and up"),
         ("DEFAULTS", r#"{"height": 3}"#, "age, gender"),
         ("ENTITY_KEY_SERIALIZATION", "1", "ENTITY_KEY_SERIALIZATION"),
+        ("ENTITY_TYPE", "UINT64", "INT32, INT64, STRING"),
         ("REDIS_URL", "http://127.0.0.1", "unknown scheme"),
     ] {
         let failure = server

@@ -86,7 +86,8 @@ impl User {
             columns.push((name, dtype(stored.outputs()[place].data_type)?));
         }
         let plan = Plan::prepare(&workflow, &columns).map_err(invalid)?;
-        let view = parameters.view(features.iter().map(|feature| feature.name.clone()))?;
+        let names = features.iter().map(|feature| feature.name.clone());
+        let view = parameters.view(names, id.data_type)?;
         // What the users have seen may be asked on the same connections.
         let link = Link::open(parameters.settings()?.with_bloom_probe())
             .map_err(|error| Error::internal(error.to_string()))?;
@@ -95,9 +96,9 @@ impl User {
             id_type: id.data_type,
             bound,
             link,
+            meters: Meters::new(context, &view)?,
             view,
             features: features.into(),
-            meters: Meters::new(context)?,
             plan,
             inputs,
         })
@@ -114,7 +115,7 @@ impl User {
     pub(crate) fn worker(&self) -> Worker {
         let features = Arc::clone(&self.features);
         Worker {
-            store: Online::new(&self.link, &self.view, features, self.id_type),
+            store: Online::new(&self.link, &self.view, features),
             raw: Vec::new(),
             narrow: Vec::new(),
         }

@@ -21,7 +21,7 @@ pub use features::{
     Codes, Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity,
     Feature, FeatureKind, ImagePooling, Missing, Names,
 };
-pub use serving::{Bloom, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
+pub use serving::{Bloom, EntityType, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
 pub use validate::MODELS;
 
 /// A whole pipeline: where its data is, what its features are, how it is trained and how it serves.

@@ -71,6 +71,13 @@ pub struct Store {
     pub feast_project: String,
     /// Feast's entity key serialization version, 2 or 3. Default 3.
     pub entity_key_serialization: u8,
+    /// Feast's type of the users' ids in the online store. Default: that of the users that the store holds, INT32 where it
+    /// holds none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_type: Option<EntityType>,
+    /// The same of the items' ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_entity_type: Option<EntityType>,
     /// Feature view of the users. Default `user_features`.
     pub user_view: String,
     /// Feature view of the items. Default `item_features`.
@@ -100,6 +107,8 @@ impl Default for Store {
             redis_url: "redis://127.0.0.1:6379".to_owned(),
             feast_project: "my_feast_repo".to_owned(),
             entity_key_serialization: 3,
+            entity_type: None,
+            item_entity_type: None,
             user_view: "user_features".to_owned(),
             item_view: "item_features".to_owned(),
             offline: None,
@@ -110,6 +119,29 @@ impl Default for Store {
             bloom: Bloom::default(),
             popularity_category: None,
             trending_categories: Vec::new(),
+        }
+    }
+}
+
+/// Feast's type of an entity's ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EntityType {
+    /// INT32
+    Int32,
+    /// INT64, which pandas makes of ids.
+    Int64,
+    /// STRING: the id as decimal text.
+    String,
+}
+
+impl EntityType {
+    /// The value of the backends' parameter `ENTITY_TYPE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Int32 => "INT32",
+            Self::Int64 => "INT64",
+            Self::String => "STRING",
         }
     }
 }

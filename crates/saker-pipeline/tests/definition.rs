@@ -94,6 +94,16 @@ fn errors_name_key_value_and_what_is_accepted() {
             &["store.entity_key_serialization = 4", "2 or 3"],
         ),
         (
+            "entity_key_serialization = 3",
+            "entity_type = \"int64\"",
+            &["`int64`", "`INT32`, `INT64`, `STRING`"],
+        ),
+        (
+            "entity_key_serialization = 3",
+            "item_entity_type = \"BYTES\"",
+            &["`BYTES`", "`INT32`, `INT64`, `STRING`"],
+        ),
+        (
             "redis://127.0.0.1:6379",
             "http://127.0.0.1:6379",
             &["store.redis_url", "rediss://"],

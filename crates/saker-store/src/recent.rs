@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::Value as Reply;
 
-use crate::feast::{EntityId, FeatureView, Timestamp, Value, Writer};
+use crate::feast::{FeatureView, Timestamp, Value, Writer};
 use crate::{Connection, Pipeline, StoreError};
 
 /// How long recent items are kept after the last write.
@@ -187,11 +187,7 @@ pub fn update_top_category(
     for (&user, items) in users.iter().zip(&items) {
         if let Some(category) = top_category(items, now_us, &category_of) {
             let time = Timestamp::from_micros(now_us);
-            writer.write(
-                &EntityId::Int32(user),
-                &[Some(Value::Int32(category))],
-                time,
-            )?;
+            writer.write(&view.id(user), &[Some(Value::Int32(category))], time)?;
             updated.push((user, category));
         }
     }

@@ -1,7 +1,7 @@
 //! What follows from a user's events: the changes to the store, computed from what the store held.
 
 use saker_store::events::{self, Event};
-use saker_store::feast::{EntityId, FeatureView, Timestamp, Value};
+use saker_store::feast::{FeatureView, Timestamp, Value};
 use saker_store::guarded::{Command, Guarded};
 use saker_store::seen::bitmap::{self, Geometry, HEADER};
 use saker_store::seen::{self, Method, Prefixes};
@@ -220,7 +220,7 @@ impl Rules {
             return Ok(vec![None; arrivals.len()]);
         };
         if let Some(category) = top_categories.last().copied().flatten() {
-            let (id, value) = (EntityId::Int32(user), Some(Value::Int32(category)));
+            let (id, value) = (view.id(user), Some(Value::Int32(category)));
             let words = view.write(&id, &[value], Timestamp::from_micros(now))?;
             guarded.change(Command::of(ONLINE, words));
         }
@@ -384,6 +384,27 @@ mod tests {
             );
         }
         assert_eq!(applied.len(), 3);
+    }
+
+    #[test]
+    fn the_top_category_is_written_for_the_entity_that_lookups_read() {
+        use saker_store::feast::{EntityType, entity_key};
+        for kind in EntityType::ALL {
+            let mut rules = rules(Method::Plain);
+            let view = rules.top_category.take().unwrap();
+            rules.top_category = Some(view.with_entity_type(kind));
+            let changes = rules.changes(7, &[arrival(0, 7, 21, NOW)], &Before::default());
+            let key = entity_key(EntityKeyVersion::V3, "shop", &[("user_id", kind.id(7))]);
+            let changes = changes.unwrap();
+            let written = |command: &Command| {
+                command.database() == ONLINE && command.words().get(1) == Some(&key)
+            };
+            assert_eq!(
+                changes.commands().filter(|c| written(c)).count(),
+                1,
+                "{kind}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, RawQuery, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
-use saker_store::feast::{EntityId, FeatureView, Value as Stored};
+use saker_store::feast::{FeatureView, Value as Stored};
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Client, Pipeline, StoreError, recent};
 use serde_json::{Map, Value, json};
@@ -92,7 +92,7 @@ pub(super) async fn forget(
         let delete = move |client: &mut Client| {
             let mut pipeline = Pipeline::new();
             for view in &views {
-                let words = view.remove(&EntityId::Int32(id));
+                let words = view.remove(&view.id(id));
                 pipeline.command(&words[1], |cmd| {
                     words.iter().for_each(|word| {
                         cmd.arg(word);
@@ -134,7 +134,7 @@ fn read_features(
     user: i32,
 ) -> Result<Option<Map<String, Value>>, StoreError> {
     let mut pipeline = Pipeline::new();
-    view.read(&EntityId::Int32(user), &mut pipeline);
+    view.read(&view.id(user), &mut pipeline);
     let replies = replies(client, &pipeline)?;
     let Some(row) = replies
         .first()

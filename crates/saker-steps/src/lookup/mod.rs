@@ -1,15 +1,20 @@
 //! Features of users or items from Feast's online store: `feature_lookup`, and the fused step.
 
 mod column;
+mod found;
 mod online;
 mod parameters;
 
+use saker_store::feast::FeatureView;
 use triton_backend::log::{self, EveryMinute};
-use triton_backend::{Counter, Error, ModelContext};
+use triton_backend::{Counter, Error, Gauge, ModelContext};
+
+use found::{Found, Lately};
 
 pub use column::{Columns, Feature};
 pub use online::Online;
 pub use parameters::{Mode, Parameters};
+pub(crate) use parameters::{entity_type, of_ids};
 
 /// Stands for no entity: never looked up.
 pub const PADDING: i64 = -1;
@@ -17,20 +22,31 @@ pub const PADDING: i64 = -1;
 /// What is counted and said.
 pub struct Meters {
     degraded: Counter,
-    /// Entities that the store does not have.
-    pub absent: Counter,
+    absent: Counter,
     unreadable: Counter,
     degraded_line: EveryMinute,
     unreadable_line: EveryMinute,
+    found: Found,
+    /// 1 while nobody is found, else 0.
+    nobody: Gauge,
+    nobody_line: EveryMinute,
     model: String,
+    /// Whom the model looks for, as a warning says it.
+    entities: String,
 }
 
 impl Meters {
-    /// The counters of a model.
+    /// The counters of a model that reads this view.
     ///
     /// # Errors
     /// Triton refuses one.
-    pub fn new(context: &ModelContext) -> Result<Self, Error> {
+    pub fn new(context: &ModelContext, view: &FeatureView) -> Result<Self, Error> {
+        let nobody = context.gauge(
+            "saker_feature_lookup_finds_nobody",
+            "1 when lookups have found no entity for a minute or longer, else 0",
+            &[],
+        )?;
+        nobody.set(0.0);
         let counter = |name: &str, help: &str| context.counter(name, help, &[]);
         Ok(Self {
             degraded: counter(
@@ -47,8 +63,49 @@ impl Meters {
             )?,
             degraded_line: EveryMinute::new(),
             unreadable_line: EveryMinute::new(),
+            found: Found::new(),
+            nobody,
+            nobody_line: EveryMinute::new(),
             model: context.name().to_owned(),
+            entities: format!(
+                "view '{}' of project '{}', join key '{}' as {}, key serialization {}",
+                view.name(),
+                view.project(),
+                view.join_key(),
+                view.entity_type(),
+                view.version()
+            ),
         })
+    }
+
+    /// Entities that the store answered for: how many it has, how many it has not. When it has had none for a minute, the gauge
+    /// and a warning say so: that is what a wrong entity type, project or view looks like.
+    pub fn looked_up(&self, found: u64, absent: u64) {
+        if absent > 0 {
+            self.absent.increment(absent);
+        }
+        if found == 0 && absent == 0 {
+            return;
+        }
+        match self.found.note(found > 0) {
+            Lately::Somebody => {}
+            Lately::SomebodyAgain => {
+                self.nobody.set(0.0);
+                log::info!("model '{}': lookups find entities again", self.model);
+            }
+            Lately::Nobody => {
+                self.nobody.set(1.0);
+                if self.nobody_line.due().is_some() {
+                    log::warn!(
+                        "model '{}': for a minute or longer no lookup has found an entity, all of them get defaults; \
+                         looked for: {}. Compare the parameters ENTITY_TYPE, FEAST_PROJECT, FEATURE_VIEW, ENTITY, \
+                         ENTITY_KEY_SERIALIZATION and the database in REDIS_URL with the store",
+                        self.model,
+                        self.entities
+                    );
+                }
+            }
+        }
     }
 
     /// Requests that are answered with defaults.

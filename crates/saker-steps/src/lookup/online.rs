@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use saker_store::connection::CommandResult;
-use saker_store::feast::{EntityId, FeatureView};
+use saker_store::feast::FeatureView;
 use saker_store::{Client, Link, Pipeline};
-use triton_backend::{DataType, log};
+use triton_backend::log;
 
 use super::{Columns, Feature, Meters, PADDING};
 use crate::seen;
@@ -19,7 +19,6 @@ pub struct Online {
     client: Client,
     view: FeatureView,
     features: Arc<[Feature]>,
-    id_type: DataType,
     pipeline: Pipeline,
     replies: Vec<CommandResult>,
     /// Whom to look up: filled by the caller.
@@ -28,13 +27,8 @@ pub struct Online {
 }
 
 impl Online {
-    /// Of a view's features; `id_type`, INT32 or INT64, is part of an entity's key.
-    pub fn new(
-        link: &Link,
-        view: &FeatureView,
-        features: Arc<[Feature]>,
-        id_type: DataType,
-    ) -> Self {
+    /// Of a view's features.
+    pub fn new(link: &Link, view: &FeatureView, features: Arc<[Feature]>) -> Self {
         let mut client = link.client();
         if !client.wait(FIRST_CONNECTION) {
             log::warn!(
@@ -47,7 +41,6 @@ impl Online {
             view: view.clone(),
             columns: Columns::new(&features),
             features,
-            id_type,
             pipeline: Pipeline::new(),
             replies: Vec::new(),
             ids: Vec::new(),
@@ -75,11 +68,7 @@ impl Online {
         self.pipeline.clear();
         self.columns.clear();
         for &id in self.ids.iter().filter(|&&id| id != PADDING) {
-            let id = match self.id_type {
-                DataType::Int64 => EntityId::Int64(id),
-                _ => EntityId::Int32(id as i32),
-            };
-            self.view.read(&id, &mut self.pipeline);
+            self.view.read(&self.view.id(id), &mut self.pipeline);
         }
         let entities = self.pipeline.len();
         if let Some((seen, filter)) = &mut seen {
@@ -102,7 +91,7 @@ impl Online {
             seen.take_along(self.replies.drain(own..), failure.as_ref());
         }
         let mut replies = self.replies.drain(..);
-        let mut absent = 0;
+        let (mut found, mut absent) = (0, 0);
         for id in &mut self.ids {
             let reply = if *id == PADDING { None } else { replies.next() };
             let row = match &reply {
@@ -117,11 +106,14 @@ impl Online {
                 }
             };
             match row {
-                Some(row) => self.columns.push_row(
-                    &self.features,
-                    |position| row.value(position),
-                    |why| meters.unreadable(&why),
-                ),
+                Some(row) => {
+                    found += 1;
+                    self.columns.push_row(
+                        &self.features,
+                        |position| row.value(position),
+                        |why| meters.unreadable(&why),
+                    );
+                }
                 None => {
                     absent += u64::from(matches!(&reply, Some(Ok(_))));
                     *id = PADDING;
@@ -129,9 +121,7 @@ impl Online {
                 }
             }
         }
-        if absent > 0 {
-            meters.absent.increment(absent);
-        }
+        meters.looked_up(found, absent);
         if let Some(error) = failure {
             meters.degraded(requests, &error);
         }

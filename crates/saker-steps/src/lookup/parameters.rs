@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use saker_store::Settings;
-use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
+use saker_store::feast::{EntityKeyVersion, EntityType, FeatureView, defaults};
 use serde::Deserialize;
-use triton_backend::Error;
+use triton_backend::{DataType, Error};
 
 /// See the README of `feature_lookup`.
 #[derive(Deserialize)]
@@ -28,6 +28,8 @@ pub struct Parameters {
     pub entity: String,
     #[serde(default = "defaults::entity_key_serialization")]
     entity_key_serialization: String,
+    #[serde(default)]
+    entity_type: Option<String>,
     #[serde(default)]
     defaults: Option<String>,
     #[serde(default)]
@@ -68,6 +70,23 @@ fn load_timeout_seconds() -> u32 {
     10
 }
 
+/// What `ENTITY_TYPE` says.
+pub(crate) fn entity_type(said: Option<&str>) -> Result<Option<EntityType>, Error> {
+    said.map(|text| {
+        text.parse()
+            .map_err(|error| Error::invalid_argument(format!("parameter 'ENTITY_TYPE': {error}")))
+    })
+    .transpose()
+}
+
+/// The entity type that ids of this type stand for.
+pub(crate) fn of_ids(id_type: DataType) -> EntityType {
+    match id_type {
+        DataType::Int64 => EntityType::Int64,
+        _ => EntityType::Int32,
+    }
+}
+
 impl Parameters {
     /// The store, without a connection.
     ///
@@ -84,11 +103,23 @@ impl Parameters {
         Ok(settings.with_deadline(Duration::from_millis(u64::from(self.deadline_ms))))
     }
 
-    /// The view with these features.
+    /// Feast's type of the entity, where `ENTITY_TYPE` says it.
     ///
     /// # Errors
-    /// A serialization or a view that cannot be.
-    pub fn view(&self, features: impl Iterator<Item = String>) -> Result<FeatureView, Error> {
+    /// A type that is not supported.
+    pub fn entity_type(&self) -> Result<Option<EntityType>, Error> {
+        entity_type(self.entity_type.as_deref())
+    }
+
+    /// The view with these features. Where `ENTITY_TYPE` says nothing, the entity has the type of the ids that requests bring.
+    ///
+    /// # Errors
+    /// A serialization, an entity type or a view that cannot be.
+    pub fn view(
+        &self,
+        features: impl Iterator<Item = String>,
+        id_type: DataType,
+    ) -> Result<FeatureView, Error> {
         let version: EntityKeyVersion = self.entity_key_serialization.parse().map_err(|error| {
             Error::invalid_argument(format!("parameter 'ENTITY_KEY_SERIALIZATION': {error}"))
         })?;
@@ -98,7 +129,8 @@ impl Parameters {
             &self.entity,
             version,
             features,
-        );
+        )
+        .with_entity_type(self.entity_type()?.unwrap_or_else(|| of_ids(id_type)));
         for (feature, other) in self.other_views()? {
             view = view
                 .with_feature_elsewhere(&feature, &other)

@@ -11,7 +11,7 @@ use saker_store::feast::FeatureView;
 use saker_store::popularity::{self, Popular};
 use saker_store::{Connection, Link, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
-use triton_backend::{Error, ModelContext};
+use triton_backend::{DataType, Error, ModelContext};
 
 use super::Parameters;
 
@@ -48,8 +48,9 @@ impl Fallback {
         context: &ModelContext,
         parameters: &Parameters,
         seen: &Settings,
+        user_type: DataType,
     ) -> Result<Option<Self>, Error> {
-        let category = parameters.category()?;
+        let category = parameters.category(user_type)?;
         let Some(settings) = parameters.popularity(seen)? else {
             return Ok(None);
         };

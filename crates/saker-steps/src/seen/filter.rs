@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use saker_store::connection::CommandResult;
-use saker_store::feast::{EntityId, FeatureView, Value};
+use saker_store::feast::{FeatureView, Value};
 use saker_store::seen::{Method, Mode, Reader, Seen};
 use saker_store::{Client, Link, Pipeline, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
@@ -27,7 +27,6 @@ pub struct Filter {
     /// The database of the connections on which it can be asked, too.
     pub(super) along: Option<i64>,
     fallback: Option<Fallback>,
-    user_type: DataType,
     meters: Meters,
 }
 
@@ -104,7 +103,7 @@ impl Filter {
     ) -> Result<Self, Error> {
         parameters.check_sizes()?;
         let settings = store.with_bloom_probe();
-        let fallback = Fallback::load(context, parameters, &settings)?;
+        let fallback = Fallback::load(context, parameters, &settings, user_type)?;
         let link = Link::open(settings).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Self {
             link,
@@ -112,7 +111,6 @@ impl Filter {
             reader: parameters.reader(),
             along: None,
             fallback,
-            user_type,
             meters: Meters::new(context)?,
         })
     }
@@ -308,7 +306,7 @@ impl Worker {
         if needy.is_empty() || popular.global.is_empty() && popular.by_category_l1.is_empty() {
             return None;
         }
-        let categories = self.categories(filter, &needy, deadline);
+        let categories = self.categories(&needy, deadline);
         for (needy, category) in needy.iter_mut().zip(categories) {
             let row = &self.rows[needy.row];
             needy.items = not_in_row(&row.items, popular.of_category(category), fallback.most);
@@ -376,12 +374,7 @@ impl Worker {
 
     /// The top category of each needy user: as the request gives it, else where a store is named, knows it and answers
     /// in time.
-    fn categories(
-        &mut self,
-        filter: &Filter,
-        needy: &[Needy],
-        deadline: Instant,
-    ) -> Vec<Option<i64>> {
+    fn categories(&mut self, needy: &[Needy], deadline: Instant) -> Vec<Option<i64>> {
         let mut categories: Vec<Option<i64>> = needy
             .iter()
             .map(|needy| self.rows[needy.row].category)
@@ -393,12 +386,8 @@ impl Worker {
         let mut places = Vec::new();
         for (place, needy) in needy.iter().enumerate() {
             let user = self.rows[needy.row].user;
-            let id = match filter.user_type {
-                DataType::Int64 => EntityId::Int64(user),
-                _ => EntityId::Int32(user as i32),
-            };
             if user != PADDING && categories[place].is_none() {
-                view.read(&id, &mut self.second);
+                view.read(&view.id(user), &mut self.second);
                 places.push(place);
             }
         }

@@ -9,7 +9,9 @@ use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, Reader};
 use serde::Deserialize;
-use triton_backend::Error;
+use triton_backend::{DataType, Error};
+
+use crate::lookup;
 
 /// See the README of `bloom_filter`.
 #[derive(Deserialize)]
@@ -49,6 +51,8 @@ pub struct Parameters {
     entity: String,
     #[serde(default = "defaults::entity_key_serialization")]
     entity_key_serialization: String,
+    #[serde(default)]
+    entity_type: Option<String>,
 }
 
 fn capacity() -> u32 {
@@ -171,8 +175,12 @@ impl Parameters {
         }
     }
 
-    /// The online store that knows the users' top category, if one is named.
-    pub(super) fn category(&self) -> Result<Option<(Settings, FeatureView)>, Error> {
+    /// The online store that knows the users' top category, if one is named. Where `ENTITY_TYPE` says nothing, users have the
+    /// type of the ids that requests bring.
+    pub(super) fn category(
+        &self,
+        user_type: DataType,
+    ) -> Result<Option<(Settings, FeatureView)>, Error> {
         let Some(url) = &self.category_url else {
             return Ok(None);
         };
@@ -187,6 +195,8 @@ impl Parameters {
             version,
             features,
         );
+        let entity_type = lookup::entity_type(self.entity_type.as_deref())?;
+        let view = view.with_entity_type(entity_type.unwrap_or_else(|| lookup::of_ids(user_type)));
         Ok(Some((self.parse("CATEGORY_URL", url)?, view)))
     }
 }

@@ -28,6 +28,15 @@ impl FromStr for EntityKeyVersion {
     }
 }
 
+impl fmt::Display for EntityKeyVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V2 => "2",
+            Self::V3 => "3",
+        })
+    }
+}
+
 /// The value of a join key. The type is part of the key: user 7 as INT32 and as INT64 are different entities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EntityId {
@@ -39,6 +48,63 @@ pub enum EntityId {
     String(String),
     /// Feast's BYTES.
     Bytes(Vec<u8>),
+}
+
+/// Feast's type of an entity whose ids Saker knows as whole numbers. pandas makes INT64 of ids, and so does Feast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntityType {
+    /// INT32
+    #[default]
+    Int32,
+    /// INT64
+    Int64,
+    /// STRING: the id as decimal text.
+    String,
+}
+
+impl EntityType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::Int32, Self::Int64, Self::String];
+
+    /// The id as an entity of this type. A store of INT32 entities cannot hold an id beyond INT32: it gets INT64's key,
+    /// which is not found there.
+    #[must_use]
+    pub fn id(self, id: i64) -> EntityId {
+        match self {
+            Self::Int32 => i32::try_from(id).map_or(EntityId::Int64(id), EntityId::Int32),
+            Self::Int64 => EntityId::Int64(id),
+            Self::String => EntityId::String(id.to_string()),
+        }
+    }
+
+    /// Feast's name of the type.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Int32 => "INT32",
+            Self::Int64 => "INT64",
+            Self::String => "STRING",
+        }
+    }
+}
+
+impl fmt::Display for EntityType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EntityType {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        known.ok_or_else(|| {
+            StoreError::Settings(format!(
+                "entity type '{text}' is not supported; accepted: INT32, INT64, STRING"
+            ))
+        })
+    }
 }
 
 impl fmt::Display for EntityId {
@@ -61,6 +127,34 @@ pub(super) mod value_type {
 }
 
 impl EntityId {
+    /// The type; `None` for BYTES, which no id of Saker has.
+    #[must_use]
+    pub fn entity_type(&self) -> Option<EntityType> {
+        match self {
+            Self::Int32(_) => Some(EntityType::Int32),
+            Self::Int64(_) => Some(EntityType::Int64),
+            Self::String(_) => Some(EntityType::String),
+            Self::Bytes(_) => None,
+        }
+    }
+
+    /// Feast's name of the type.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        self.entity_type().map_or("BYTES", EntityType::as_str)
+    }
+
+    /// The whole number that [`EntityType::id`] makes this id of; `None` for other texts, such as `u7` and `007`.
+    #[must_use]
+    pub fn number(&self) -> Option<i64> {
+        match self {
+            Self::Int32(id) => Some(i64::from(*id)),
+            Self::Int64(id) => Some(*id),
+            Self::String(text) => text.parse().ok().filter(|id: &i64| id.to_string() == *text),
+            Self::Bytes(_) => None,
+        }
+    }
+
     /// Appends type, length and value.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -73,18 +167,23 @@ impl EntityId {
 
     /// Reads what [`EntityId::write`] wrote; `None` for anything else.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (id, rest) = Self::read_first(bytes)?;
+        rest.is_empty().then_some(id)
+    }
+
+    /// Reads one id, and gives what comes after it.
+    fn read_first(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (kind, rest) = bytes.split_first_chunk::<4>()?;
-        let (length, value) = rest.split_first_chunk::<4>()?;
-        if u32::from_le_bytes(*length) as usize != value.len() {
-            return None;
-        }
-        match u32::from_le_bytes(*kind) {
-            value_type::INT32 => Some(Self::Int32(i32::from_le_bytes(value.try_into().ok()?))),
-            value_type::INT64 => Some(Self::Int64(i64::from_le_bytes(value.try_into().ok()?))),
-            value_type::STRING => Some(Self::String(String::from_utf8(value.to_vec()).ok()?)),
-            value_type::BYTES => Some(Self::Bytes(value.to_vec())),
-            _ => None,
-        }
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let id = match u32::from_le_bytes(*kind) {
+            value_type::INT32 => Self::Int32(i32::from_le_bytes(value.try_into().ok()?)),
+            value_type::INT64 => Self::Int64(i64::from_le_bytes(value.try_into().ok()?)),
+            value_type::STRING => Self::String(String::from_utf8(value.to_vec()).ok()?),
+            value_type::BYTES => Self::Bytes(value.to_vec()),
+            _ => return None,
+        };
+        Some((id, rest))
     }
 }
 
@@ -130,6 +229,74 @@ pub fn entity_key(
     key
 }
 
+/// The join keys of an entity with their values, in the order of the Redis key.
+pub type JoinKeys = Vec<(String, EntityId)>;
+
+/// Reads what [`entity_key`] wrote, of either version; `None` for a key of another project or kind.
+#[must_use]
+pub fn read_entity_key(key: &[u8], project: &str) -> Option<(EntityKeyVersion, JoinKeys)> {
+    let key = key.strip_suffix(project.as_bytes())?;
+    if let Some(join_keys) = read_v3(key) {
+        return Some((EntityKeyVersion::V3, join_keys));
+    }
+    let join_keys = read_v2(key, &mut Vec::new())?;
+    Some((EntityKeyVersion::V2, join_keys))
+}
+
+fn read_v3(key: &[u8]) -> Option<JoinKeys> {
+    let (count, mut rest) = key.split_first_chunk::<4>()?;
+    let count = u32::from_le_bytes(*count) as usize;
+    // Each join key takes 8 bytes at least.
+    if count == 0 || count > rest.len() / 8 {
+        return None;
+    }
+    let mut names = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (name, after) = EntityId::read_first(rest)?;
+        let EntityId::String(name) = name else {
+            return None;
+        };
+        names.push(name);
+        rest = after;
+    }
+    values_of(&names, rest)
+}
+
+/// Version 2 does not say where a name ends: each place is tried after which the rest can be read.
+fn read_v2(rest: &[u8], names: &mut Vec<String>) -> Option<JoinKeys> {
+    if !names.is_empty()
+        && let Some(join_keys) = values_of(names, rest)
+    {
+        return Some(join_keys);
+    }
+    let rest = rest.strip_prefix(&value_type::STRING.to_le_bytes())?;
+    let longest = rest.iter().take_while(|byte| !byte.is_ascii_control());
+    for end in 1..=longest.count() {
+        let (name, after) = rest.split_at(end);
+        // A type's number comes next.
+        if !matches!(after, [1..=4, 0, 0, 0, ..]) {
+            continue;
+        }
+        names.push(String::from_utf8(name.to_vec()).ok()?);
+        if let Some(join_keys) = read_v2(after, names) {
+            return Some(join_keys);
+        }
+        names.pop();
+    }
+    None
+}
+
+/// One value for each name, and nothing after them.
+fn values_of(names: &[String], mut rest: &[u8]) -> Option<JoinKeys> {
+    let mut join_keys = Vec::with_capacity(names.len());
+    for name in names {
+        let (id, after) = EntityId::read_first(rest)?;
+        join_keys.push((name.clone(), id));
+        rest = after;
+    }
+    rest.is_empty().then_some(join_keys)
+}
+
 /// The hash field of a feature: murmur3-32, seed 0, of `{view}:{feature}`, little-endian.
 #[must_use]
 pub fn feature_field(view: &str, feature: &str) -> [u8; 4] {
@@ -148,6 +315,8 @@ pub fn timestamp_field(view: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -162,6 +331,67 @@ mod tests {
             entity_key(EntityKeyVersion::V3, "p", &[b, a]),
             b"\x02\0\0\0\x02\0\0\0\x01\0\0\0a\x02\0\0\0\x01\0\0\0b\x03\0\0\0\x04\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0xp"
         );
+    }
+
+    fn any_id() -> impl Strategy<Value = EntityId> {
+        prop_oneof![
+            any::<i32>().prop_map(EntityId::Int32),
+            any::<i64>().prop_map(EntityId::Int64),
+            ".{0,40}".prop_map(EntityId::String),
+            proptest::collection::vec(any::<u8>(), 0..40).prop_map(EntityId::Bytes),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn keys_of_one_entity_and_of_several_are_read_back(
+            join_keys in proptest::collection::btree_map("[a-z_]{1,12}", any_id(), 1..4),
+            project in "[a-z_]{1,12}",
+            second in any::<bool>(),
+        ) {
+            let version = if second { EntityKeyVersion::V2 } else { EntityKeyVersion::V3 };
+            let join_keys: Vec<(String, EntityId)> = join_keys.into_iter().collect();
+            let named: Vec<(&str, EntityId)> =
+                join_keys.iter().map(|(name, id)| (name.as_str(), id.clone())).collect();
+            let key = entity_key(version, &project, &named);
+            prop_assert_eq!(read_entity_key(&key, &project), Some((version, join_keys)));
+            prop_assert_eq!(read_entity_key(&key[..key.len() - 1], &project), None);
+        }
+
+        #[test]
+        fn what_is_no_key_is_not_read(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            // No panic, and no memory for a count that the bytes cannot hold.
+            read_entity_key(&bytes, "");
+        }
+
+        #[test]
+        fn an_id_of_any_type_is_its_number_again(id in any::<i64>(), small in any::<i32>()) {
+            for kind in EntityType::ALL {
+                prop_assert_eq!(kind.id(id).number(), Some(id));
+                let entity = kind.id(i64::from(small));
+                prop_assert_eq!(entity.entity_type(), Some(kind));
+                prop_assert_eq!(entity.number(), Some(i64::from(small)));
+                prop_assert_eq!(kind.as_str().parse::<EntityType>().unwrap(), kind);
+            }
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_numbers() {
+        for text in [
+            "",
+            "u7",
+            "007",
+            "+7",
+            " 7",
+            "7.0",
+            "-0",
+            "99999999999999999999",
+        ] {
+            assert_eq!(EntityId::String(text.into()).number(), None, "{text:?}");
+        }
+        let error = "int64".parse::<EntityType>().unwrap_err().to_string();
+        assert!(error.contains("'int64'") && error.contains("INT32, INT64, STRING"));
     }
 
     #[test]

@@ -7,12 +7,17 @@
 pub mod defaults;
 mod key;
 mod load;
+mod survey;
 mod value;
 mod view;
 mod write;
 
-pub use key::{EntityId, EntityKeyVersion, entity_key, feature_field, timestamp_field};
+pub use key::{
+    EntityId, EntityKeyVersion, EntityType, JoinKeys, entity_key, feature_field, read_entity_key,
+    timestamp_field,
+};
 pub use load::load;
+pub use survey::{Found, Stored, survey};
 pub use value::{Timestamp, Value, list};
 pub use view::{FeatureView, Row};
 pub use write::Writer;

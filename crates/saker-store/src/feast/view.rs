@@ -3,7 +3,7 @@
 use redis::Value as Reply;
 
 use super::key::{EntityKeyVersion, write_join_keys};
-use super::{EntityId, Timestamp, Value, feature_field, timestamp_field};
+use super::{EntityId, EntityType, Timestamp, Value, feature_field, timestamp_field};
 use crate::{Pipeline, StoreError};
 
 /// The features of a view that we read or write, and where they lie.
@@ -19,6 +19,8 @@ pub struct FeatureView {
     /// The Redis key up to the entity's type.
     prefix: Vec<u8>,
     project: Vec<u8>,
+    entity_type: EntityType,
+    version: EntityKeyVersion,
 }
 
 /// Where else a feature lies.
@@ -55,7 +57,40 @@ impl FeatureView {
             features,
             prefix,
             project: project.as_bytes().to_vec(),
+            entity_type: EntityType::default(),
+            version,
         }
+    }
+
+    /// The same with entities of another type than INT32. The type is part of each key.
+    #[must_use]
+    pub fn with_entity_type(mut self, entity_type: EntityType) -> Self {
+        self.entity_type = entity_type;
+        self
+    }
+
+    /// The entity of this number, of the view's type.
+    #[must_use]
+    pub fn id(&self, number: impl Into<i64>) -> EntityId {
+        self.entity_type.id(number.into())
+    }
+
+    /// The type of the entities.
+    #[must_use]
+    pub fn entity_type(&self) -> EntityType {
+        self.entity_type
+    }
+
+    /// The version of the keys.
+    #[must_use]
+    pub fn version(&self) -> EntityKeyVersion {
+        self.version
+    }
+
+    /// Feast's project.
+    #[must_use]
+    pub fn project(&self) -> String {
+        String::from_utf8_lossy(&self.project).into_owned()
     }
 
     /// Reads `feature` from the view `other` of the same entity as well: of the two values, the one whose view has the
@@ -132,6 +167,13 @@ impl FeatureView {
         let mut pattern = Vec::new();
         escape(&self.prefix, &mut pattern);
         pattern.push(b'*');
+        escape(&self.project, &mut pattern);
+        pattern
+    }
+
+    /// A SCAN pattern that matches the keys of all entities of the project, whatever their join keys.
+    pub(super) fn project_pattern(&self) -> Vec<u8> {
+        let mut pattern = vec![b'*'];
         escape(&self.project, &mut pattern);
         pattern
     }
