@@ -24,6 +24,9 @@ use crate::releases::Repository;
 use crate::runtime;
 use triton_client::Triton;
 
+/// The environment variable with the store's address.
+pub const REDIS_URL: &str = "SAKER_REDIS_URL";
+
 /// How long a server may take to get ready.
 const START: Duration = Duration::from_secs(120);
 /// How long a server may take to finish what it is doing before it is killed.
@@ -409,7 +412,8 @@ pub fn ensembles(repository: &Path) -> Vec<&'static str> {
     Repository::open(repository).map_or(vec![ENSEMBLE], |it| it.ensembles())
 }
 
-/// Starts Triton on the pipeline's repository and waits until the ensemble and all its steps are ready.
+/// Starts Triton on the pipeline's repository and waits until the ensemble and all its steps are ready. The models find the
+/// store's address in the environment where the repository does not hold it.
 ///
 /// # Errors
 /// Triton, the backends or the repository are missing, a port is taken, or a model does not load.
@@ -418,7 +422,7 @@ pub fn triton(
     repository: &Path,
     host: &str,
     ports: Ports,
-    interrupted: &AtomicBool,
+    (redis_url, interrupted): (&str, &AtomicBool),
 ) -> Result<Started> {
     for port in [ports.http, ports.grpc, ports.metrics] {
         if listens(&format!("127.0.0.1:{port}")) {
@@ -462,6 +466,7 @@ pub fn triton(
     if let Some(library) = runtime::onnxruntime() {
         command.env("ORT_DYLIB_PATH", library);
     }
+    command.env(REDIS_URL, redis_url);
     let mut started = Started::spawn(layout, "triton", command, Some(ports))?;
     let client = Triton::new(&format!("127.0.0.1:{}", ports.http));
     started.wait(layout, interrupted, || {

@@ -535,8 +535,17 @@ fn a_second_release_stands_beside_the_first_with_its_own_settings() {
     );
     assert_eq!(own("query_tower"), serde_json::json!({}));
     for (model, text) in configs(&target) {
-        let moved =
-            before[&model].replace("redis://127.0.0.1:6379", "redis://me:secret@elsewhere:6379");
+        // With a login, the address is in the environment of the server and in no file.
+        let moved = before[&model]
+            .replace("redis://127.0.0.1:6379/0", "env:SAKER_REDIS_URL#0")
+            .replace(
+                "redis://127.0.0.1:6379/1",
+                "env:SAKER_SEEN_URL,SAKER_REDIS_URL#1",
+            )
+            .replace(
+                "redis://127.0.0.1:6379/3",
+                "env:SAKER_POPULARITY_URL,SAKER_REDIS_URL#3",
+            );
         assert_eq!(
             text, moved,
             "{model}: only where the store is has changed, for all releases"

@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Group, Pipeline};
+use saker_store::address::has_credentials;
 use saker_train::onnx;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -449,7 +450,11 @@ fn manifest(
 ) -> Result<Manifest> {
     let mut definition = pipeline.clone();
     let url = &mut definition.store.redis_url;
-    if let (Some((scheme, _)), Some((_, place))) = (url.split_once("://"), url.rsplit_once('@')) {
+    if has_credentials(url)
+        && let Some((scheme, rest)) = url.split_once("://")
+    {
+        let place = rest.split('?').next().unwrap_or_default();
+        let place = place.rsplit('@').next().unwrap_or_default();
         *url = format!("{scheme}://{place}");
     }
     Ok(Manifest {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use saker_pipeline::{
     Column, ColumnType, Default as Fallback, Entity, Feature, FeatureKind, LookupMode, Pipeline,
 };
+use saker_store::address::has_credentials;
 use serde::{Deserialize, Serialize};
 
 use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
@@ -615,9 +616,17 @@ pub(super) fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, St
     ])
 }
 
+/// A database of the store as config.pbtxt names it. Triton shows that file to everybody: where the URL holds a login, the
+/// models read it from the environment, in which `saker serve` puts it.
 fn database(pipeline: &Pipeline, number: u8) -> String {
-    format!(
-        "{}/{number}",
-        pipeline.store.redis_url.trim_end_matches('/')
-    )
+    let url = &pipeline.store.redis_url;
+    if !has_credentials(url) {
+        return format!("{}/{number}", url.trim_end_matches('/'));
+    }
+    let own = match number {
+        1 => "SAKER_SEEN_URL,",
+        3 => "SAKER_POPULARITY_URL,",
+        _ => "",
+    };
+    format!("env:{own}SAKER_REDIS_URL#{number}")
 }

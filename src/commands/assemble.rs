@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
+use saker_pipeline::Pipeline;
+use saker_store::address::has_credentials;
 
 use super::{Target, settle};
 use crate::assemble::{self, Artefacts};
@@ -13,7 +15,7 @@ use crate::stamp::{self, Fingerprint};
 /// Arguments of `saker assemble`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  saker assemble\n  saker assemble --redis-url rediss://user:password@store.shop:6379\n  \
+    after_help = "Examples:\n  saker assemble\n  SAKER_REDIS_URL=rediss://user:password@store.shop:6379 saker assemble\n  \
     saker assemble retail --config-only --output model_repository"
 )]
 pub struct Args {
@@ -39,6 +41,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let target = args.output.clone().unwrap_or_else(|| layout.repository());
     if args.config_only {
         assemble::render(&pipeline, &target)?;
+        say_where_the_store_is(&pipeline);
         println!("{}", target.display());
         return Ok(());
     }
@@ -84,8 +87,19 @@ pub(super) fn run(args: &Args) -> Result<()> {
             assembled.changed.join(", ")
         );
     }
+    say_where_the_store_is(&pipeline);
     println!("{}", target.display());
     Ok(())
+}
+
+/// Says what a server that `saker serve` does not start must be given.
+fn say_where_the_store_is(pipeline: &Pipeline) {
+    if has_credentials(&pipeline.store.redis_url) {
+        println!(
+            "the store's address holds a login, which no file of the repository does: Triton's models read the address from \
+             the environment, SAKER_REDIS_URL or the file that SAKER_REDIS_URL_FILE names; `saker serve` passes it on"
+        );
+    }
 }
 
 /// The newest release of a repository, and what it says of itself.

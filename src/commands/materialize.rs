@@ -10,7 +10,7 @@ use crate::{materialize, server};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  saker materialize\n  saker materialize --seen\n  \
-    saker materialize --redis-url rediss://user:password@store.shop:6379\n\n\
+    SAKER_REDIS_URL=rediss://user:password@store.shop:6379 saker materialize\n\n\
     Without a server at the definition's address, a Valkey is started on .saker/<name>/valkey for as long as it takes; \
     `saker serve` then serves what was written."
 )]

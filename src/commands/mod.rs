@@ -9,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use saker_pipeline::Pipeline;
+use saker_store::address;
 use saker_train::device::Device;
 
 use crate::entities::{self, Compare};
 use crate::layout::Layout;
+use crate::server::REDIS_URL;
 
 mod assemble;
 mod evaluate;
@@ -51,7 +53,8 @@ pub struct Target {
         default_value = ".saker"
     )]
     pub state: PathBuf,
-    /// Address of Valkey or Redis, in place of the definition's
+    /// Address of Valkey or Redis, in place of the definition's. Everybody on the machine can read an argument: an address with
+    /// a password belongs in the variable, or in a file that SAKER_REDIS_URL_FILE names
     #[arg(
         long,
         value_name = "URL",
@@ -81,8 +84,12 @@ impl Target {
         }
         let mut pipeline = Pipeline::load(&path)?;
         pipeline.state = Some(self.state.clone());
-        if let Some(url) = &self.redis_url {
-            pipeline.store.redis_url.clone_from(url);
+        let url = match &self.redis_url {
+            Some(url) => Some(url.clone()),
+            None => address::from_environment(REDIS_URL)?,
+        };
+        if let Some(url) = url {
+            pipeline.store.redis_url = url;
             pipeline.validate().context("--redis-url")?;
         }
         let layout = Layout::new(&self.state, &pipeline.pipeline.name);
@@ -103,7 +110,7 @@ impl Target {
     /// The environment that goes with [`Target::arguments`].
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let url = self.redis_url.iter();
-        url.map(|url| ("SAKER_REDIS_URL", url.into())).collect()
+        url.map(|url| (REDIS_URL, url.into())).collect()
     }
 }
 

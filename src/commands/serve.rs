@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         );
     }
     if args.detach {
-        return detach(&layout, name);
+        return detach(&layout, name, &args.target);
     }
     let Some(_lock) = Lock::take(&layout, SUPERVISOR)? else {
         bail!(
@@ -138,7 +138,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         false => format!("one answers at {address}"),
     });
     let step = Step::start("start Triton and load the 14 steps");
-    let triton = || server::triton(&layout, &repository, &args.host, ports, &stop).map(Some);
+    let triton = || server::triton(&layout, &repository, &args.host, ports, (url, &stop)).map(Some);
     let watch = || {
         let address = format!("127.0.0.1:{}", ports.http);
         Watchdog::start(&address, &server::ensembles(&repository), &pipeline.user.id)
@@ -199,7 +199,7 @@ fn shop<'s>(
 }
 
 /// Starts this command once more, in the background, and returns when it is ready.
-fn detach(layout: &Layout, name: &str) -> Result<()> {
+fn detach(layout: &Layout, name: &str, target: &Target) -> Result<()> {
     // One at a time, or the second one would take the first one's log and record for its own.
     let Some(_starting) = Lock::take(layout, "start")? else {
         bail!(
@@ -213,11 +213,14 @@ fn detach(layout: &Layout, name: &str) -> Result<()> {
     files::remove(&ready_file(layout))?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
-    command.args(
-        std::env::args_os()
-            .skip(1)
-            .filter(|argument| argument != "--detach"),
-    );
+    // Everybody on the machine can read the arguments, and the store's address may hold a password.
+    let mut hidden = false;
+    command.args(std::env::args_os().skip(1).filter(|argument| {
+        let value = std::mem::replace(&mut hidden, argument == "--redis-url");
+        let own = argument.to_string_lossy().starts_with("--redis-url");
+        !value && !own && argument != "--detach"
+    }));
+    command.envs(target.environment());
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, interrupted.clone())

@@ -5,6 +5,7 @@
 
 mod backends;
 mod clients;
+mod credentials;
 mod fused;
 mod gateway;
 mod malformed;

@@ -135,11 +135,16 @@ impl Shop {
 
     /// A shop whose files, `pipeline.toml` among them, somebody writes.
     pub(crate) fn of(write: impl FnOnce(&Path)) -> Self {
+        Self::on(Valkey::start().expect("a running Valkey"), write)
+    }
+
+    /// The same on a store of its own.
+    pub(crate) fn on(valkey: Valkey, write: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         write(folder.path());
         Self {
             folder,
-            valkey: Valkey::start().expect("a running Valkey"),
+            valkey,
             ports: [(); 3].map(|()| free_port().expect("a port")),
         }
     }

@@ -18,9 +18,14 @@ const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
+    #[serde(default = "redis_url")]
     redis_url: String,
     #[serde(default)]
     mode: Option<String>,
+}
+
+fn redis_url() -> String {
+    "env:SAKER_SEEN_URL,SAKER_REDIS_URL#1".into()
 }
 
 /// One loaded `bloom_filter` model.

@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`address`] | where a store's URL comes from: a text, or the environment |
 //! | [`settings`] | store URLs (TLS, ACL users, databases, clusters), never printed with their credentials |
 //! | [`pipeline`] | commands packed for one round trip |
 //! | [`connection`] | one blocking connection whose calls end by a deadline, whatever the server does |
@@ -13,6 +14,7 @@
 //! | [`popularity`] | the `trending:*` sets |
 //! | [`events`] | what visitors do, each event once, for whoever applies it |
 
+pub mod address;
 pub mod connection;
 pub mod error;
 pub mod events;
@@ -28,6 +30,7 @@ pub mod settings;
 mod cluster;
 mod stream;
 
+pub use address::Address;
 pub use connection::{CommandResult, Connection};
 pub use error::StoreError;
 pub use link::{Client, Link};

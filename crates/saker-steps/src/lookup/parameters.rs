@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use saker_store::Settings;
 use saker_store::feast::{EntityKeyVersion, EntityType, FeatureView, defaults};
+use saker_store::{Address, Settings};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
 
@@ -13,6 +13,7 @@ use triton_backend::{DataType, Error};
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Parameters {
+    #[serde(default = "redis_url")]
     redis_url: String,
     /// Where the features are read from.
     #[serde(default)]
@@ -58,6 +59,10 @@ pub enum Mode {
     Cached,
 }
 
+fn redis_url() -> String {
+    "env:SAKER_REDIS_URL#0".into()
+}
+
 fn deadline_ms() -> u32 {
     20
 }
@@ -98,7 +103,8 @@ impl Parameters {
                 "parameter 'DEADLINE_MS' is 0; accepted: 1 and up",
             ));
         }
-        let settings = Settings::parse(&self.redis_url, self.tls_ca.as_deref())
+        let settings = Address::read(&self.redis_url)
+            .and_then(|address| address.settings(self.tls_ca.as_deref()))
             .map_err(|error| Error::invalid_argument(format!("parameter 'REDIS_URL': {error}")))?;
         Ok(settings.with_deadline(Duration::from_millis(u64::from(self.deadline_ms))))
     }

@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use saker_store::Settings;
 use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, Reader};
+use saker_store::{Address, Settings};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
 
@@ -99,11 +99,12 @@ const POPULARITY_DATABASE: i64 = 3;
 
 impl Parameters {
     fn parse(&self, name: &str, url: &str) -> Result<Settings, Error> {
-        let settings = Settings::parse(
-            url,
-            self.tls_ca.as_deref().filter(|_| url.starts_with("rediss")),
-        )
-        .map_err(|error| Error::invalid_argument(format!("parameter '{name}': {error}")))?;
+        let settings = Address::read(url)
+            .and_then(|address| {
+                let authority = self.tls_ca.as_deref().filter(|_| address.is_secure());
+                address.settings(authority)
+            })
+            .map_err(|error| Error::invalid_argument(format!("parameter '{name}': {error}")))?;
         Ok(settings.with_deadline(self.deadline()))
     }
 
