@@ -239,6 +239,8 @@ fn is_served(column: &Column, kind: &str) -> bool {
     match kind {
         "INT32" | "INT64" | "BOOL" | "UNIX_TIMESTAMP" => true,
         "FLOAT" | "DOUBLE" => column.kind == ColumnType::Float32,
+        // A release has the codes of these.
+        "STRING" => column.codes.is_some(),
         _ => false,
     }
 }
@@ -255,8 +257,7 @@ fn advice(column: &Column, wrong: &[&str]) -> String {
     };
     if wrong.contains(&"STRING") {
         return format!(
-            "A lookup serves numbers: let Feast materialize the text's code, which `saker prepare` numbers with `codes` and \
-             keeps in data/names.json. Accepted: {accepted}"
+            "A lookup serves texts of a column with `codes`, which `saker prepare` numbers. Accepted here: {accepted}"
         );
     }
     format!("Accepted: {accepted}")

@@ -126,6 +126,11 @@ impl Layout {
         self.root.join("models").join(format!("{name}.onnx"))
     }
 
+    /// `models/codes_<group>.json`: the codes of the texts of `user` or `item`, for the lookups.
+    pub fn codes(&self, group: &str) -> PathBuf {
+        self.root.join("models").join(format!("codes_{group}.json"))
+    }
+
     /// `models/fused/`: the hoisted ranker.
     pub fn fused(&self) -> PathBuf {
         self.root.join("models/fused")

@@ -699,6 +699,38 @@ fn written_formats_are_read() {
     assert_eq!(repository.index().unwrap().next, 2);
 }
 
+#[test]
+fn the_codes_of_texts_travel_with_the_release() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, mut artefacts) = artefacts(folder.path());
+    let target = folder.path().join("repository");
+    let parameter = |model: &str| {
+        let text = Repository::open(&target).unwrap().config(model).unwrap();
+        text.lines()
+            .any(|line| line.contains("CODES") && line.contains("codes.json"))
+    };
+    for (group, file) in [(Group::User, "user.json"), (Group::Item, "item.json")] {
+        let path = folder.path().join(file);
+        fs::write(&path, format!("codes of {file}")).unwrap();
+        artefacts.codes.insert(group, path);
+    }
+    assemble::assemble(&pipeline, &artefacts, "first", &target).unwrap();
+    for (model, content) in [
+        ("feast_user_lookup", Some("codes of user.json")),
+        ("feast_item_lookup", Some("codes of item.json")),
+        ("query_tower", None),
+    ] {
+        let file = fs::read_to_string(target.join(model).join("1/codes.json")).ok();
+        assert_eq!(file.as_deref(), content, "{model}");
+        assert_eq!(parameter(model), content.is_some(), "{model}");
+    }
+    // A release without texts reads none.
+    artefacts.codes.clear();
+    assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap();
+    let own = json(&target.join("feast_user_lookup/2/release.json"))["parameters"].clone();
+    assert_eq!(own, serde_json::json!({ "CODES": null }));
+}
+
 /// The retail pipeline on an empty store.
 fn on_a_store() -> (Pipeline, Valkey) {
     let valkey = Valkey::start().unwrap();

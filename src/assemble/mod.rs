@@ -3,6 +3,7 @@
 //! A new repository is written beside its place and then renamed; a release beside others is named last. A server never sees
 //! half of one. What happens with releases from there on is in [`releases`](crate::releases).
 
+mod codes;
 pub(crate) mod edit;
 pub(crate) mod files;
 pub mod fused;
@@ -53,6 +54,8 @@ pub struct Artefacts {
     pub fused: Option<PathBuf>,
     /// What an absent user or item gets.
     pub defaults: Defaults,
+    /// The files with the codes of users' and items' texts, where they have some.
+    pub codes: BTreeMap<Group, PathBuf>,
     /// Where they come from, for the manifest.
     pub record: Record,
 }
@@ -78,6 +81,7 @@ impl Artefacts {
                 .collect(),
             fused: None,
             defaults: Defaults::read(&layout.defaults())?,
+            codes: codes::write(pipeline, layout)?,
             record: Record::of(layout)?,
         };
         let dataset = &pipeline.pipeline.name;
@@ -95,6 +99,15 @@ impl Artefacts {
         Ok(artefacts)
     }
 
+    /// The codes of the texts that a model looks up.
+    fn codes_of(&self, model: &str) -> Option<&PathBuf> {
+        self.codes.get(match model {
+            "feast_user_lookup" | fused::RECOMMENDATION => &Group::User,
+            "feast_item_lookup" => &Group::Item,
+            _ => return None,
+        })
+    }
+
     /// Every file or folder, and the command that makes it.
     fn files(&self) -> Vec<(&Path, &'static str)> {
         let mut files: Vec<(&Path, &str)> = self
@@ -103,6 +116,7 @@ impl Artefacts {
             .map(|path| (path.as_path(), "prepare"))
             .collect();
         files.extend(self.tables.values().map(|path| (path.as_path(), "prepare")));
+        files.extend(self.codes.values().map(|path| (path.as_path(), "prepare")));
         files.push((&self.query_tower, "train"));
         files.push((&self.ranker, "train"));
         files.push((&self.index, "index"));
@@ -115,6 +129,12 @@ impl Artefacts {
         let mut models = steps::models(pipeline, &self.defaults, version)?;
         if self.fused.is_some() {
             models.extend(fused::models(pipeline, &self.defaults, version)?);
+        }
+        for model in &mut models {
+            if self.codes_of(&model.name).is_some() {
+                let file = codes::FILE.to_owned();
+                model.parameters.insert("CODES".to_owned(), file);
+            }
         }
         Ok(models)
     }
@@ -139,7 +159,7 @@ impl Artefacts {
             }
             Ok(files)
         };
-        Ok(match model {
+        let mut files = match model {
             fused::RECOMMENDATION => {
                 let folder = self.fused.as_ref().context("no hoisted ranker")?;
                 let mut files = vec![
@@ -169,7 +189,11 @@ impl Artefacts {
                 vec![(workflow(Group::Item)?.join(&vocabulary), vocabulary)]
             }
             _ => Vec::new(),
-        })
+        };
+        if let Some(path) = self.codes_of(model) {
+            files.push((path.clone(), codes::FILE.to_owned()));
+        }
+        Ok(files)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use rustc_hash::FxHashMap;
-use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
+use saker_pipeline::{Column, ColumnType, Default as Fallback, Entity, Names};
 
 use super::source::Source;
 use crate::table;
@@ -244,33 +244,10 @@ fn clean(column: &Column, source: &Source, order: &[usize], names: &mut Names) -
 
 /// What of a value is numbered; nothing of an empty one. Different values have different keys.
 fn key(value: &Value<'_>, codes: Codes) -> Result<Option<String>> {
-    let key = match (codes, value) {
-        (Codes::First, _) => value.words()?.into_iter().next().unwrap_or_default(),
-        (Codes::Set, _) => {
-            let mut words = value.words()?;
-            words.sort_unstable();
-            words.dedup();
-            joined(&words).into()
-        }
-        (Codes::Value, Value::List(_)) => joined(&value.words()?).into(),
-        (Codes::Value, _) => match value.text()? {
-            Some(Cow::Borrowed(text)) => text.trim().into(),
-            text => text.unwrap_or_default(),
-        },
-    };
-    Ok((!key.is_empty()).then(|| key.into_owned()))
-}
-
-/// Words with blanks between them. A word that contains a blank is in quotation marks, so that it is told from two words.
-fn joined(words: &[Cow<'_, str>]) -> String {
-    let quoted = words.iter().map(|word| {
-        let plain = !word.contains(char::is_whitespace) && !word.starts_with('"');
-        match plain {
-            true => word.clone(),
-            false => format!("{word:?}").into(),
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    Ok(match (codes, value) {
+        (Codes::First | Codes::Set, _) | (_, Value::List(_)) => codes.key_of_words(value.words()?),
+        (Codes::Value, _) => value.text()?.and_then(|text| codes.key(&text)),
+    })
 }
 
 #[cfg(test)]

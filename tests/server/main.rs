@@ -6,6 +6,7 @@
 mod backends;
 mod clients;
 mod credentials;
+mod feast;
 mod fused;
 mod gateway;
 mod malformed;

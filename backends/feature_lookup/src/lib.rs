@@ -123,6 +123,7 @@ impl Tensors {
             )));
         }
         let mut defaults = parameters.defaults()?;
+        let mut vocabularies = parameters.vocabularies(context.version_dir())?;
         let mut echo = None;
         let mut features = Vec::new();
         for (position, output) in config.outputs().iter().enumerate() {
@@ -136,7 +137,9 @@ impl Tensors {
                 echo = Some(position);
             } else {
                 let default = defaults.remove(&output.name);
-                features.push(Feature::new(position, output, default)?);
+                let vocabulary = vocabularies.remove(&output.name);
+                let feature = Feature::new(position, output, default)?;
+                features.push(feature.with_vocabulary(vocabulary));
             }
         }
         if let Some(name) = defaults.keys().next() {

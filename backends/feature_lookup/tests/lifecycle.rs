@@ -247,6 +247,7 @@ fn bad_configurations_do_not_load() {
         ("DEFAULTS", r#"{"height": 3}"#, "age, gender"),
         ("ENTITY_KEY_SERIALIZATION", "1", "ENTITY_KEY_SERIALIZATION"),
         ("ENTITY_TYPE", "UINT64", "INT32, INT64, STRING"),
+        ("CODES", "codes.json", "codes.json"),
         ("REDIS_URL", "http://127.0.0.1", "unknown scheme"),
     ] {
         let failure = server

@@ -52,11 +52,15 @@ impl User {
                 Error::invalid_argument(format!("parameter 'USER_COLUMNS': {error}"))
             })?;
         let mut defaults = parameters.defaults()?;
+        let mut vocabularies = parameters.vocabularies(context.version_dir())?;
         let features = stored
             .outputs()
             .iter()
             .enumerate()
-            .map(|(place, column)| Feature::new(place, column, defaults.remove(&column.name)))
+            .map(|(place, column)| {
+                let feature = Feature::new(place, column, defaults.remove(&column.name))?;
+                Ok(feature.with_vocabulary(vocabularies.remove(&column.name)))
+            })
             .collect::<Result<Vec<_>, Error>>()?;
         if let Some(name) = defaults.keys().next() {
             return Err(Error::invalid_argument(format!(

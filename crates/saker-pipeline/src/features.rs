@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use saker_workflow::{Chain, Function, Operator};
 use serde::{Deserialize, Serialize};
 
+use crate::Codes;
+
 /// `[user]` or `[item]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,18 +104,6 @@ pub enum ColumnType {
     Float32,
     /// Text, never served.
     Text,
-}
-
-/// How texts become codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Codes {
-    /// Every distinct text is a code.
-    Value,
-    /// The first word of a list of words is the code: a film's main genre.
-    First,
-    /// Every distinct set of words is a code, whatever their order: a film's combination of genres.
-    Set,
 }
 
 /// A column computed from the training interactions.

@@ -3,6 +3,7 @@
 //! [`Pipeline::load`] reads a file, refuses what it does not know and checks what it knows; an error names the key, the
 //! value and what is accepted. Every key is documented on the field that holds it and in `docs/pipeline.md`.
 
+mod codes;
 mod data;
 mod error;
 mod features;
@@ -15,11 +16,12 @@ use std::path::{Path, PathBuf};
 use saker_workflow::Definition;
 use serde::{Deserialize, Serialize};
 
+pub use codes::{Codes, TextCodes, TextColumn};
 pub use data::{Data, Encoding, Format, Interactions, Parts, Split, SplitBy, Table, Unit};
 pub use error::Error;
 pub use features::{
-    Codes, Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity,
-    Feature, FeatureKind, ImagePooling, Missing, Names,
+    Column, ColumnType, Context, Default, Derive, Embedding, EmbeddingSource, Entity, Feature,
+    FeatureKind, ImagePooling, Missing, Names,
 };
 pub use serving::{Bloom, EntityType, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
 pub use validate::MODELS;

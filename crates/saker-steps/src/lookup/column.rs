@@ -1,8 +1,12 @@
 //! Features as columns of the types that the outputs declare.
 
+use std::sync::Arc;
+
 use saker_store::feast::Value;
 use saker_workflow::Slice;
 use triton_backend::{DataType, Error, Response, TensorConfig};
+
+use super::codes::{Coded, Vocabulary};
 
 /// One feature output.
 #[derive(Clone, Debug)]
@@ -16,6 +20,16 @@ pub struct Feature {
     /// Elements per entity: 1, or the length of a list feature.
     width: usize,
     default: Vec<Number>,
+    /// The codes of its texts, where it has some.
+    vocabulary: Option<Arc<Vocabulary>>,
+}
+
+/// What a stored value is in a feature's numbers.
+enum Read {
+    Numbers,
+    /// It stands for no value.
+    Nothing,
+    Unreadable(String),
 }
 
 /// A stored or default value before it takes the output's type.
@@ -77,11 +91,41 @@ impl Feature {
             data_type: config.data_type,
             width,
             default: defaults,
+            vocabulary: None,
         };
         let mut probe = Column::new(feature.data_type);
         match (probe.push(&feature.default), default) {
             (false, Some(value)) => Err(refuse(&value)),
             _ => Ok(feature),
+        }
+    }
+
+    /// The same, with codes for its texts.
+    #[must_use]
+    pub fn with_vocabulary(mut self, vocabulary: Option<Arc<Vocabulary>>) -> Self {
+        self.vocabulary = vocabulary;
+        self
+    }
+
+    /// The numbers of a value, in `out`.
+    fn read(&self, value: &Value, out: &mut Vec<Number>) -> Read {
+        let coded = match (&self.vocabulary, value) {
+            (Some(vocabulary), Value::String(text)) => (vocabulary, vocabulary.code(text), text),
+            _ if numbers(value, out) && out.len() == self.width => return Read::Numbers,
+            _ => return Read::Unreadable(self.mismatch(value)),
+        };
+        match coded {
+            (_, Coded::Code(code), _) => {
+                out.clear();
+                out.extend(std::iter::repeat_n(Number::Int(code), self.width));
+                Read::Numbers
+            }
+            (_, Coded::Nothing, _) => Read::Nothing,
+            (vocabulary, Coded::Unknown, text) => Read::Unreadable(format!(
+                "the store holds the text {text:?} for feature '{}', which is none of the {} texts that training saw",
+                self.name,
+                vocabulary.len()
+            )),
         }
     }
 
@@ -281,15 +325,20 @@ impl Columns {
         for (position, (column, feature)) in self.columns.iter_mut().zip(features).enumerate() {
             let fits = match value(position) {
                 Ok(None) => false,
-                Ok(Some(value)) => {
-                    let fits = numbers(&value, &mut self.scratch)
-                        && self.scratch.len() == feature.width
-                        && column.push(&self.scratch);
-                    if !fits {
-                        unreadable(feature.mismatch(&value));
+                Ok(Some(value)) => match feature.read(&value, &mut self.scratch) {
+                    Read::Numbers => {
+                        let fits = column.push(&self.scratch);
+                        if !fits {
+                            unreadable(feature.mismatch(&value));
+                        }
+                        fits
                     }
-                    fits
-                }
+                    Read::Nothing => false,
+                    Read::Unreadable(why) => {
+                        unreadable(why);
+                        false
+                    }
+                },
                 Err(error) => {
                     unreadable(format!("feature '{}': {error}", feature.name));
                     false
@@ -469,6 +518,34 @@ mod tests {
             matches!(read(&flag, Some(Value::Int32(1))).0, Column::Bool(data) if data == [true])
         );
         assert!(read(&flag, Some(Value::Int32(2))).1);
+    }
+
+    #[test]
+    fn texts_with_a_vocabulary_are_codes() {
+        let column = saker_pipeline::TextColumn {
+            codes: saker_pipeline::Codes::Value,
+            texts: vec!["F".into(), "M".into()],
+            empty: vec!["-".into()],
+        };
+        let vocabulary = Some(Arc::new(Vocabulary::new(column)));
+        let int = feature("TYPE_INT32", &[-1], Some(json!(35))).expect("a feature");
+        let coded = int.with_vocabulary(vocabulary);
+        for (value, expected, unreadable) in [
+            (Value::String("M".into()), 1, false),
+            (Value::String(" F ".into()), 0, false),
+            (Value::String("-".into()), 35, false),
+            (Value::String(String::new()), 35, false),
+            (Value::String("X".into()), 35, true),
+            (Value::Int64(1), 1, false),
+            (Value::Bytes(b"M".to_vec()), 35, true),
+        ] {
+            let (column, told) = read(&coded, Some(value.clone()));
+            assert!(
+                matches!(column, Column::Int32(data) if data == [expected]),
+                "{value:?}"
+            );
+            assert_eq!(told, unreadable, "{value:?}");
+        }
     }
 
     #[test]

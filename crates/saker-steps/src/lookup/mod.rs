@@ -1,5 +1,6 @@
 //! Features of users or items from Feast's online store: `feature_lookup`, and the fused step.
 
+mod codes;
 mod column;
 mod found;
 mod online;
@@ -11,6 +12,7 @@ use triton_backend::{Counter, Error, Gauge, ModelContext};
 
 use found::{Found, Lately};
 
+pub use codes::Vocabulary;
 pub use column::{Columns, Feature};
 pub use online::Online;
 pub use parameters::{Mode, Parameters};

@@ -1,13 +1,16 @@
 //! The parameters of `feature_lookup` in config.pbtxt; its README describes each.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use saker_store::feast::{EntityKeyVersion, EntityType, FeatureView, defaults};
 use saker_store::{Address, Settings};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
+
+use super::codes::{self, Vocabulary};
 
 /// See the README of `feature_lookup`.
 #[derive(Deserialize)]
@@ -31,6 +34,8 @@ pub struct Parameters {
     entity_key_serialization: String,
     #[serde(default)]
     entity_type: Option<String>,
+    #[serde(default)]
+    codes: Option<PathBuf>,
     #[serde(default)]
     defaults: Option<String>,
     #[serde(default)]
@@ -180,6 +185,20 @@ impl Parameters {
             ));
         }
         Ok(defaults)
+    }
+
+    /// The codes of the texts, by feature, from the file in the version folder that `CODES` names.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn vocabularies(
+        &self,
+        version_dir: &Path,
+    ) -> Result<BTreeMap<String, Arc<Vocabulary>>, Error> {
+        match &self.codes {
+            Some(file) => codes::read(&version_dir.join(file)),
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     /// How often the copy is renewed; `None`: never.

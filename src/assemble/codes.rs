@@ -1,0 +1,57 @@
+//! The codes of texts, for the lookups: a store that Feast fills holds the texts themselves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use saker_pipeline::{Entity, Group, Names, Pipeline, TextCodes, TextColumn};
+
+use super::files::write_json;
+use crate::layout::Layout;
+
+/// The name in a version folder.
+pub(super) const FILE: &str = "codes.json";
+
+/// Writes `models/codes_user.json` and `models/codes_item.json`, of those that have columns with `codes`.
+///
+/// # Errors
+/// `saker prepare` has not numbered the texts, or the disk does not take a file.
+pub(super) fn write(pipeline: &Pipeline, layout: &Layout) -> Result<BTreeMap<Group, PathBuf>> {
+    let mut files = BTreeMap::new();
+    for (group, entity) in [(Group::User, &pipeline.user), (Group::Item, &pipeline.item)] {
+        if entity.stored().all(|column| column.codes.is_none()) {
+            continue;
+        }
+        let path = layout.names();
+        let text = fs::read(&path)
+            .with_context(|| format!("cannot read {}; run `saker prepare`", path.display()))?;
+        let names: Names = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; run `saker prepare`", path.display()))?;
+        let path = layout.codes(group.as_str());
+        write_json(&path, &of(entity, &names)?)?;
+        files.insert(group, path);
+    }
+    Ok(files)
+}
+
+fn of(entity: &Entity, names: &Names) -> Result<TextCodes> {
+    let mut columns = BTreeMap::new();
+    for column in entity.stored() {
+        let Some(codes) = column.codes else { continue };
+        let texts = names.get(&column.name).with_context(|| {
+            format!(
+                "the texts of column {} have no codes; run `saker prepare`",
+                column.name
+            )
+        })?;
+        let column_codes = TextColumn {
+            codes,
+            texts: texts.clone(),
+            empty: column.empty.clone(),
+        };
+        columns.insert(column.name.clone(), column_codes);
+    }
+    let format = TextCodes::FORMAT;
+    Ok(TextCodes { format, columns })
+}
