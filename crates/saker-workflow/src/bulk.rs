@@ -281,25 +281,67 @@ fn apply_operator(
                     ..columns[index].clone()
                 });
             }
-            let rows = inputs.first().map_or(0, |column| column.values.len());
-            let elements = evaluate(&variable, rows, &inputs, &mut scratch);
+            let shape = Shape::of(&variable, &columns)?;
+            let elements = evaluate(&variable, shape.elements, &inputs, &mut scratch);
             let elements = match variable.small {
                 Some(SmallInt::Int8) => convert(&variable.name, &elements, &DataType::Int8)?,
                 Some(SmallInt::Int16) => convert(&variable.name, &elements, &DataType::Int16)?,
                 None => elements,
             };
-            let array = match &columns[0].lists {
-                Some((offsets, nulls)) if variable.list => Arc::new(ListArray::new(
+            let array = match shape.lists {
+                Some((offsets, nulls)) => Arc::new(ListArray::new(
                     Arc::new(Field::new("item", elements.data_type().clone(), true)),
-                    offsets.clone(),
+                    offsets,
                     elements,
-                    nulls.clone(),
+                    nulls,
                 )),
-                _ => elements,
+                None => elements,
             };
             Ingested::new(&variable.name, &array)
         })
         .collect()
+}
+
+/// How many elements an output column has, and the lists that they form.
+struct Shape {
+    elements: usize,
+    lists: Option<(OffsetBuffer<i32>, Option<NullBuffer>)>,
+}
+
+impl Shape {
+    /// The shape of the columns that `variable` reads: the columns of a chain may hold lists of different lengths.
+    ///
+    /// # Errors
+    /// It reads several columns, and their lists differ, or some hold lists and others do not.
+    fn of(variable: &Variable, columns: &[Ingested]) -> Result<Self, Error> {
+        let mut read = program::inputs(&variable.expression)
+            .into_iter()
+            .filter_map(|index| columns.get(index));
+        let Some(first) = read.next() else {
+            return Ok(Self {
+                elements: 0,
+                lists: None,
+            });
+        };
+        let offsets = |column: &Ingested| column.lists.as_ref().map(|(offsets, _)| offsets.clone());
+        let mut nulls = (first.lists.as_ref()).and_then(|(_, nulls)| nulls.clone());
+        for other in read {
+            if offsets(other) != offsets(first) || other.elements.len() != first.elements.len() {
+                return Err(Error::Value {
+                    column: format!("{}, {}", first.name, other.name),
+                    value: "columns whose rows hold different numbers of values".to_owned(),
+                    accepted: "columns with one value a row, or lists of equal lengths".to_owned(),
+                });
+            }
+            let others = other.lists.as_ref().and_then(|(_, nulls)| nulls.as_ref());
+            nulls = NullBuffer::union(nulls.as_ref(), others);
+        }
+        let lists = offsets(first).filter(|_| variable.list);
+        Ok(Self {
+            elements: first.elements.len(),
+            lists: lists.map(|offsets| (offsets, nulls)),
+        })
+    }
 }
 
 fn evaluate(

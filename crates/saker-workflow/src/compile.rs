@@ -349,6 +349,7 @@ fn kernels(
                 .iter()
                 .map(|name| input(name))
                 .collect::<Result<Vec<_>, _>>()?;
+            partition.iter().try_for_each(Variable::scalar)?;
             let mut differences = Vec::new();
             for column in columns {
                 column.numeric()?;

@@ -181,6 +181,19 @@ pub(crate) fn mask(expression: &Expression) -> Option<usize> {
     }
 }
 
+/// The inputs that an expression reads, each once.
+pub(crate) fn inputs(expression: &Expression) -> Vec<usize> {
+    match expression {
+        Expression::Input(index) => vec![*index],
+        Expression::Apply(node) => {
+            let mut read: Vec<usize> = node.arguments.iter().flat_map(inputs).collect();
+            read.sort_unstable();
+            read.dedup();
+            read
+        }
+    }
+}
+
 /// Evaluates `expression` into `output`, whose length is the number of rows.
 pub(crate) fn evaluate(
     expression: &Expression,

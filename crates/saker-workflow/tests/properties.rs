@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, ListArray, StringArray};
 use arrow::datatypes::Int32Type;
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
@@ -33,6 +33,51 @@ fn codes(batch: &RecordBatch) -> Vec<i32> {
         .as_primitive::<Int32Type>()
         .values()
         .to_vec()
+}
+
+/// Operators that treat each value by itself, and whether they take lists alone.
+const SHAPED: [(&str, bool); 15] = [
+    (r#"[{ "op": "Categorify" }]"#, false),
+    (r#"[{ "op": "HashBucket", "num_buckets": 7 }]"#, false),
+    (r#"[{ "op": "Bucketize", "boundaries": [-3, 2] }]"#, false),
+    (r#"[{ "op": "LogOp" }]"#, false),
+    (r#"[{ "op": "Normalize" }]"#, false),
+    (r#"[{ "op": "NormalizeMinMax" }]"#, false),
+    (r#"[{ "op": "Clip", "min": 0, "max": 5 }]"#, false),
+    (
+        r#"[{ "op": "FillMissing", "value": 3, "add_binary_cols": true }]"#,
+        false,
+    ),
+    (
+        r#"[{ "op": "FillMedian", "add_binary_cols": true }]"#,
+        false,
+    ),
+    (r#"[{ "op": "ReduceDtypeSize" }]"#, false),
+    (
+        r#"[{ "op": "DataStats" }, { "op": "Rename", "postfix": "_x" }]"#,
+        false,
+    ),
+    (r#"[{ "op": "LambdaOp", "function": "hour" }]"#, false),
+    (
+        r#"[{ "op": "LambdaOp", "function": "sine", "period": 7 }]"#,
+        false,
+    ),
+    (
+        r#"[{ "op": "FillMissing" }, { "op": "Clip", "max": 4 }, { "op": "Categorify" }]"#,
+        false,
+    ),
+    (
+        r#"[{ "op": "ValueCount" }, { "op": "ListSlice", "start": 0, "end": 2, "pad": true }, { "op": "Categorify" }]"#,
+        true,
+    ),
+];
+
+/// A row of a column of lists: null, empty, or with gaps.
+fn row_of_list() -> impl Strategy<Value = Option<Vec<Option<i32>>>> {
+    prop::option::weighted(
+        0.9,
+        prop::collection::vec(prop::option::weighted(0.8, -9i32..9), 0..5),
+    )
 }
 
 proptest! {
@@ -157,6 +202,49 @@ proptest! {
                 if *code > 2 {
                     prop_assert_eq!(pair == other, code == other_code);
                 }
+            }
+        }
+    }
+
+    /// The columns of a chain may hold lists of different lengths, and single values: each comes out as from a chain of its own.
+    #[test]
+    fn columns_of_a_chain_keep_their_own_rows(
+        rows in prop::collection::vec((row_of_list(), row_of_list(), prop::option::of(-9i32..9)), 1..30),
+        at in 0..SHAPED.len(),
+    ) {
+        let list = |lists: Vec<Option<Vec<Option<i32>>>>| -> ArrayRef {
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists))
+        };
+        let (operator, lists_alone) = SHAPED[at];
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
+            ("a", list(rows.iter().map(|row| row.0.clone()).collect())),
+            ("b", list(rows.iter().map(|row| row.1.clone()).collect())),
+        ];
+        if !lists_alone {
+            let single: ArrayRef = Arc::new(rows.iter().map(|row| row.2).collect::<Int32Array>());
+            columns.insert(1, ("c", single));
+        }
+        // Every order of the columns: none may lend its rows to the others.
+        for _ in 0..columns.len() {
+            columns.rotate_left(1);
+            let operators = operators(operator);
+            let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+            let given = batch(columns.clone());
+            let fit = |names: &[&str]| {
+                let definition = Definition::new(vec![Chain::new(names.iter().copied(), operators.clone())]);
+                Workflow::fit(definition, std::slice::from_ref(&given))
+            };
+            // A column without any value cannot be fitted, alone or with others.
+            let alone: Result<Vec<_>, _> = names.iter().map(|name| fit(&[name])).collect();
+            let (Ok(together), Ok(alone)) = (fit(&names), alone) else { continue };
+            let together = together.apply(&given).unwrap();
+            prop_assert_eq!(together.num_rows(), rows.len());
+            let alone: Vec<_> = alone.iter().map(|workflow| workflow.apply(&given).unwrap()).collect();
+            let alone: Vec<&ArrayRef> = alone.iter().flat_map(RecordBatch::columns).collect();
+            prop_assert_eq!(together.num_columns(), alone.len());
+            for (ours, expected) in together.columns().iter().zip(alone) {
+                // As text, for NaN differs from itself.
+                prop_assert_eq!(format!("{ours:?}"), format!("{expected:?}"));
             }
         }
     }

@@ -46,6 +46,13 @@ impl Counter {
 
     pub(super) fn update(&mut self, members: &[Ingested], counts: Counts<'_>) -> Result<(), Error> {
         if !self.joint && members.len() > 1 {
+            if let Some(list) = members.iter().find(|column| column.lists.is_some()) {
+                return Err(Error::types(
+                    &list.name,
+                    format!("list of {}", list.dtype),
+                    "one value a row, for a combination of columns",
+                ));
+            }
             let columns = key_columns(members)?;
             for row in 0..members[0].elements.len() {
                 let keys = columns.iter().map(|column| column.get(row)).collect();
