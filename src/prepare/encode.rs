@@ -129,6 +129,7 @@ pub(super) fn cardinality(workflow: &Workflow, feature: &Feature) -> Result<Opti
             Some(Operator::Bucketize { boundaries }) => Some(boundaries.len() + 1),
             Some(Operator::LambdaOp(Function::Hour)) => Some(24),
             Some(Operator::LambdaOp(Function::Weekday)) => Some(7),
+            Some(Operator::LambdaOp(Function::Compare { .. })) => Some(2),
             _ => None,
         });
     let counted = counted.with_context(|| {

@@ -250,8 +250,15 @@ fn of_row_alone(operator: &Operator) -> bool {
         | Operator::TagAsUserFeatures
         | Operator::TagAsItemFeatures
         | Operator::Rename { .. }
+        | Operator::Select { .. }
         | Operator::LambdaOp(
-            Function::Hour | Function::Weekday | Function::Sine { .. } | Function::Cosine { .. },
+            Function::Hour
+            | Function::Weekday
+            | Function::Sine { .. }
+            | Function::Cosine { .. }
+            | Function::Compare { .. }
+            | Function::Linear { .. }
+            | Function::Cast { .. },
         ) => true,
         _ => false,
     }

@@ -178,9 +178,9 @@ impl Feature {
                 | Operator::HashBucket { .. }
                 | Operator::HashedCross { .. }
                 | Operator::Bucketize { .. }
-                | Operator::LambdaOp(Function::Hour | Function::Weekday) => {
-                    Some(FeatureKind::Categorical)
-                }
+                | Operator::LambdaOp(
+                    Function::Hour | Function::Weekday | Function::Compare { .. },
+                ) => Some(FeatureKind::Categorical),
                 Operator::LogOp
                 | Operator::Normalize { .. }
                 | Operator::NormalizeMinMax { .. }
@@ -188,9 +188,9 @@ impl Feature {
                 | Operator::JoinGroupby { .. }
                 | Operator::TargetEncoding { .. }
                 | Operator::ColumnSimilarity { .. }
-                | Operator::LambdaOp(Function::Sine { .. } | Function::Cosine { .. }) => {
-                    Some(FeatureKind::Continuous)
-                }
+                | Operator::LambdaOp(
+                    Function::Sine { .. } | Function::Cosine { .. } | Function::Linear { .. },
+                ) => Some(FeatureKind::Continuous),
                 _ => None,
             });
         kind.unwrap_or(FeatureKind::Categorical)

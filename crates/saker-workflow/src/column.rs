@@ -25,6 +25,10 @@ impl DType {
         matches!(self, Self::Int32 | Self::Int64)
     }
 
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Self::Float32 | Self::Float64)
+    }
+
     pub(crate) fn is_numeric(self) -> bool {
         !matches!(self, Self::Bool | Self::String)
     }

@@ -60,6 +60,14 @@ impl Variable {
         )
     }
 
+    /// Truth values as 0 and 1; any other column as it is.
+    fn as_number(&self) -> Self {
+        match self.dtype {
+            DType::Bool => self.apply(DType::Int32, Kernel::Cast),
+            _ => self.clone(),
+        }
+    }
+
     fn require(&self, accepted: bool, types: &str) -> Result<(), Error> {
         if accepted {
             Ok(())
@@ -270,6 +278,7 @@ fn kernels(
                 return Err(not_fitted(operator, columns));
             };
             each(&|column| {
+                let column = &column.as_number();
                 column.numeric()?;
                 let find = |numbers: &std::collections::BTreeMap<String, f64>| {
                     numbers
@@ -286,6 +295,7 @@ fn kernels(
                 return Err(not_fitted(operator, columns));
             };
             each(&|column| {
+                let column = &column.as_number();
                 column.numeric()?;
                 let (Some(&min), Some(&max)) = (mins.get(&column.name), maxs.get(&column.name))
                 else {
@@ -514,7 +524,17 @@ fn kernels(
                 })
                 .collect())
         }
-        Operator::LambdaOp(function) => each(&|column| match function {
+        Operator::Select { columns: names } => names
+            .iter()
+            .map(|name| {
+                let column = columns.iter().find(|column| column.name == *name);
+                column.cloned().ok_or_else(|| Error::MissingColumn {
+                    column: name.clone(),
+                    given: joined(columns, ", "),
+                })
+            })
+            .collect(),
+        Operator::LambdaOp(function) => each(&|column| match *function {
             Function::Hour | Function::Weekday => {
                 column.require(column.dtype.is_integer(), "int32 or int64, Unix seconds")?;
                 let (kernel, values) = match function {
@@ -527,15 +547,43 @@ fn kernels(
             }
             Function::Sine { period } => {
                 column.numeric()?;
-                Ok(column.apply(DType::Float32, Kernel::Sine(*period)))
+                Ok(column.apply(DType::Float32, Kernel::Sine(period)))
             }
             Function::Cosine { period } => {
                 column.numeric()?;
-                Ok(column.apply(DType::Float32, Kernel::Cosine(*period)))
+                Ok(column.apply(DType::Float32, Kernel::Cosine(period)))
+            }
+            Function::Compare { is, value } => {
+                column.numeric()?;
+                let mut compared = column.apply(DType::Bool, Kernel::Compare(is, value));
+                compared.cardinality = Some(2);
+                Ok(compared)
+            }
+            Function::Linear { factor, offset } => {
+                column.numeric()?;
+                let whole = |x: f64| x.fract() == 0.0 && x.abs() <= LARGEST_WHOLE;
+                let exact = column.dtype.is_integer() && whole(factor) && whole(offset);
+                let dtype = if exact { DType::Int64 } else { DType::Float32 };
+                Ok(column.apply(dtype, Kernel::Linear { factor, offset }))
+            }
+            Function::Cast { dtype } => {
+                let exact = column.dtype.is_integer() || column.dtype == DType::Bool;
+                column.require(
+                    exact || (dtype.is_float() && column.dtype.is_numeric()),
+                    if dtype.is_float() {
+                        "a number or bool"
+                    } else {
+                        "int32, int64 or bool, which keep their value as an integer"
+                    },
+                )?;
+                Ok(column.apply(dtype, Kernel::Cast))
             }
         }),
     }
 }
+
+/// Up to here float64 holds every integer.
+const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// The column in the smallest integer type that holds the range.
 fn reduce(column: &Variable, min: f64, max: f64) -> Variable {

@@ -3,6 +3,7 @@
 //! Input and output have the same length; where they differ, the shorter decides. Missing values are NaN in floats; integers have
 //! none here, the caller replaces the output of a null row.
 
+use std::cmp::Ordering;
 use std::f64::consts::PI;
 
 /// A number a kernel can read.
@@ -184,6 +185,25 @@ pub fn clip<T: Number>(input: &[T], min: Option<T>, max: Option<T>, output: &mut
         }
         x
     });
+}
+
+/// How an integer compares with a float64, without rounding the integer.
+pub fn order(x: i64, value: f64) -> Option<Ordering> {
+    if value.is_nan() {
+        return None;
+    }
+    // Both bounds are powers of two, which float64 holds.
+    if value >= i64::MAX as f64 {
+        return Some(Ordering::Less);
+    }
+    if value < i64::MIN as f64 {
+        return Some(Ordering::Greater);
+    }
+    let whole = value.floor();
+    Some(match x.cmp(&(whole as i64)) {
+        Ordering::Equal if value > whole => Ordering::Less,
+        order => order,
+    })
 }
 
 /// Replaces NaN.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::column::{Column, DType, Slice, SliceMut};
-use crate::definition::HashKey;
+use crate::definition::{Comparison, HashKey};
 use crate::hash;
 use crate::kernels::{self, Number};
 use crate::lookup::{ABSENT, KeyIndex};
@@ -77,6 +77,15 @@ pub(crate) enum Kernel {
     Weekday,
     Sine(f64),
     Cosine(f64),
+    /// Each value beside a constant.
+    Compare(Comparison, f64),
+    /// factor · x + offset: in int64 for integers, in float64 for the float32 output.
+    Linear {
+        factor: f64,
+        offset: f64,
+    },
+    /// A number or truth value in another type.
+    Cast,
 }
 
 /// Categorify: from keys to codes.
@@ -174,6 +183,9 @@ pub(crate) fn mask(expression: &Expression) -> Option<usize> {
         Expression::Input(index) => Some(*index),
         Expression::Apply(node) => match node.kernel {
             Kernel::Clip { .. } | Kernel::Limit { .. } | Kernel::Hour | Kernel::Weekday => {
+                mask(&node.arguments[0])
+            }
+            Kernel::Linear { .. } | Kernel::Cast if node.dtype.is_integer() => {
                 mask(&node.arguments[0])
             }
             _ => None,
@@ -456,8 +468,72 @@ fn apply(
             numeric!(column.values, |x| kernels::cosine(x, *period, out));
             patch(column.valid, out, f32::NAN);
         }
+        (Kernel::Compare(is, value), SliceMut::Bool(out)) => {
+            match column.values {
+                // The constant is rounded as NumPy rounds it for such a column.
+                Slice::Float32(x) => {
+                    let value = *value as f32;
+                    kernels::map(x, out, |x| is.meets(x.partial_cmp(&value)));
+                }
+                Slice::Float64(x) => kernels::map(x, out, |x| is.meets(x.partial_cmp(value))),
+                Slice::Int32(x) => {
+                    kernels::map(x, out, |x| is.meets(f64::from(x).partial_cmp(value)));
+                }
+                Slice::Int64(x) => {
+                    kernels::map(x, out, |x| is.meets(kernels::order(x, *value)));
+                }
+                Slice::Bool(_) | Slice::String(_) => {}
+            }
+            patch(column.valid, out, is.meets(None));
+        }
+        (Kernel::Linear { factor, offset }, SliceMut::Int64(out)) => {
+            let (factor, offset) = (*factor as i64, *offset as i64);
+            let linear = |x: i64| x.wrapping_mul(factor).wrapping_add(offset);
+            match column.values {
+                Slice::Int32(x) => kernels::map(x, out, |x| linear(x.into())),
+                Slice::Int64(x) => kernels::map(x, out, linear),
+                _ => {}
+            }
+        }
+        (Kernel::Linear { factor, offset }, SliceMut::Float32(out)) => {
+            numeric!(column.values, |x| kernels::map(x, out, |x| {
+                (Number::to_f64(x) * factor + offset) as f32
+            }));
+            patch(column.valid, out, f32::NAN);
+        }
+        (Kernel::Cast, output) => cast(column, output),
         // The compiler of programs gives every kernel an output of its type.
         _ => debug_assert!(false, "kernel and output type do not match"),
+    }
+}
+
+fn cast(column: Column<'_>, output: &mut SliceMut<'_>) {
+    match (column.values, output) {
+        (Slice::Bool(x), SliceMut::Int32(out)) => kernels::map(x, out, i32::from),
+        (Slice::Bool(x), SliceMut::Int64(out)) => kernels::map(x, out, i64::from),
+        (Slice::Bool(x), SliceMut::Float32(out)) => {
+            kernels::map(x, out, |x| f32::from(u8::from(x)));
+            patch(column.valid, out, f32::NAN);
+        }
+        (Slice::Bool(x), SliceMut::Float64(out)) => {
+            kernels::map(x, out, |x| f64::from(u8::from(x)));
+            patch(column.valid, out, f64::NAN);
+        }
+        (Slice::Int32(x), SliceMut::Int32(out)) => out.copy_from_slice(x),
+        (Slice::Int32(x), SliceMut::Int64(out)) => kernels::map(x, out, i64::from),
+        // As NumPy does, beyond the range too.
+        (Slice::Int64(x), SliceMut::Int32(out)) => kernels::map(x, out, |x| x as i32),
+        (Slice::Int64(x), SliceMut::Int64(out)) => out.copy_from_slice(x),
+        (values, SliceMut::Float32(out)) => {
+            numeric!(values, |x| kernels::map(x, out, Number::to_f32));
+            patch(column.valid, out, f32::NAN);
+        }
+        (values, SliceMut::Float64(out)) => {
+            numeric!(values, |x| kernels::map(x, out, Number::to_f64));
+            patch(column.valid, out, f64::NAN);
+        }
+        // Other pairs are refused when a program is compiled.
+        _ => {}
     }
 }
 

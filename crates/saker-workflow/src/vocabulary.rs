@@ -147,6 +147,19 @@ impl Vocabulary {
                 _ => {}
             }
             sizes.truncate(keys.len());
+            let null = match keys {
+                Keys::Int(keys) => keys.iter().position(Option::is_none),
+                Keys::String(keys) => keys.iter().position(Option::is_none),
+            };
+            if let Some(row) = null {
+                return Err(Error::file(
+                    path,
+                    format!(
+                        "row {row} of the column '{name}' is null, accepted: values. NVTabular before 23.06 writes such vocabularies, \
+                         with other codes than 23.08: fit the workflow again with NVTabular 23.08"
+                    ),
+                ));
+            }
         }
         Ok(Self::new(name, columns, sizes, start))
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use arrow::compute::cast;
 use arrow::record_batch::RecordBatch;
-use saker_workflow::{Definition, Fitted, Workflow, nvtabular, read_parquet};
+use saker_workflow::{Definition, Fitted, Workflow, nvtabular, read_parquet, write_batch};
 use serde_json::{Value, json};
 
 mod support;
@@ -285,7 +285,7 @@ fn exports_of_the_real_nvtabular_transform_as_it_does() {
     let saved = work.path().join("lambda");
     let code = format!(
         "import nvtabular as nvt, pandas as pd\n\
-         w = nvt.Workflow(['price'] >> nvt.ops.LambdaOp(lambda x: x * 1.07))\n\
+         w = nvt.Workflow(['price'] >> nvt.ops.LambdaOp(lambda x: x ** 2))\n\
          w.fit(nvt.Dataset(pd.DataFrame({{'price': [1.0, 2.0]}})))\n\
          w.save({:?})",
         saved.to_str().unwrap()
@@ -304,4 +304,139 @@ fn exports_of_the_real_nvtabular_transform_as_it_does() {
         "{error}"
     );
     assert!(!out.exists(), "half an export is left");
+}
+
+/// Workflows as people write them: each is exported and transforms as in NVTabular, or is refused with the reason.
+#[test]
+fn what_is_imported_means_what_it_meant() {
+    let work = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/imports.py");
+    let exporter = repository().join("scripts/export-nvtabular");
+    let output = run(Command::new(python())
+        .arg(script)
+        .arg(&exporter)
+        .arg(work.path()));
+    assert!(output.status.success());
+    let applied = read_parquet(&work.path().join("apply.parquet")).unwrap();
+    let mut cases: Vec<String> = (fs::read_dir(work.path()).unwrap())
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("pickle").exists())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 45, "cases are missing: {cases:?}");
+    let mut failed = Vec::new();
+    for case in &cases {
+        let folder = work.path().join(case);
+        let refused = fs::read_to_string(folder.join("refused.txt"));
+        let result = match (case.starts_with("like_"), refused) {
+            (true, Ok(reason)) if reason.contains("its function") => Ok(()),
+            (true, Ok(reason)) | (false, Ok(reason)) => Err(format!("{case}: refused: {reason}")),
+            (true, Err(_)) => Err(format!("{case}: taken for a named function")),
+            (false, Err(_)) => nvtabular::import(&folder.join("exported"))
+                .map_err(|error| format!("{case}: {error}"))
+                .and_then(|workflow| {
+                    let theirs = read_parquet(&folder.join("expected.parquet")).unwrap();
+                    let ours = workflow.apply(&applied);
+                    let ours = ours.map_err(|error| format!("{case}: {error}"))?;
+                    let names = |batch: &RecordBatch| -> Vec<String> {
+                        let schema = batch.schema();
+                        schema.fields().iter().map(|f| f.name().clone()).collect()
+                    };
+                    if names(&ours) != names(&theirs) {
+                        return Err(format!(
+                            "{case}: {:?}, not {:?}",
+                            names(&ours),
+                            names(&theirs)
+                        ));
+                    }
+                    // Functions give int32 and float32 here, int64 and float64 there.
+                    check(case, &ours, &theirs, true)?;
+                    let kept = tempfile::tempdir().unwrap();
+                    workflow.save(kept.path()).unwrap();
+                    let again = Workflow::load(kept.path())
+                        .unwrap()
+                        .apply(&applied)
+                        .unwrap();
+                    if format!("{again:?}") != format!("{ours:?}") {
+                        return Err(format!("{case}: the saved workflow gives something else"));
+                    }
+                    Ok(())
+                }),
+        };
+        if let Err(error) = result {
+            println!("{error}");
+            failed.push(case);
+        }
+    }
+    assert!(failed.is_empty(), "not as in NVTabular: {failed:?}");
+    versions_other_than_23_08_are_refused(&exporter, &work.path().join("filled_and_normalized"));
+    vocabularies_of_older_versions_are_refused(&work.path().join("lists_of_two_lengths"));
+}
+
+/// The exporter looks at the version that saved a workflow.
+fn versions_other_than_23_08_are_refused(exporter: &Path, case: &Path) {
+    let metadata = case.join("pickle/metadata.json");
+    let out = case.join("by_hand");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let with = |version: Value| {
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        json["versions"]["nvtabular"] = version;
+        fs::write(&metadata, json.to_string()).unwrap();
+        let output = run(Command::new(python())
+            .arg(exporter)
+            .args([&case.join("pickle"), &out]));
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    for version in [
+        json!("23.02.00"),
+        json!("23.06.00"),
+        json!("1.8.1"),
+        json!("24.08.00"),
+    ] {
+        let (status, error) = with(version.clone());
+        let found = version.as_str().unwrap();
+        assert!(
+            status == Some(1) && error.contains(found) && error.contains("accepted is 23.08"),
+            "{error}"
+        );
+        assert!(!out.exists(), "half an export is left");
+    }
+    let (status, error) = with(json!(null));
+    assert!(
+        status == Some(1) && error.contains("accepted is 23.08"),
+        "{error}"
+    );
+    let (status, error) = with(json!("23.08.00"));
+    assert!(status == Some(0), "{error}");
+}
+
+/// A null row heads the vocabularies of NVTabular before 23.06, whose codes begin elsewhere.
+fn vocabularies_of_older_versions_are_refused(case: &Path) {
+    let exported = case.join("exported");
+    let vocabulary = (fs::read_dir(exported.join("artifacts")).unwrap())
+        .map(|entry| entry.unwrap().path().join("categories/unique.a.parquet"))
+        .find(|path| path.exists())
+        .unwrap();
+    let table = read_parquet(&vocabulary).unwrap();
+    let columns = table.schema();
+    let columns = columns.fields().iter().zip(table.columns());
+    let with_null = columns.map(|(field, array)| {
+        let null = arrow::array::new_null_array(array.data_type(), 1);
+        (
+            field.name(),
+            arrow::compute::concat(&[&null, array]).unwrap(),
+            true,
+        )
+    });
+    let with_null = RecordBatch::try_from_iter_with_nullable(with_null).unwrap();
+    fs::remove_file(&vocabulary).unwrap();
+    write_batch(&vocabulary, &with_null).unwrap();
+    let error = nvtabular::import(&exported).unwrap_err().to_string();
+    for part in ["unique.a.parquet", "row 0", "null", "23.08"] {
+        assert!(error.contains(part), "{error}");
+    }
 }

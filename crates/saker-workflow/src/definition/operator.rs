@@ -218,6 +218,11 @@ pub enum Operator {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         postfix: Option<String>,
     },
+    /// Keeps these of the chain's columns, in this order.
+    Select {
+        /// Names of columns that the operator before it gives.
+        columns: Vec<String>,
+    },
     /// A named function: `{ op = "LambdaOp", function = "sine", period = 24 }`.
     LambdaOp(Function),
 }
@@ -305,6 +310,7 @@ impl Operator {
             Self::TagAsUserFeatures => "TagAsUserFeatures",
             Self::TagAsItemFeatures => "TagAsItemFeatures",
             Self::Rename { .. } => "Rename",
+            Self::Select { .. } => "Select",
             Self::LambdaOp(_) => "LambdaOp",
         }
     }
@@ -385,6 +391,7 @@ impl Operator {
                 (None, Some(postfix)) => inputs.iter().map(|n| format!("{n}{postfix}")).collect(),
                 (None, None) => inputs.to_vec(),
             },
+            Self::Select { columns } => columns.clone(),
             _ => inputs.to_vec(),
         }
     }
@@ -487,6 +494,27 @@ impl Operator {
                 (Some(_), None) | (None, Some(_)) => {}
                 _ => return fail("give either name or postfix"),
             },
+            Self::Select { columns } => {
+                if let Some(other) = columns.iter().find(|name| !inputs.contains(name)) {
+                    return fail(&format!(
+                        "'{other}' is missing, accepted are columns of the operator before it"
+                    ));
+                }
+                if columns.is_empty() {
+                    return fail("columns must name at least one column");
+                }
+            }
+            Self::LambdaOp(Function::Compare { value, .. }) if !value.is_finite() => {
+                return fail("value must be a finite number");
+            }
+            Self::LambdaOp(Function::Linear { factor, offset })
+                if !(factor.is_finite() && offset.is_finite()) =>
+            {
+                return fail("factor and offset must be finite numbers");
+            }
+            Self::LambdaOp(Function::Cast { dtype }) if !dtype.is_numeric() => {
+                return fail("dtype must be int32, int64, float32 or float64");
+            }
             Self::LambdaOp(Function::Sine { period } | Function::Cosine { period })
                 if !(period.is_finite() && *period > 0.0) =>
             {

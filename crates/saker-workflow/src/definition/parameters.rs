@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Comparison;
+use crate::column::DType;
+
 /// What is known of a column beside its values, by name.
 pub type Properties = BTreeMap<String, serde_json::Value>;
 
@@ -121,6 +124,25 @@ pub enum Function {
     Cosine {
         /// The x after which the wave repeats: 24 for hours, 7 for weekdays.
         period: f64,
+    },
+    /// Whether x compares so with `value`: number in, bool out. A missing value compares with `!=` alone.
+    Compare {
+        /// The comparison.
+        is: Comparison,
+        /// The constant, rounded to float32 for a column of float32.
+        value: f64,
+    },
+    /// factor · x + offset. Integers with a whole factor and offset give int64, which wraps around; other numbers give float32.
+    Linear {
+        /// What x is multiplied by.
+        factor: f64,
+        /// What is added.
+        offset: f64,
+    },
+    /// x in another type: int32 or int64 of integers and bool, float32 or float64 of any number or bool.
+    Cast {
+        /// The type.
+        dtype: DType,
     },
 }
 

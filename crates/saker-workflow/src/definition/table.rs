@@ -1,5 +1,6 @@
 //! Operators over the whole table: those that choose, join or aggregate rows.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -169,6 +170,20 @@ pub enum Comparison {
     /// Greater or equal.
     #[serde(rename = ">=")]
     GreaterOrEqual,
+}
+
+impl Comparison {
+    /// Whether a value in this order to the constant meets the comparison; `None` stands for a missing value.
+    pub(crate) fn meets(self, order: Option<Ordering>) -> bool {
+        match self {
+            Self::Equal => order == Some(Ordering::Equal),
+            Self::NotEqual => order != Some(Ordering::Equal),
+            Self::Less => order == Some(Ordering::Less),
+            Self::LessOrEqual => order.is_some_and(Ordering::is_le),
+            Self::Greater => order == Some(Ordering::Greater),
+            Self::GreaterOrEqual => order.is_some_and(Ordering::is_ge),
+        }
+    }
 }
 
 /// A value to compare with.

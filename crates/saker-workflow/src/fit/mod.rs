@@ -284,6 +284,15 @@ fn greatest_codes(chain: &Chain, fitted: &[Fitted]) -> Vec<(String, Option<usize
                     .map(|(name, (_, code))| (name, code))
                     .collect()
             }
+            (Operator::Select { .. }, _) => outputs
+                .into_iter()
+                .map(|name| {
+                    let code = (columns.iter())
+                        .find(|(column, _)| *column == name)
+                        .and_then(|(_, code)| *code);
+                    (name, code)
+                })
+                .collect(),
             (operator, _) if operator.is_metadata() => columns,
             _ => outputs.into_iter().map(|name| (name, None)).collect(),
         };

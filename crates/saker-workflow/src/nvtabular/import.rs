@@ -42,7 +42,7 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
         table: Vec::new(),
         done: BTreeMap::new(),
     };
-    let mut bundles = import.node(graph.output_node_id)?;
+    let bundles = import.node(graph.output_node_id)?;
     for bundle in &bundles {
         import.passes_table(bundle, graph.output_node_id)?;
     }
@@ -55,6 +55,9 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
             .iter()
             .position(|name| bundle.names.iter().any(|n| n == name))
     };
+    let mut bundles: Vec<Bundle> = (bundles.into_iter())
+        .flat_map(|bundle| bundle.in_order(&order))
+        .collect();
     bundles.sort_by_key(|bundle| place(bundle).unwrap_or(usize::MAX));
 
     let (mut chains, mut fitted) = (Vec::new(), Vec::new());
@@ -113,6 +116,32 @@ impl Bundle {
             names: vec![name.to_owned()],
             table,
         }
+    }
+
+    /// The chain with these of its columns alone, in its own order.
+    fn only(mut self, names: &[String]) -> Self {
+        let columns: Vec<String> = (self.names.iter())
+            .filter(|name| names.contains(name))
+            .cloned()
+            .collect();
+        if columns.len() < self.names.len() {
+            self.push(Operator::Select { columns }, Fitted::Nothing);
+        }
+        self
+    }
+
+    /// The chain, or one for each of its columns where they do not follow each other in `order`.
+    fn in_order(self, order: &[&str]) -> Vec<Self> {
+        let places: Option<Vec<usize>> = (self.names.iter())
+            .map(|name| order.iter().position(|other| other == name))
+            .collect();
+        let follows = |places: Vec<usize>| places.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        if places.is_none_or(follows) {
+            return vec![self];
+        }
+        (self.names.iter())
+            .map(|name| self.clone().only(std::slice::from_ref(name)))
+            .collect()
     }
 
     /// The chain with one more operator.
@@ -190,16 +219,8 @@ impl<'a> Import<'a> {
                 .iter()
                 .filter(|name| names.contains(name))
                 .count();
-            if taken == bundle.names.len() {
-                kept.push(bundle);
-            } else if taken > 0 {
-                return Err(self.fail(
-                    node,
-                    &format!(
-                        "it takes some of the columns {}, which one operator gives together; a chain here hands on all of them",
-                        bundle.names.join(", ")
-                    ),
-                ));
+            if taken > 0 {
+                kept.push(bundle.only(names));
             }
         }
         let given = |name: &String| kept.iter().any(|bundle| bundle.names.contains(name));
@@ -262,6 +283,11 @@ impl<'a> Import<'a> {
                     // The same column may enter several keys: it stays for the next.
                     let again: Vec<Bundle> = taken.clone();
                     taken.sort_by_key(|b| names.iter().position(|n| b.names.contains(n)));
+                    // What was given together, such as a column and its flag, may be transformed apart.
+                    let taken = taken
+                        .into_iter()
+                        .map(|bundle| bundle.only(&names))
+                        .collect();
                     let mut bundle = self.join(node, taken)?;
                     for (operator, fitted) in operators {
                         bundle.push(operator, fitted);

@@ -43,7 +43,7 @@ pub(super) struct Read<'a> {
     pub(super) folder: &'a Path,
 }
 
-const FUNCTIONS: &str = "hour, weekday, sine (period), cosine (period)";
+const FUNCTIONS: &str = "hour, weekday, sine (period), cosine (period), compare (is, value), linear (factor, offset), cast (dtype)";
 
 impl Read<'_> {
     pub(super) fn steps(&self) -> Result<Step, Error> {
@@ -60,7 +60,7 @@ impl Read<'_> {
                 .ok_or_else(|| self.fail(&format!("its state has no number for '{name}'")))
         };
         match self.node.operator() {
-            "SelectionOp" | "ConcatColumns" => Ok(Step::Pass),
+            "SelectionOp" | "ConcatColumns" | "SubsetColumns" | "SubtractionOp" => Ok(Step::Pass),
             "Categorify" => self.categorify(),
             "TargetEncoding" => self.target_encoding(),
             "JoinGroupby" => self.join_groupby(),

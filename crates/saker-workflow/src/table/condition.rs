@@ -86,17 +86,3 @@ fn compare(
         _ => return Err(mismatch()),
     })
 }
-
-impl Comparison {
-    /// Whether a value that stands in this order to the given one is meant; none is a missing value.
-    fn meets(self, order: Option<Ordering>) -> bool {
-        match self {
-            Self::Equal => order == Some(Ordering::Equal),
-            Self::NotEqual => order != Some(Ordering::Equal),
-            Self::Less => order == Some(Ordering::Less),
-            Self::LessOrEqual => order.is_some_and(Ordering::is_le),
-            Self::Greater => order == Some(Ordering::Greater),
-            Self::GreaterOrEqual => order.is_some_and(Ordering::is_ge),
-        }
-    }
-}
