@@ -63,7 +63,8 @@ impl Ingested {
                 (DType::Int64, DataType::Int64)
             }
             DataType::Float16 | DataType::Float32 => (DType::Float32, DataType::Float32),
-            DataType::Float64 => (DType::Float64, DataType::Float64),
+            // A column without any value has no type of its own in Arrow.
+            DataType::Float64 | DataType::Null => (DType::Float64, DataType::Float64),
             DataType::Boolean => (DType::Bool, DataType::Boolean),
             DataType::Utf8
             | DataType::LargeUtf8
@@ -166,6 +167,57 @@ fn convert(name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef, Erro
             &to.to_string(),
         )
     })
+}
+
+/// Gives columns without any value, which Arrow may keep as type null, the type that they had in the fit: `fitted` tells a column's
+/// element type and whether it holds lists.
+pub(crate) fn typed_nulls(
+    batch: &RecordBatch,
+    fitted: impl Fn(&str) -> Option<(DType, bool)>,
+) -> Result<RecordBatch, Error> {
+    let untyped = |array: &ArrayRef| match array.data_type() {
+        DataType::Null => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            item.data_type() == &DataType::Null
+        }
+        _ => false,
+    };
+    if !batch.columns().iter().any(untyped) {
+        return Ok(batch.clone());
+    }
+    let schema = batch.schema();
+    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+    for (field, array) in schema.fields().iter().zip(batch.columns()) {
+        let array = match fitted(field.name()) {
+            Some((dtype, list)) if untyped(array) => {
+                let element = match dtype {
+                    DType::Int32 => DataType::Int32,
+                    DType::Int64 => DataType::Int64,
+                    DType::Float32 => DataType::Float32,
+                    DType::Float64 => DataType::Float64,
+                    DType::Bool => DataType::Boolean,
+                    DType::String => DataType::Utf8,
+                };
+                let to = if list {
+                    DataType::new_list(element, true)
+                } else {
+                    element
+                };
+                convert(field.name(), array, &to)?
+            }
+            _ => Arc::clone(array),
+        };
+        fields.push(Field::new(field.name(), array.data_type().clone(), true));
+        arrays.push(array);
+    }
+    let options =
+        arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(
+        |error| Error::Definition {
+            column: "(all)".to_owned(),
+            message: error.to_string(),
+        },
+    )
 }
 
 /// Finds and converts a column of a batch.

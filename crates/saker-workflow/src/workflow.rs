@@ -234,6 +234,11 @@ impl Workflow {
             fitted,
             ..
         } = &self.parts;
+        let fitted_type = |name: &str| {
+            let input = self.parts.inputs.iter().find(|input| input.name == name);
+            input.map(|input| (input.dtype, input.list))
+        };
+        let batch = &bulk::typed_nulls(batch, fitted_type)?;
         let table = table::apply(&definition.table, states, batch)?;
         let folds = folds.map(|folds| folds.next(table.num_rows()));
         bulk::apply(&definition.chains, fitted, &table, folds.as_ref())

@@ -576,3 +576,57 @@ fn errors_name_operator_column_and_what_is_accepted() {
         "{error}"
     );
 }
+
+/// Arrow keeps a column without any value as type null: it is the fitted column, every row missing.
+#[test]
+fn columns_of_type_null_are_missing_values() {
+    let definition = definition(
+        r#"{ "chains": [{ "columns": ["s"], "operators": [{ "op": "Categorify" }] },
+            { "columns": ["n"], "operators": [{ "op": "Categorify" }, { "op": "Rename", "name": "code" }] },
+            { "columns": ["n"], "operators": [{ "op": "FillMissing", "value": 7, "add_binary_cols": true }] },
+            { "columns": ["f"], "operators": [{ "op": "FillMedian" }, { "op": "Normalize" }] },
+            { "columns": ["l"], "operators": [{ "op": "Categorify" }] }] }"#,
+    );
+    let lists = |rows: Vec<Option<Vec<Option<i64>>>>| -> ArrayRef {
+        Arc::new(arrow::array::ListArray::from_iter_primitive::<
+            Int64Type,
+            _,
+            _,
+        >(rows))
+    };
+    let fitted = batch(vec![
+        ("s", Arc::new(StringArray::from(vec!["a", "b", "a"]))),
+        ("n", ints([Some(1), Some(2), Some(2)])),
+        ("f", floats([Some(0.5), Some(1.5), Some(4.0)])),
+        (
+            "l",
+            lists(vec![
+                Some(vec![Some(3)]),
+                Some(vec![]),
+                Some(vec![Some(4), None]),
+            ]),
+        ),
+    ]);
+    let workflow = Workflow::fit(definition, std::slice::from_ref(&fitted)).unwrap();
+    let null = |kind: &DataType| arrow::array::new_null_array(kind, 2);
+    let of_null = DataType::new_list(DataType::Null, true);
+    let untyped = batch(vec![
+        ("s", null(&DataType::Null)),
+        ("n", null(&DataType::Null)),
+        ("f", null(&DataType::Null)),
+        ("l", null(&of_null)),
+    ]);
+    let kinds = fitted.schema();
+    let typed = kinds
+        .fields()
+        .iter()
+        .map(|field| (field.name().as_str(), null(field.data_type())));
+    let expected = workflow.apply(&batch(typed.collect())).unwrap();
+    let output = workflow.apply(&untyped).unwrap();
+    assert_eq!(format!("{output:?}"), format!("{expected:?}"));
+    let filled = output
+        .column_by_name("n")
+        .unwrap()
+        .as_primitive::<Int64Type>();
+    assert_eq!(filled.values(), &[7, 7]);
+}
