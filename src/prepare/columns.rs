@@ -1,6 +1,5 @@
 //! Users and items: ids and columns out of the source, cleaned and numbered.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
