@@ -307,7 +307,7 @@ fn keys(path: &Path, name: &str, array: &ArrayRef) -> Result<Keys, Error> {
                 strings.iter().map(|key| key.map(str::to_owned)).collect(),
             ))
         }
-        kind if kind.is_numeric() => {
+        kind if kind.is_numeric() || kind == &DataType::Boolean => {
             let cast_array =
                 cast(array, &DataType::Int64).map_err(|error| Error::file(path, error))?;
             let back = cast(&cast_array, kind).map_err(|error| Error::file(path, error))?;
@@ -323,7 +323,7 @@ fn keys(path: &Path, name: &str, array: &ArrayRef) -> Result<Keys, Error> {
         }
         other => Err(Error::file(
             path,
-            format!("key column '{name}' has type {other}, accepted: integers or strings"),
+            format!("key column '{name}' has type {other}, accepted: integers, bool or strings"),
         )),
     }
 }

@@ -104,6 +104,16 @@ GRAPHS = {
     "less_a_node": lambda: (["x", "y", "n"] >> ops.FillMissing()) - (["y"] >> ops.FillMissing()),
     "lists_of_two_lengths": lambda: ["a", "b"] >> ops.Categorify(),
     "lists_and_values": lambda: ["a", "n", "b"] >> ops.Categorify(),
+    "median_flags": lambda: ["y", "x"] >> ops.FillMedian(add_binary_cols=True) >> ops.Normalize(),
+    "flags_as_codes": lambda: filled()[["x_filled", "y_filled"]] >> ops.Categorify(),
+    "twice": lambda: (["x"] >> ops.FillMissing()) + (["x"] >> ops.FillMissing(1) >> ops.LogOp() >> ops.Rename(postfix="_log")),
+    "renamed_flags": lambda: filled() >> ops.Rename(postfix="_new"),
+    "cut_codes": lambda: ["b", "a"] >> ops.Categorify() >> ops.ListSlice(0, 2),
+    "part_of_a_union": lambda: ((["city"] >> ops.Categorify()) + filled())[["y_filled", "city"]],
+    "union_less_a_node": lambda: ((["city", "n"] >> ops.Categorify()) + (["t"] >> ops.Normalize())) - (["n"] >> ops.Categorify()),
+    "bins_and_codes": lambda: ["n"] >> ops.Bucketize([-100, 0, 100]) >> ops.Rename(postfix="_bin") >> ops.Categorify(),
+    "target": lambda: ["city"] >> ops.TargetEncoding(["f"], kfold=1, p_smooth=5),
+    "joined": lambda: (["city"] >> ops.JoinGroupby(cont_cols=["f"], stats=["count", "mean"]))["city_f_mean"],
     "lists_joint": lambda: [["a", "b"]] >> ops.Categorify(encode_type="joint"),
 }
 
