@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use rustc_hash::FxHashMap;
-use saker_pipeline::{Column, ColumnType, Default as Fallback, Entity, Names};
+use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
 
 use super::source::Source;
 use crate::table;
