@@ -76,6 +76,7 @@ mod tests {
 
     #[test]
     fn a_valkey_that_we_start_has_a_bound_and_forgets_nothing() {
+        use std::sync::atomic::AtomicBool;
         use std::time::{Duration, Instant};
 
         use saker_store::{Connection, Pipeline, Reply, Settings};
@@ -85,7 +86,7 @@ mod tests {
             "redis://127.0.0.1:{}",
             triton_testing::ports::free_port().unwrap()
         );
-        let started = crate::server::store(&layout, &url).unwrap();
+        let started = crate::server::store(&layout, &url, &AtomicBool::new(false)).unwrap();
         let mut started = started.expect("nobody listens there");
         let told = Connection::open(&Settings::parse(&url, None).unwrap()).map(|mut connection| {
             let mut ask = |words: [&str; 3]| {
