@@ -143,7 +143,7 @@ fn what_is_wrong_is_named() {
         Tensor::i32("user_id", &[1, 2]),
         Tensor::i32("timestamp", &[1, 2, 3]),
     ]);
-    for part in ["hour_sine", "3 elements for 2 users"] {
+    for part in ["timestamp", "3 elements for 2 users"] {
         assert!(error.contains(part), "{error}");
     }
     let error = refused(&[Tensor::f32("user_id", &[1.0])]);
