@@ -3,7 +3,7 @@
 //! | key | type | content |
 //! |---|---|---|
 //! | `events` | stream | an entry per event: `event_id`, `user_id`, `item_id`, `type`, `timestamp_us`, and `device_type` when given |
-//! | `events:ids:{shard}` | sorted set, expires [`REMEMBERED`] after the last write | digests of the ids of some of the latest events, with their Unix seconds |
+//! | `events:ids:{shard}` | sorted set, expires [`REMEMBERED`] after the last write | digests of the ids of some of the latest events, with the microseconds since 1970 when they came |
 //!
 //! An event that is sent again, because the answer was lost, is not stored again: one script looks for the event's id among the
 //! known ones and adds the entry. Readers trim the stream up to what they have applied; [`publish`] refuses events while it is
@@ -66,15 +66,16 @@ if redis.call('ZSCORE', KEYS[2], ARGV[4]) then return 'duplicate' end
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 'full' end
 local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 5))
 if ARGV[3] == '0' then return entry end
-local now = tonumber(redis.call('TIME')[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. (now - ARGV[2]))
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now - ARGV[2] * 1000000))
 local over = redis.call('ZCARD', KEYS[2]) + 1 - tonumber(ARGV[3])
 if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
-redis.call('ZADD', KEYS[2], now, ARGV[4])
+redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return entry";
 /// SHA-1 of [`SCRIPT`], by which the server knows it: a test compares it with the server's own.
-const SCRIPT_SHA1: &str = "2e064cfb3a1b7b0a072d203a8a7dba635564ae9d";
+const SCRIPT_SHA1: &str = "c3bc03a58ff6b7b07e9fd64ad63df4660dcd2a34";
 
 /// What the visitor did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
