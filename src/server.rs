@@ -31,6 +31,10 @@ pub const REDIS_URL: &str = "SAKER_REDIS_URL";
 const START: Duration = Duration::from_secs(120);
 /// How long a server may take to finish what it is doing before it is killed.
 const STOP: Duration = Duration::from_secs(30);
+/// After how long a store that still runs is asked to stop once more.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// glibc's variable: from which size on memory is asked of the system, and given back to it, by itself.
+const MMAP_THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
 /// How long Triton may take to answer the requests under way before it is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// What clients ask.
@@ -91,8 +95,14 @@ impl Running {
         }
         self.signal(Signal::TERM)?;
         let start = Instant::now();
+        let mut asked = start;
         while self.is_alive() && start.elapsed() < STOP {
             sleep(Duration::from_millis(50));
+            // Valkey forgets a signal that comes while it writes its first append-only file. Triton takes a second one for haste.
+            if self.ports.is_none() && asked.elapsed() > ASK_AGAIN {
+                self.signal(Signal::TERM)?;
+                asked = Instant::now();
+            }
         }
         if self.is_alive() {
             tracing::warn!(
@@ -467,6 +477,10 @@ pub fn triton(
         command.env("ORT_DYLIB_PATH", library);
     }
     command.env(REDIS_URL, redis_url);
+    // With the default, which grows up to 32 MiB, the tensors of a request with many users stay in the heap for ever.
+    if std::env::var_os(MMAP_THRESHOLD).is_none() {
+        command.env(MMAP_THRESHOLD, (1 << 20).to_string());
+    }
     let mut started = Started::spawn(layout, "triton", command, Some(ports))?;
     let client = Triton::new(&format!("127.0.0.1:{}", ports.http));
     started.wait(layout, interrupted, || {
