@@ -663,6 +663,14 @@ fn written_formats_are_read() {
     );
     assert_eq!(found, content);
     write("manifest-4.json", &manifest(found));
+    let error = repository.verify(4).unwrap_err().to_string();
+    assert!(error.contains("m/4/release.json is damaged"), "{error}");
+    write(
+        "m/4/release.json",
+        &format!(
+            r#"{{"format": 2, "release": "a", "files": {{"x": "{found}"}}, "parameters": {{}}}}"#
+        ),
+    );
     repository.verify(4).unwrap();
     let index = repository.index().unwrap();
     assert_eq!(

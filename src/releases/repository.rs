@@ -352,6 +352,20 @@ impl Repository {
                 .models
                 .get(&model)
                 .with_context(|| format!("the manifest of {release} has no model {model}"))?;
+            let files = serde_json::to_value(&of_model.files)?;
+            let keys = stamped.as_object().into_iter().flat_map(|keys| keys.keys());
+            let known = ["files", "format", "parameters", "release"];
+            let said = |key: &str| of_model.parameters.get(key).map(String::as_str);
+            let parameters = stamped["parameters"].as_object().into_iter().flatten();
+            ensure!(
+                stamped["files"] == files
+                    && keys.map(String::as_str).all(|key| known.contains(&key))
+                    && parameters
+                        .into_iter()
+                        .all(|(key, value)| value.as_str() == said(key)),
+                "{} is damaged: it says something else than the manifest of {release}",
+                stamp.display()
+            );
             for (file, expected) in &of_model.files {
                 let path = folder.join(file);
                 let found = sha256(&path)?;

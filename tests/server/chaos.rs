@@ -472,6 +472,15 @@ fn act(stack: &Stack, tally: &Mutex<Tally>, stop: &AtomicBool) {
     }
 }
 
+/// Lets the clients end, also when the accident ends in a panic.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// One line of the table.
 struct Row {
     accident: &'static str,
@@ -484,6 +493,7 @@ fn under_load(stack: &Stack, accident: &'static str, happen: impl FnOnce(&Stack)
     let (tally, stop) = (Mutex::default(), AtomicBool::new(false));
     let recovery = thread::scope(|scope| {
         let (tally, stop) = (&tally, &stop);
+        let _end = Stop(stop);
         for offset in [0, 7] {
             scope.spawn(move || visit(stack, tally, stop, offset));
         }
@@ -499,7 +509,6 @@ fn under_load(stack: &Stack, accident: &'static str, happen: impl FnOnce(&Stack)
         }
         let recovery = over.elapsed();
         thread::sleep(Duration::from_millis(500));
-        stop.store(true, Ordering::Relaxed);
         recovery
     });
     let tally = tally.into_inner().expect("no client panics");

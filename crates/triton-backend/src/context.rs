@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::artefacts::Artefacts;
 use crate::ffi::c_string;
 use crate::metrics::{self, Counter, Gauge};
 use crate::release::Release;
@@ -22,6 +23,7 @@ pub struct ModelContext {
     release: Option<Release>,
     /// The release's id as the C API wants it, so that no response has to convert it.
     release_id: Option<CString>,
+    artefacts: Artefacts,
 }
 
 impl ModelContext {
@@ -29,28 +31,34 @@ impl ModelContext {
     /// [`Release`]. Tests of a backend's `load` use it; in the server the SDK does.
     ///
     /// # Errors
-    /// When the release file of the version folder is broken or of another release.
+    /// When the release file of the version folder is broken or of another release, or a file that it names is missing or
+    /// damaged.
     pub fn new(
         name: impl Into<String>,
         version: u64,
         repository: impl Into<PathBuf>,
         mut config: ModelConfig,
     ) -> Result<Arc<Self>, Error> {
-        let repository = repository.into();
+        let (name, repository) = (name.into(), repository.into());
         let version_dir = repository.join(version.to_string());
         let release = Release::of(&repository, &version_dir, version)?;
         if let Some(release) = &release {
             config.override_parameters(&release.parameters);
         }
+        let artefacts = match &release {
+            Some(release) => Artefacts::check(&name, &version_dir, &release.files)?,
+            None => Artefacts::default(),
+        };
         let release_id = release.as_ref().map(|release| c_string(&release.id));
         Ok(Arc::new(Self {
-            name: name.into(),
+            name,
             version,
             repository,
             version_dir,
             config,
             release,
             release_id,
+            artefacts,
         }))
     }
 
@@ -82,6 +90,12 @@ impl ModelContext {
     /// The release this version belongs to, where the version folder names one.
     pub fn release(&self) -> Option<&Release> {
         self.release.as_ref()
+    }
+
+    /// # Errors
+    /// A file of the version turned out to be damaged after the model was loaded.
+    pub(crate) fn intact(&self) -> Result<(), Error> {
+        self.artefacts.intact()
     }
 
     pub(crate) fn release_id(&self) -> Option<&CStr> {

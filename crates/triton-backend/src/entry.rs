@@ -217,7 +217,10 @@ unsafe extern "C" fn execute<M: Model>(
         unsafe {
             let requests = slice::from_raw_parts(requests, request_count as usize);
             let batch = Batch::new(requests, context);
-            let result = guard(|| instance.execute(model, &batch));
+            let result = guard(|| {
+                context.intact()?;
+                instance.execute(model, &batch)
+            });
             batch.finish(raw, exec_start_ns, result);
         }
         Ok(())

@@ -56,6 +56,7 @@
     reason = "this crate is the safe side of a C API; every block says why it is sound"
 )]
 
+mod artefacts;
 mod batch;
 mod buffer;
 mod clock;

@@ -23,8 +23,10 @@ const RELEASES_FORMATS: RangeInclusive<u32> = 1..=1;
 /// ```
 ///
 /// - **One run.** At load the SDK compares the id with `<repository>/releases.json`,
-///   `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference fails the load. Where either file is absent, nothing
-///   is compared.
+///   `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference, or a version that it does not list, fails the load.
+///   Where either file is absent, nothing is compared.
+/// - **Nothing damaged.** A file whose SHA-256 is not the one in `files` fails the load. Files above a gigabyte are compared while
+///   the model serves; when one turns out to be damaged, the model answers every further request with an error that names it.
 /// - **Its own settings.** Versions of a model share one config.pbtxt. What differs between two releases, such as a mean of
 ///   the training rows, stands in `parameters` and replaces the value of config.pbtxt for this version alone; `null` takes
 ///   the key away.
@@ -32,12 +34,13 @@ const RELEASES_FORMATS: RangeInclusive<u32> = 1..=1;
 ///   parameters of their steps, so a model may also declare one more output, `{ name: "release" data_type: TYPE_STRING
 ///   dims: [ 1 ] }`: the SDK writes the id there (empty without a release), and the backend never sees that output.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Release {
     format: u32,
     /// The id of the training run.
     #[serde(rename = "release")]
     pub id: String,
-    /// SHA-256 of each artefact, lower-case hexadecimal, by file name. Not compared at load.
+    /// SHA-256 of each artefact, lower-case hexadecimal, by file name.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
     /// Values in place of config.pbtxt's `parameters`; `None` takes the key away.
@@ -79,7 +82,13 @@ impl Release {
                  {version}; assemble the repository from one training run",
                 release.id
             ))),
-            _ => Ok(Some(release)),
+            Some(_) => Ok(Some(release)),
+            None => Err(Error::invalid_argument(format!(
+                "version {version} holds release {}, but {} lists no version {version}; assemble the release again, or \
+                 remove this folder",
+                release.id,
+                root.display()
+            ))),
         }
     }
 }

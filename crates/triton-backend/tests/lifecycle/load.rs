@@ -1,13 +1,15 @@
 //! Loading: version, parameters, tensors, release, errors and panics on the way.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use triton_backend::{DataType, Error, LOWEST_API, Signature, entry_points};
 use triton_rs_sys as sys;
-use triton_testing::fake::{Config, Server, set_api_version};
+use triton_testing::fake::{Config, Request, Server, set_api_version};
 
 use super::scripted::{
-    Scripted, config, dropped, load_error, on_instance, on_load, server, signature,
+    Scripted, config, dropped, load_error, on_execute, on_instance, on_load, server, signature,
 };
 
 #[test]
@@ -175,20 +177,33 @@ fn a_mix_of_releases_is_refused() {
     let releases = |text: &str| fs::write(root.path().join("releases.json"), text).unwrap();
     let load = || server().load_from("m", 1, &folder, config()).map(drop);
 
-    release(r#"{"format": 1, "release": "A", "files": {"x.bin": "00"}}"#);
+    // SHA-256 of nothing.
+    const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    fs::write(folder.join("1/x.bin"), "").unwrap();
+    release(&format!(
+        r#"{{"format": 1, "release": "A", "files": {{"x.bin": "{HASH}"}}}}"#
+    ));
     on_load(|context| {
         let release = context.release().expect("a release");
         assert_eq!(
             (release.id.as_str(), release.files["x.bin"].as_str()),
-            ("A", "00")
+            ("A", HASH)
         );
         Ok(())
     });
     load().unwrap();
     releases(r#"{"format": 1, "releases": {"1": "A", "2": "B"}}"#);
     load().unwrap();
+    fs::write(folder.join("1/x.bin"), "x").unwrap();
+    let message = load().unwrap_err().message;
+    assert!(message.contains("x.bin is damaged"), "{message}");
+    fs::remove_file(folder.join("1/x.bin")).unwrap();
+    let message = load().unwrap_err().message;
+    assert!(message.contains("x.bin is missing"), "{message}");
+    fs::write(folder.join("1/x.bin"), "").unwrap();
     releases(r#"{"format": 1, "releases": {"2": "B"}}"#);
-    load().unwrap();
+    let message = load().unwrap_err().message;
+    assert!(message.contains("lists no version 1"), "{message}");
     releases(r#"{"format": 1, "releases": {"1": "B"}}"#);
     let message = load().unwrap_err().message;
     assert!(
@@ -211,6 +226,35 @@ fn a_mix_of_releases_is_refused() {
             .message
             .contains("release.json is not a release file")
     );
+}
+
+/// Too large to be compared before the model serves: a gigabyte and a byte of zeros, which take no space on the disk.
+#[test]
+fn a_large_damaged_file_ends_the_answers() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    fs::create_dir_all(folder.join("1")).unwrap();
+    let table = fs::File::create(folder.join("1/table.npy")).unwrap();
+    table.set_len((1 << 30) + 1).unwrap();
+    let hash = "0".repeat(64);
+    let release = format!(r#"{{"format": 2, "release": "A", "files": {{"table.npy": "{hash}"}}}}"#);
+    fs::write(folder.join("1/release.json"), release).unwrap();
+    let server = server();
+    let loaded = server.load_from("m", 1, &folder, config()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    on_execute(|batch| {
+        batch.respond_each(|_, response| response.write("y", &[1], &[1f32]));
+        Ok(())
+    });
+    let failure = loop {
+        let report = loaded.execute([Request::new().output("y")]);
+        if let Err(failure) = report.answer(0) {
+            break failure.message.clone();
+        }
+        assert!(Instant::now() < deadline, "the damage is never found");
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert!(failure.contains("table.npy is damaged"), "{failure}");
 }
 
 #[test]
