@@ -113,7 +113,7 @@ fn write<T: rows::Id + Element>(
     let shape = if model.batched { &batched[..] } else { &flat };
     if let Some(output) = response.output_at::<T>(0, shape)? {
         rows::copy(found, output).map_err(|id| {
-            Error::invalid_argument(format!(
+            Error::internal(format!(
                 "the index holds id {id}, too large for an output of type {}; accepted: declare the output as TYPE_INT64",
                 T::DATA_TYPE
             ))

@@ -300,7 +300,9 @@ impl Worker {
             users.len(),
             &mut self.queries,
         )?;
-        model.retrieval.check("query", &self.queries)?;
+        // The query tower made it of stored features: not the client's fault.
+        let finite = model.retrieval.check("query", &self.queries);
+        finite.map_err(|error| Error::internal(error.message().to_owned()))?;
         model
             .retrieval
             .search(&self.queries, &mut self.distances, &mut self.found)?;

@@ -113,7 +113,8 @@ impl Ranker {
         for feature in &self.codes {
             let code = features.code(feature.column, user);
             if !usize::try_from(code).is_ok_and(|code| code < feature.cardinality) {
-                return Err(Error::invalid_argument(format!(
+                // The transforms make the codes: it is their release that is wrong.
+                return Err(Error::internal(format!(
                     "feature '{}' has the code {code}; accepted: 0 to {}",
                     feature.name,
                     feature.cardinality.saturating_sub(1)

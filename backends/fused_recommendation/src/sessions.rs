@@ -68,7 +68,7 @@ impl Sessions {
     }
 }
 
-/// What ONNX Runtime says of a run.
+/// What ONNX Runtime says of a run. No tensor of a run is the client's: its codes are the transforms' and its shapes ours.
 pub(crate) fn failed(error: ort::Error) -> Error {
-    Error::invalid_argument(format!("ONNX Runtime: {error}"))
+    Error::internal(format!("ONNX Runtime: {error}"))
 }

@@ -1,19 +1,19 @@
-//! Holds config.pbtxt against the graph's own inputs and outputs, so that a mismatch shows at load.
+//! Compares config.pbtxt with the graph's own inputs and outputs, so that a mismatch shows at load, and completes it.
 
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType};
+use serde_json::{Value, json};
 use triton_backend::{DataType, Error, ModelConfig, TensorConfig};
 
 /// Checks every tensor of the config.
 ///
 /// # Errors
 ///
-/// A name the graph does not have, another type, a shape that cannot fit; an input of the graph that the config leaves
-/// out.
+/// A name that the graph does not have, another type, a shape that cannot fit; an input of the graph that the config
+/// leaves out; a batch dimension that the graph does not leave open.
 pub(crate) fn check(session: &Session, config: &ModelConfig) -> Result<(), Error> {
-    let batched = config.max_batch_size() > 0;
-    check_side("input", config.inputs(), session.inputs(), batched)?;
-    check_side("output", config.outputs(), session.outputs(), batched)?;
+    check_side("input", config, config.inputs(), session.inputs())?;
+    check_side("output", config, config.outputs(), session.outputs())?;
     for input in session.inputs() {
         if config.input_index(input.name()).is_none() {
             return Err(Error::invalid_argument(format!(
@@ -33,10 +33,11 @@ pub(crate) fn check(session: &Session, config: &ModelConfig) -> Result<(), Error
 
 fn check_side(
     role: &str,
+    config: &ModelConfig,
     tensors: &[TensorConfig],
     outlets: &[Outlet],
-    batched: bool,
 ) -> Result<(), Error> {
+    let batched = config.max_batch_size() > 0;
     for tensor in tensors {
         let name = &tensor.name;
         let wrong = |what: String| Err(Error::invalid_argument(format!("{role} '{name}' {what}")));
@@ -46,14 +47,7 @@ fn check_side(
                 names(outlets)
             ));
         };
-        let (Some(element), Some(shape)) =
-            (outlet.dtype().tensor_type(), outlet.dtype().tensor_shape())
-        else {
-            return wrong(format!(
-                "is {} in the model; accepted: tensors",
-                outlet.dtype()
-            ));
-        };
+        let (element, shape) = element_and_shape(role, outlet)?;
         if data_type(element) != Some(tensor.data_type) {
             return wrong(format!(
                 "is {} in config.pbtxt, but {element} in the model",
@@ -67,21 +61,152 @@ fn check_side(
         let fits = declared.len() == shape.len()
             && declared
                 .iter()
-                .zip(shape.iter())
+                .zip(shape)
                 .all(|(ours, theirs)| ours == theirs || *ours < 0 || *theirs < 0);
-        if !fits {
+        if !fits && !is_declared_scalar(config, tensor, shape) {
             let batch = if batched {
                 ", the batch dimension included"
             } else {
                 ""
             };
             return wrong(format!(
-                "has the shape {declared:?} in config.pbtxt{batch}, but {:?} in the model",
-                &shape[..]
+                "has the shape {declared:?} in config.pbtxt{batch}, but {shape:?} in the model"
             ));
+        }
+        if batched && !is_open(shape) {
+            return wrong(no_batches(config, shape));
         }
     }
     Ok(())
+}
+
+/// Whether a tensor is a scalar of the graph. Triton's tensors have a dimension at least: config.pbtxt declares `[ 1 ]`.
+pub(crate) fn is_declared_scalar(
+    config: &ModelConfig,
+    tensor: &TensorConfig,
+    shape: &[i64],
+) -> bool {
+    config.max_batch_size() == 0 && shape.is_empty() && tensor.dims == [1]
+}
+
+/// Whether the first dimension takes any size.
+fn is_open(shape: &[i64]) -> bool {
+    shape.first().is_some_and(|rows| *rows < 0)
+}
+
+fn no_batches(config: &ModelConfig, shape: &[i64]) -> String {
+    format!(
+        "has the shape {shape:?} in the model, which takes no batches, but max_batch_size is {}; accepted: a first \
+         dimension of any size (-1), or max_batch_size 0 with every dimension declared",
+        config.max_batch_size()
+    )
+}
+
+fn declares(config: &ModelConfig, key: &str) -> bool {
+    let tensors = config.json()[key].as_array();
+    tensors.is_some_and(|tensors| !tensors.is_empty())
+}
+
+/// Whether the config declares inputs and outputs.
+pub(crate) fn is_complete(config: &ModelConfig) -> bool {
+    declares(config, "input") && declares(config, "output")
+}
+
+/// The config with what it leaves out of inputs and outputs, as NVIDIA's backend completes it: tensors from the graph,
+/// and batches of up to `default_max_batch_size` where every tensor's first dimension takes any size.
+///
+/// # Errors
+///
+/// A tensor of a type that Triton does not have; `max_batch_size` above 0 for a graph that takes no batches.
+pub(crate) fn complete(
+    session: &Session,
+    config: &ModelConfig,
+    default_max_batch_size: usize,
+) -> Result<Value, Error> {
+    let mut json = config.json().clone();
+    let mut max_batch_size = config.max_batch_size();
+    match closed(session)? {
+        None => {
+            if max_batch_size == 0 {
+                max_batch_size = default_max_batch_size;
+                json["max_batch_size"] = max_batch_size.into();
+            }
+            let chosen = |key: &str| json.get(key).is_some_and(|scheduler| !scheduler.is_null());
+            if max_batch_size > 1 && !chosen("sequence_batching") && !chosen("dynamic_batching") {
+                json["dynamic_batching"] = json!({});
+            }
+        }
+        Some((role, name, shape)) if max_batch_size > 0 => {
+            return Err(Error::invalid_argument(format!(
+                "{role} '{name}' {}",
+                no_batches(config, &shape)
+            )));
+        }
+        Some(_) => {}
+    }
+    for (key, outlets) in [("input", session.inputs()), ("output", session.outputs())] {
+        if !declares(config, key) {
+            let tensors = outlets
+                .iter()
+                .map(|outlet| tensor(key, outlet, max_batch_size > 0))
+                .collect::<Result<Vec<_>, Error>>()?;
+            json[key] = tensors.into();
+        }
+    }
+    Ok(json)
+}
+
+/// The first tensor whose first dimension does not take any size: role, name, shape.
+fn closed(session: &Session) -> Result<Option<(&'static str, String, Vec<i64>)>, Error> {
+    for (role, outlets) in [("input", session.inputs()), ("output", session.outputs())] {
+        for outlet in outlets {
+            let (_, shape) = element_and_shape(role, outlet)?;
+            if !is_open(shape) {
+                return Ok(Some((role, outlet.name().to_owned(), shape.to_vec())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A tensor of the graph as config.pbtxt declares it.
+fn tensor(role: &str, outlet: &Outlet, batched: bool) -> Result<Value, Error> {
+    let name = outlet.name();
+    let (element, shape) = element_and_shape(role, outlet)?;
+    let data_type = data_type(element).ok_or_else(|| {
+        Error::unsupported(format!(
+            "{role} '{name}' is {element} in the model, which Triton does not have"
+        ))
+    })?;
+    let dims = &shape[usize::from(batched)..];
+    let mut tensor = json!({ "name": name, "data_type": data_type.config_name(), "dims": dims });
+    if dims.is_empty() {
+        // Triton wants a dimension at least. Without batches it takes no reshape to a scalar.
+        tensor["dims"] = json!([1]);
+        if batched {
+            tensor["reshape"] = json!({ "shape": [] });
+        }
+    }
+    Ok(tensor)
+}
+
+/// A tensor's element type and shape, -1 for a dimension of any size.
+///
+/// # Errors
+///
+/// The graph has a sequence or a map there.
+fn element_and_shape<'a>(
+    role: &str,
+    outlet: &'a Outlet,
+) -> Result<(TensorElementType, &'a [i64]), Error> {
+    match (outlet.dtype().tensor_type(), outlet.dtype().tensor_shape()) {
+        (Some(element), Some(shape)) => Ok((element, shape)),
+        _ => Err(Error::invalid_argument(format!(
+            "{role} '{}' is {} in the model; accepted: tensors",
+            outlet.name(),
+            outlet.dtype()
+        ))),
+    }
 }
 
 fn names(outlets: &[Outlet]) -> String {

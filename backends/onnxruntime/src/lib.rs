@@ -2,6 +2,8 @@
 //! See the README beside this crate.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,25 +11,40 @@ use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 use saker_steps::onnx::{self, Options};
+use smallvec::SmallVec;
 use triton_backend::{
-    ANY_TYPE, Batch, Error, Instance, Model, ModelContext, Request, Response, Signature,
+    ANY_TYPE, Batch, Error, Instance, Model, ModelConfig, ModelContext, Request, Response,
+    Signature, Tensor,
 };
 
 mod graph;
+mod shapes;
 mod value;
 
+use shapes::Shapes;
+
 const MODEL_FILE: &str = "model.onnx";
+
+/// One value for each run of the graph. A request takes one run, unless parameter `rows_per_run` splits it.
+type PerRun<T> = SmallVec<[T; 1]>;
+
+/// The inputs of one run by name.
+type RunInputs<'r> = Vec<(&'r str, SessionInputValue<'r>)>;
 
 /// A loaded model.
 pub struct OnnxRuntime {
     context: Arc<ModelContext>,
+    file: File,
+    shapes: Shapes,
+    /// The session that loading checked, for the first instance.
+    checked: Mutex<Option<Session>>,
+}
+
+/// A model's file, and how sessions of it are made.
+struct File {
     environment: Environment,
     options: Options,
     path: PathBuf,
-    /// The session that loading checked, for the first instance.
-    checked: Mutex<Option<Session>>,
-    /// Per output of the config: its shape without rows, from the graph.
-    empty_shapes: Vec<Vec<i64>>,
 }
 
 /// One session: ONNX Runtime's sessions keep their buffers, so instances share none.
@@ -47,46 +64,34 @@ impl Model for OnnxRuntime {
             .other_outputs(ANY_TYPE)
     }
 
+    fn complete(
+        context: &ModelContext,
+        default_max_batch_size: usize,
+    ) -> Result<Option<serde_json::Value>, Error> {
+        if graph::is_complete(context.config()) {
+            return Ok(None);
+        }
+        let session = File::of(context)?.session()?;
+        graph::complete(&session, context.config(), default_max_batch_size).map(Some)
+    }
+
     fn load(context: &Arc<ModelContext>, _: Self::Parameters) -> Result<Self, Error> {
         let config = context.config();
-        let options = Options::from_config(context.name(), config)?;
-        let file = config.json()["default_model_filename"].as_str();
-        let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL_FILE);
-        let mut path = context.version_dir().join(file);
-        if path.is_dir() {
-            path.push(file); // a folder of that name holds the model and its external weights
-        }
-        let mut model = Self {
-            context: Arc::clone(context),
-            environment: onnx::environment()?,
-            options,
-            path,
-            checked: Mutex::new(None),
-            empty_shapes: Vec::new(),
-        };
-        let session = model.session()?;
+        let file = File::of(context)?;
+        let session = file.session()?;
         graph::check(&session, config)?;
+        if file.options.rows_per_run.is_some() {
+            shapes::check_rows_per_run(&session)?;
+        }
         if let Some(release) = context.release() {
             onnx::check_release(&session, &release.id)?;
         }
-        model.empty_shapes = config
-            .outputs()
-            .iter()
-            .map(|output| {
-                let outlet = session.outputs().iter().find(|o| o.name() == output.name);
-                let shape = outlet.and_then(|outlet| outlet.dtype().tensor_shape());
-                let mut shape: Vec<i64> = shape.map(|shape| shape.to_vec()).unwrap_or_default();
-                // the config may say what the graph leaves open
-                for (dim, declared) in shape.iter_mut().rev().zip(output.dims.iter().rev()) {
-                    if *dim < 0 {
-                        *dim = *declared;
-                    }
-                }
-                shape.iter().map(|dim| (*dim).max(0)).collect()
-            })
-            .collect();
-        model.checked = Mutex::new(Some(session));
-        Ok(model)
+        Ok(Self {
+            context: Arc::clone(context),
+            file,
+            shapes: Shapes::of(&session, config),
+            checked: Mutex::new(Some(session)),
+        })
     }
 
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
@@ -97,11 +102,11 @@ impl Model for OnnxRuntime {
             .take();
         let session = match checked {
             Some(session) => session,
-            None => self.session()?,
+            None => self.file.session()?,
         };
         let failed = |error: ort::Error| Error::internal(error.to_string());
         let mut run_options = RunOptions::new().map_err(failed)?;
-        if let Some(devices) = &self.options.shrink_arena {
+        if let Some(devices) = &self.file.options.shrink_arena {
             run_options
                 .set("memory.enable_memory_arena_shrinkage", devices)
                 .map_err(failed)?;
@@ -113,7 +118,23 @@ impl Model for OnnxRuntime {
     }
 }
 
-impl OnnxRuntime {
+impl File {
+    fn of(context: &ModelContext) -> Result<Self, Error> {
+        let config = context.config();
+        let options = Options::from_config(context.name(), config)?;
+        let file = config.json()["default_model_filename"].as_str();
+        let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL_FILE);
+        let mut path = context.version_dir().join(file);
+        if path.is_dir() {
+            path.push(file); // a folder of that name holds the model and its external weights
+        }
+        Ok(Self {
+            environment: onnx::environment()?,
+            options,
+            path,
+        })
+    }
+
     fn session(&self) -> Result<Session, Error> {
         if !self.path.is_file() {
             return Err(Error::not_found(format!(
@@ -157,128 +178,95 @@ impl Worker {
         run_ends: impl FnOnce(),
     ) -> Result<(), Error> {
         let config = model.context.config();
-        if let Some(most) = model.options.rows_per_run {
-            let rows = row_count(request)?;
-            if rows > most.get() {
-                return self.answer_in_runs(
-                    model,
-                    request,
-                    response,
-                    (rows, most.get()),
-                    run_starts,
-                    run_ends,
-                );
-            }
-        }
-        let mut inputs: Vec<(&str, SessionInputValue<'_>)> =
-            Vec::with_capacity(config.inputs().len());
-        let mut without_rows = false;
+        let mut tensors: SmallVec<[Tensor<'_>; 32]> = SmallVec::new();
         for (position, declared) in config.inputs().iter().enumerate() {
-            let tensor = request.input_at(position)?.ok_or_else(|| {
+            tensors.push(request.input_at(position)?.ok_or_else(|| {
                 Error::invalid_argument(format!("the request has no input '{}'", declared.name))
-            })?;
-            without_rows |= tensor.shape().first() == Some(&0);
-            if !without_rows {
-                inputs.push((&declared.name, value::input(&tensor)?));
-            }
+            })?);
         }
-        if without_rows {
-            return empty(model, response);
-        }
+        let runs = runs(model.file.options.rows_per_run, &tensors);
+        let inputs = model.run_inputs(&tensors, &runs)?;
         run_starts();
-        let outputs = self
-            .session
-            .run_with_options(inputs, &self.run_options)
-            .map_err(|error| Error::invalid_argument(format!("ONNX Runtime: {error}")))?;
+        let outputs = self.run(config, inputs);
         run_ends();
-        for (position, declared) in config.outputs().iter().enumerate() {
-            let name = &declared.name;
-            let found = outputs.get(name).ok_or_else(|| missing(name))?;
-            value::output(response, position, name, declared.data_type, found)?;
+        let outputs = match (outputs, &model.shapes.without_rows) {
+            (Ok(outputs), _) => outputs,
+            // Some graphs fail without rows (a reshape of nothing, a maximum of nothing): the answer has no rows either.
+            (Err(_), Some(shapes)) if tensors.iter().all(|tensor| rows(tensor) == Some(0)) => {
+                return empty(config, response, shapes);
+            }
+            (Err(error), _) => return Err(model.shapes.explain(&tensors, &error)),
+        };
+        let declared = config.outputs().iter().zip(&model.shapes.scalar_outputs);
+        for ((position, (declared, scalar)), values) in declared.enumerate().zip(&outputs) {
+            let shape = scalar.then_some(&[1][..]);
+            value::output(response, position, declared, shape, (values, &runs))?;
         }
         Ok(())
     }
 
-    /// Runs the graph on a few rows at a time, so that a request of many rows takes no more memory than one of few.
-    fn answer_in_runs(
+    /// Runs the graph once for each element of `inputs`. Per output of the config: its value in each run.
+    fn run(
         &mut self,
-        model: &OnnxRuntime,
-        request: &Request<'_>,
-        response: &Response<'_>,
-        (rows, most): (usize, usize),
-        run_starts: impl FnOnce(),
-        run_ends: impl FnOnce(),
-    ) -> Result<(), Error> {
-        let config = model.context.config();
-        let mut tensors = Vec::with_capacity(config.inputs().len());
-        for (position, declared) in config.inputs().iter().enumerate() {
-            let tensor = request.input_at(position)?.ok_or_else(|| {
-                Error::invalid_argument(format!("the request has no input '{}'", declared.name))
-            })?;
-            if tensor.shape().first() != Some(&(rows as i64)) {
-                return Err(Error::invalid_argument(format!(
-                    "tensor '{}' has shape {:?}; accepted: {rows} rows, as the first tensor",
-                    declared.name,
-                    tensor.shape()
-                )));
-            }
-            tensors.push((declared.name.as_str(), tensor));
-        }
-        run_starts();
-        let mut found: Vec<Vec<DynValue>> = config.outputs().iter().map(|_| Vec::new()).collect();
-        for start in (0..rows).step_by(most) {
-            let block = start..rows.min(start + most);
-            let inputs = tensors
-                .iter()
-                .map(|(name, tensor)| Ok((*name, value::input_rows(tensor, block.clone())?)))
-                .collect::<Result<Vec<_>, Error>>()?;
-            let mut outputs = self
-                .session
-                .run_with_options(inputs, &self.run_options)
-                .map_err(|error| Error::invalid_argument(format!("ONNX Runtime: {error}")))?;
-            for (declared, found) in config.outputs().iter().zip(&mut found) {
-                found.push(
-                    outputs
-                        .remove(&declared.name)
-                        .ok_or_else(|| missing(&declared.name))?,
-                );
+        config: &ModelConfig,
+        inputs: PerRun<RunInputs<'_>>,
+    ) -> ort::Result<Vec<PerRun<DynValue>>> {
+        let outputs = config.outputs();
+        let mut found: Vec<PerRun<DynValue>> = outputs.iter().map(|_| SmallVec::new()).collect();
+        for inputs in inputs {
+            let mut values = self.session.run_with_options(inputs, &self.run_options)?;
+            for (declared, found) in outputs.iter().zip(&mut found) {
+                found.extend(values.remove(&declared.name));
             }
         }
-        run_ends();
-        for (position, (declared, values)) in config.outputs().iter().zip(&found).enumerate() {
-            value::joined_output(
-                response,
-                position,
-                &declared.name,
-                declared.data_type,
-                values,
-            )?;
-        }
-        Ok(())
+        Ok(found)
     }
 }
 
-fn missing(name: &str) -> Error {
-    Error::internal(format!("the model did not give the output '{name}'"))
-}
-
-/// The first dimension of the first input.
-fn row_count(request: &Request<'_>) -> Result<usize, Error> {
-    let first = request.input_at(0)?;
-    let rows = first.and_then(|tensor| tensor.shape().first().copied());
-    Ok(rows.map_or(0, |rows| rows as usize))
-}
-
-/// The answer to a request whose tensors have no rows. Many graphs fail on it (a reshape of nothing, a maximum of
-/// nothing), and what they would compute is known: nothing.
-fn empty(model: &OnnxRuntime, response: &Response<'_>) -> Result<(), Error> {
-    let outputs = model.context.config().outputs();
-    for (position, (output, shape)) in outputs.iter().zip(&model.empty_shapes).enumerate() {
-        let mut shape = shape.clone();
-        if let Some(rows) = shape.first_mut() {
-            *rows = 0;
+impl OnnxRuntime {
+    fn run_inputs<'r>(
+        &'r self,
+        tensors: &'r [Tensor<'r>],
+        runs: &[Range<usize>],
+    ) -> Result<PerRun<RunInputs<'r>>, Error> {
+        let inputs = runs.iter().map(|_| Vec::with_capacity(tensors.len()));
+        let mut inputs: PerRun<RunInputs<'_>> = inputs.collect();
+        let declared = self.context.config().inputs().iter();
+        for ((tensor, declared), scalar) in
+            tensors.iter().zip(declared).zip(&self.shapes.scalar_inputs)
+        {
+            let shape = if *scalar { &[] } else { tensor.shape() };
+            let values = value::inputs(tensor, shape, runs)?;
+            for (inputs, value) in inputs.iter_mut().zip(values) {
+                inputs.push((&declared.name, value));
+            }
         }
-        value::empty(response, position, &output.name, output.data_type, &shape)?;
+        Ok(inputs)
+    }
+}
+
+fn rows(tensor: &Tensor<'_>) -> Option<usize> {
+    tensor.shape().first().map(|rows| *rows as usize)
+}
+
+/// The rows of each run: all rows in one, or `most` in each, so that a request of many rows takes no more memory than one
+/// of few. Inputs with different numbers of rows are not split: only the graph knows which rows belong together.
+fn runs(most: Option<NonZeroUsize>, tensors: &[Tensor<'_>]) -> PerRun<Range<usize>> {
+    let all = tensors.first().and_then(rows).unwrap_or_default();
+    let same = tensors.iter().all(|tensor| rows(tensor) == Some(all));
+    match most {
+        Some(most) if same && all > most.get() => (0..all)
+            .step_by(most.get())
+            .map(|start| start..all.min(start.saturating_add(most.get())))
+            .collect(),
+        _ => SmallVec::from_iter([0..all]),
+    }
+}
+
+/// An answer without rows.
+fn empty(config: &ModelConfig, response: &Response<'_>, shapes: &[Vec<i64>]) -> Result<(), Error> {
+    for (position, (output, shape)) in config.outputs().iter().zip(shapes).enumerate() {
+        value::empty(response, position, &output.name, output.data_type, shape)?;
     }
     Ok(())
 }

@@ -6,8 +6,11 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorRef};
-use triton_backend::{DataType, Element, Error, Response, Tensor};
+use ort::value::{DynValue, PrimitiveTensorElementType, Shape, Tensor as OrtTensor, TensorRef};
+use smallvec::SmallVec;
+use triton_backend::{DataType, Element, Error, Response, Tensor, TensorConfig};
+
+use crate::PerRun;
 
 /// Calls a generic function with the Rust type of a Triton type; BYTES has none.
 macro_rules! with_element {
@@ -31,76 +34,47 @@ macro_rules! with_element {
     };
 }
 
-/// One input for a run. It points into Triton's buffer where that is one aligned piece of host memory.
+/// One input, some of its rows for each run, of the shape that the graph takes. The values point into Triton's buffer
+/// where that is one aligned piece of host memory. With one run, its rows are all there are.
 ///
 /// # Errors
 ///
 /// What cannot be read, and BYTES that are not UTF-8.
-pub(crate) fn input<'r>(tensor: &Tensor<'r>) -> Result<SessionInputValue<'r>, Error> {
-    with_element!(tensor.data_type(), borrow(tensor), else strings(tensor))
+pub(crate) fn inputs<'r>(
+    tensor: &Tensor<'r>,
+    shape: &'r [i64],
+    runs: &[Range<usize>],
+) -> Result<PerRun<SessionInputValue<'r>>, Error> {
+    with_element!(tensor.data_type(), numbers(tensor, shape, runs), else strings(tensor, shape, runs))
 }
 
-fn borrow<'r, T>(tensor: &Tensor<'r>) -> Result<SessionInputValue<'r>, Error>
+fn numbers<'r, T>(
+    tensor: &Tensor<'r>,
+    shape: &'r [i64],
+    runs: &[Range<usize>],
+) -> Result<PerRun<SessionInputValue<'r>>, Error>
 where
     T: Element + PrimitiveTensorElementType + Debug,
 {
-    let shape = tensor.shape();
-    match tensor.as_slice::<T>()? {
-        Cow::Borrowed(elements) => TensorRef::from_array_view((shape, elements)).map(Into::into),
-        Cow::Owned(elements) => OrtTensor::from_array((shape, elements)).map(Into::into),
-    }
-    .map_err(|error| refused(tensor, &error))
-}
-
-/// Some rows of an input for a run.
-///
-/// # Errors
-///
-/// Returns an error if the tensor cannot be read, is BYTES, or has fewer rows.
-pub(crate) fn input_rows<'r>(
-    tensor: &Tensor<'r>,
-    rows: Range<usize>,
-) -> Result<SessionInputValue<'r>, Error> {
-    with_element!(tensor.data_type(), borrow_rows(tensor, rows), else {
-        Err(Error::unsupported(format!("tensor '{}' is BYTES; parameter 'rows_per_run' needs numbers", tensor.name())))
-    })
-}
-
-fn borrow_rows<'r, T>(
-    tensor: &Tensor<'r>,
-    rows: Range<usize>,
-) -> Result<SessionInputValue<'r>, Error>
-where
-    T: Element + PrimitiveTensorElementType + Debug,
-{
-    let mut shape = tensor.shape().to_vec();
-    let width: usize = shape.iter().skip(1).map(|dim| *dim as usize).product();
-    if let Some(first) = shape.first_mut() {
-        *first = rows.len() as i64;
-    }
-    let elements = rows.start * width..rows.end * width;
-    let short = || {
-        Error::invalid_argument(format!(
-            "tensor '{}' has shape {:?}; accepted: as many rows as the others, {} at least",
-            tensor.name(),
-            tensor.shape(),
-            rows.end
-        ))
-    };
-    match tensor.as_slice::<T>()? {
-        Cow::Borrowed(all) => {
-            let all = all.get(elements).ok_or_else(short)?;
-            TensorRef::from_array_view((shape, all)).map(Into::into)
+    match (tensor.as_slice::<T>()?, runs) {
+        (Cow::Owned(elements), [_]) => {
+            let value = OrtTensor::from_array((shape, elements)).map(Into::into);
+            Ok(SmallVec::from_iter([taken(tensor, value)?]))
         }
-        Cow::Owned(all) => {
-            let all = all.get(elements).ok_or_else(short)?.to_vec();
-            OrtTensor::from_array((shape, all)).map(Into::into)
-        }
+        (Cow::Owned(elements), _) => parts(tensor, shape, &elements, runs, |shape, elements| {
+            OrtTensor::from_array((shape, elements.to_vec())).map(Into::into)
+        }),
+        (Cow::Borrowed(elements), _) => parts(tensor, shape, elements, runs, |shape, elements| {
+            TensorRef::from_array_view((shape, elements)).map(Into::into)
+        }),
     }
-    .map_err(|error| refused(tensor, &error))
 }
 
-fn strings<'r>(tensor: &Tensor<'r>) -> Result<SessionInputValue<'r>, Error> {
+fn strings<'r>(
+    tensor: &Tensor<'r>,
+    shape: &'r [i64],
+    runs: &[Range<usize>],
+) -> Result<PerRun<SessionInputValue<'r>>, Error> {
     let strings = tensor.strings()?;
     let elements = (0..strings.len())
         .map(|at| {
@@ -113,33 +87,76 @@ fn strings<'r>(tensor: &Tensor<'r>) -> Result<SessionInputValue<'r>, Error> {
             })
         })
         .collect::<Result<Vec<String>, Error>>()?;
-    OrtTensor::from_string_array((tensor.shape(), &elements[..]))
-        .map(Into::into)
-        .map_err(|error| refused(tensor, &error))
+    parts(tensor, shape, &elements, runs, |shape, elements| {
+        OrtTensor::from_string_array((shape, elements)).map(Into::into)
+    })
 }
 
-fn refused(tensor: &Tensor<'_>, error: &ort::Error) -> Error {
-    Error::internal(format!(
-        "ONNX Runtime does not take tensor '{}': {error}",
-        tensor.name()
-    ))
+/// A value of each run's rows, made by `value` of shape and elements.
+fn parts<'r, 'e, T>(
+    tensor: &Tensor<'r>,
+    shape: &[i64],
+    elements: &'e [T],
+    runs: &[Range<usize>],
+    value: impl Fn(Shape, &'e [T]) -> ort::Result<SessionInputValue<'r>>,
+) -> Result<PerRun<SessionInputValue<'r>>, Error> {
+    if let [_] = runs {
+        let value = value(shape.into(), elements);
+        return Ok(SmallVec::from_iter([taken(tensor, value)?]));
+    }
+    let width: usize = shape.iter().skip(1).map(|dim| *dim as usize).product();
+    let part = |rows: &Range<usize>| {
+        let mut shape: Shape = shape.into();
+        if let Some(first) = shape.first_mut() {
+            *first = rows.len() as i64;
+        }
+        let part = elements.get(rows.start * width..rows.end * width);
+        let part = part.ok_or_else(|| {
+            Error::internal(format!("tensor '{}' has no rows {rows:?}", tensor.name()))
+        })?;
+        taken(tensor, value(shape, part))
+    };
+    runs.iter().map(part).collect()
 }
 
-/// Copies one output of a run into Triton's buffer, where the client asked for it.
+fn taken<'r>(
+    tensor: &Tensor<'_>,
+    value: ort::Result<SessionInputValue<'r>>,
+) -> Result<SessionInputValue<'r>, Error> {
+    value.map_err(|error| {
+        Error::internal(format!(
+            "ONNX Runtime does not take tensor '{}': {error}",
+            tensor.name()
+        ))
+    })
+}
+
+/// Copies one output into Triton's buffer, where the client asked for it: the rows of one run after those of the run
+/// before. `shape` replaces the shape that a single run gives.
 ///
 /// # Errors
 ///
-/// An output that is no tensor of the type config.pbtxt declares.
+/// Returns an error if an output is no tensor of the type that config.pbtxt declares, or one of several runs gives other
+/// rows than it was given.
 pub(crate) fn output(
     response: &Response<'_>,
     position: usize,
-    name: &str,
-    data_type: DataType,
-    value: &DynValue,
+    declared: &TensorConfig,
+    shape: Option<&[i64]>,
+    (values, runs): (&[DynValue], &[Range<usize>]),
 ) -> Result<(), Error> {
-    with_element!(data_type, copy(response, position, name, value), else {
-        let (shape, elements) = value.try_extract_strings().map_err(|error| odd(name, &error))?;
-        response.write_strings(name, shape, &elements)
+    let name = &declared.name;
+    with_element!(declared.data_type, copy(response, position, name, shape, (values, runs)), else {
+        if let [value] = values {
+            let (found, elements) = value.try_extract_strings().map_err(|error| odd(name, &error))?;
+            return response.write_strings(name, shape.unwrap_or(found), &elements);
+        }
+        let whole = joined_shape(name, values, runs)?;
+        let mut elements = Vec::new();
+        for value in values {
+            elements.extend(value.try_extract_strings().map_err(|error| odd(name, &error))?.1);
+        }
+        response.write_strings(name, &whole, &elements)
     })
 }
 
@@ -147,71 +164,66 @@ fn copy<T: Element + PrimitiveTensorElementType>(
     response: &Response<'_>,
     position: usize,
     name: &str,
-    value: &DynValue,
+    shape: Option<&[i64]>,
+    (values, runs): (&[DynValue], &[Range<usize>]),
 ) -> Result<(), Error> {
-    let (shape, elements) = value
-        .try_extract_tensor::<T>()
-        .map_err(|error| odd(name, &error))?;
-    response.write_at(position, shape, elements)
-}
-
-/// Copies one output of several runs into Triton's buffer, the rows of one run after those of the one before.
-///
-/// # Errors
-///
-/// Returns an error if an output is no tensor of the type that config.pbtxt declares, or the runs' shapes differ beyond the rows.
-pub(crate) fn joined_output(
-    response: &Response<'_>,
-    position: usize,
-    name: &str,
-    data_type: DataType,
-    values: &[DynValue],
-) -> Result<(), Error> {
-    with_element!(data_type, join(response, position, name, values), else {
-        Err(Error::unsupported(format!("output '{name}' is BYTES; parameter 'rows_per_run' needs numbers")))
-    })
-}
-
-fn join<T: Element + PrimitiveTensorElementType>(
-    response: &Response<'_>,
-    position: usize,
-    name: &str,
-    values: &[DynValue],
-) -> Result<(), Error> {
-    let mut parts = Vec::with_capacity(values.len());
-    let mut whole: Vec<i64> = Vec::new();
-    for value in values {
-        let (shape, elements) = value
-            .try_extract_tensor::<T>()
-            .map_err(|error| odd(name, &error))?;
-        match whole.split_first_mut() {
-            None => whole = shape.to_vec(),
-            Some((rows, width)) if shape.len() == width.len() + 1 && shape[1..] == *width => {
-                *rows += shape[0];
-            }
-            Some(_) => {
-                return Err(Error::internal(format!(
-                    "output '{name}' of the model has shape {:?} after {whole:?}; accepted with parameter 'rows_per_run': \
-                     the same but for the first dimension",
-                    &shape[..]
-                )));
-            }
-        }
-        parts.push(elements);
+    let extract = |value| extract::<T>(name, value);
+    if let [value] = values {
+        let (found, elements) = extract(value)?;
+        return response.write_at(position, shape.unwrap_or(found), elements);
     }
+    let whole = joined_shape(name, values, runs)?;
     let Some(mut left) = response.output_at::<T>(position, &whole)? else {
         return Ok(());
     };
-    for part in parts {
-        let Some((place, rest)) = left.split_at_mut_checked(part.len()) else {
+    for value in values {
+        let (_, elements) = extract(value)?;
+        let Some((place, rest)) = left.split_at_mut_checked(elements.len()) else {
             return Err(Error::internal(format!(
                 "output '{name}' of the model has more elements than its shape {whole:?}"
             )));
         };
-        place.copy_from_slice(part);
+        place.copy_from_slice(elements);
         left = rest;
     }
     Ok(())
+}
+
+fn extract<'v, T: PrimitiveTensorElementType>(
+    name: &str,
+    value: &'v DynValue,
+) -> Result<(&'v [i64], &'v [T]), Error> {
+    let found = value.try_extract_tensor::<T>();
+    let (shape, elements) = found.map_err(|error| odd(name, &error))?;
+    Ok((shape, elements))
+}
+
+/// The shape of an output of several runs, whose rows follow each other.
+fn joined_shape(name: &str, values: &[DynValue], runs: &[Range<usize>]) -> Result<Vec<i64>, Error> {
+    let mut whole: Vec<i64> = Vec::new();
+    for (value, run) in values.iter().zip(runs) {
+        let shape: &[i64] = value.dtype().tensor_shape().map_or(&[], |shape| shape);
+        let (rows, width) = shape.split_first().unzip();
+        let width = width.unwrap_or_default();
+        let same = whole.is_empty() || whole.get(1..) == Some(width);
+        if rows.is_none_or(|rows| *rows as usize != run.len()) || !same {
+            return Err(Error::internal(format!(
+                "output '{name}' of the model has shape {shape:?} for {} rows; parameter 'rows_per_run' needs a graph \
+                 whose outputs have the inputs' rows, and the same other dimensions in each run",
+                run.len()
+            )));
+        }
+        match whole.first_mut() {
+            Some(total) => *total += run.len() as i64,
+            None => whole = shape.to_vec(),
+        }
+    }
+    if values.len() != runs.len() {
+        return Err(Error::internal(format!(
+            "the model did not give the output '{name}'"
+        )));
+    }
+    Ok(whole)
 }
 
 fn odd(name: &str, error: &ort::Error) -> Error {

@@ -21,6 +21,8 @@ pub struct ModelContext {
     version_dir: PathBuf,
     config: ModelConfig,
     release: Option<Release>,
+    /// Keys of the parameters that the release sets otherwise than config.pbtxt.
+    release_parameters: Vec<String>,
     /// The release's id as the C API wants it, so that no response has to convert it.
     release_id: Option<CString>,
     artefacts: Artefacts,
@@ -42,7 +44,12 @@ impl ModelContext {
         let (name, repository) = (name.into(), repository.into());
         let version_dir = repository.join(version.to_string());
         let release = Release::of(&repository, &version_dir, version)?;
+        let mut release_parameters = Vec::new();
         if let Some(release) = &release {
+            let written = config.parameters();
+            let own = release.parameters.iter();
+            let own = own.filter(|(key, value)| written.get(*key) != value.as_ref());
+            release_parameters = own.map(|(key, _)| key.clone()).collect();
             config.override_parameters(&release.parameters);
         }
         let artefacts = match &release {
@@ -57,6 +64,7 @@ impl ModelContext {
             version_dir,
             config,
             release,
+            release_parameters,
             release_id,
             artefacts,
         }))
@@ -96,6 +104,10 @@ impl ModelContext {
     /// A file of the version turned out to be damaged after the model was loaded.
     pub(crate) fn intact(&self) -> Result<(), Error> {
         self.artefacts.intact()
+    }
+
+    pub(crate) fn release_parameters(&self) -> &[String] {
+        &self.release_parameters
     }
 
     pub(crate) fn release_id(&self) -> Option<&CStr> {

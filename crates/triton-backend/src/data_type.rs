@@ -58,6 +58,14 @@ impl DataType {
         }
     }
 
+    /// The spelling of config.pbtxt: `TYPE_INT32`, and `TYPE_STRING` for [`DataType::Bytes`].
+    pub fn config_name(self) -> String {
+        match self {
+            DataType::Bytes => "TYPE_STRING".to_owned(),
+            other => format!("TYPE_{}", other.name()),
+        }
+    }
+
     /// From the spelling of config.pbtxt: `TYPE_INT32`, and `TYPE_STRING` for [`DataType::Bytes`].
     pub fn from_config(name: &str) -> Option<Self> {
         Some(match name.strip_prefix("TYPE_")? {

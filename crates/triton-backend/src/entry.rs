@@ -96,7 +96,18 @@ unsafe extern "C" fn model_initialize<M: Model>(
     let name = unsafe { model_name(raw) };
     entry(Some(&name), || {
         // SAFETY: as above.
-        let context = unsafe { context(raw, &name)? };
+        let mut context = unsafe { context(raw, &name)? };
+        // SAFETY: as above.
+        if let Some(default) = unsafe { completes_with(raw)? }
+            && let Some(completed) = M::complete(&context, default)?
+        {
+            // SAFETY: as above.
+            context = unsafe {
+                set_config(raw, &completed.to_string())?;
+                self::context(raw, &name)?
+            };
+        }
+        log_own_parameters(&context);
         let parameters: M::Parameters = parameters::parse(context.config().parameters())?;
         M::signature(&parameters).check(context.config())?;
         let model = Arc::new(M::load(&context, parameters)?);
@@ -285,12 +296,87 @@ unsafe fn context(
     let repository = std::path::PathBuf::from(
         <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(location.to_bytes()),
     );
-    // SAFETY: the message is ours and deleted once, after its text is read; the text is
-    // `size` bytes that the message owns.
+    // SAFETY: the message is ours, and deleted once, after its text is copied.
     let config = unsafe {
         check(sys::TRITONBACKEND_ModelConfig(raw, 1, &mut message))?;
-        let (mut base, mut size) = (ptr::null(), 0);
-        let read = check(sys::TRITONSERVER_MessageSerializeToJson(
+        let read = json_of(message);
+        check(sys::TRITONSERVER_MessageDelete(message))?;
+        read?
+    };
+    let config = ModelConfig::from_json(&config)?;
+    ModelContext::new(name, version, repository, config)
+}
+
+/// Logs which parameters of the model its release sets. Names alone: a value may be an address with a password.
+fn log_own_parameters(context: &ModelContext) {
+    let own = context.release_parameters();
+    if let (Some(release), false) = (context.release(), own.is_empty()) {
+        log::info!(
+            "model '{}' version {}: {} as release {} says, not as config.pbtxt does",
+            context.name(),
+            context.version(),
+            own.join(", "),
+            release.id
+        );
+    }
+}
+
+/// The server's default of `max_batch_size` where it lets a backend complete the config, `None` where it does not.
+///
+/// # Safety
+/// `raw` is a live model.
+unsafe fn completes_with(raw: *mut sys::TRITONBACKEND_Model) -> Result<Option<usize>, Error> {
+    let mut allowed = false;
+    let mut backend = ptr::null_mut();
+    let mut message = ptr::null_mut();
+    // SAFETY: per the contract; the out-pointers are valid, Triton owns the backend and this message.
+    let config = unsafe {
+        check(sys::TRITONBACKEND_ModelAutoCompleteConfig(
+            raw,
+            &mut allowed,
+        ))?;
+        if !allowed {
+            return Ok(None);
+        }
+        check(sys::TRITONBACKEND_ModelBackend(raw, &mut backend))?;
+        check(sys::TRITONBACKEND_BackendConfig(backend, &mut message))?;
+        json_of(message)?
+    };
+    let config: serde_json::Value = serde_json::from_str(&config)
+        .map_err(|e| Error::internal(format!("Triton's backend config is not JSON: {e}")))?;
+    let default = &config["cmdline"]["default-max-batch-size"];
+    let default = default.as_str().and_then(|text| text.parse().ok());
+    Ok(Some(default.unwrap_or(0)))
+}
+
+/// Gives Triton another config for a model that it initializes.
+///
+/// # Safety
+/// `raw` is a live model within `TRITONBACKEND_ModelInitialize`.
+unsafe fn set_config(raw: *mut sys::TRITONBACKEND_Model, json: &str) -> Result<(), Error> {
+    let mut message = ptr::null_mut();
+    // SAFETY: per the contract; Triton copies the text, and the message is ours and deleted once, after its last use.
+    unsafe {
+        check(sys::TRITONSERVER_MessageNewFromSerializedJson(
+            &mut message,
+            json.as_ptr().cast(),
+            json.len(),
+        ))?;
+        let set = check(sys::TRITONBACKEND_ModelSetConfig(raw, 1, message));
+        check(sys::TRITONSERVER_MessageDelete(message))?;
+        set
+    }
+}
+
+/// The JSON text of a message.
+///
+/// # Safety
+/// `message` is a live message.
+unsafe fn json_of(message: *mut sys::TRITONSERVER_Message) -> Result<String, Error> {
+    let (mut base, mut size) = (ptr::null(), 0);
+    // SAFETY: per the contract; the text is `size` bytes that the message owns, copied at once.
+    unsafe {
+        check(sys::TRITONSERVER_MessageSerializeToJson(
             message, &mut base, &mut size,
         ))
         .map(|()| {
@@ -300,27 +386,6 @@ unsafe fn context(
                 slice::from_raw_parts(base.cast(), size)
             };
             String::from_utf8_lossy(bytes).into_owned()
-        });
-        check(sys::TRITONSERVER_MessageDelete(message))?;
-        read?
-    };
-    let config = ModelConfig::from_json(&config)?;
-    let written = config.parameters().clone();
-    let context = ModelContext::new(name, version, repository, config)?;
-    if let Some(release) = context.release() {
-        // Names alone: a value may be an address with a password.
-        let own = release.parameters.iter();
-        let own: Vec<&str> = own
-            .filter(|(key, value)| written.get(*key) != value.as_ref())
-            .map(|(key, _)| key.as_str())
-            .collect();
-        if !own.is_empty() {
-            log::info!(
-                "model '{name}' version {version}: {} as release {} says, not as config.pbtxt does",
-                own.join(", "),
-                release.id
-            );
-        }
+        })
     }
-    Ok(context)
 }

@@ -30,6 +30,23 @@ pub trait Model: Sized + Send + Sync + 'static {
         Signature::any()
     }
 
+    /// Completes a config.pbtxt that leaves out what the model's files say: its tensors, `max_batch_size`, the scheduler.
+    ///
+    /// Returns the whole config as JSON, or `None` to leave the config as it is. Triton takes inputs, outputs,
+    /// `max_batch_size` and a scheduler that the config does not choose, and ignores every other change. The SDK calls it
+    /// before it checks parameters and tensors, and only on a server that allows it (`--disable-auto-complete-config` does
+    /// not). `default_max_batch_size` is the server's setting for a model that can batch and does not say how much.
+    ///
+    /// # Errors
+    /// The load of the model fails with this error.
+    fn complete(
+        context: &ModelContext,
+        default_max_batch_size: usize,
+    ) -> Result<Option<serde_json::Value>, Error> {
+        let _ = (context, default_max_batch_size);
+        Ok(None)
+    }
+
     /// Loads the model.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 pub mod bloom_server;
 pub mod cluster;
 pub mod fake;
+pub mod onnx;
 pub mod ports;
 mod process;
 pub mod repository;

@@ -34,6 +34,7 @@ pub struct Builder {
     models: Vec<String>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    completes: bool,
 }
 
 impl Builder {
@@ -62,6 +63,13 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets backends complete a config.pbtxt, as a server does that nobody has told otherwise.
+    #[must_use]
+    pub fn auto_complete(mut self) -> Self {
+        self.completes = true;
         self
     }
 
@@ -119,11 +127,13 @@ impl Builder {
             format!("--model-repository={}", self.repository.display()),
             format!("--backend-directory={}", backends.display()),
             "--model-control-mode=explicit".to_owned(),
-            "--disable-auto-complete-config".to_owned(),
             "--allow-gpu-metrics=false".to_owned(),
             "--metrics-interval-ms=100".to_owned(),
             "--exit-timeout-secs=3".to_owned(),
         ];
+        if !self.completes {
+            arguments.push("--disable-auto-complete-config".to_owned());
+        }
         for (service, port) in ["http", "grpc", "metrics"].iter().zip(ports) {
             arguments.push(format!("--{service}-address=127.0.0.1"));
             arguments.push(format!("--{service}-port={port}"));
@@ -361,6 +371,15 @@ impl TritonServer {
             status: 200,
             message: format!("the answer is not JSON: {error}"),
         })
+    }
+
+    /// A model's configuration as the server has it, completed where a backend did so.
+    ///
+    /// # Errors
+    /// The server does not know the model.
+    pub fn config(&self, model: &str) -> Result<Value, ServerError> {
+        let body = self.get(self.http_port, &format!("/v2/models/{model}/config"))?;
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
     }
 
     /// The statistics of a model's version 1, as the protocol gives them (times in nanoseconds).

@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
-use triton_testing::tensor::Tensor;
+use triton_testing::{
+    onnx::{FLOAT, Graph, INT64},
+    repository::Repository,
+    server::TritonServer,
+    tensor::Tensor,
+};
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, is_clients_fault, wrong_tensors_are_refused},
@@ -113,9 +118,9 @@ fn wrong_requests() {
     }
     let mut inputs = request(2);
     inputs[1] = Tensor::i32("user_id", &[3]);
-    if let Err(error) = stage.infer(MODEL, &inputs) {
-        is_clients_fault(&error);
-    }
+    let error = stage.infer(MODEL, &inputs).unwrap_err();
+    is_clients_fault(&error);
+    assert!(error.message.contains("user_id"), "{error}");
     stage.answer(MODEL, &request(2));
 }
 
@@ -148,4 +153,107 @@ fn wrong_configurations() {
     let other = config().output("output_2", "FP32", &[-1]);
     let reason = stage.refusal("other_output", &other, files);
     assert!(reason.contains("output_2"), "{reason}");
+}
+
+/// `y` is `x` twice.
+fn double(rows: &str) -> Graph {
+    Graph::new()
+        .input("x", FLOAT, &[rows, "2"])
+        .output("y", FLOAT, &[rows, "2"])
+        .node("Add", &["x", "x"], &["y"], &[])
+}
+
+#[test]
+fn a_model_without_a_config_is_completed() {
+    let repository = Repository::new().unwrap();
+    for (model, rows) in [("open", "N"), ("fixed", "3")] {
+        let place = format!("{model}/1/model.onnx");
+        repository.write(&place, &double(rows).model()).unwrap();
+    }
+    let server = TritonServer::builder().repository(repository.path());
+    let server = server.auto_complete().start().unwrap();
+    for (model, max_batch_size) in [("open", 4), ("fixed", 0)] {
+        let loaded = server.load(model);
+        loaded.unwrap_or_else(|error| panic!("{error}\n{}", server.log()));
+        let config = server.config(model).unwrap();
+        assert_eq!(config["max_batch_size"], max_batch_size, "{config}");
+        let x = Tensor::f32("x", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).shaped(&[3, 2]);
+        let outputs = server.infer(model, &[x], &[]).unwrap();
+        assert_eq!(outputs.f32("y"), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+        assert_eq!(outputs.shape("y"), [3, 2]);
+    }
+    let dims = |model: &str| server.config(model).unwrap()["input"][0]["dims"].clone();
+    assert_eq!(dims("open"), serde_json::json!([2]));
+    assert_eq!(dims("fixed"), serde_json::json!([3, 2]));
+    // What a config says stays, and what contradicts the graph is refused as in any other config.
+    let config = "backend: \"onnxruntime\"\nmax_batch_size: 9\n";
+    repository
+        .write("open/config.pbtxt", config.as_bytes())
+        .unwrap();
+    server.load("open").unwrap();
+    assert_eq!(server.config("open").unwrap()["max_batch_size"], 9);
+    repository
+        .write("fixed/config.pbtxt", config.as_bytes())
+        .unwrap();
+    let error = server.load("fixed").unwrap_err();
+    assert!(error.message.contains("max_batch_size is 9"), "{error}");
+}
+
+#[test]
+fn a_fixed_first_dimension_takes_no_batches() {
+    let stage = Stage::new();
+    let config = "backend: \"onnxruntime\"\nmax_batch_size: 8\n\
+                  input { name: \"x\" data_type: TYPE_FP32 dims: [ 2 ] }\n\
+                  output { name: \"y\" data_type: TYPE_FP32 dims: [ 2 ] }\n";
+    let write = |graph: &Graph| {
+        stage.repository.model("double", config).unwrap();
+        let model = graph.model();
+        stage
+            .repository
+            .write("double/1/model.onnx", &model)
+            .unwrap();
+    };
+    write(&double("1"));
+    let error = stage.server.load("double").unwrap_err();
+    assert!(
+        error.message.contains("'x'") && error.message.contains("max_batch_size is 8"),
+        "{error}"
+    );
+    write(&double("N"));
+    stage.server.load("double").unwrap();
+}
+
+#[test]
+fn an_empty_history_has_the_graphs_answer_and_a_wrong_item_is_not_a_bad_request() {
+    let graph = Graph::new()
+        .input("history", INT64, &["M"])
+        .output("vector", FLOAT, &["1", "2"])
+        .floats("items", &[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        .integers("rows", &[1], &[0])
+        .node("Gather", &["items", "history"], &["bought"], &[])
+        .node(
+            "ReduceSum",
+            &["bought", "rows"],
+            &["vector"],
+            &[("keepdims", 1)],
+        );
+    let stage = Stage::new();
+    let config = Config::new("onnxruntime")
+        .input("history", "INT64", &[-1])
+        .output("vector", "FP32", &[1, 2]);
+    stage.place("history", &config, &[]);
+    let model = graph.model();
+    stage
+        .repository
+        .write("history/1/model.onnx", &model)
+        .unwrap();
+    stage.server.load("history").unwrap();
+    let answer = |items: &[i64]| stage.answer("history", &[Tensor::i64("history", items)]);
+    assert_eq!(answer(&[]).f32("vector"), [0.0, 0.0]);
+    assert_eq!(answer(&[0, 2]).f32("vector"), [6.0, 8.0]);
+    let error = stage
+        .infer("history", &[Tensor::i64("history", &[3])])
+        .unwrap_err();
+    assert_eq!(error.status, 500, "{error}");
+    assert_eq!(answer(&[1]).f32("vector"), [3.0, 4.0]);
 }

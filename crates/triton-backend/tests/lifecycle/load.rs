@@ -9,7 +9,8 @@ use triton_rs_sys as sys;
 use triton_testing::fake::{Config, Request, Server, set_api_version};
 
 use super::scripted::{
-    Scripted, config, dropped, load_error, on_execute, on_instance, on_load, server, signature,
+    Scripted, config, dropped, load_error, on_complete, on_execute, on_instance, on_load, server,
+    signature,
 };
 
 #[test]
@@ -294,4 +295,42 @@ fn a_release_brings_its_own_parameters() {
         message.contains("has format 3; this version reads formats 1 to 2"),
         "{message}"
     );
+}
+
+#[test]
+fn a_backend_completes_a_config_where_the_server_lets_it() {
+    let complete = |mut json: serde_json::Value, default: usize| {
+        json["max_batch_size"] = default.into();
+        json["input"] = serde_json::json!([{"name": "z", "data_type": "TYPE_FP32", "dims": [3]}]);
+        Ok(Some(json))
+    };
+    on_complete(complete);
+    on_load(|context| {
+        let config = context.config();
+        assert_eq!(config.max_batch_size(), 4, "the server's default");
+        assert_eq!(config.input("z")?.dims, [3]);
+        assert_eq!(config.parameters()["TOPK"], "7", "the rest stays");
+        Ok(())
+    });
+    // The signature is compared with what the backend has completed.
+    signature(
+        Signature::new()
+            .input("z", &[DataType::Fp32])
+            .other_outputs(&[DataType::Fp32]),
+    );
+    let config = || config().parameter("TOPK", "7");
+    server().load("m", config().auto_complete()).unwrap();
+
+    on_complete(|_, _| panic!("the server does not allow it"));
+    on_load(|context| context.config().input("x").map(drop));
+    server().load("m", config()).unwrap();
+
+    on_complete(|_, _| Err(Error::not_found("no graph")));
+    assert_eq!(
+        load_error(config().auto_complete()).message,
+        "model 'm': no graph"
+    );
+    on_complete(|_, _| Ok(None));
+    on_load(|context| context.config().input("x").map(drop));
+    server().load("m", config().auto_complete()).unwrap();
 }

@@ -5,13 +5,17 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 use triton_backend::{Batch, Error, Instance, Model, ModelContext, Signature, entry_points};
 use triton_testing::fake::{Config, Failure, Report, Request, Server};
 
 type Execute = Box<dyn FnMut(&Batch<'_>) -> Result<(), Error>>;
 type Load = Box<dyn FnOnce(&Arc<ModelContext>) -> Result<(), Error>>;
 
+type Complete = Box<dyn FnOnce(Value, usize) -> Result<Option<Value>, Error>>;
+
 thread_local! {
+    static COMPLETE: RefCell<Option<Complete>> = const { RefCell::new(None) };
     static EXECUTE: RefCell<Option<Execute>> = const { RefCell::new(None) };
     static LOAD: RefCell<Option<Load>> = const { RefCell::new(None) };
     static INSTANCE: RefCell<Option<Result<(), Error>>> = const { RefCell::new(None) };
@@ -35,6 +39,13 @@ impl Model for Scripted {
 
     fn signature(_: &Parameters) -> Signature {
         SIGNATURE.take().unwrap_or_else(Signature::any)
+    }
+
+    fn complete(context: &ModelContext, default: usize) -> Result<Option<Value>, Error> {
+        let complete = COMPLETE.take();
+        complete.map_or(Ok(None), |complete| {
+            complete(context.config().json().clone(), default)
+        })
     }
 
     fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
@@ -80,6 +91,12 @@ pub(crate) fn server() -> Server {
 
 pub(crate) fn signature(signature: Signature) {
     SIGNATURE.set(Some(signature));
+}
+
+pub(crate) fn on_complete(
+    complete: impl FnOnce(Value, usize) -> Result<Option<Value>, Error> + 'static,
+) {
+    COMPLETE.set(Some(Box::new(complete)));
 }
 
 pub(crate) fn on_load(load: impl FnOnce(&Arc<ModelContext>) -> Result<(), Error> + 'static) {

@@ -7,8 +7,8 @@ use std::ptr;
 use triton_rs_sys::*;
 
 use super::objects::{
-    BackendObject, Buffer, InputObject, InstanceObject, ModelObject, OutputObject, RequestObject,
-    ResponseObject, c_string,
+    BackendObject, Buffer, InputObject, InstanceObject, MessageObject, ModelObject, OutputObject,
+    RequestObject, ResponseObject, c_string,
 };
 use super::process::{self, FamilyEntry, families};
 use super::server::{Failure, Statistic};
@@ -22,9 +22,6 @@ struct ErrorObject {
     code: TRITONSERVER_Error_Code,
     message: CString,
 }
-
-/// Behind `TRITONSERVER_Message`.
-struct MessageObject(String);
 
 /// Behind `TRITONSERVER_Parameter`.
 struct ParameterObject {
@@ -108,19 +105,32 @@ c_api! {
         (*raw.cast::<ErrorObject>()).message.as_ptr()
     }
 
+    fn TRITONSERVER_MessageNewFromSerializedJson(
+        message: *mut *mut TRITONSERVER_Message,
+        base: *const c_char,
+        size: usize,
+    ) -> Error {
+        let bytes = std::slice::from_raw_parts(base.cast::<u8>(), size);
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        *message = Box::into_raw(Box::new(MessageObject::given(text))).cast();
+        OK
+    }
+
     fn TRITONSERVER_MessageSerializeToJson(
         message: *mut TRITONSERVER_Message,
         base: *mut *const c_char,
         size: *mut usize,
     ) -> Error {
-        let MessageObject(text) = &*message.cast::<MessageObject>();
+        let MessageObject { text, .. } = &*message.cast::<MessageObject>();
         *base = text.as_ptr().cast();
         *size = text.len();
         OK
     }
 
     fn TRITONSERVER_MessageDelete(message: *mut TRITONSERVER_Message) -> Error {
-        drop(Box::from_raw(message.cast::<MessageObject>()));
+        let message = message.cast::<MessageObject>();
+        assert!((*message).given, "a message that the server keeps was deleted");
+        drop(Box::from_raw(message));
         OK
     }
 
@@ -250,6 +260,15 @@ c_api! {
         OK
     }
 
+    fn TRITONBACKEND_BackendConfig(
+        backend: *mut TRITONBACKEND_Backend,
+        message: *mut *mut TRITONSERVER_Message,
+    ) -> Error {
+        // The server keeps this message.
+        *message = ptr::from_mut(&mut (*backend.cast::<BackendObject>()).config).cast();
+        OK
+    }
+
     fn TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(
         _attribute: *mut TRITONBACKEND_BackendAttribute,
         _enabled: bool,
@@ -289,7 +308,37 @@ c_api! {
             return error(TRITONSERVER_ERROR_UNSUPPORTED, "model configuration version must be 1");
         }
         let config = (*model.cast::<ModelObject>()).config.clone();
-        *message = Box::into_raw(Box::new(MessageObject(config))).cast();
+        *message = Box::into_raw(Box::new(MessageObject::given(config))).cast();
+        OK
+    }
+
+    fn TRITONBACKEND_ModelAutoCompleteConfig(model: *mut TRITONBACKEND_Model, allowed: *mut bool) -> Error {
+        *allowed = (*model.cast::<ModelObject>()).auto_complete;
+        OK
+    }
+
+    fn TRITONBACKEND_ModelSetConfig(
+        model: *mut TRITONBACKEND_Model,
+        config_version: u32,
+        message: *mut TRITONSERVER_Message,
+    ) -> Error {
+        if config_version != 1 {
+            return error(TRITONSERVER_ERROR_UNSUPPORTED, "model configuration version must be 1");
+        }
+        let model = &mut *model.cast::<ModelObject>();
+        if !model.auto_complete {
+            return error(TRITONSERVER_ERROR_UNSUPPORTED, "this server completes no model configuration");
+        }
+        let MessageObject { text, .. } = &*message.cast::<MessageObject>();
+        model.config.clone_from(text);
+        OK
+    }
+
+    fn TRITONBACKEND_ModelBackend(
+        model: *mut TRITONBACKEND_Model,
+        backend: *mut *mut TRITONBACKEND_Backend,
+    ) -> Error {
+        *backend = (*model.cast::<ModelObject>()).backend.cast();
         OK
     }
 

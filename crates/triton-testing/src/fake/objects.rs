@@ -32,6 +32,30 @@ impl Violations {
 #[derive(Debug)]
 pub(super) struct BackendObject {
     pub(super) name: CString,
+    pub(super) config: MessageObject,
+}
+
+/// Behind `TRITONSERVER_Message`.
+#[derive(Debug)]
+pub(super) struct MessageObject {
+    pub(super) text: String,
+    /// Whether the backend owns it.
+    pub(super) given: bool,
+}
+
+impl MessageObject {
+    /// A message that the backend must delete.
+    pub(super) fn given(text: String) -> Self {
+        Self { text, given: true }
+    }
+
+    /// A message that the server keeps.
+    pub(super) fn kept(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            given: false,
+        }
+    }
 }
 
 /// Behind `TRITONBACKEND_Model`.
@@ -42,6 +66,8 @@ pub(super) struct ModelObject {
     pub(super) location: CString,
     pub(super) artifact_type: sys::TRITONBACKEND_ArtifactType,
     pub(super) config: String,
+    pub(super) auto_complete: bool,
+    pub(super) backend: *mut BackendObject,
     pub(super) state: *mut c_void,
 }
 

@@ -7,7 +7,10 @@ use super::Element;
 
 /// A model's config, in the JSON form that Triton gives to a backend.
 #[derive(Debug, Clone)]
-pub struct Config(pub(super) Value);
+pub struct Config {
+    pub(super) json: Value,
+    pub(super) auto_complete: bool,
+}
 
 impl Default for Config {
     fn default() -> Self {
@@ -18,7 +21,10 @@ impl Default for Config {
 impl Config {
     /// No tensors, no parameters, no batch dimension.
     pub fn new() -> Self {
-        Self(json!({"max_batch_size": 0, "input": [], "output": [], "parameters": {}}))
+        Self {
+            json: json!({"max_batch_size": 0, "input": [], "output": [], "parameters": {}}),
+            auto_complete: false,
+        }
     }
 
     /// Adds an input; `data_type` as in config.pbtxt, `dims` without the batch dimension.
@@ -47,18 +53,24 @@ impl Config {
 
     /// Adds a parameter.
     pub fn parameter(mut self, key: &str, value: &str) -> Self {
-        self.0["parameters"][key] = json!({"string_value": value});
+        self.json["parameters"][key] = json!({"string_value": value});
         self
     }
 
     /// Gives the tensors a batch dimension.
     pub fn max_batch_size(mut self, size: usize) -> Self {
-        self.0["max_batch_size"] = size.into();
+        self.json["max_batch_size"] = size.into();
+        self
+    }
+
+    /// Loads the model on a server that lets backends complete a config.
+    pub fn auto_complete(mut self) -> Self {
+        self.auto_complete = true;
         self
     }
 
     fn tensor(mut self, role: &str, tensor: Value) -> Self {
-        if let Some(list) = self.0[role].as_array_mut() {
+        if let Some(list) = self.json[role].as_array_mut() {
             list.push(tensor);
         }
         self

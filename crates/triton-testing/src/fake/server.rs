@@ -8,10 +8,14 @@ use triton_rs_sys as sys;
 
 use super::element::Element;
 use super::objects::{
-    BackendObject, InstanceObject, ModelObject, RequestObject, Violations, c_string,
+    BackendObject, InstanceObject, MessageObject, ModelObject, RequestObject, Violations, c_string,
 };
 use super::request::{Config, Request};
 use super::{EntryPoints, api};
+
+/// What a server says of a backend when nobody has told it otherwise.
+const BACKEND_CONFIG: &str =
+    r#"{"cmdline": {"auto-complete-config": "true", "default-max-batch-size": "4"}}"#;
 
 /// An error that crossed the C API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,7 @@ impl Server {
     pub fn start(name: &str, entry_points: EntryPoints) -> Result<Self, Failure> {
         let mut backend = Box::new(BackendObject {
             name: c_string(name),
+            config: MessageObject::kept(BACKEND_CONFIG),
         });
         // SAFETY: the entry points are a backend's, the object lives as long as the server.
         unsafe {
@@ -79,7 +84,9 @@ impl Server {
             version,
             location: c_string(&folder.display().to_string()),
             artifact_type: sys::TRITONBACKEND_ARTIFACT_FILESYSTEM,
-            config: config.0.to_string(),
+            config: config.json.to_string(),
+            auto_complete: config.auto_complete,
+            backend: ptr::from_ref(&*self.backend).cast_mut(),
             state: ptr::null_mut(),
         }));
         let instance = Box::into_raw(Box::new(InstanceObject {
