@@ -60,7 +60,7 @@ fn random() -> StdRng {
 /// Operators as in a workflow definition.
 ///
 /// # Panics
-/// It is none.
+/// Panics if `json` is not a list of operators.
 pub fn operators(json: &str) -> Vec<Operator> {
     serde_json::from_str(json).expect("operators")
 }

@@ -16,6 +16,7 @@ mod pipeline;
 mod reference;
 mod releases;
 mod resilience;
+mod shared_memory;
 mod storefront;
 mod supervisor;
 mod support;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use saker_store::feast::{
     EntityId, EntityKeyVersion, EntityType, FeatureView, Timestamp, Value, Writer,
 };
-use saker_store::{Connection, Settings};
+use saker_store::{Connection, Pipeline, Settings};
 use triton_feature_lookup::FeatureLookup;
 use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
 use triton_testing::valkey::Valkey;
@@ -18,6 +18,16 @@ fn server() -> Server {
     .unwrap()
 }
 
+fn view() -> FeatureView {
+    FeatureView::new(
+        "my_feast_repo",
+        "user_features",
+        "user_id",
+        EntityKeyVersion::V3,
+        ["age", "gender"],
+    )
+}
+
 /// Users 1 to 9: age 20 and up, no gender for the even ones.
 fn store() -> Valkey {
     store_of(EntityType::Int32)
@@ -27,14 +37,7 @@ fn store_of(kind: EntityType) -> Valkey {
     let valkey = Valkey::start().unwrap();
     let settings = Settings::parse(&valkey.url(0), None).unwrap();
     let mut connection = Connection::open(&settings).unwrap();
-    let view = FeatureView::new(
-        "my_feast_repo",
-        "user_features",
-        "user_id",
-        EntityKeyVersion::V3,
-        ["age", "gender"],
-    );
-    let mut writer = Writer::new(&mut connection, view, None);
+    let mut writer = Writer::new(&mut connection, view(), None);
     for user in 1..10_i32 {
         let gender = (user % 2 == 1).then_some(Value::Int64(1));
         let values = [Some(Value::Int64(19 + i64::from(user))), gender];
@@ -238,6 +241,50 @@ fn a_store_that_is_down_gives_defaults_and_is_found_again() {
     connected(&again);
 }
 
+/// Puts a text where the rows of these users are.
+fn spoil(valkey: &Valkey, users: &[i32]) {
+    let settings = Settings::parse(&valkey.url(0), None).unwrap();
+    let mut connection = Connection::open(&settings).unwrap();
+    let mut pipeline = Pipeline::new();
+    for user in users {
+        let key = view().key(&EntityType::Int32.id((*user).into()));
+        pipeline.command(&key, |command| {
+            command.arg("SET").arg(&key).arg("no row");
+        });
+    }
+    connection.run(&pipeline, Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn a_row_that_cannot_be_read_degrades_its_own_request_alone() {
+    let (valkey, server) = (store(), server());
+    let model = server.load("spoilt", config(&valkey)).unwrap();
+    connected(&model);
+    let count = |what: &str| {
+        let labels = [("model", "spoilt"), ("version", "1")];
+        fake::metric(&format!("saker_feature_lookup_{what}_total"), &labels).unwrap()
+    };
+    let grown = |users: &[&[i32]]| {
+        let before = (count("degraded"), count("absent"));
+        let report = model.execute(users.iter().map(|users| request(users)));
+        for (index, users) in users.iter().enumerate() {
+            let expected: Vec<i32> = (users.iter())
+                .map(|user| match user {
+                    3 | 4 | 77 => 35,
+                    user => 19 + user,
+                })
+                .collect();
+            assert_eq!(report.success(index).output::<i32>("age").0, expected);
+        }
+        (count("degraded") - before.0, count("absent") - before.1)
+    };
+    spoil(&valkey, &[3, 4]);
+    assert_eq!(grown(&[&[1], &[2, 5], &[6]]), (0.0, 0.0));
+    assert_eq!(grown(&[&[1], &[2, 3], &[6, 77]]), (1.0, 1.0));
+    assert_eq!(grown(&[&[4], &[3, 2], &[6]]), (2.0, 0.0));
+    assert_eq!(grown(&[&[3, 4, 3]]), (1.0, 0.0));
+}
+
 #[test]
 fn bad_configurations_do_not_load() {
     let (valkey, server) = (store(), server());
@@ -265,4 +312,13 @@ fn bad_configurations_do_not_load() {
         "{}",
         failure.message
     );
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let (valkey, server) = (store(), server());
+    fake::parameters_are_named(|key, value| {
+        let config = config(&valkey).parameter(key, value);
+        server.load("users", config).map(drop)
+    });
 }

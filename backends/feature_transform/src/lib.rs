@@ -149,14 +149,14 @@ fn answer(
     Ok(())
 }
 
-/// An input's elements, borrowed from the request where one buffer holds them.
+/// An input's elements; numbers are borrowed from the request where one buffer holds them.
 enum Values<'r> {
     Int32(Cow<'r, [i32]>),
     Int64(Cow<'r, [i64]>),
     Float32(Cow<'r, [f32]>),
     Float64(Cow<'r, [f64]>),
     Bool(Cow<'r, [bool]>),
-    String(Strings<'r>),
+    String(Strings),
 }
 
 impl<'r> Values<'r> {

@@ -26,7 +26,7 @@ struct Column {
 impl Moment {
     /// The workflow in the folder `context`, over the inputs after the first.
     pub(crate) fn load(context: &ModelContext, defaults: Option<&str>) -> Result<Self, Error> {
-        let mut defaults = defaults::parse(defaults)?;
+        let mut defaults = defaults::parse("REQUEST_DEFAULTS", defaults)?;
         let given = context.config().inputs().iter().enumerate().skip(1);
         let columns: Vec<Column> = given
             .map(|(position, input)| Column {

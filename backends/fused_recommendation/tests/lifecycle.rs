@@ -19,7 +19,7 @@ use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 use saker_workflow::{Chain, Definition, Operator, Workflow};
 use triton_fused_recommendation::FusedRecommendation;
-use triton_testing::fake::{Config, Input, LoadedModel, Request, Server};
+use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
 use triton_testing::valkey::Valkey;
 
 const ITEMS: i32 = 6;
@@ -457,4 +457,15 @@ fn a_code_beyond_the_rankers_table_is_refused_for_its_request_alone() {
         "{message}"
     );
     assert_eq!(report.success(1).output::<i32>("ordered_ids").0.len(), 3);
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let (valkey, server, folder) = (store(), server(), folder());
+    fake::parameters_are_named(|key, value| {
+        let config = config(&valkey).parameter(key, value);
+        server
+            .load_from("fused", 1, folder.path(), config)
+            .map(drop)
+    });
 }

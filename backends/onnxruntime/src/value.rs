@@ -34,8 +34,8 @@ macro_rules! with_element {
     };
 }
 
-/// One input, some of its rows for each run, of the shape that the graph takes. The values point into Triton's buffer
-/// where that is one aligned piece of host memory. With one run, its rows are all there are.
+/// One input, some of its rows for each run, of the shape that the graph takes. Floats point into Triton's buffer
+/// where that is one aligned piece of host memory; the rest is copied. With one run, its rows are all there are.
 ///
 /// # Errors
 ///
@@ -56,7 +56,13 @@ fn numbers<'r, T>(
 where
     T: Element + PrimitiveTensorElementType + Debug,
 {
-    match (tensor.as_slice::<T>()?, runs) {
+    let elements = match tensor.as_slice::<T>()? {
+        // Integers may be places in a table, which ONNX Runtime checks before it reads them again. A client that shares
+        // memory with the server could change them in between.
+        Cow::Borrowed(elements) if is_integer(tensor.data_type()) => Cow::Owned(elements.to_vec()),
+        elements => elements,
+    };
+    match (elements, runs) {
         (Cow::Owned(elements), [_]) => {
             let value = OrtTensor::from_array((shape, elements)).map(Into::into);
             Ok(SmallVec::from_iter([taken(tensor, value)?]))
@@ -68,6 +74,14 @@ where
             TensorRef::from_array_view((shape, elements)).map(Into::into)
         }),
     }
+}
+
+fn is_integer(data_type: DataType) -> bool {
+    use DataType::{Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
+    matches!(
+        data_type,
+        Int8 | Int16 | Int32 | Int64 | Uint8 | Uint16 | Uint32 | Uint64
+    )
 }
 
 fn strings<'r>(

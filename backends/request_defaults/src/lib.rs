@@ -85,7 +85,7 @@ impl Model for RequestDefaults {
                 "max_batch_size must be 0: requests may leave all tensors out, and then none says how long a batch is",
             ));
         }
-        let mut defaults = defaults::parse(parameters.defaults.as_deref())?;
+        let mut defaults = defaults::parse("DEFAULTS", parameters.defaults.as_deref())?;
         let user_input = parameters.user_input.as_deref();
         if let Some(name) = user_input
             && config.output_index(name).is_none()

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use triton_request_defaults::RequestDefaults;
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 
 fn server() -> Server {
     Server::start(
@@ -202,4 +202,13 @@ fn a_config_that_cannot_work_does_not_load() {
             .message;
         assert!(message.contains(says), "{message}");
     }
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let server = server();
+    fake::parameters_are_named(|key, value| {
+        let config = of_users().parameter(key, value);
+        server.load("context_preprocessor", config).map(drop)
+    });
 }

@@ -8,7 +8,7 @@ use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
 };
 
-/// The code of an item that is none: padding, as the transform encodes it.
+/// The code of padding, which stands for no item.
 const PADDING: i64 = 0;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];

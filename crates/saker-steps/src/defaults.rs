@@ -15,18 +15,18 @@ pub enum Default {
     Now,
 }
 
-/// The defaults in a parameter: a JSON object from tensor name to a number or `"now"`.
+/// Reads the defaults in the parameter of this name: a JSON object from tensor name to a number or `"now"`.
 ///
 /// # Errors
 ///
-/// It is none.
-pub fn parse(text: Option<&str>) -> Result<BTreeMap<String, Default>, Error> {
+/// Returns an error if `text` is not such an object.
+pub fn parse(parameter: &str, text: Option<&str>) -> Result<BTreeMap<String, Default>, Error> {
     let Some(text) = text else {
         return Ok(BTreeMap::new());
     };
     let wrong = |what: String| {
         Error::invalid_argument(format!(
-            "parameter DEFAULTS = '{text}': {what}; accepted: a JSON object of tensor names and numbers or \"now\", such as {{\"device_type\": -1, \"timestamp\": \"now\"}}"
+            "parameter '{parameter}' is '{text}': {what}; accepted: a JSON object of tensor names and numbers or \"now\", such as {{\"device_type\": -1, \"timestamp\": \"now\"}}"
         ))
     };
     let json: BTreeMap<String, serde_json::Value> =

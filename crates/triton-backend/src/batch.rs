@@ -7,6 +7,7 @@ use std::ptr;
 use smallvec::SmallVec;
 use triton_rs_sys as sys;
 
+use crate::borrows::Borrows;
 use crate::config::tensor_names;
 use crate::ffi::{check, guard, text, to_raw};
 use crate::{Code, Error, ModelContext, Response, Tensor, clock, log};
@@ -33,6 +34,7 @@ pub struct Batch<'b> {
 pub struct Request<'b> {
     raw: *mut sys::TRITONBACKEND_Request,
     context: &'b ModelContext,
+    borrows: &'b Borrows,
     state: Cell<State>,
 }
 
@@ -53,12 +55,14 @@ impl<'b> Batch<'b> {
     pub(crate) unsafe fn new(
         requests: &'b [*mut sys::TRITONBACKEND_Request],
         context: &'b ModelContext,
+        borrows: &'b Borrows,
     ) -> Self {
         let requests = requests
             .iter()
             .map(|&raw| Request {
                 raw,
                 context,
+                borrows,
                 state: Cell::new(State::Pending),
             })
             .collect();
@@ -134,10 +138,11 @@ impl<'b> Batch<'b> {
         };
         let result = guard(|| {
             // SAFETY: just made for this request, and sent only below or in `finish`.
-            let response = unsafe { Response::new(raw, request, request.context) };
+            let response = unsafe { Response::new(raw, request, request.context, request.borrows) };
             answer(request, &response)?;
             response.complete()
         });
+        request.borrows.release(raw);
         self.ready_ns.set(Some(clock::now_ns()));
         match result {
             Ok(()) => request.send(raw, None),
@@ -301,7 +306,7 @@ impl<'b> Request<'b> {
             return Ok(None);
         }
         // SAFETY: an input of this request, which is released only after the borrow of it ends.
-        unsafe { Tensor::new(input) }.map(Some)
+        unsafe { Tensor::new(input, self.borrows) }.map(Some)
     }
 
     /// The inputs that the request has, in the order of the request.
@@ -317,7 +322,7 @@ impl<'b> Request<'b> {
                 check(sys::TRITONBACKEND_RequestInputByIndex(
                     self.raw, index, &mut input,
                 ))?;
-                Tensor::new(input)
+                Tensor::new(input, self.borrows)
             }
         })
     }

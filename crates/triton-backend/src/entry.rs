@@ -7,6 +7,7 @@ use std::{ptr, slice};
 
 use triton_rs_sys as sys;
 
+use crate::borrows::Borrows;
 use crate::ffi::{check, entry, guard, text};
 use crate::{Batch, Error, Instance, Model, ModelConfig, ModelContext, clock, log, parameters};
 
@@ -224,10 +225,14 @@ unsafe extern "C" fn execute<M: Model>(
     // From here on the requests are ours: whatever happens, they are answered and released
     // below, and NULL is returned.
     let finished = guard(|| {
-        // SAFETY: Triton gives `request_count` requests and lets go of them.
+        let borrows = Borrows::default();
+        // SAFETY: Triton gives `request_count` requests and lets go of them. No slice starts at NULL, not even an empty one.
         unsafe {
-            let requests = slice::from_raw_parts(requests, request_count as usize);
-            let batch = Batch::new(requests, context);
+            let requests = match request_count {
+                0 => &[][..],
+                count => slice::from_raw_parts(requests, count as usize),
+            };
+            let batch = Batch::new(requests, context, &borrows);
             let result = guard(|| {
                 context.intact()?;
                 instance.execute(model, &batch)

@@ -58,6 +58,7 @@
 
 mod artefacts;
 mod batch;
+mod borrows;
 mod buffer;
 mod clock;
 mod config;

@@ -77,10 +77,21 @@ impl<T> Clone for Raw<T> {
 }
 impl<T> Copy for Raw<T> {}
 
-// SAFETY: the pointer is only passed to Triton's metric functions, which are thread-safe.
-unsafe impl<T> Send for Raw<T> {}
+/// An object of Triton that any thread may use.
+///
+/// # Safety
+/// Every function of Triton's that takes such an object is thread-safe.
+unsafe trait ThreadSafe {}
+
+// SAFETY: Triton documents that metrics and their families are thread-safe.
+unsafe impl ThreadSafe for sys::TRITONSERVER_Metric {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Raw<T> {}
+unsafe impl ThreadSafe for sys::TRITONSERVER_MetricFamily {}
+
+// SAFETY: the pointer is only passed to Triton's functions, which are thread-safe for such an object.
+unsafe impl<T: ThreadSafe> Send for Raw<T> {}
+// SAFETY: as above.
+unsafe impl<T: ThreadSafe> Sync for Raw<T> {}
 
 type Labels = Vec<(String, String)>;
 type FamilyKey = (sys::TRITONSERVER_MetricKind, String);

@@ -7,6 +7,7 @@ use std::{mem, ptr, slice};
 use smallvec::SmallVec;
 use triton_rs_sys as sys;
 
+use crate::borrows::Borrows;
 use crate::buffer::HostBuffer;
 use crate::config::{TensorConfig, index_of, tensor_names};
 use crate::ffi::{c_string, check};
@@ -28,6 +29,7 @@ pub struct Response<'r> {
     /// Whether the client asks for the release as a tensor.
     wants_release: bool,
     staged: RefCell<Vec<Staged>>,
+    borrows: &'r Borrows,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,8 @@ enum Progress {
     Written,
 }
 
-/// An output whose buffer cannot be written in place: it lies on a GPU, or not aligned.
+/// An output whose buffer cannot be written in place: it lies on a GPU, not aligned, or where the client has also placed an
+/// input or another output.
 #[derive(Debug)]
 struct Staged {
     host: HostBuffer,
@@ -53,6 +56,7 @@ impl<'r> Response<'r> {
         raw: *mut sys::TRITONBACKEND_Response,
         request: &Request<'_>,
         context: &'r ModelContext,
+        borrows: &'r Borrows,
     ) -> Self {
         let outputs = context.config().outputs();
         let mut progress: SmallVec<[Progress; 32]> =
@@ -72,6 +76,7 @@ impl<'r> Response<'r> {
             outputs: RefCell::new(progress),
             wants_release,
             staged: RefCell::default(),
+            borrows,
         }
     }
 
@@ -151,7 +156,8 @@ impl<'r> Response<'r> {
                 elements.len()
             )));
         }
-        // SAFETY: as in `output_at`; the source is a slice of the same length, apart from it.
+        // SAFETY: as in `output_at`; the source is a slice of the same length, apart from it, since nothing else refers to what
+        // `elements` gives.
         unsafe { ptr::copy_nonoverlapping(elements.as_ptr(), data, len) };
         Ok(())
     }
@@ -193,7 +199,7 @@ impl<'r> Response<'r> {
         let data = self.buffer(output, DataType::Bytes, shape, byte_size, 1)?;
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
-            // SAFETY: the pieces add up to byte_size, which `data` has room for.
+            // SAFETY: the pieces add up to byte_size, which `data` has room for; nothing else refers to it, so no piece lies there.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), data.add(at), bytes.len()) };
             at += bytes.len();
         };
@@ -238,7 +244,18 @@ impl<'r> Response<'r> {
 
     /// Says of which release the answer is, see [`Release`](crate::Release), and copies what was staged to where
     /// Triton wants it.
+    ///
+    /// # Errors
+    /// When the backend has not written an output that the client asked for, or a copy fails.
     pub(crate) fn complete(&self) -> Result<(), Error> {
+        let outputs = self.outputs.borrow();
+        if let Some(at) = outputs.iter().position(|p| *p == Progress::Requested) {
+            return Err(Error::internal(format!(
+                "the backend did not write the output '{}', which the client asked for",
+                self.context.config().outputs()[at].name
+            )));
+        }
+        drop(outputs);
         let release = self.context.release_id();
         if let Some(id) = release {
             self.set_parameter(RELEASE, id)?;
@@ -331,7 +348,7 @@ impl<'r> Response<'r> {
         Ok(Some((data.cast(), len)))
     }
 
-    /// Host memory of this size and alignment: Triton's own where it is so, staged otherwise.
+    /// Host memory of this size and alignment that nothing else refers to: Triton's own where it is so, staged otherwise.
     fn buffer(
         &self,
         config: &TensorConfig,
@@ -373,7 +390,8 @@ impl<'r> Response<'r> {
                 config.name
             )));
         }
-        if memory_type != sys::TRITONSERVER_MEMORY_GPU && data.addr() % align == 0 {
+        let in_place = memory_type != sys::TRITONSERVER_MEMORY_GPU && data.addr() % align == 0;
+        if in_place && self.borrows.write(self.raw, data, byte_size) {
             return Ok(data);
         }
         let host = HostBuffer::zeroed(byte_size)?;

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::{mem, ptr, slice};
 
 use ndarray::{ArrayView, ArrayViewD, CowArray, Ix1, Ix2, IxDyn};
 use triton_rs_sys as sys;
 
+use crate::borrows::Borrows;
 use crate::ffi::{check, text};
 use crate::{DataType, Element, Error, gpu};
 
@@ -16,9 +18,13 @@ use crate::{DataType, Element, Error, gpu};
 /// Borrows from the request: neither it nor its elements can outlive the batch. Making one
 /// checks that the shape has no negative dimension, that its size does not overflow, and that
 /// the request's bytes are as many as shape and type say.
+///
+/// A client may place an input in shared memory and write there while its request runs. Borrowed elements may then be any
+/// numbers, and differ when they are read again. Copy them where a check must hold later; BOOL and BYTES are copied here.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'r> {
     raw: *mut sys::TRITONBACKEND_Input,
+    borrows: &'r Borrows,
     name: &'r str,
     data_type: DataType,
     shape: &'r [i64],
@@ -38,7 +44,10 @@ struct Buffer {
 impl<'r> Tensor<'r> {
     /// # Safety
     /// `raw` is an input of a request that is not released during `'r`.
-    pub(crate) unsafe fn new(raw: *mut sys::TRITONBACKEND_Input) -> Result<Self, Error> {
+    pub(crate) unsafe fn new(
+        raw: *mut sys::TRITONBACKEND_Input,
+        borrows: &'r Borrows,
+    ) -> Result<Self, Error> {
         let (mut name, mut data_type, mut shape) = (ptr::null(), 0, ptr::null());
         let (mut dims_count, mut byte_size, mut buffer_count) = (0, 0, 0);
         // SAFETY: `raw` is alive; every out-pointer is valid. The request owns name and shape
@@ -83,6 +92,7 @@ impl<'r> Tensor<'r> {
         }
         Ok(Self {
             raw,
+            borrows,
             name,
             data_type,
             shape,
@@ -117,10 +127,11 @@ impl<'r> Tensor<'r> {
         self.len == 0
     }
 
-    /// The elements in row-major order; borrowed where one aligned host buffer holds them.
+    /// The elements in row-major order; borrowed where one aligned host buffer holds them, and copied when they are BOOLs.
     ///
     /// # Errors
-    /// When `T` is not the tensor's type, or a BOOL is neither 0 nor 1.
+    /// When `T` is not the tensor's type, a BOOL is neither 0 nor 1, or the client has placed the tensor where it wants an
+    /// output that is being written.
     pub fn as_slice<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
         if T::DATA_TYPE != self.data_type {
             return Err(self.wrong(format_args!(
@@ -138,9 +149,10 @@ impl<'r> Tensor<'r> {
         if let Some(buffer) = self.only_buffer()?
             && buffer.data.cast::<T>().is_aligned()
         {
+            self.borrow(&buffer)?;
             // SAFETY: a host buffer of exactly len * size_of::<T>() bytes (checked in `new` and
-            // `only_buffer`), aligned, any bits valid, not written to before the request is
-            // released, which is after 'r.
+            // `only_buffer`), aligned, any bits valid, alive until the request is released, which is
+            // after 'r; no output that this batch writes lies there (checked in `borrow`).
             return Ok(Cow::Borrowed(unsafe {
                 slice::from_raw_parts(buffer.data.cast(), self.len)
             }));
@@ -206,16 +218,16 @@ impl<'r> Tensor<'r> {
         })
     }
 
-    /// The elements of a BYTES tensor.
+    /// The elements of a BYTES tensor, copied.
     ///
     /// # Errors
     /// When the type is not BYTES, a length reaches beyond the tensor's bytes, or there are
     /// more or fewer elements than the shape says.
-    pub fn strings(&self) -> Result<Strings<'r>, Error> {
+    pub fn strings(&self) -> Result<Strings, Error> {
         if self.data_type != DataType::Bytes {
             return Err(self.wrong(format_args!("is {}; accepted: BYTES", self.data_type)));
         }
-        let data = self.raw()?;
+        let data = self.copied()?;
         // The shape is the client's word; the bytes are what there is to hold elements.
         let mut ranges = Vec::with_capacity(self.len.min(data.len() / mem::size_of::<u32>()));
         let mut at = 0;
@@ -255,18 +267,25 @@ impl<'r> Tensor<'r> {
             return Ok(Cow::Borrowed(&[]));
         }
         if let Some(buffer) = self.only_buffer()? {
+            self.borrow(&buffer)?;
             // SAFETY: as in `as_slice`; bytes have no alignment.
             return Ok(Cow::Borrowed(unsafe {
                 slice::from_raw_parts(buffer.data, self.byte_size)
             }));
         }
+        self.copied().map(Cow::Owned)
+    }
+
+    /// A copy of the bytes, for what is checked once and relied on later: a client that shares memory with the server may
+    /// write there meanwhile.
+    fn copied(&self) -> Result<Vec<u8>, Error> {
         let mut gathered = Vec::with_capacity(self.byte_size);
         // SAFETY: room for byte_size bytes, all written by a gather that succeeds.
         unsafe {
             self.gather(gathered.as_mut_ptr())?;
             gathered.set_len(self.byte_size);
         }
-        Ok(Cow::Owned(gathered))
+        Ok(gathered)
     }
 
     fn expect_rank(&self, rank: usize) -> Result<(), Error> {
@@ -285,25 +304,32 @@ impl<'r> Tensor<'r> {
 
     fn checked_bools<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
         debug_assert_eq!(mem::size_of::<T>(), 1);
-        let bytes = self.raw()?;
+        let bytes = self.copied()?;
         if let Some(at) = bytes.iter().position(|&b| b > 1) {
             return Err(self.wrong(format_args!(
                 "holds {} at element {at}; accepted: 0 or 1",
                 bytes[at]
             )));
         }
-        Ok(match bytes {
-            // SAFETY: as many bytes as elements, each 0 or 1, and bool has no alignment.
-            Cow::Borrowed(bytes) => {
-                Cow::Borrowed(unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
-            }
-            Cow::Owned(bytes) => {
-                // SAFETY: as above.
-                let bools =
-                    unsafe { slice::from_raw_parts(bytes.as_ptr().cast::<T>(), bytes.len()) };
-                Cow::Owned(bools.to_vec())
-            }
-        })
+        let mut bytes = ManuallyDrop::new(bytes);
+        // SAFETY: the parts of a vector that is not dropped; a bool has a byte's size and alignment, and each byte is 0 or 1.
+        Ok(Cow::Owned(unsafe {
+            Vec::from_raw_parts(bytes.as_mut_ptr().cast(), bytes.len(), bytes.capacity())
+        }))
+    }
+
+    /// Notes that a buffer is borrowed.
+    fn borrow(&self, buffer: &Buffer) -> Result<(), Error> {
+        if self.borrows.read(buffer.data, self.byte_size) {
+            return Ok(());
+        }
+        Err(self.overwritten())
+    }
+
+    fn overwritten(&self) -> Error {
+        self.wrong(format_args!(
+            "lies in memory where the client also wants an output, which is being written; accepted: memory of its own"
+        ))
     }
 
     /// The one host buffer that holds everything, if there is one.
@@ -359,6 +385,10 @@ impl<'r> Tensor<'r> {
             if buffer.byte_size > self.byte_size - at || buffer.data.is_null() {
                 return Err(self.size_mismatch());
             }
+            let host = buffer.memory_type != sys::TRITONSERVER_MEMORY_GPU;
+            if host && self.borrows.is_written(buffer.data, buffer.byte_size) {
+                return Err(self.overwritten());
+            }
             // SAFETY: the source holds byte_size bytes; the target has room for them behind
             // `at`, checked above; both are apart, since the target is our own allocation.
             unsafe {
@@ -406,12 +436,12 @@ fn element_count(name: &str, shape: &[i64]) -> Result<usize, Error> {
 
 /// The elements of a BYTES tensor.
 #[derive(Debug, Clone)]
-pub struct Strings<'r> {
-    data: Cow<'r, [u8]>,
+pub struct Strings {
+    data: Vec<u8>,
     ranges: Vec<Range<usize>>,
 }
 
-impl Strings<'_> {
+impl Strings {
     /// How many elements.
     pub fn len(&self) -> usize {
         self.ranges.len()

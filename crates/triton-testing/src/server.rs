@@ -373,6 +373,16 @@ impl TritonServer {
         })
     }
 
+    /// Registers system shared memory, `key` as for `shm_open`, from its start.
+    ///
+    /// # Errors
+    /// The server refuses: there is no such memory, or less of it.
+    pub fn share(&self, region: &str, key: &str, byte_size: usize) -> Result<(), ServerError> {
+        let body = json!({ "key": key, "offset": 0, "byte_size": byte_size });
+        let path = format!("/v2/systemsharedmemory/region/{region}/register");
+        self.post(&path, body.to_string().as_bytes()).map(drop)
+    }
+
     /// A model's configuration as the server has it, completed where a backend did so.
     ///
     /// # Errors

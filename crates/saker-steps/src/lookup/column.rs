@@ -66,7 +66,7 @@ impl Feature {
         })?;
         let refuse = |value: &serde_json::Value| {
             Error::invalid_argument(format!(
-                "parameter 'DEFAULTS' gives '{}' the value {value}; accepted: one {} or a list of {width}",
+                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which stands for 'age') gives '{}' the value {value}; accepted: one {} or a list of {width}",
                 config.name, config.data_type
             ))
         };
@@ -233,7 +233,7 @@ impl Column {
     }
 }
 
-/// What a number is in the output's type; `None` when it is none.
+/// Converts a number to the output's type; `None` if that cannot hold it.
 trait Fit: Sized {
     fn fit(number: Number) -> Option<Self>;
 }

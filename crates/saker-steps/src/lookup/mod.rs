@@ -53,7 +53,7 @@ impl Meters {
         Ok(Self {
             degraded: counter(
                 "saker_feature_lookup_degraded_total",
-                "Requests answered with defaults because the store was down or late",
+                "Requests answered with defaults because the store was down or late, and rows that could not be read",
             )?,
             absent: counter(
                 "saker_feature_lookup_absent_total",
@@ -110,7 +110,7 @@ impl Meters {
         }
     }
 
-    /// Requests that are answered with defaults.
+    /// Requests that are answered with defaults, wholly or for some rows.
     pub fn degraded(&self, requests: usize, why: &dyn std::fmt::Display) {
         self.degraded.increment(requests as u64);
         if let Some(more) = self.degraded_line.due() {

@@ -90,21 +90,24 @@ impl Online {
             let own = entities.min(self.replies.len());
             seen.take_along(self.replies.drain(own..), failure.as_ref());
         }
+        // Requests that get defaults: all of them where the call fails.
+        let mut degraded = if failure.is_some() { requests } else { 0 };
         let mut replies = self.replies.drain(..);
         let (mut found, mut absent) = (0, 0);
         for id in &mut self.ids {
             let reply = if *id == PADDING { None } else { replies.next() };
             let row = match &reply {
-                None => None,
-                Some(Ok(reply)) => self.view.row(reply).unwrap_or_else(|error| {
-                    failure.get_or_insert(error);
-                    None
-                }),
-                Some(Err(error)) => {
-                    failure.get_or_insert(error.clone());
-                    None
-                }
+                None => Ok(None),
+                Some(Ok(reply)) => self.view.row(reply),
+                Some(Err(error)) => Err(error.clone()),
             };
+            absent += u64::from(reply.is_some() && matches!(row, Ok(None)));
+            // A row that cannot be read fails its own request alone.
+            let row = row.unwrap_or_else(|error| {
+                degraded = requests.min(degraded + 1);
+                failure.get_or_insert(error);
+                None
+            });
             match row {
                 Some(row) => {
                     found += 1;
@@ -115,7 +118,6 @@ impl Online {
                     );
                 }
                 None => {
-                    absent += u64::from(matches!(&reply, Some(Ok(_))));
                     *id = PADDING;
                     self.columns.push_defaults(&self.features);
                 }
@@ -123,7 +125,7 @@ impl Online {
         }
         meters.looked_up(found, absent);
         if let Some(error) = failure {
-            meters.degraded(requests, &error);
+            meters.degraded(degraded, &error);
         }
     }
 }

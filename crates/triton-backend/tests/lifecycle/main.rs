@@ -9,3 +9,4 @@ mod outputs;
 mod requests;
 mod scripted;
 mod services;
+mod shared;

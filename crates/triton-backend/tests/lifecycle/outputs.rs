@@ -76,9 +76,9 @@ fn outputs_nobody_asked_for_are_not_made() {
 #[test]
 fn a_request_knows_what_it_wants() {
     let report = execute(config(), [Request::new().output("ids")], |batch| {
-        batch.respond_each(|request, _| {
+        batch.respond_each(|request, response| {
             assert!(request.wants("ids") && !request.wants("scores"));
-            Ok(())
+            response.write("ids", &[1], &[1i32])
         });
         Ok(())
     });
@@ -146,6 +146,24 @@ fn defects_of_a_backend_are_errors() {
         error(|r| r.output::<i32>("ids", &[i64::MAX, 9]).map(drop)).contains("impossible shape")
     );
     assert!(error(|r| r.output::<i32>("ids", &[i64::MAX]).map(drop)).contains("too large"));
+}
+
+#[test]
+fn an_output_that_is_asked_for_and_not_written_is_an_error() {
+    let asked = || Request::new().output("ids").output("scores");
+    let report = respond(asked(), |response| response.write("ids", &[1], &[1i32]));
+    let failure = report.failure(0);
+    assert_eq!(failure.code, sys::TRITONSERVER_ERROR_INTERNAL);
+    assert_eq!(
+        failure.message,
+        "model 'm': the backend did not write the output 'scores', which the client asked for"
+    );
+    // Of no elements is written, too.
+    let report = respond(asked(), |response| {
+        response.write::<i32>("ids", &[0], &[])?;
+        response.write::<f32>("scores", &[0], &[])
+    });
+    report.success(0);
 }
 
 #[test]

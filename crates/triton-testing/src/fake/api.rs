@@ -559,6 +559,7 @@ c_api! {
             parameters: Vec::new(),
             aligned: request.output_aligned,
             memory: request.output_memory,
+            shared: request.shared(),
             sent: false,
             error: None,
             requested: request.outputs.clone(),
@@ -602,9 +603,9 @@ c_api! {
             0 => Vec::new(),
             n => std::slice::from_raw_parts(shape, n as usize).to_vec(),
         };
-        let (aligned, memory) = (response.aligned, response.memory);
+        let (aligned, memory, shared) = (response.aligned, response.memory, response.shared);
         let mut made = Box::new(OutputObject {
-            name, data_type, shape, buffer: None, aligned, memory, sent: Vec::new(),
+            name, data_type, shape, buffer: None, shared, aligned, memory, sent: Vec::new(),
         });
         *output = ptr::from_mut(&mut *made).cast();
         response.outputs.push(made);
@@ -622,9 +623,17 @@ c_api! {
         let Ok(len) = usize::try_from(byte_size).and_then(isize::try_from).map(isize::unsigned_abs) else {
             return error(TRITONSERVER_ERROR_UNAVAILABLE, "no memory");
         };
-        *buffer = output.buffer.insert(Buffer::filled(len, 0xA5, output.aligned)).as_mut_ptr().cast();
         *memory_type = output.memory.raw();
         *memory_type_id = 0;
+        if let Some((start, left)) = &mut output.shared {
+            if *left < len {
+                return error(TRITONSERVER_ERROR_INVALID_ARG, "the shared memory is too small for the output");
+            }
+            *left = len;
+            *buffer = start.cast();
+            return OK;
+        }
+        *buffer = output.buffer.insert(Buffer::filled(len, 0xA5, output.aligned)).as_mut_ptr().cast();
         OK
     }
 

@@ -36,11 +36,13 @@
 mod api;
 mod element;
 mod objects;
+mod parameters;
 mod process;
 mod request;
 mod server;
 
 pub use element::Element;
+pub use parameters::parameters_are_named;
 pub use process::{Line, log_lines, metric, set_api_version, set_metrics_enabled};
 pub use request::{Config, Input, Memory, Request};
 pub use server::{Failure, LoadedModel, Output, Report, Response, Server, Statistic};

@@ -88,6 +88,7 @@ pub(super) struct RequestObject {
     pub(super) cancelled: bool,
     pub(super) output_aligned: bool,
     pub(super) output_memory: Memory,
+    pub(super) outputs_over: Option<(CString, usize)>,
     pub(super) fail_response: bool,
     pub(super) releases: usize,
     pub(super) responses: Vec<Box<ResponseObject>>,
@@ -116,6 +117,8 @@ pub(super) struct ResponseObject {
     pub(super) parameters: Vec<(String, String)>,
     pub(super) aligned: bool,
     pub(super) memory: Memory,
+    /// Shared memory: where each output begins, and how many bytes are there.
+    pub(super) shared: Option<(*mut u8, usize)>,
     pub(super) sent: bool,
     pub(super) error: Option<server::Failure>,
     pub(super) requested: Vec<CString>,
@@ -129,6 +132,8 @@ pub(super) struct OutputObject {
     pub(super) data_type: sys::TRITONSERVER_DataType,
     pub(super) shape: Vec<i64>,
     pub(super) buffer: Option<Buffer>,
+    /// As in the response, once the buffer is asked for: then as many bytes as were asked for.
+    pub(super) shared: Option<(*mut u8, usize)>,
     pub(super) aligned: bool,
     pub(super) memory: Memory,
     /// The contents, once the response is sent and the buffer freed.
@@ -194,12 +199,25 @@ impl RequestObject {
             cancelled: request.cancelled,
             output_aligned: request.output_aligned,
             output_memory: request.output_memory,
+            outputs_over: request
+                .outputs_over
+                .map(|(input, offset)| (c_string(&input), offset)),
             fail_response: request.fail_response,
             releases: 0,
             responses: Vec::new(),
             statistics: Vec::new(),
             violations: violations.clone(),
         }
+    }
+
+    /// Where outputs lie in the memory of an input, and how many bytes are there.
+    pub(super) fn shared(&mut self) -> Option<(*mut u8, usize)> {
+        let (name, offset) = self.outputs_over.clone()?;
+        let input = self.inputs.iter_mut().find(|input| input.name == name);
+        let buffer = input.and_then(|input| input.buffers.first_mut())?;
+        let left = buffer.len().checked_sub(offset)?;
+        // SAFETY: the offset is within the buffer.
+        Some((unsafe { buffer.as_mut_ptr().add(offset) }, left))
     }
 
     /// Records a use of a released request.
@@ -261,6 +279,11 @@ impl ResponseObject {
         self.sent = true;
         self.error = error;
         for output in &mut self.outputs {
+            if let Some((start, len)) = output.shared.take() {
+                // SAFETY: the input's buffer lives until the request is released, and `len` bytes of it were given.
+                output.sent = unsafe { std::slice::from_raw_parts(start, len) }.to_vec();
+                continue;
+            }
             output.sent = output
                 .buffer
                 .take()

@@ -176,6 +176,7 @@ pub struct Request {
     pub(super) cancelled: bool,
     pub(super) output_aligned: bool,
     pub(super) output_memory: Memory,
+    pub(super) outputs_over: Option<(String, usize)>,
     pub(super) fail_response: bool,
 }
 
@@ -195,6 +196,7 @@ impl Request {
             cancelled: false,
             output_aligned: true,
             output_memory: Memory::Host,
+            outputs_over: None,
             fail_response: false,
         }
     }
@@ -232,6 +234,13 @@ impl Request {
     /// Gives output buffers with this tag.
     pub fn output_memory(mut self, memory: Memory) -> Self {
         self.output_memory = memory;
+        self
+    }
+
+    /// Places every output in the memory of an input, this many bytes behind its start, as a client can do that shares
+    /// memory with the server. The input lies in one buffer.
+    pub fn outputs_over(mut self, input: &str, offset: usize) -> Self {
+        self.outputs_over = Some((input.to_owned(), offset));
         self
     }
 

@@ -146,7 +146,11 @@ impl LoadedModel<'_> {
             (*self.instance).batch_statistics.clear();
             api::take((self.server.entry_points.execute)(
                 self.instance.cast(),
-                raw.as_mut_ptr(),
+                if raw.is_empty() {
+                    ptr::null_mut()
+                } else {
+                    raw.as_mut_ptr()
+                },
                 raw.len() as u32,
             ))
         };
