@@ -136,6 +136,11 @@ impl Layout {
         self.root.join("models/fused")
     }
 
+    /// `models/catalogue.txt`
+    pub fn catalogue(&self) -> PathBuf {
+        self.root.join("models/catalogue.txt")
+    }
+
     /// `models/item_vectors.npy`
     pub fn item_vectors(&self) -> PathBuf {
         self.root.join("models/item_vectors.npy")

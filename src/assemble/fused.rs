@@ -3,6 +3,7 @@
 //! The ranker is derived from the exported one: see [`saker_train::onnx::hoist`].
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +15,8 @@ use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
 use super::steps::{
-    Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters, max_users,
-    onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
+    DEGRADED, Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters,
+    max_users, onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 use crate::features::embedding_table;
 use crate::files::write;
@@ -32,6 +33,8 @@ pub(super) const RECOMMENDATION: &str = "fused_recommendation";
 const MODEL: &str = "ranker.onnx";
 const TABLES: &str = "items.bin";
 const IDS: &str = "items.npy";
+/// The items that the release knows, where popular ones are put in.
+pub(super) const CATALOGUE: &str = "catalogue.txt";
 /// Of what hoisting makes: another number, and it is made anew.
 const FORMAT: u32 = 2;
 /// The files of the hoisted ranker.
@@ -93,10 +96,18 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         RECOMMENDATION,
         RECOMMENDATION,
         inputs,
-        answer_of_release(),
+        answer_of_fused(),
         parameters,
     );
     Ok(steps.finish(FUSED))
+}
+
+/// The outputs of the step: those of the ensemble, the release's id last.
+fn answer_of_fused() -> Vec<Tensor> {
+    let mut tensors = answer_of_release();
+    let release = tensors.len() - 1;
+    tensors.insert(release, Tensor::column(DEGRADED, DataType::Int32));
+    tensors
 }
 
 /// Hoists the trained ranker over the catalogue into `models/fused/`, unless that has been done already.
@@ -136,6 +147,28 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     stamp::record(layout, "fused", &fingerprint)?;
     Ok(folder)
+}
+
+/// Writes the raw ids of the items that the release knows, one a line, to `models/catalogue.txt`.
+///
+/// # Errors
+/// The tables cannot be read, or the disk does not take it.
+pub(super) fn write_catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
+    let raw = table::read(&layout.data("items"))?;
+    let encoded = table::read(&layout.features("items"))?;
+    let ids = table::int32s(&raw, &pipeline.item.id)?;
+    let codes = table::int32s(&encoded, &pipeline.item.id)?;
+    let mut text = String::with_capacity(8 * ids.len());
+    for (id, _) in ids
+        .iter()
+        .zip(codes.iter())
+        .filter(|(_, code)| **code > OUT_OF_VOCABULARY)
+    {
+        let _ = writeln!(text, "{id}");
+    }
+    let path = layout.catalogue();
+    write(&path, text)?;
+    Ok(path)
 }
 
 /// The items that the decoder can name, as the index holds them: raw ids, and encoded features.

@@ -37,6 +37,9 @@ use pbtxt::{ModelConfig, Step};
 /// The version number of a new repository's first release.
 pub const VERSION: u64 = 1;
 
+/// The models that top up with popular items.
+const TOPPED_UP: [&str; 2] = ["filter_seen_items", fused::RECOMMENDATION];
+
 /// What one training run made, as files.
 #[derive(Clone, Debug, Default)]
 pub struct Artefacts {
@@ -52,6 +55,8 @@ pub struct Artefacts {
     pub tables: BTreeMap<String, PathBuf>,
     /// The folder of the hoisted ranker, for the fused ensemble; none, and there is none.
     pub fused: Option<PathBuf>,
+    /// The raw ids of the items that the release knows, one a line.
+    pub catalogue: Option<PathBuf>,
     /// What an absent user or item gets.
     pub defaults: Defaults,
     /// The files with the codes of users' and items' texts, where they have some.
@@ -80,6 +85,7 @@ impl Artefacts {
                 .map(|e| (e.name.clone(), layout.table(&e.name)))
                 .collect(),
             fused: None,
+            catalogue: None,
             defaults: Defaults::read(&layout.defaults())?,
             codes: codes::write(pipeline, layout)?,
             record: Record::of(layout)?,
@@ -93,6 +99,7 @@ impl Artefacts {
                 );
             }
         }
+        artefacts.catalogue = Some(fused::write_catalogue(pipeline, layout)?);
         if pipeline.serving.fused {
             artefacts.fused = Some(fused::hoist(pipeline, layout)?);
         }
@@ -120,7 +127,8 @@ impl Artefacts {
         files.push((&self.query_tower, "train"));
         files.push((&self.ranker, "train"));
         files.push((&self.index, "index"));
-        files.extend(self.fused.iter().map(|path| (path.as_path(), "assemble")));
+        let made = self.fused.iter().chain(&self.catalogue);
+        files.extend(made.map(|path| (path.as_path(), "assemble")));
         files
     }
 
@@ -134,6 +142,10 @@ impl Artefacts {
             if self.codes_of(&model.name).is_some() {
                 let file = codes::FILE.to_owned();
                 model.parameters.insert("CODES".to_owned(), file);
+            }
+            if self.catalogue.is_some() && TOPPED_UP.contains(&&*model.name) {
+                let file = fused::CATALOGUE.to_owned();
+                model.parameters.insert("CATALOGUE".to_owned(), file);
             }
         }
         Ok(models)
@@ -192,6 +204,13 @@ impl Artefacts {
         };
         if let Some(path) = self.codes_of(model) {
             files.push((path.clone(), codes::FILE.to_owned()));
+        }
+        if let Some(path) = self
+            .catalogue
+            .as_ref()
+            .filter(|_| TOPPED_UP.contains(&model))
+        {
+            files.push((path.clone(), fused::CATALOGUE.to_owned()));
         }
         Ok(files)
     }

@@ -27,6 +27,8 @@ pub const ORDERED_SCORES: &str = "ordered_scores";
 
 /// The ensemble's third output: the id of the release that answered, one text.
 pub const RELEASE: &str = "release";
+/// The ensemble's fourth output: what the store did not know, a mask per user.
+pub const DEGRADED: &str = "degraded";
 /// Users whose candidates the ranker scores in one run.
 const USERS_PER_RUN: usize = 2;
 /// Parameters that belong to where the models run and not to what was trained: they stand in config.pbtxt, for all releases
@@ -141,7 +143,10 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         "feast_user_lookup",
         "feature_lookup",
         lookup_inputs,
-        looked_up(user_id, &user_columns),
+        looked_up(user_id, &user_columns)
+            .into_iter()
+            .chain([Tensor::column(DEGRADED, DataType::Int32)])
+            .collect(),
         lookup_parameters(pipeline, &pipeline.user, &defaults.user)?,
     );
     let read = read_columns(&pipeline.user.features);
@@ -194,11 +199,18 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
             format!("feast_user_lookup/{category}"),
         ));
     }
+    filter_inputs.push((
+        Tensor::column(DEGRADED, DataType::Int32).optional(),
+        from("feast_user_lookup")(DEGRADED),
+    ));
     steps.add(
         "filter_seen_items",
         "bloom_filter",
         filter_inputs,
-        vec![Tensor::column("filtered_ids", DataType::Int32)],
+        vec![
+            Tensor::column("filtered_ids", DataType::Int32),
+            Tensor::column(DEGRADED, DataType::Int32),
+        ],
         filter_parameters(pipeline),
     );
 
@@ -383,12 +395,19 @@ impl<'p> Steps<'p> {
                 target.clone_from(tensor);
             }
         }
-        // Triton refuses an ensemble with a tensor that no step reads.
+        // The last step that says what is degraded says it of all before it.
+        let says = self.steps.iter_mut().rev();
+        let mut says = says.flat_map(|step| step.outputs.iter_mut());
+        if let Some((_, target)) = says.find(|(tensor, _)| tensor == DEGRADED) {
+            target.replace_range(.., DEGRADED);
+        }
+        // Triton refuses an ensemble with a tensor that nobody reads.
         let read: BTreeSet<String> = self
             .steps
             .iter()
             .flat_map(|step| step.inputs.iter())
             .map(|(_, source)| source.clone())
+            .chain([DEGRADED.to_owned()])
             .collect();
         if let Some((_, others)) = self.steps.split_last_mut() {
             for step in others {
@@ -408,7 +427,10 @@ impl<'p> Steps<'p> {
         self.models.push(ModelConfig {
             name: name.to_owned(),
             inputs,
-            outputs: answer_of_release(),
+            outputs: answer_of_release()
+                .into_iter()
+                .chain([Tensor::column(DEGRADED, DataType::Int32)])
+                .collect(),
             steps: self.steps,
             ..ModelConfig::default()
         });

@@ -149,11 +149,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        println!("gateway  http://{}/", listener.local_addr()?);
+        let mut said = format!("gateway  http://{}/\n", listener.local_addr()?);
         if let Some(operators) = &operators {
-            println!("operators http://{}/operators", operators.local_addr()?);
+            let address = operators.local_addr()?;
+            said += &format!("operators http://{address}/operators\n");
         }
-        println!("Triton   {triton}");
+        // At once: whoever waits for the addresses may read no further, which would end a program that still writes.
+        said += &format!("Triton   {triton}\n");
+        print!("{said}");
         gateway
             .serve_apart(listener, operators, async { drop(stop.await) })
             .await

@@ -8,6 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use saker_store::{
+    Pipeline,
+    feast::{EntityId, EntityKeyVersion, FeatureView},
+    seen::{Method, Prefixes},
+};
 use triton_client::Triton;
 use triton_testing::{
     server::{Outputs, TritonServer},
@@ -15,7 +20,10 @@ use triton_testing::{
 };
 
 use crate::pipeline::{ITEMS, Shop, USERS, write_shop};
-use crate::support::{store::mark_seen, until::until};
+use crate::support::{
+    store::{connect, mark_seen},
+    until::until,
+};
 
 const STEPS: &str = "ensemble_model";
 const FUSED: &str = "ensemble_fused";
@@ -241,4 +249,80 @@ fn a_promotion_switches_both_ensembles() {
     shop.done(&["stop", "tiny"]);
     shop.done(&["serve", "tiny", "--detach"]);
     assert_eq!(releases(), ["second", "second"]);
+}
+
+/// Runs one command of the store.
+fn command(shop: &Shop, database: u8, words: &[&[u8]]) {
+    let mut pipeline = Pipeline::new();
+    pipeline.keyless(|cmd| {
+        words.iter().for_each(|word| {
+            cmd.arg(*word);
+        });
+    });
+    connect(&shop.valkey.url(database))
+        .run(&pipeline, Duration::from_secs(5))
+        .expect("the store answers");
+}
+
+#[test]
+fn an_answer_says_what_the_store_did_not_know() {
+    let shop = shop(2000);
+    let server = serve(&shop);
+    let request = [
+        Tensor::i32("user_id", &[7, 8, 9, 99_999, -1]),
+        Tensor::i32("timestamp", &[1_700_000_000]),
+    ];
+    let masks = || {
+        [STEPS, FUSED].map(|model| {
+            let answer = server.infer(model, &request, &[]).expect("an answer");
+            assert_eq!(answer.i32("ordered_ids").len(), 25);
+            answer.i32("degraded")
+        })
+    };
+    let both = |masks: [i32; 5]| [masks.to_vec(), masks.to_vec()];
+    assert_eq!(
+        masks(),
+        both([0; 5]),
+        "an absent user is known to be absent"
+    );
+    let view = FeatureView::new(
+        "my_feast_repo",
+        "user_features",
+        "user_id",
+        EntityKeyVersion::V3,
+        ["age"],
+    );
+    let features = view.key(&EntityId::Int32(7));
+    let seen = Prefixes::default().key(Method::Plain, 8).into_bytes();
+    for (database, key) in [(0, features), (1, seen)] {
+        command(&shop, database, &[b"DEL", &key]);
+        command(&shop, database, &[b"RPUSH", &key, b"of another type"]);
+    }
+    assert_eq!(masks(), both([1, 2, 0, 0, 0]));
+    shop.valkey.kill();
+    assert_eq!(masks(), both([3, 3, 3, 3, 0]));
+    shop.valkey.restart().expect("a restart");
+    until(&masks, |masks| *masks == both([1, 2, 0, 0, 0]));
+}
+
+#[test]
+fn popular_items_that_the_release_does_not_know_are_left_out() {
+    let shop = shop(2000);
+    // More of them than are held of a set.
+    for item in 100_000..100_500 {
+        let item = i32::to_string(&item);
+        for set in ["trending:global", "trending:cat_l1:0", "trending:cat_l1:1"] {
+            let words: [&[u8]; 4] = [b"ZADD", set.as_bytes(), b"1e9", item.as_bytes()];
+            command(&shop, 3, &words);
+        }
+    }
+    let server = serve(&shop);
+    for (user, left) in [(7, 7), (8, 5), (9, 2)] {
+        let seen = (1..=i64::from(ITEMS) - left).collect();
+        mark_seen(&shop.valkey.url(1), &[(user, seen)]);
+        let answer = same(&server, &of_user(user as i32)).i32("ordered_ids");
+        assert_eq!(answer.len(), 5.min(left as usize), "{answer:?}");
+        let known = |item: &i32| (1..=ITEMS as i32).contains(item);
+        assert!(answer.iter().all(known), "{answer:?}");
+    }
 }

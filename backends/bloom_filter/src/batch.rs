@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use saker_steps::degraded;
 use saker_steps::seen::{self, PADDING, Row};
-use triton_backend::{Batch, DataType, Error, Request};
+use triton_backend::{Batch, DataType, Error, Request, Response};
 
 use crate::rows::row_length;
 use crate::{BloomFilter, Ids};
@@ -65,18 +66,19 @@ impl Worker {
     /// Writes the rows, each padded to the longest of its request.
     fn answer(&self, model: &BloomFilter, batch: &Batch<'_>) {
         for share in &self.requests {
-            batch.respond(share.index, |_, response| {
+            batch.respond(share.index, |request, response| {
                 let rows = &self.seen.rows[share.rows.clone()];
+                write_degraded(model, request, response, rows)?;
                 let width = rows.iter().map(|row| row.items.len()).max().unwrap_or(0);
                 let shape = [(width * rows.len()) as i64];
                 match model.items.data_type {
                     DataType::Int64 => {
-                        if let Some(out) = response.output_at::<i64>(0, &shape)? {
+                        if let Some(out) = response.output_at::<i64>(model.filtered, &shape)? {
                             write_rows(rows, width, out, |item| item);
                         }
                     }
                     _ => {
-                        if let Some(out) = response.output_at::<i32>(0, &shape)? {
+                        if let Some(out) = response.output_at::<i32>(model.filtered, &shape)? {
                             // Candidates came in as i32; a popular id beyond it is no item here.
                             write_rows(rows, width, out, |item| i32::try_from(item).unwrap_or(-1));
                         }
@@ -86,6 +88,41 @@ impl Worker {
             });
         }
     }
+}
+
+/// Writes what the users' answers lack: what the request says of it, and the seen items where they are not known.
+fn write_degraded(
+    model: &BloomFilter,
+    request: &Request<'_>,
+    response: &Response<'_>,
+    rows: &[Row],
+) -> Result<(), Error> {
+    let Some(position) = model.degraded_output else {
+        return Ok(());
+    };
+    let Some(out) = response.output_at::<i32>(position, &[rows.len() as i64])? else {
+        return Ok(());
+    };
+    if let Some(ids) = &model.degraded
+        && let Some(before) = request.input_at(ids.position)?
+    {
+        let before = before.vector::<i32>()?;
+        if before.len() != rows.len() {
+            return Err(Error::invalid_argument(format!(
+                "input '{}' has {} masks for {} users; accepted: one for each user",
+                ids.name,
+                before.len(),
+                rows.len()
+            )));
+        }
+        out.copy_from_slice(&before);
+    }
+    for (out, row) in out.iter_mut().zip(rows) {
+        if !row.is_known() {
+            *out |= degraded::SEEN_ITEMS;
+        }
+    }
+    Ok(())
 }
 
 fn write_rows<T>(rows: &[Row], width: usize, out: &mut [T], convert: impl Fn(i64) -> T) {

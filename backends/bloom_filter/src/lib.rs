@@ -6,9 +6,12 @@ mod rows;
 
 use std::sync::Arc;
 
+use saker_steps::degraded;
 use saker_steps::seen::{self, Filter};
 use serde::Deserialize;
-use triton_backend::{Batch, DataType, Error, Instance, Model, ModelContext, Signature};
+use triton_backend::{
+    Batch, DataType, Error, Instance, Model, ModelContext, Signature, TensorConfig,
+};
 
 use crate::batch::Worker;
 
@@ -34,6 +37,11 @@ pub struct BloomFilter {
     users: Ids,
     items: Ids,
     categories: Option<Ids>,
+    /// What the users' answers lack already, and the output that says it together with what the filter did not know.
+    degraded: Option<Ids>,
+    degraded_output: Option<usize>,
+    /// Position of the output.
+    filtered: usize,
 }
 
 /// One input.
@@ -55,13 +63,26 @@ impl Model for BloomFilter {
 
     fn load(context: &Arc<ModelContext>, (store, seen): Self::Parameters) -> Result<Self, Error> {
         let config = context.config();
-        let ([users, items, categories @ ..], [filtered]) = (config.inputs(), config.outputs())
+        let place = |tensors: &[TensorConfig]| {
+            let mut tensors = tensors.iter();
+            tensors.position(|tensor| tensor.name == degraded::TENSOR)
+        };
+        let (degraded, degraded_output) = (place(config.inputs()), place(config.outputs()));
+        let others = |tensors: &'_ [TensorConfig]| -> Vec<(usize, TensorConfig)> {
+            let others = tensors.iter().cloned().enumerate();
+            others
+                .filter(|(_, tensor)| tensor.name != degraded::TENSOR)
+                .collect()
+        };
+        let (inputs, outputs) = (others(config.inputs()), others(config.outputs()));
+        let ([(_, users), (items_at, items), categories @ ..], [(filtered_at, filtered)]) =
+            (&inputs[..], &outputs[..])
         else {
             return Err(Error::invalid_argument(format!(
                 "config.pbtxt declares {} inputs and {} outputs; accepted: the user ids and the candidate ids, in this \
                  order, perhaps the users' top categories, and one output for the ids that pass",
-                config.inputs().len(),
-                config.outputs().len()
+                inputs.len(),
+                outputs.len()
             )));
         };
         if filtered.data_type != items.data_type {
@@ -70,7 +91,19 @@ impl Model for BloomFilter {
                 filtered.name, filtered.data_type, items.name, items.data_type
             )));
         }
-        if let [_, extra, ..] = categories {
+        for tensor in degraded
+            .and_then(|place| config.inputs().get(place))
+            .into_iter()
+            .chain(degraded_output.and_then(|place| config.outputs().get(place)))
+        {
+            if tensor.data_type != DataType::Int32 {
+                return Err(Error::invalid_argument(format!(
+                    "tensor '{}' is {}; accepted: INT32",
+                    tensor.name, tensor.data_type
+                )));
+            }
+        }
+        if let [_, (_, extra), ..] = categories {
             return Err(Error::invalid_argument(format!(
                 "config.pbtxt declares the input '{}'; accepted: three at most, user ids, candidate ids and top categories",
                 extra.name
@@ -92,15 +125,22 @@ impl Model for BloomFilter {
                 data_type: users.data_type,
             },
             items: Ids {
-                position: 1,
+                position: *items_at,
                 name: items.name.clone(),
                 data_type: items.data_type,
             },
-            categories: categories.first().map(|input| Ids {
-                position: 2,
+            categories: categories.first().map(|(position, input)| Ids {
+                position: *position,
                 name: input.name.clone(),
                 data_type: input.data_type,
             }),
+            degraded: degraded.map(|position| Ids {
+                position,
+                name: degraded::TENSOR.to_owned(),
+                data_type: DataType::Int32,
+            }),
+            degraded_output,
+            filtered: *filtered_at,
         })
     }
 

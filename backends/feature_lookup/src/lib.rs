@@ -6,6 +6,7 @@ mod online;
 
 use std::sync::Arc;
 
+use saker_steps::degraded;
 use saker_steps::lookup::{Feature, Meters, Mode, PADDING, Parameters};
 use saker_store::feast::FeatureView;
 use triton_backend::{
@@ -45,6 +46,8 @@ struct Tensors {
     id_type: DataType,
     /// Position of the output that echoes the id.
     echo: Option<usize>,
+    /// Position of the output that says whose features are not known.
+    degraded: Option<usize>,
     features: Arc<[Feature]>,
 }
 
@@ -124,7 +127,7 @@ impl Tensors {
         }
         let mut defaults = parameters.defaults()?;
         let mut vocabularies = parameters.vocabularies(context.version_dir())?;
-        let mut echo = None;
+        let (mut echo, mut degraded) = (None, None);
         let mut features = Vec::new();
         for (position, output) in config.outputs().iter().enumerate() {
             if output.name == parameters.entity {
@@ -135,6 +138,8 @@ impl Tensors {
                     )));
                 }
                 echo = Some(position);
+            } else if output.name == degraded::TENSOR && output.data_type == DataType::Int32 {
+                degraded = Some(position);
             } else {
                 let default = defaults.remove(&output.name);
                 let vocabulary = vocabularies.remove(&output.name);
@@ -157,6 +162,7 @@ impl Tensors {
             id_name: id.name.clone(),
             id_type: id.data_type,
             echo,
+            degraded,
             features: features.into(),
         })
     }
@@ -203,6 +209,28 @@ impl Tensors {
     }
 }
 
+impl Tensors {
+    /// Writes whose features are not known.
+    fn write_degraded(
+        &self,
+        response: &Response<'_>,
+        shape: &[i64],
+        unanswered: &[bool],
+    ) -> Result<(), Error> {
+        let Some(position) = self.degraded else {
+            return Ok(());
+        };
+        if let Some(out) = response.output_at::<i32>(position, shape)? {
+            let mask = |&unanswered: &bool| i32::from(unanswered) * degraded::USER_FEATURES;
+            let masks = unanswered.iter().map(mask);
+            out.iter_mut()
+                .zip(masks)
+                .for_each(|(out, mask)| *out = mask);
+        }
+        Ok(())
+    }
+}
+
 /// One instance.
 pub enum Lookup {
     /// Asks the store.
@@ -238,6 +266,8 @@ impl Instance<FeatureLookup> for Lookup {
                         .zip(rows.iter())
                         .map(|(&id, row)| row.map_or(PADDING, |_| id));
                     model.tensors.write_echo(response, shape, found)?;
+                    // What is held in memory is known of everybody.
+                    model.tensors.write_degraded(response, shape, &[])?;
                     table
                         .columns()
                         .gather(&model.tensors.features, rows, response, shape)

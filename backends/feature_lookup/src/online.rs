@@ -42,6 +42,8 @@ impl Online {
                 let shape = input.as_ref().map_or(&[][..], |tensor| tensor.shape());
                 let found = self.store.ids[start..start + count].iter().copied();
                 tensors.write_echo(response, shape, found)?;
+                let unanswered = &self.store.unanswered()[start..start + count];
+                tensors.write_degraded(response, shape, unanswered)?;
                 self.store
                     .columns()
                     .copy(&self.features, start, count, response, shape)

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ort::session::Session;
+use saker_steps::degraded;
 use saker_steps::lookup;
 use saker_steps::retrieval::{self, Retrieval};
 use saker_steps::seen::{self, Filter, PADDING, Row};
@@ -91,6 +92,8 @@ pub struct FusedRecommendation {
     /// Place of the stored column with the top category.
     category: Option<usize>,
     item_type: DataType,
+    /// Position of the output that says what the answers lack.
+    degraded: Option<usize>,
 }
 
 /// One instance: its sessions, its connections and its buffers.
@@ -145,7 +148,7 @@ impl Model for FusedRecommendation {
         (lookup, seen, retrieval, choice, users, parameters): Self::Parameters,
     ) -> Result<Self, Error> {
         let config = context.config();
-        let ([id, ..], [ids, scores]) = (config.inputs(), config.outputs()) else {
+        let ([id, ..], [ids, scores, more @ ..]) = (config.inputs(), config.outputs()) else {
             return Err(Error::invalid_argument(format!(
                 "config.pbtxt declares {} inputs and {} outputs; accepted: the user ids, then what is known of the moment; \
                  the ids of the items that are shown, and their scores",
@@ -153,6 +156,17 @@ impl Model for FusedRecommendation {
                 config.outputs().len()
             )));
         };
+        for output in more {
+            let expected = [DataType::Int32];
+            of_type("output", &output.name, output.data_type, &expected)?;
+            if output.name != degraded::TENSOR || more.len() > 1 {
+                return Err(Error::invalid_argument(format!(
+                    "config.pbtxt declares the output '{}'; accepted after the scores: '{}' alone",
+                    output.name,
+                    degraded::TENSOR
+                )));
+            }
+        }
         of_type("input", &id.name, id.data_type, IDS)?;
         of_type("output", &ids.name, ids.data_type, IDS)?;
         of_type("output", &scores.name, scores.data_type, &[DataType::Fp32])?;
@@ -200,6 +214,7 @@ impl Model for FusedRecommendation {
             choice: Choice::new(&choice)?,
             category,
             item_type: ids.data_type,
+            degraded: config.output_index(degraded::TENSOR),
         })
     }
 
@@ -277,7 +292,8 @@ impl Instance<FusedRecommendation> for Worker {
             batch.respond(*index, |request, response| {
                 let lines = self.recommend(model, request, users.clone())?;
                 batch.compute_ends();
-                answer(model, &lines, response)
+                answer(model, &lines, response)?;
+                self.write_degraded(model, response, users.clone())
             });
         }
         self.requests = requests;
@@ -326,14 +342,39 @@ impl Worker {
         if answered {
             self.seen.finish(&model.filter, whole());
         }
-        let ranked = self.rank(model)?;
+        let ranked = self.rank(model);
+        // The answer is taken in any case, or the next request would find it.
         if !answered {
             self.seen.finish(&model.filter, whole());
         }
+        let ranked = ranked?;
         let lines = ranked.iter().enumerate();
         lines
             .map(|(user, ranked)| self.choose(model, user, ranked))
             .collect()
+    }
+
+    /// Writes what the answers of a request's users lack.
+    fn write_degraded(
+        &self,
+        model: &FusedRecommendation,
+        response: &Response<'_>,
+        users: Range<usize>,
+    ) -> Result<(), Error> {
+        let Some(position) = model.degraded else {
+            return Ok(());
+        };
+        let shape = [users.len() as i64];
+        let Some(out) = response.output_at::<i32>(position, &shape)? else {
+            return Ok(());
+        };
+        let unanswered = &self.user.unanswered()[users];
+        for ((out, row), &unanswered) in out.iter_mut().zip(&self.seen.rows).zip(unanswered) {
+            let features = i32::from(unanswered) * degraded::USER_FEATURES;
+            let seen = i32::from(!row.is_known()) * degraded::SEEN_ITEMS;
+            *out = features | seen;
+        }
+        Ok(())
     }
 
     /// Computes the features of a request's users and moment.

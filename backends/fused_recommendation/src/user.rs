@@ -175,6 +175,11 @@ impl Worker {
         }
     }
 
+    /// By user of the batch: whether the store did not answer.
+    pub(crate) fn unanswered(&self) -> &[bool] {
+        self.store.unanswered()
+    }
+
     /// Some users as the plan takes them.
     pub(crate) fn slices(
         &self,

@@ -16,6 +16,8 @@ const REASONS = {
   triton_error: "the recommender refuses",
   triton_answer: "the recommender's answer cannot be read",
   store_unreachable: "what is known of the visitor cannot be read",
+  user_features_unknown: "the visitor's features cannot be read",
+  seen_items_unknown: "what the visitor has seen cannot be read",
 };
 
 const state = { newId: null, asked: 0, items: new Map(), categories: [] };

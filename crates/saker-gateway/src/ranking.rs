@@ -22,6 +22,10 @@ pub(crate) const ENSEMBLE: &str = "ensemble_model";
 const ORDERED_IDS: &str = "ordered_ids";
 const ORDERED_SCORES: &str = "ordered_scores";
 const RELEASE: &str = "release";
+const DEGRADED: &str = "degraded";
+const OUTPUTS: [&str; 4] = [ORDERED_IDS, ORDERED_SCORES, RELEASE, DEGRADED];
+/// How long a release that has no output `degraded` is asked without it.
+const WITHOUT: Duration = Duration::from_secs(60);
 
 /// Said of a Triton that does not answer at all.
 const UNREACHABLE: &str = "triton_unreachable";
@@ -44,6 +48,8 @@ pub(crate) struct Ranked {
     pub(crate) release: Option<String>,
     /// Raw item ids with their scores, best first.
     pub(crate) items: Vec<(i32, f32)>,
+    /// What the steps did not know of the user, a mask; a release may not say it.
+    pub(crate) degraded: Option<i32>,
 }
 
 /// Why there is no answer of Triton's.
@@ -67,6 +73,8 @@ pub(crate) struct Ranking {
     failures: AtomicU32,
     /// When the next request may try a failing Triton, in milliseconds since `start`.
     try_at_ms: AtomicU64,
+    /// Until when releases are asked without [`DEGRADED`], in milliseconds since `start`.
+    without_until_ms: AtomicU64,
     /// Why the latest request failed.
     reason: Mutex<&'static str>,
     complaints: RateLimited,
@@ -89,6 +97,7 @@ impl Ranking {
             start: Instant::now(),
             failures: AtomicU32::new(0),
             try_at_ms: AtomicU64::new(0),
+            without_until_ms: AtomicU64::new(0),
             reason: Mutex::new(UNREACHABLE),
             complaints: RateLimited::default(),
         })
@@ -131,17 +140,12 @@ impl Ranking {
         };
         metrics.in_flight(self.most - self.free.available_permits());
         let start = Instant::now();
-        let asked = self.client().infer(
-            ENSEMBLE,
-            self.inputs(visit),
-            &[ORDERED_IDS, ORDERED_SCORES, RELEASE],
-            GrpcCall {
-                id: &call.id,
-                traceparent: &call.trace,
-                deadline: Some(self.deadline),
-            },
-        );
-        let answered = timeout(self.deadline, asked).await;
+        let call_of_grpc = GrpcCall {
+            id: &call.id,
+            traceparent: &call.trace,
+            deadline: Some(self.deadline),
+        };
+        let answered = timeout(self.deadline, self.infer(visit, call_of_grpc)).await;
         metrics.in_flight((self.most - self.free.available_permits()).saturating_sub(1));
         let (reason, why) = match answered {
             Ok(Ok(tensors)) => match read(&tensors) {
@@ -167,6 +171,26 @@ impl Ranking {
             );
         });
         Err(Unranked::Failed(reason))
+    }
+
+    /// Asks for all outputs, or for those that older releases have.
+    async fn infer(&self, visit: Visit, call: GrpcCall<'_>) -> Result<Vec<Tensor>, Error> {
+        let client = self.client();
+        let without = OUTPUTS.split_last().map_or(&OUTPUTS[..], |(_, rest)| rest);
+        if self.now_ms() >= self.without_until_ms.load(Ordering::Relaxed) {
+            let inputs = self.inputs(visit);
+            let answer = client.infer(ENSEMBLE, inputs, &OUTPUTS, call).await;
+            let lacks = |message: &str| message.contains(&format!("'{DEGRADED}'"));
+            match answer {
+                Err(Error::Refused { message, .. }) if lacks(&message) => {
+                    let until = self.now_ms() + WITHOUT.as_millis() as u64;
+                    self.without_until_ms.store(until, Ordering::Relaxed);
+                }
+                answer => return answer,
+            }
+        }
+        let inputs = self.inputs(visit);
+        client.infer(ENSEMBLE, inputs, without, call).await
     }
 
     fn past_deadline(&self) -> String {
@@ -229,10 +253,12 @@ fn read(tensors: &[Tensor]) -> Result<Ranked, Error> {
     }
     // A server whose repository another program made may not say it.
     let release = tensor(RELEASE).and_then(|release| release.texts().ok()?.into_iter().next());
+    let degraded = tensor(DEGRADED).and_then(|degraded| degraded.int32s().ok()?.first().copied());
     let items = ids.into_iter().zip(scores).filter(|(id, _)| *id >= 0);
     Ok(Ranked {
         release,
         items: items.collect(),
+        degraded,
     })
 }
 
@@ -254,7 +280,10 @@ mod tests {
         let ids = Tensor::int32(ORDERED_IDS, &[7, -1]);
         let ranked = read(&[ids, scores.clone()]).unwrap();
         assert_eq!(ranked.items, [(7, 0.5)]);
-        assert_eq!(ranked.release, None);
+        assert_eq!((ranked.release, ranked.degraded), (None, None));
+        let mask = Tensor::int32(DEGRADED, &[3]);
+        let ranked = read(&[Tensor::int32(ORDERED_IDS, &[7, 8]), scores.clone(), mask]);
+        assert_eq!(ranked.unwrap().degraded, Some(3));
         assert!(read(std::slice::from_ref(&scores)).is_err());
         assert!(read(&[Tensor::int32(ORDERED_IDS, &[7]), scores]).is_err());
     }

@@ -4,6 +4,7 @@
 //! need is here, so that both give the same answer. See the README beside this crate.
 
 pub mod defaults;
+pub mod degraded;
 pub mod lookup;
 pub mod onnx;
 pub mod retrieval;

@@ -333,6 +333,12 @@ impl Client {
         }
     }
 
+    /// The store's settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     /// Waits for the first connection, for at most `time`; says whether it is there. For loads, not for requests.
     pub fn wait(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;

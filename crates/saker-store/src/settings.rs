@@ -206,6 +206,14 @@ impl Settings {
         self.deadline
     }
 
+    /// How long a call on the request path for so many entities may take: [`deadline`](Self::deadline), and as much again for
+    /// every further 64, up to fifty times.
+    #[must_use]
+    pub fn deadline_for(&self, entities: usize) -> Duration {
+        let lots = entities.saturating_sub(1) / 64 + 1;
+        self.deadline * lots.min(50) as u32
+    }
+
     /// Sets how long a call on the request path may take in all.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
@@ -338,6 +346,16 @@ mod tests {
         assert_eq!(settings.password.as_deref(), Some("s@crt"));
         assert_eq!(settings.database, 3);
         assert_eq!(settings.deadline(), Duration::from_millis(20));
+        for (entities, ms) in [
+            (0, 20),
+            (1, 20),
+            (64, 20),
+            (65, 40),
+            (256, 80),
+            (8000, 1000),
+        ] {
+            assert_eq!(settings.deadline_for(entities), Duration::from_millis(ms));
+        }
 
         let same = |url: &str| settings.is_same_server(&Settings::parse(url, None).unwrap());
         assert!(same("redis://reader:s%40crt@store:6380/1"));

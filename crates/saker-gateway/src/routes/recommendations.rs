@@ -21,6 +21,9 @@ use crate::state::{State, now_us};
 pub(super) const GUEST: i32 = -1;
 /// What a device is that is not given.
 const UNKNOWN_DEVICE: i32 = -1;
+/// Bits of the wire contract's output `degraded`.
+const USER_FEATURES: i32 = 1;
+const SEEN_ITEMS: i32 = 2;
 /// Said of answers that Triton made without what the store knows.
 const STORE: &str = "store_unreachable";
 
@@ -37,7 +40,10 @@ pub(super) async fn recommend(
     let k = query.k(10)?;
     let (release, items, degraded) = match state.ranking.ask(visit, &call, &state.metrics).await {
         Ok(ranked) => {
-            let degraded = (!state.store_answers()).then_some(STORE);
+            let degraded = match ranked.degraded {
+                Some(mask) => lacks(mask),
+                None => (!state.store_answers()).then_some(STORE),
+            };
             (ranked.release, ranked.items, degraded)
         }
         Err(Unranked::Shed) => {
@@ -69,6 +75,16 @@ pub(super) async fn recommend(
         .write_all(items.into_iter().take(k), &mut text);
     text.push('}');
     Ok(json(text))
+}
+
+/// The word for what the steps did not know of a user.
+fn lacks(mask: i32) -> Option<&'static str> {
+    match (mask & USER_FEATURES != 0, mask & SEEN_ITEMS != 0) {
+        (true, true) => Some(STORE),
+        (true, false) => Some("user_features_unknown"),
+        (false, true) => Some("seen_items_unknown"),
+        (false, false) => None,
+    }
 }
 
 /// Who visits, when, and on what.

@@ -1,7 +1,7 @@
 //! Asking the store for some entities, for each batch anew.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use saker_store::connection::CommandResult;
 use saker_store::feast::FeatureView;
@@ -24,6 +24,8 @@ pub struct Online {
     /// Whom to look up: filled by the caller.
     pub ids: Vec<i64>,
     columns: Columns,
+    /// By id: whether the store did not answer, or not with a row that can be read.
+    unanswered: Vec<bool>,
 }
 
 impl Online {
@@ -44,12 +46,19 @@ impl Online {
             pipeline: Pipeline::new(),
             replies: Vec::new(),
             ids: Vec::new(),
+            unanswered: Vec::new(),
         }
     }
 
     /// The features of the ids that were looked up last, a row each.
     pub fn columns(&self) -> &Columns {
         &self.columns
+    }
+
+    /// By id that was looked up last: whether its features are not known, because the store did not answer in time or not with
+    /// a row that can be read.
+    pub fn unanswered(&self) -> &[bool] {
+        &self.unanswered
     }
 
     /// Asks the store for [`ids`](Self::ids), which `requests` requests brought, and fills the columns; ids that were not
@@ -67,6 +76,7 @@ impl Online {
     ) {
         self.pipeline.clear();
         self.columns.clear();
+        self.unanswered.clear();
         for &id in self.ids.iter().filter(|&&id| id != PADDING) {
             self.view.read(&self.view.id(id), &mut self.pipeline);
         }
@@ -81,10 +91,13 @@ impl Online {
         }
         let mut failure = None;
         self.replies.clear();
-        if !self.pipeline.is_empty()
-            && let Err(error) = self.client.run(&self.pipeline, &mut self.replies)
-        {
-            failure = Some(error);
+        if !self.pipeline.is_empty() {
+            let deadline = Instant::now() + self.client.settings().deadline_for(self.ids.len());
+            let replies = &mut self.replies;
+            failure = self
+                .client
+                .run_until(&self.pipeline, deadline, replies)
+                .err();
         }
         if let Some((seen, _)) = seen {
             let own = entities.min(self.replies.len());
@@ -95,13 +108,16 @@ impl Online {
         let mut replies = self.replies.drain(..);
         let (mut found, mut absent) = (0, 0);
         for id in &mut self.ids {
-            let reply = if *id == PADDING { None } else { replies.next() };
+            let asked = *id != PADDING;
+            let reply = if asked { replies.next() } else { None };
             let row = match &reply {
                 None => Ok(None),
                 Some(Ok(reply)) => self.view.row(reply),
                 Some(Err(error)) => Err(error.clone()),
             };
             absent += u64::from(reply.is_some() && matches!(row, Ok(None)));
+            self.unanswered
+                .push(asked && (reply.is_none() || row.is_err()));
             // A row that cannot be read fails its own request alone.
             let row = row.unwrap_or_else(|error| {
                 degraded = requests.min(degraded + 1);

@@ -17,10 +17,8 @@ impl Along {
     /// The places of the rows' replies, the first row's being `first`.
     pub(super) fn assign(rows: &mut [Row], first: usize) {
         for (place, row) in (first..).zip(rows) {
-            // Nobody has no history.
-            match row.user {
-                PADDING => row.known = true,
-                _ => row.asked = Some((row.items.len(), place)),
+            if row.user != PADDING {
+                row.asked = Some((row.items.len(), place));
             }
         }
     }

@@ -33,6 +33,9 @@ struct Stop {
     wake: Condvar,
 }
 
+/// So many popular items of a set are read at most, in search of those that the release knows.
+const DEEPEST: usize = 100_000;
+
 /// What the thread reads.
 struct Source {
     settings: Settings,
@@ -138,17 +141,9 @@ impl Source {
     /// `None`, and a log line once a minute, when the store is down: the items at hand serve on.
     fn read(&self) -> Option<Popular> {
         let read = Connection::open(&self.settings)
-            .and_then(|mut connection| popularity::read(&mut connection, self.most));
+            .and_then(|mut connection| self.read_known(&mut connection));
         match read {
-            Ok(mut popular) => {
-                if let Some(catalogue) = &self.catalogue {
-                    let known =
-                        |items: &mut Vec<i64>| items.retain(|item| catalogue.contains(item));
-                    known(&mut popular.global);
-                    popular.by_category_l1.values_mut().for_each(known);
-                }
-                Some(popular)
-            }
+            Ok(popular) => Some(popular),
             Err(error) => {
                 if let Some(more) = self.line.due() {
                     log::warn!(
@@ -159,6 +154,32 @@ impl Source {
                 }
                 None
             }
+        }
+    }
+}
+
+impl Source {
+    /// The first items of each set that the release knows, as many as are wanted: deeper in the store while newer items stand
+    /// before them.
+    fn read_known(&self, connection: &mut Connection) -> Result<Popular, StoreError> {
+        let mut depth = self.most;
+        loop {
+            let mut popular = popularity::read(connection, depth)?;
+            let Some(catalogue) = &self.catalogue else {
+                return Ok(popular);
+            };
+            let mut lacking = false;
+            let by_category = popular.by_category_l1.values_mut();
+            for items in by_category.chain([&mut popular.global]) {
+                let read = items.len();
+                items.retain(|item| catalogue.contains(item));
+                lacking |= read >= depth && items.len() < self.most;
+                items.truncate(self.most);
+            }
+            if !lacking || depth >= DEEPEST {
+                return Ok(popular);
+            }
+            depth *= 8;
         }
     }
 }

@@ -78,6 +78,11 @@ impl Row {
             known: false,
         }
     }
+
+    /// Whether it is known what the user has seen: if not, nothing was taken out.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
 }
 
 /// A row that needs popular items.
@@ -192,8 +197,12 @@ impl Worker {
     /// [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has asked already; `first` is the place of the first row's user
     /// among those that it was given.
     pub fn ask_from(&mut self, filter: &Filter, first: usize) {
-        let deadline = Instant::now() + filter.link.settings().deadline();
+        let deadline = Instant::now() + filter.link.settings().deadline_for(self.rows.len());
         self.pipeline.clear();
+        for row in &mut self.rows {
+            // Nobody has no history.
+            row.known = row.user == PADDING;
+        }
         if self.along.is_some() {
             Along::assign(&mut self.rows, first);
             self.asked = Some((Method::Plain, deadline));
@@ -203,9 +212,9 @@ impl Worker {
         self.asked = method.map(|method| (method, deadline));
         let Some(method) = method else { return };
         for row in &mut self.rows {
-            // Nobody has no history; and the server's filter cannot be asked for no item.
-            if row.user == PADDING || (method == Method::Server && row.items.is_empty()) {
-                row.known = true;
+            // The server's filter cannot be asked for no item.
+            row.known |= method == Method::Server && row.items.is_empty();
+            if row.known {
                 continue;
             }
             row.asked = Some((row.items.len(), self.pipeline.len()));
