@@ -1,12 +1,14 @@
 //! Training and fine-tuning through the command line: a killed run that goes on, a day that arrives.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::take;
 use saker::table;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 
@@ -127,6 +129,105 @@ fn towers_trained_alone_have_no_ranker_beside_them_until_the_next_training() {
 
     shop.run("train");
     assert_eq!(shop.models(), expected);
+}
+
+/// Nothing that is trained, fitted or indexed depends on what the held-out parts hold: whatever happens on those days, every file is
+/// the same, byte for byte.
+#[test]
+fn what_is_trained_does_not_depend_on_the_held_out_parts() {
+    let shop = Shop::new(6);
+    let files = |shop: &Shop| {
+        for step in ["prepare", "train", "index"] {
+            shop.run(step);
+        }
+        let mut files = BTreeMap::new();
+        for folder in ["models", "features", "index"] {
+            collect(&shop.file(folder), &mut files);
+        }
+        // What is measured on the held-out parts, or is encoded of them; users.parquet holds what users are served with today.
+        files.retain(|path, _| {
+            let name = path.strip_prefix(shop.file("")).unwrap();
+            !(name.starts_with("models/run")
+                || name.starts_with("features/interactions.parquet")
+                || name.starts_with("features/users.parquet"))
+        });
+        files
+    };
+    let compare = |days: &[u32]| {
+        let before = files(&shop);
+        assert!(before.len() > 10, "{:?}", before.keys());
+        let encoded = || table::read(&shop.file("features/interactions.parquet")).unwrap();
+        let (users, rows) = (
+            fs::read(shop.file("features/users.parquet")).unwrap(),
+            encoded(),
+        );
+        for day in days {
+            shuffle(&shop.source().join(format!("day_{day:02}.parquet")));
+        }
+        let after = files(&shop);
+        assert_ne!(rows, encoded(), "the shuffling does not show");
+        assert_ne!(
+            users,
+            fs::read(shop.file("features/users.parquet")).unwrap()
+        );
+        assert!(before.keys().eq(after.keys()));
+        for (path, bytes) in before {
+            assert!(
+                bytes == after[&path],
+                "{} differs after other days {days:?}",
+                path.display()
+            );
+        }
+    };
+    // The test part, the last day.
+    compare(&[5]);
+    // With the validation part, which chooses among epochs: of one there is no choice.
+    let definition = fs::read_to_string(shop.definition()).unwrap();
+    let one = definition
+        .replace("epochs = 3", "epochs = 1")
+        .replace("epochs = 2", "epochs = 1");
+    fs::write(shop.definition(), one).unwrap();
+    compare(&[4, 5]);
+}
+
+fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => collect(&path, files),
+            false => {
+                let bytes = fs::read(&path).unwrap();
+                files.insert(path, bytes);
+            }
+        }
+    }
+}
+
+/// Other users meet other items at the same times: every column but the time is put into an order of its own.
+fn shuffle(path: &Path) {
+    let day = table::read(path).unwrap();
+    let rows = day.num_rows() as u32;
+    // A number without a common factor visits every row once.
+    let strides = (0u32..)
+        .map(|place| 7919 + 2 * place)
+        .filter(|stride| gcd(*stride, rows) == 1);
+    let columns = day.schema();
+    let columns = columns.fields().iter().zip(day.columns()).zip(strides);
+    let columns = columns.map(|((field, column), stride)| {
+        let order =
+            (0..rows).map(|row| (u64::from(row) * u64::from(stride) % u64::from(rows)) as u32);
+        let column = match field.name().as_str() {
+            "timestamp" => column.clone(),
+            _ => take(column, &UInt32Array::from_iter_values(order), None).unwrap(),
+        };
+        (field.name().as_str(), column)
+    });
+    let shuffled = table::table(columns.collect()).unwrap();
+    table::write(path, &shuffled).unwrap();
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Checkpoints: everything that training changes, in the safetensors format, with Adam's moments, so that a model can be
 //! measured or trained further.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
@@ -65,6 +66,7 @@ pub trait Checkpoint {
         }
         let unfinished = path.with_extension("unfinished");
         serialize_to_file(views, Some(notes), &unfinished).map_err(bad)?;
+        order_header(&unfinished).map_err(Error::file(&unfinished))?;
         std::fs::rename(&unfinished, path).map_err(Error::file(path))
     }
 
@@ -78,18 +80,7 @@ pub trait Checkpoint {
             path: path.to_owned(),
             reason,
         };
-        // Eight bytes of length, then the header: the tensors behind it may be large.
-        let mut length = [0; 8];
-        read_exact(&mut file, &mut length).map_err(Error::file(path))?;
-        let size = file.metadata().map_err(Error::file(path))?.len();
-        let length = u64::from_le_bytes(length);
-        if length > size {
-            return Err(fail(format!(
-                "its header would be {length} bytes long, the file has {size}"
-            )));
-        }
-        let mut header = vec![0; length as usize];
-        read_exact(&mut file, &mut header).map_err(Error::file(path))?;
+        let header = read_header(&mut file).map_err(Error::file(path))?;
         let header: serde_json::Value =
             serde_json::from_slice(&header).map_err(|error| fail(error.to_string()))?;
         let notes: HashMap<String, String> =
@@ -145,8 +136,37 @@ pub trait Checkpoint {
     }
 }
 
-fn read_exact(file: &mut File, buffer: &mut [u8]) -> std::io::Result<()> {
-    std::io::Read::read_exact(file, buffer)
+/// The header of a file in the safetensors format: eight bytes of length, then JSON. The tensors behind it may be large.
+fn read_header(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    let size = file.metadata()?.len();
+    if length > size {
+        let reason = format!("its header would be {length} bytes long, the file has {size}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header)?;
+    Ok(header)
+}
+
+/// Puts the header's entries into their order by name. The library writes the notes in the order of a hash table, which differs
+/// from run to run, so that equal models would not be equal files.
+fn order_header(path: &Path) -> io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let header = read_header(&mut file)?;
+    type Entries = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
+    let entries: Entries = serde_json::from_slice(&header)?;
+    let mut ordered = serde_json::to_vec(&entries)?;
+    // The length stays: spaces follow the JSON, so that the tensors are aligned.
+    ordered.resize(ordered.len().max(header.len()), b' ');
+    if ordered.len() != header.len() {
+        let reason = "the header has another length in order";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    file.seek(io::SeekFrom::Start(8))?;
+    file.write_all(&ordered)
 }
 
 const FIRST: &str = "#first_moment";

@@ -2,6 +2,7 @@
 
 use crate::Error;
 pub use crate::column::{Codes, Numbers};
+use crate::encoded::{LATEST, UserAt};
 
 /// The code of a value outside the vocabulary, in every categorical column.
 pub const OUT_OF_VOCABULARY: i32 = 2;
@@ -174,6 +175,13 @@ impl Dataset {
     /// [`Error::Data`] names the column, the row and what is accepted.
     pub fn validate(&self) -> Result<(), Error> {
         let rows = self.interactions.user.len();
+        for (name, rows) in [
+            ("users", self.users.rows),
+            ("items", self.items.rows),
+            ("interactions", rows),
+        ] {
+            fits_rows(name, rows)?;
+        }
         self.users.validate("the users")?;
         self.items.validate("the items")?;
         self.context.validate("the interactions")?;
@@ -327,6 +335,32 @@ impl Dataset {
         first
     }
 
+    /// Every user as of the last interaction of the training part: `[users]`. Training reads features at these moments, so that it
+    /// sees nothing of the validation and test parts. A user without a training interaction is taken at the first of all his
+    /// interactions, before which nothing is known; one without any has the latest values, which no interaction has changed.
+    pub fn users_when_trained(&self) -> Vec<UserAt> {
+        let interactions = &self.interactions;
+        let time = |row: u32| interactions.timestamp[row as usize];
+        let mut last: Vec<Option<u32>> = vec![None; self.users.rows];
+        let mut first = last.clone();
+        for (row, &user) in (0..).zip(&interactions.user) {
+            let first = &mut first[user as usize];
+            if first.is_none_or(|known| time(row) < time(known)) {
+                *first = Some(row);
+            }
+            let last = &mut last[user as usize];
+            let is_trained = interactions.split[row as usize] == Split::Train;
+            if is_trained && last.is_none_or(|known| time(row) >= time(known)) {
+                *last = Some(row);
+            }
+        }
+        let moments = last.into_iter().zip(first);
+        (0..)
+            .zip(moments)
+            .map(|(user, (last, first))| (user, last.or(first).unwrap_or(LATEST)))
+            .collect()
+    }
+
     /// Rows of the positive interactions of one part, oldest first within each user.
     pub fn positives(&self, split: Split) -> ByUser {
         let interactions = &self.interactions;
@@ -342,7 +376,7 @@ impl Dataset {
     /// Values of the rows that are taken, in the order of the rows, for each user.
     fn rows_by_user(&self, take: impl Fn(u32) -> bool, value: impl Fn(u32) -> u32) -> ByUser {
         let users = &self.interactions.user;
-        let mut starts = vec![0u32; self.users.rows + 1];
+        let mut starts = vec![0; self.users.rows + 1];
         let all = 0..users.len() as u32;
         for row in all.clone().filter(|&row| take(row)) {
             starts[users[row as usize] as usize + 1] += 1;
@@ -351,10 +385,10 @@ impl Dataset {
             starts[user + 1] += starts[user];
         }
         let mut next = starts.clone();
-        let mut values = vec![0; starts[self.users.rows] as usize];
+        let mut values = vec![0; starts[self.users.rows]];
         for row in all.filter(|&row| take(row)) {
             let next = &mut next[users[row as usize] as usize];
-            values[*next as usize] = value(row);
+            values[*next] = value(row);
             *next += 1;
         }
         ByUser { starts, values }
@@ -378,11 +412,23 @@ impl Dataset {
     }
 }
 
-/// A list of rows for each user, all in one vector.
+/// Rows are numbers of 32 bits, of which the last one stands for no row ([`UNKNOWN`](crate::encoded::UNKNOWN), [`LATEST`]).
+fn fits_rows(name: &str, rows: usize) -> Result<(), Error> {
+    const MOST: usize = u32::MAX as usize;
+    if rows <= MOST {
+        return Ok(());
+    }
+    Err(Error::Data(format!(
+        "there are {rows} {name}; up to {MOST} are accepted"
+    )))
+}
+
+/// A list of rows for each user, all in one vector. The lists together may have more than 2^32 entries: 300 candidates of 14.4
+/// million users do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByUser {
     /// Where each user's list begins, and at the end the length of all. `[users + 1]`
-    starts: Vec<u32>,
+    starts: Vec<usize>,
     values: Vec<u32>,
 }
 
@@ -395,13 +441,13 @@ impl ByUser {
     /// The list of a user row; empty for a user that there is not.
     pub fn of(&self, user: usize) -> &[u32] {
         match self.starts.get(user..user + 2) {
-            Some(&[from, to]) => &self.values[from as usize..to as usize],
+            Some(&[from, to]) => &self.values[from..to],
             _ => &[],
         }
     }
 
     fn of_mut(&mut self, user: usize) -> &mut [u32] {
-        let (from, to) = (self.starts[user] as usize, self.starts[user + 1] as usize);
+        let (from, to) = (self.starts[user], self.starts[user + 1]);
         &mut self.values[from..to]
     }
 
@@ -424,8 +470,64 @@ impl<L: AsRef<[u32]>> FromIterator<L> for ByUser {
         let (mut starts, mut values) = (vec![0], Vec::new());
         for list in lists {
             values.extend_from_slice(list.as_ref());
-            starts.push(values.len() as u32);
+            starts.push(values.len());
         }
         Self { starts, values }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// User 0 has training rows 1 and 2 and later ones, user 1 none of the training part, user 2 none at all.
+    #[test]
+    fn users_are_taken_when_they_were_trained_on() {
+        let data = Dataset {
+            users: Table {
+                rows: 3,
+                ..Table::default()
+            },
+            interactions: Interactions {
+                user: vec![0, 0, 0, 0, 1, 1],
+                item: vec![0; 6],
+                timestamp: vec![30, 10, 10, 40, 60, 50],
+                positive: vec![true; 6],
+                weak: Vec::new(),
+                split: vec![
+                    Split::Validation,
+                    Split::Train,
+                    Split::Train,
+                    Split::Test,
+                    Split::Test,
+                    Split::Validation,
+                ],
+            },
+            ..Dataset::default()
+        };
+        assert_eq!(data.users_when_trained(), [(0, 2), (1, 5), (2, LATEST)]);
+    }
+
+    #[test]
+    fn more_rows_than_a_row_number_counts_are_refused() {
+        assert!(fits_rows("users", u32::MAX as usize).is_ok());
+        let error = fits_rows("users", u32::MAX as usize + 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there are 4294967296 users; up to 4294967295 are accepted"
+        );
+    }
+
+    /// Lists of no entries between lists of many: where a list begins counts the entries of all lists before it.
+    #[test]
+    fn lists_follow_each_other() {
+        let lists: ByUser = [vec![1u32, 2], vec![], vec![3]].into_iter().collect();
+        assert_eq!(lists.users(), 3);
+        assert_eq!(lists.of(0), [1, 2]);
+        assert!(lists.of(1).is_empty() && lists.of(3).is_empty());
+        assert_eq!(lists.of(2), [3]);
+        // Offsets have the machine's width, not the 32 bits of a row.
+        let starts: &Vec<usize> = &lists.starts;
+        assert_eq!(starts, &[0, 2, 2, 3]);
     }
 }

@@ -13,7 +13,7 @@ use saker_pipeline::training::Towers as Sizes;
 use crate::Error;
 use crate::data::{ByUser, Dataset, OUT_OF_VOCABULARY, Table};
 use crate::device::Device;
-use crate::encoded::{self, LATEST, UserAt};
+use crate::encoded::{self, UserAt};
 use crate::evaluate::top_k;
 use crate::factorization::Factors;
 use crate::layers::{
@@ -319,12 +319,9 @@ impl Towers {
         })
     }
 
-    /// Vectors of all users with their latest features: `[users, dim]`, row-major.
+    /// Vectors of all users as of their last training interaction ([`Dataset::users_when_trained`]): `[users, dim]`, row-major.
     pub fn user_vectors(&self, data: &Dataset) -> Vec<f32> {
-        let users: Vec<UserAt> = (0..data.users.rows as u32)
-            .map(|user| (user, LATEST))
-            .collect();
-        self.vectors_of(data, &users)
+        self.vectors_of(data, &data.users_when_trained())
     }
 
     /// Vectors of all items: `[items, dim]`, row-major.
@@ -335,13 +332,10 @@ impl Towers {
             })
     }
 
-    /// The `k` items of the catalogue with the largest inner product for every user with his latest features, best
-    /// first; nothing is left out for having been seen, as in the index.
+    /// The `k` items of the catalogue with the largest inner product for every user as of the last training interaction
+    /// ([`Dataset::users_when_trained`]), best first; nothing is left out for having been seen, as in the index.
     pub fn retrieve(&self, data: &Dataset, k: usize) -> ByUser {
-        let users: Vec<UserAt> = (0..data.users.rows as u32)
-            .map(|user| (user, LATEST))
-            .collect();
-        self.retrieve_for(data, &users, k)
+        self.retrieve_for(data, &data.users_when_trained(), k)
     }
 
     /// As [`Towers::retrieve`], for these users at these moments.
