@@ -23,6 +23,12 @@ pub(super) const USER: &str = "user_row";
 pub(super) const ITEM: &str = "item_row";
 pub(super) const TIME: &str = "timestamp";
 pub(super) const RATING: &str = "rating";
+/// A number drawn for the user, the second and the item: the order of a user's events of one second, of which nobody knows which
+/// came first.
+///
+/// The order of item ids is no such order: a catalogue's ids tell of its items, so that what follows an item within a second
+/// could be guessed from its id, and so could which events the parts are cut between.
+pub(super) const DRAW: &str = "draw";
 /// The place in the source, which decides between events of one user, second and item.
 pub(super) const PLACE: &str = "place";
 
@@ -190,6 +196,7 @@ impl Cleaner {
             Field::new(ITEM, DataType::Int32, false),
             Field::new(TIME, DataType::Int32, false),
             Field::new(RATING, DataType::Float32, false),
+            Field::new(DRAW, DataType::Int64, false),
             Field::new(PLACE, DataType::Int64, false),
         ];
         let mut context = Vec::new();
@@ -248,6 +255,7 @@ impl Cleaner {
         let mut kept = Vec::with_capacity(source.rows());
         let mut ids: [Vec<i32>; 3] = Default::default();
         let mut counted = Vec::with_capacity(source.rows());
+        let mut draws = Vec::with_capacity(source.rows());
         let (mut dropped, mut nobody, mut unlisted, mut unrated) = (0, 0, 0, 0);
         let mut latest = i32::MIN;
         for (row, rating) in ratings.into_iter().enumerate() {
@@ -266,6 +274,7 @@ impl Cleaner {
                 nobody += 1;
                 continue;
             };
+            let named = (user, item);
             let (Some(&user), Some(&item)) = (self.users.get(&user), self.items.get(&item)) else {
                 dropped += 1;
                 continue;
@@ -283,6 +292,7 @@ impl Cleaner {
             ids[1].push(item);
             ids[2].push(time);
             counted.push(rating);
+            draws.push(draw(named, time));
         }
         self.met.dropped.fetch_add(dropped, Ordering::Relaxed);
         self.met.nobody.fetch_add(nobody, Ordering::Relaxed);
@@ -293,6 +303,7 @@ impl Cleaner {
         let int32 = |values| -> ArrayRef { Arc::new(Int32Array::from(values)) };
         let mut columns: Vec<ArrayRef> = ids.map(int32).into();
         columns.push(Arc::new(Float32Array::from(counted)));
+        columns.push(Arc::new(Int64Array::from(draws)));
         // A file's rows in their order, after those of the files before it.
         let places = kept
             .iter()
@@ -324,6 +335,20 @@ impl Cleaner {
     }
 }
 
+/// The number of [`DRAW`], by a fixed seed: the same source is always in the same order, whatever else it holds.
+fn draw((user, item): (i32, i32), time: i32) -> i64 {
+    const SEED: u64 = 0x5a4b_4552_0000_0001;
+    // SplitMix64 (Steele, Lea & Flood 2014), a step for each value.
+    let mut state = SEED;
+    for value in [user, time, item] {
+        state = (state ^ u64::from(value as u32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        state ^= state >> 31;
+    }
+    state as i64
+}
+
 /// What an event counts.
 #[derive(Clone, Copy, Debug)]
 enum Rating {
@@ -353,4 +378,30 @@ fn context(source: &Source, column: &Column, default: f64, kept: &[usize]) -> Re
             Arc::new(Int32Array::from_iter_values(numbers))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two items of one second either comes first as often as the other, and the next second is another draw.
+    #[test]
+    fn the_order_within_a_second_is_drawn() {
+        const SECONDS: i32 = 10_000;
+        let ascending = |user, pair: (i32, i32)| {
+            (0..SECONDS)
+                .filter(|&time| draw((user, pair.0), time) < draw((user, pair.1), time))
+                .count() as f64
+        };
+        for pair in [(1, 2), (5, 5000), (-3, 7)] {
+            // Four standard deviations of a binomial distribution.
+            let share = ascending(42, pair) / f64::from(SECONDS);
+            assert!(
+                (share - 0.5).abs() < 4.0 * 0.5 / f64::from(SECONDS).sqrt(),
+                "{pair:?}: {share}"
+            );
+        }
+        assert_eq!(draw((1, 2), 3), draw((1, 2), 3));
+        assert_ne!(draw((1, 2), 3), draw((2, 1), 3));
+    }
 }

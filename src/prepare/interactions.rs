@@ -6,7 +6,7 @@ use arrow::compute::concat_batches;
 use saker_bulk::{DataFrame, Engine, Writer};
 use saker_pipeline::{Column, Default as Fallback, Derive, Entity, Pipeline};
 
-use super::clean::{self, ITEM, Met, PLACE, RATING, TIME, USER};
+use super::clean::{self, DRAW, ITEM, Met, PLACE, RATING, TIME, USER};
 use super::columns::{Cleaned, Entities};
 use super::derive::{Recent, most_frequent};
 use super::served::Served;
@@ -75,7 +75,7 @@ pub(super) fn write(
     for top in &mut events.top {
         top.served = served(&top.column)?;
     }
-    let sorted = engine.sorted(rows, &[USER, TIME, ITEM, PLACE])?;
+    let sorted = engine.sorted(rows, &[USER, TIME, DRAW, ITEM, PLACE])?;
     let schema = sorted.schema().inner().clone();
     let mut rest = RecordBatch::new_empty(schema.clone());
     let mut writer = Writer::new(&layout.data("interactions"));

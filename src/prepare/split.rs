@@ -7,7 +7,7 @@ pub const PARTS: [&str; 3] = ["train", "validation", "test"];
 
 const DAY: i32 = 24 * 60 * 60;
 
-/// The part (index in [`PARTS`]) of each of a user's events, whose times are given oldest first. `latest` is the time of the last event of
+/// The part (index in [`PARTS`]) of each of a user's events, whose times are given oldest first, those of one second in a drawn order. `latest` is the time of the last event of
 /// all.
 ///
 /// By shares, floor(n · share) of the events are test and validation; where both shares are positive and there are three events or
