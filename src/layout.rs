@@ -43,6 +43,7 @@
 //!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
 //!   repository/                  `saker assemble`: Triton's model repository, of several releases (docs/releases.md)
 //!   offline/                     `saker materialize`: features as they were, by view and day, see saker-offline
+//!   seeds/<seed>/                `saker evaluate --seeds`: models of other seeds
 //!   valkey/  logs/  run/         `saker serve`: the store's files, logs, process ids and ports
 //!   stamps/<step>.json           what each step was last made from, so that an unchanged step is skipped
 //! ```
@@ -66,6 +67,13 @@ impl Layout {
     pub fn new(state: &Path, name: &str) -> Self {
         Self {
             root: state.join(name),
+        }
+    }
+
+    /// `seeds/<seed>`: models of another seed, trained to be measured.
+    pub fn of_seed(&self, seed: u64) -> Self {
+        Self {
+            root: self.root.join("seeds").join(seed.to_string()),
         }
     }
 

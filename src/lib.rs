@@ -40,6 +40,7 @@ pub mod prepare;
 pub mod progress;
 pub mod releases;
 pub mod report;
+pub mod retrieval;
 pub mod runtime;
 pub mod server;
 pub mod simulate;

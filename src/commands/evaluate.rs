@@ -4,22 +4,24 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_train::checkpoint::Checkpoint;
 use saker_train::data::Split;
-use saker_train::evaluate::{Evaluation, MethodMetrics, Options, Oracle, evaluate};
+use saker_train::evaluate::{Evaluation, MethodMetrics, Models, Options, Oracle, evaluate};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
-use super::Target;
+use super::{Target, train};
 use crate::groupings::groupings;
 use crate::oracle::TruePreferences;
 use crate::progress::Step;
+use crate::retrieval::Served;
 use crate::training_run::TrainingRun;
 use crate::{features, files, report};
 
 /// Arguments of `saker evaluate`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  saker evaluate\n  saker evaluate movielens --split validation\n\n\
-    What a user has met before the measured part is taken out of every list, for every method. The neighbours' settings \
+    after_help = "Examples:\n  saker evaluate\n  saker evaluate movielens --split validation\n  \
+    saker evaluate movielens --seeds 3\n\n\
+    What a user has met before the measured part is taken out of every list, for every method. The baselines' settings \
     are the best ones on the validation part."
 )]
 pub struct Args {
@@ -31,6 +33,10 @@ pub struct Args {
     /// Users to measure at most, evenly spread over all of them; 0 measures all
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
     users: usize,
+    /// Measure the mean of models of so many seeds: those of `saker train`, and others that are trained for it and kept in
+    /// `.saker/<name>/seeds`
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    seeds: u16,
     /// Print JSON in place of a table
     #[arg(long)]
     json: bool,
@@ -64,11 +70,28 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .load(&layout.checkpoint("ranker"))
         .with_context(again)?;
     let truth = TruePreferences::open(&pipeline, &layout, &data)?;
+    let mut of_seeds = vec![(towers, ranker)];
+    for seed in 1..u64::from(args.seeds) {
+        let seed = pipeline.training.seed.wrapping_add(seed);
+        eprintln!("models of seed {seed}");
+        of_seeds.push(train::of_seed(&pipeline, &layout, &data, seed)?);
+    }
+    let serving = of_seeds
+        .iter()
+        .map(|(towers, _)| Served::new(&pipeline, &layout, towers, &data))
+        .collect::<Result<Vec<_>>>()?;
+    let models = of_seeds.iter().zip(&serving);
+    let models: Vec<Models<'_>> = models
+        .map(|((towers, ranker), serving)| Models {
+            towers,
+            ranker,
+            serving: Some(serving),
+        })
+        .collect();
     let step = Step::start("measure the models and the baselines");
     let evaluation = evaluate(
         &data,
-        &towers,
-        &ranker,
+        &models,
         &mut Options {
             split: match args.split {
                 Part::Validation => Split::Validation,
@@ -79,9 +102,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
             training: &pipeline.training,
             groupings: groupings(&pipeline, &layout, &data)?,
             oracle: truth.as_ref().map(|truth| truth as &dyn Oracle),
-            progress: &mut |done, of| step.say(format!("{done} of {of} requests answered")),
+            progress: &mut |what| step.say(what.to_owned()),
         },
-    );
+    )?;
     step.done(&format!(
         "{} users with {} interactions",
         evaluation.users, evaluation.split
@@ -119,6 +142,9 @@ fn table(methods: &[MethodMetrics]) -> Table {
     table.set_header([
         "",
         "NDCG@10",
+        "± requests",
+        "± seeds",
+        "against the row above",
         "hit@10",
         "recall@10",
         "recall@100",
@@ -127,8 +153,21 @@ fn table(methods: &[MethodMetrics]) -> Table {
     ]);
     for method in methods {
         let list = &method.list;
+        let or_dash = |number: Option<f64>| number.map_or("–".to_owned(), |n| format!("{n:.4}"));
+        let above = method.above.map_or("–".to_owned(), |above| {
+            format!(
+                "{:+.4} ({:+.4} to {:+.4})",
+                above.mean, above.low, above.high
+            )
+        });
+        let first = [
+            method.method.clone(),
+            format!("{:.4}", list.ndcg_10),
+            or_dash(method.ndcg_10_error),
+            or_dash(method.ndcg_10_seeds),
+            above,
+        ];
         let numbers = [
-            list.ndcg_10,
             list.hit_10,
             list.recall_10,
             list.recall_100,
@@ -136,7 +175,7 @@ fn table(methods: &[MethodMetrics]) -> Table {
             method.auc,
         ];
         let cells = numbers.map(|number| format!("{number:.4}"));
-        table.add_row(std::iter::once(method.method.clone()).chain(cells));
+        table.add_row(first.into_iter().chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -145,20 +184,42 @@ fn table(methods: &[MethodMetrics]) -> Table {
 }
 
 fn notes(evaluation: &Evaluation) -> String {
-    let tuned = &evaluation.neighbours;
+    let tuned = &evaluation.tuned;
+    let days = |days: Option<f64>| days.map_or("none".to_owned(), |days| format!("{days} days"));
     let mut notes = format!(
-        "{} part, {} of {} users with held-out items. The ranked list orders the {} retrieved candidates that are unseen, \
-         so its recall ends with them; AUC is over those candidates for every method. Neighbours: k = {}; with recent \
-         items weighted: k = {}, half-life {} interactions. Log loss of the ranker on the candidates: {:.4}.",
+        "{} part, {} of {} users with held-out items, models of {}. ± is the standard error of the mean; the row above is \
+         compared on the same requests, with an interval of 95 % by a paired bootstrap. Retrieval as served asks the index for {} \
+         candidates and takes out what the seen filter holds; the ranked list orders what is left, so its recall ends with it. AUC is \
+         over retrieval's unseen candidates for every method. Chosen on the validation part: neighbours k = {}, with recent items \
+         weighted k = {} and half-life {} interactions; counting table of {}, half-life {}, window {} h; iALS regularization {}, \
+         confidence {}",
         evaluation.split,
         evaluation.users,
         evaluation.users_held,
+        match evaluation.seeds {
+            1 => "one seed".to_owned(),
+            seeds => format!("{seeds} seeds"),
+        },
         evaluation.retrieval_topk,
         tuned.k,
         tuned.recency_k,
         tuned.recency_half_life,
-        evaluation.ranker_log_loss
+        tuned.context.column,
+        days(tuned.context.half_life_days),
+        tuned.context.hours,
+        tuned.ials.0,
+        tuned.ials.1,
     );
+    match (tuned.ease, tuned.ease_recency) {
+        (Some(plain), Some((ridge, half_life))) => notes.push_str(&format!(
+            "; EASE λ = {plain}, with recent items weighted λ = {ridge} and half-life {half_life} interactions."
+        )),
+        _ => notes.push_str(". The catalogue is too large for EASE."),
+    }
+    notes.push_str(&format!(
+        " Log loss of the ranker on the candidates: {:.4}.",
+        evaluation.ranker_log_loss
+    ));
     if let Some(of) = &evaluation.classification {
         notes.push_str(&format!(
             " Ranker on held-out positives and negatives sampled as in training ({} rows, {:.1} % positive): AUC {:.4}, \

@@ -1,13 +1,11 @@
 use anyhow::{Context, Result, bail};
 use ndarray::Array2;
-use saker_index::Index;
-use saker_pipeline::Metric;
 use saker_train::data::OUT_OF_VOCABULARY;
 
 use super::Target;
 use crate::progress::Step;
 use crate::stamp::{self, Fingerprint};
-use crate::table;
+use crate::{retrieval, table};
 
 /// Arguments of `saker index`.
 #[derive(clap::Args)]
@@ -70,22 +68,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .iter()
         .flat_map(|&row| vectors.row(row).to_vec())
         .collect();
-    let metric = match retrieval.metric {
-        Metric::InnerProduct => saker_index::Metric::InnerProduct,
-        Metric::L2 => saker_index::Metric::L2,
-    };
-    let mut index = Index::build(&retrieval.index, vectors.ncols(), metric, &rows, &ids)
-        .with_context(|| format!("retrieval.index = \"{}\"", retrieval.index))?;
-    if !retrieval.search_parameters.is_empty() {
-        index
-            .set_search_parameters(&retrieval.search_parameters)
-            .with_context(|| {
-                format!(
-                    "retrieval.search_parameters = \"{}\"",
-                    retrieval.search_parameters
-                )
-            })?;
-    }
+    let index = retrieval::build(retrieval, vectors.ncols(), &rows, &ids)?;
     if let Some(folder) = target.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;

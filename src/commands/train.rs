@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use saker_pipeline::Pipeline;
@@ -47,15 +48,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
     features::schema(&layout)?;
-    let towers_fingerprint = towers_fingerprint(&pipeline, &layout)?;
-    let fingerprint = Fingerprint::default()
-        .value(&(
-            &towers_fingerprint,
-            &pipeline.ranker,
-            &pipeline.training,
-            pipeline.retrieval.topk,
-        ))?
-        .finish();
+    let (towers_fingerprint, fingerprint) = fingerprints(&pipeline, &layout)?;
     let mut made = vec![
         layout.model("query_tower"),
         layout.model("candidate_tower"),
@@ -107,30 +100,59 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
 
-    let step = Step::start("retrieve candidates");
-    let candidates = Candidates::new(&towers, &data, &pipeline.training, pipeline.retrieval.topk);
-    let mut ranker = Ranker::new(&pipeline.ranker, &data, pipeline.training.seed);
-    if pipeline.training.ranker.warm_start {
-        ranker.warm_start(&towers, &data);
-    }
-    let whom = match pipeline.training.ranker.hard_negatives > 0.0 {
-        true => "each user",
-        false => "each request that is validated on",
-    };
-    step.done(&format!("{} for {whom}", pipeline.retrieval.topk));
-    drop(towers);
-    let mut ranker = ranker.on(trainer.device.clone());
-    trainer.accompany(Stage::Ranker, &fingerprint, |session| {
-        ranker.train(&data, &pipeline.training, &candidates, session)
-    })?;
-    ranker.save_with(&layout.checkpoint("ranker"), learned_until(&data))?;
+    let ranker = trainer.ranker(&towers, &fingerprint)?;
     models::write_ranker(&layout, &ranker)?;
-    stamp::record(&layout, "train", &fingerprint)?;
-    trainer.accompaniment.forget(Stage::Towers)?;
-    trainer.accompaniment.forget(Stage::Ranker)?;
+    trainer.finish(&fingerprint)?;
     files::remove(&layout.finetuned())?;
     println!("{}", layout.root().join("models").display());
     Ok(())
+}
+
+/// The models of another seed than the definition's, trained on the same features: read from `seeds/<seed>`, where they are trained
+/// first unless nothing has changed. Nothing that serves is written.
+pub(super) fn of_seed(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    data: &Dataset,
+    seed: u64,
+) -> Result<(Towers, Ranker)> {
+    let mut pipeline = pipeline.clone();
+    pipeline.training.seed = seed;
+    let (towers_fingerprint, fingerprint) = fingerprints(&pipeline, layout)?;
+    let own = layout.of_seed(seed);
+    let trainer = Trainer {
+        pipeline: &pipeline,
+        layout: &own,
+        data,
+        device: Device::cpu(),
+        force: false,
+        accompaniment: Accompaniment::new(
+            &own,
+            format!("saker evaluate {}", pipeline.pipeline.name),
+            Duration::from_secs(120),
+        )?,
+    };
+    let path = own.checkpoint("ranker");
+    if stamp::is_current(&own, "train", &fingerprint, &[&path]) {
+        let mut ranker = Ranker::new(&pipeline.ranker, data, seed);
+        ranker.load(&path)?;
+        return Ok((trainer.towers(&towers_fingerprint)?, ranker));
+    }
+    TrainingRun::open(&own)?.configure(&pipeline, data, "cpu")?;
+    let towers = trainer.towers(&towers_fingerprint)?;
+    let ranker = trainer.ranker(&towers, &fingerprint)?;
+    trainer.finish(&fingerprint)?;
+    Ok((towers, ranker))
+}
+
+/// All that the towers depend on, and all that both models do.
+fn fingerprints(pipeline: &Pipeline, layout: &Layout) -> Result<(String, String)> {
+    let towers = towers_fingerprint(pipeline, layout)?;
+    let (ranker, training) = (&pipeline.ranker, &pipeline.training);
+    let both = Fingerprint::default()
+        .value(&(&towers, ranker, training, pipeline.retrieval.topk))?
+        .finish();
+    Ok((towers, both))
 }
 
 /// All that the towers depend on.
@@ -180,6 +202,36 @@ impl Trainer<'_> {
         towers.save_with(&path, learned_until(data))?;
         stamp::record(self.layout, "train-towers", fingerprint)?;
         Ok(towers)
+    }
+
+    /// Trains the ranker on what these towers retrieve, and keeps its checkpoint.
+    fn ranker(&self, towers: &Towers, fingerprint: &str) -> Result<Ranker> {
+        let (pipeline, data) = (self.pipeline, self.data);
+        let training = &pipeline.training;
+        let step = Step::start("retrieve candidates");
+        let candidates = Candidates::new(towers, data, training, pipeline.retrieval.topk);
+        let mut ranker = Ranker::new(&pipeline.ranker, data, training.seed);
+        if training.ranker.warm_start {
+            ranker.warm_start(towers, data);
+        }
+        let whom = match training.ranker.hard_negatives > 0.0 {
+            true => "each user",
+            false => "each request that is validated on",
+        };
+        step.done(&format!("{} for {whom}", pipeline.retrieval.topk));
+        let mut ranker = ranker.on(self.device.clone());
+        self.accompany(Stage::Ranker, fingerprint, |session| {
+            ranker.train(data, training, &candidates, session)
+        })?;
+        ranker.save_with(&self.layout.checkpoint("ranker"), learned_until(data))?;
+        Ok(ranker)
+    }
+
+    /// Notes that both models are of this fingerprint, and removes the state of their training.
+    fn finish(&self, fingerprint: &str) -> Result<()> {
+        stamp::record(self.layout, "train", fingerprint)?;
+        self.accompaniment.forget(Stage::Towers)?;
+        self.accompaniment.forget(Stage::Ranker)
     }
 
     fn accompany(

@@ -20,8 +20,9 @@ pub fn html(name: &str, description: &str, evaluation: &Evaluation, epochs: &[Li
     section(&mut page, "All users");
     page.push_str(&table("", &evaluation.methods));
     page.push_str("<p class=\"quiet\">What a user has met before is taken out of every list, for every method. The \
-         ranked list orders the retrieved candidates, so its recall ends with them. AUC is over those candidates, for \
-         every method.</p>\n");
+         ranked list orders the candidates as served, so its recall ends with them. AUC is over the retrieved candidates, for \
+         every method. ± is the standard error of the mean over the requests; the last column is the difference of NDCG@10 to \
+         the row above on the same requests, with its interval of 95 % by a paired bootstrap.</p>\n");
     page.push_str("<div class=\"plots\">");
     plot(
         &mut page,
@@ -190,6 +191,7 @@ fn table(caption: &str, methods: &[MethodMetrics]) -> String {
     for (name, _) in columns {
         let _ = write!(table, "<th>{name}</th>");
     }
+    table.push_str("<th>± requests</th><th>± seeds</th><th>NDCG@10 against the row above</th>");
     table.push_str("</tr></thead><tbody>");
     // Nothing is better than the best possible, so the best of the others is marked.
     let others = || {
@@ -205,7 +207,17 @@ fn table(caption: &str, methods: &[MethodMetrics]) -> String {
             let class = if is_best { " class=\"best\"" } else { "" };
             let _ = write!(table, "<td{class}>{:.4}</td>", value(method));
         }
-        table.push_str("</tr>");
+        for error in [method.ndcg_10_error, method.ndcg_10_seeds] {
+            let error = error.map_or("–".to_owned(), |error| format!("{error:.4}"));
+            let _ = write!(table, "<td>{error}</td>");
+        }
+        let above = method.above.map_or("–".to_owned(), |above| {
+            format!(
+                "{:+.4} ({:+.4} to {:+.4})",
+                above.mean, above.low, above.high
+            )
+        });
+        let _ = write!(table, "<td>{above}</td></tr>");
     }
     table.push_str("</tbody></table></div>\n");
     table

@@ -71,15 +71,52 @@ impl Factors {
     }
 }
 
+/// Users who were not learned from, by the factors of the items: what another half of an iteration would make of them.
+pub(crate) struct FoldIn<'f> {
+    factors: &'f Factors,
+    settings: &'f Factorization,
+    gram: Vec<f64>,
+}
+
+impl<'f> FoldIn<'f> {
+    pub(crate) fn new(factors: &'f Factors, settings: &'f Factorization) -> Self {
+        Self {
+            factors,
+            settings,
+            gram: gram(&factors.items, factors.dim),
+        }
+    }
+
+    /// Scores of all items for a user of these distinct items: `[items]`.
+    pub(crate) fn scores(&self, met: &[u32]) -> Vec<f32> {
+        let (dim, items) = (self.factors.dim, &self.factors.items);
+        let mut user = vec![0.0; dim];
+        let lists = [met.to_vec()];
+        solve_with(&self.gram, &mut user, &lists, items, dim, self.settings);
+        let score = |item: &[f32]| item.iter().zip(&user).map(|(a, b)| a * b).sum();
+        items.chunks_exact(dim).map(score).collect()
+    }
+}
+
 /// Sets each row of `out` to the best one for its list of rows of `other`.
 fn solve(out: &mut [f32], lists: &[Vec<u32>], other: &[f32], dim: usize, settings: &Factorization) {
-    let gram = gram(other, dim);
+    solve_with(&gram(other, dim), out, lists, other, dim, settings);
+}
+
+fn solve_with(
+    gram: &[f64],
+    out: &mut [f32],
+    lists: &[Vec<u32>],
+    other: &[f32],
+    dim: usize,
+    settings: &Factorization,
+) {
     let confidence = f64::from(settings.confidence);
     let regularization = f64::from(settings.regularization);
     out.par_chunks_mut(dim).zip(lists).for_each_init(
         || (vec![0.0; dim * dim], vec![0.0; dim]),
         |(left, right), (row, list)| {
-            left.copy_from_slice(&gram);
+            left.copy_from_slice(gram);
             right.fill(0.0);
             for place in 0..dim {
                 left[place * dim + place] += regularization;
@@ -173,6 +210,25 @@ mod tests {
         for (found, expected) in right.iter().zip([1.0, -2.0, 3.0]) {
             assert!((found - expected).abs() < 1e-12, "{right:?}");
         }
+    }
+
+    /// One factor: items of 1 and 2, so that yᵀy is 5. Who has met the second with confidence 3 is at
+    /// x = 3 · 2 / (5 + (3 - 1) · 4 + λ), with λ = 1 at 6/14.
+    #[test]
+    fn a_user_is_folded_in_by_the_closed_form() {
+        let factors = Factors {
+            dim: 1,
+            users: Vec::new(),
+            items: vec![1.0, 2.0],
+        };
+        let settings = Factorization {
+            regularization: 1.0,
+            confidence: 3.0,
+            iterations: 0,
+        };
+        let scores = FoldIn::new(&factors, &settings).scores(&[1]);
+        assert!((scores[0] - 6.0 / 14.0).abs() < 1e-6 && (scores[1] - 12.0 / 14.0).abs() < 1e-6);
+        assert_eq!(FoldIn::new(&factors, &settings).scores(&[]), [0.0, 0.0]);
     }
 
     #[test]

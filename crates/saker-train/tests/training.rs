@@ -11,7 +11,9 @@ use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::data::{Categorical, Dataset, Split, Table};
 use saker_train::encoded::{LATEST, UNKNOWN};
-use saker_train::evaluate::{Grouping, Held, Options, Oracle, evaluate, served_metrics};
+use saker_train::evaluate::{
+    Case, Grouping, Held, Models, Options, Oracle, Serving, evaluate, served_metrics,
+};
 use saker_train::finetune::Selection;
 use saker_train::learning::{Checkpoints, Session};
 use saker_train::onnx;
@@ -80,9 +82,14 @@ fn both_models_find_the_right_kind_of_item() {
             value: Box::new(|row| Some((data.interactions.user[row as usize] % 2).to_string())),
         }],
         oracle: None,
-        progress: &mut |_, _| {},
+        progress: &mut |_| {},
     };
-    let evaluation = evaluate(&data, &towers, &ranker, &mut options);
+    let models = [Models {
+        towers: &towers,
+        ranker: &ranker,
+        serving: None,
+    }];
+    let evaluation = evaluate(&data, &models, &mut options).unwrap();
     let ndcg = |method: &str| {
         evaluation
             .methods
@@ -100,7 +107,7 @@ fn both_models_find_the_right_kind_of_item() {
     let held = evaluation.users;
     assert!(held > USERS / 2 && held == evaluation.users_held);
     options.users = 30;
-    let sample = evaluate(&data, &towers, &ranker, &mut options);
+    let sample = evaluate(&data, &models, &mut options).unwrap();
     assert_eq!((sample.users, sample.users_held), (30, held));
     let groups = &evaluation.groups["kind"];
     assert_eq!(groups.len(), 2);
@@ -123,6 +130,137 @@ fn both_models_find_the_right_kind_of_item() {
     let curve = &evaluation.methods[0].recall_at;
     assert!(curve.is_sorted_by(|a, b| a.1 <= b.1));
     assert_eq!(curve[8], (300, evaluation.methods[0].list.recall_300));
+
+    // The worst first, each beside the one above it.
+    let methods = &evaluation.methods;
+    assert!(methods.is_sorted_by(|a, b| a.list.ndcg_10 <= b.list.ndcg_10));
+    assert!(methods[0].above.is_none());
+    for pair in methods.windows(2) {
+        let above = pair[1].above.unwrap();
+        let difference = pair[1].list.ndcg_10 - pair[0].list.ndcg_10;
+        assert!((above.mean - difference).abs() < 1e-9);
+        assert!(above.low <= above.mean && above.mean <= above.high);
+        assert!(pair[1].ndcg_10_error > Some(0.0) && pair[1].ndcg_10_seeds.is_none());
+    }
+    let names: Vec<&str> = methods.iter().map(|of| of.method.as_str()).collect();
+    for name in ["EASE", "iALS", "popularity, as the fallback counts it"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    // Strangers have no history, but a context.
+    let strangers = &evaluation.populations[1].methods;
+    assert!(strangers.iter().all(|of| !of.method.contains("EASE")));
+    let in_context = "popularity by device, hour and weekend";
+    assert!(strangers.iter().any(|of| of.method == in_context));
+}
+
+/// The models of several seeds count as one method with a mean and an error over the seeds; what is not trained has none.
+#[test]
+fn seeds_are_averaged_and_their_error_told() {
+    let data = dataset();
+    let (tower_sizes, ranker_sizes) = sizes();
+    let models = [1, 2, 3].map(|seed| {
+        (
+            Towers::new(&tower_sizes, &data, seed),
+            Ranker::new(&ranker_sizes, &data, seed),
+        )
+    });
+    let measure = |models: &[(Towers, Ranker)]| {
+        let models: Vec<Models<'_>> = models
+            .iter()
+            .map(|(towers, ranker)| Models {
+                towers,
+                ranker,
+                serving: None,
+            })
+            .collect();
+        let mut options = Options {
+            split: Split::Test,
+            topk: 30,
+            users: 0,
+            training: &training(),
+            groupings: Vec::new(),
+            oracle: None,
+            progress: &mut |_| {},
+        };
+        let evaluation = evaluate(&data, &models, &mut options).unwrap();
+        assert_eq!(evaluation.seeds, models.len());
+        evaluation.methods
+    };
+    let of = |methods: &[saker_train::evaluate::MethodMetrics], name: &str| {
+        methods.iter().find(|of| of.method == name).unwrap().clone()
+    };
+    let apart: Vec<f64> = models
+        .iter()
+        .map(|models| {
+            let methods = measure(std::slice::from_ref(models));
+            of(&methods, "ranked list").list.ndcg_10
+        })
+        .collect();
+    let together = measure(&models);
+    let ranked = of(&together, "ranked list");
+    let mean = apart.iter().sum::<f64>() / 3.0;
+    let variance = apart.iter().map(|of| (of - mean).powi(2)).sum::<f64>() / 2.0;
+    assert!((ranked.list.ndcg_10 - mean).abs() < 1e-12);
+    assert!((ranked.ndcg_10_seeds.unwrap() - (variance / 3.0).sqrt()).abs() < 1e-12);
+    assert!(of(&together, "popularity").ndcg_10_seeds.is_none());
+}
+
+/// An index that finds the even item rows alone, and a filter that lets nothing through but multiples of four.
+struct Odd;
+
+impl Serving for Odd {
+    fn candidates(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<u32>>, Error> {
+        let found: Vec<u32> = (0..ITEMS as u32).step_by(2).take(k).collect();
+        Ok(vec![found; queries.len() / 8])
+    }
+
+    fn unseen(&self, candidates: &[u32], _: &Case) -> Result<Vec<u32>, Error> {
+        let through = candidates.iter().copied().filter(|item| item % 4 == 0);
+        Ok(through.collect())
+    }
+}
+
+#[test]
+fn what_serving_finds_is_what_the_ranker_gets() {
+    let data = dataset();
+    let (tower_sizes, ranker_sizes) = sizes();
+    let (towers, ranker) = (
+        Towers::new(&tower_sizes, &data, 1),
+        Ranker::new(&ranker_sizes, &data, 1),
+    );
+    let mut options = Options {
+        split: Split::Test,
+        topk: 30,
+        users: 0,
+        training: &training(),
+        groupings: Vec::new(),
+        oracle: None,
+        progress: &mut |_| {},
+    };
+    let models = [Models {
+        towers: &towers,
+        ranker: &ranker,
+        serving: Some(&Odd),
+    }];
+    let evaluation = evaluate(&data, &models, &mut options).unwrap();
+    let recall = |name: &str| {
+        let mut methods = evaluation.methods.iter();
+        methods
+            .find(|of| of.method == name)
+            .unwrap()
+            .list
+            .recall_300
+    };
+    // By hand: the relevant items of each request that are multiples of four.
+    let held = Held::new(&data, Split::Test, 0);
+    let share = |case: &Case| {
+        let found = |item: &&u32| **item % 4 == 0 && case.is_unseen(**item);
+        case.relevant.iter().filter(found).count() as f64 / case.relevant.len() as f64
+    };
+    let expected = held.cases.iter().map(share).sum::<f64>() / held.cases.len() as f64;
+    assert!((recall("retrieval, as served") - expected).abs() < 1e-12);
+    assert!((recall("ranked list") - expected).abs() < 1e-12);
+    assert!(recall("retrieval") > expected);
 }
 
 #[test]
@@ -149,8 +287,11 @@ fn an_oracle_is_measured_beside_the_models() {
     let training = training();
     let evaluation = evaluate(
         &data,
-        &Towers::new(&tower_sizes, &data, 1),
-        &Ranker::new(&ranker_sizes, &data, 1),
+        &[Models {
+            towers: &Towers::new(&tower_sizes, &data, 1),
+            ranker: &Ranker::new(&ranker_sizes, &data, 1),
+            serving: None,
+        }],
         &mut Options {
             split: Split::Test,
             topk: 30,
@@ -158,9 +299,10 @@ fn an_oracle_is_measured_beside_the_models() {
             training: &training,
             groupings: Vec::new(),
             oracle: Some(&oracle),
-            progress: &mut |_, _| {},
+            progress: &mut |_| {},
         },
-    );
+    )
+    .unwrap();
     let best = evaluation.methods.last().unwrap();
     assert_eq!(best.method, "best possible");
     assert!((best.list.ndcg_10 - 1.0).abs() < 1e-12 && (best.list.recall_10 - 1.0).abs() < 1e-12);

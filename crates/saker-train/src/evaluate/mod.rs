@@ -7,6 +7,8 @@
 mod classification;
 mod methods;
 mod report;
+mod serving;
+mod statistics;
 
 use std::collections::BTreeMap;
 
@@ -20,10 +22,12 @@ use crate::ranker::Ranker;
 use crate::towers::{ItemVectors, Towers};
 
 pub use classification::{Bin, Classification};
-pub use methods::Tuned;
+pub use methods::{Tuned, TunedContext};
 pub use report::{
-    Evaluation, Group, Grouping, MethodMetrics, Options, Oracle, Population, evaluate,
+    Evaluation, Group, Grouping, MethodMetrics, Models, Options, Oracle, Population, evaluate,
 };
+pub use serving::Serving;
+pub use statistics::{Difference, paired_bootstrap, standard_error};
 
 /// Length of the longest list that is measured.
 pub const LONGEST: usize = 300;
@@ -246,8 +250,8 @@ pub fn retrieval_metrics(towers: &Towers, data: &Dataset, held: &Held) -> ListMe
 /// Cases worked on at a time, so that what is needed for each does not add up.
 const CHUNK: usize = 4096;
 
-/// The lists that serving would answer: candidates of retrieval, what was seen taken out, in the ranker's order. With
-/// each item its probability.
+/// The lists that serving would answer: these candidates in the ranker's order, but for what the user has met. With each item its
+/// probability.
 pub fn ranked_lists(
     ranker: &Ranker,
     data: &Dataset,

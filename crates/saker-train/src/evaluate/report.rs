@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::classification::{Classification, classify};
 use super::methods::{Baselines, Tuned};
+use super::serving::Serving;
+use super::statistics::{Difference, paired_bootstrap, standard_error};
 use super::{Case, Held, LENGTHS, LONGEST, ListMetrics, items_of, ranked_lists, top_k};
+use crate::Error;
 use crate::data::{ByUser, Dataset, Split};
 use crate::encoded::{UNKNOWN, UserAt};
+use crate::factorization::FoldIn;
 use crate::metrics::{auc, log_loss, recall};
 use crate::ranker::Ranker;
 use crate::towers::{ItemVectors, Towers};
@@ -20,8 +24,17 @@ use crate::towers::{ItemVectors, Towers};
 pub struct MethodMetrics {
     /// Name of the method.
     pub method: String,
-    /// Lists over the whole catalogue (over the candidates for the ranked list).
+    /// Lists over the whole catalogue (over the candidates for the served ones and the ranked list). Of several seeds the mean.
     pub list: ListMetrics,
+    /// Standard error of the mean NDCG@10 over the requests.
+    #[serde(default)]
+    pub ndcg_10_error: Option<f64>,
+    /// Standard error of the mean NDCG@10 over models of several seeds; `None` of one seed and of methods that are not trained.
+    #[serde(default)]
+    pub ndcg_10_seeds: Option<f64>,
+    /// NDCG@10 minus that of the method above, on the same requests.
+    #[serde(default)]
+    pub above: Option<Difference>,
     /// Share of the held-out items among the first so many, for each of [`LENGTHS`].
     pub recall_at: Vec<(usize, f64)>,
     /// Mean over users of the area under the ROC curve among the retrieved, unseen candidates: the same items for every
@@ -64,17 +77,19 @@ pub struct Evaluation {
     pub users_held: usize,
     /// Candidates asked of retrieval.
     pub retrieval_topk: usize,
-    /// Retrieval, ranked list, and the baselines.
+    /// Number of seeds that the models were trained with.
+    pub seeds: usize,
+    /// Retrieval, ranked list, and the baselines: the worst NDCG@10 first, the best possible last.
     pub methods: Vec<MethodMetrics>,
     /// Mean negative log-likelihood of the ranker on the candidates, in nats.
     pub ranker_log_loss: f64,
-    /// What was tuned on the validation part for the neighbours: `k`, and the weight of recency.
-    pub neighbours: Tuned,
+    /// What was tuned on the validation part for the baselines.
+    pub tuned: Tuned,
     /// Parts of the requests.
     pub populations: Vec<Population>,
-    /// Requests by the value of something, such as the device.
+    /// Requests by the value of something, such as the device; with the models of the first seed.
     pub groups: BTreeMap<String, Vec<Group>>,
-    /// The ranker as a classifier; `None` where there are no rows of both kinds.
+    /// The first seed's ranker as a classifier; `None` where there are no rows of both kinds.
     pub classification: Option<Classification>,
 }
 
@@ -107,16 +122,35 @@ pub struct Options<'a> {
     pub groupings: Vec<Grouping<'a>>,
     /// The best possible, where it is known.
     pub oracle: Option<&'a dyn Oracle>,
-    /// Told the number of requests answered and of all.
-    pub progress: &'a mut dyn FnMut(usize, usize),
+    /// Told what is being done.
+    pub progress: &'a mut dyn FnMut(&str),
+}
+
+/// Models of one seed.
+pub struct Models<'a> {
+    /// Retrieval.
+    pub towers: &'a Towers,
+    /// Ranking.
+    pub ranker: &'a Ranker,
+    /// Retrieval as serving does it; `None`: exact, with an exact seen filter.
+    pub serving: Option<&'a dyn Serving>,
 }
 
 const RETRIEVAL: &str = "retrieval";
+const SERVED: &str = "retrieval, as served";
 const RANKED: &str = "ranked list";
 const POPULARITY: &str = "popularity";
+const FADED: &str = "popularity, as the fallback counts it";
+const CONTEXT: &str = "popularity by device, hour and weekend";
 const NEIGHBOURS: &str = "item-item neighbours";
 const RECENT: &str = "item-item neighbours, recent items weighted";
+const EASE: &str = "EASE";
+const EASE_RECENT: &str = "EASE, recent items weighted";
+const IALS: &str = "iALS";
 const BEST: &str = "best possible";
+
+/// Methods that depend on the seed of the training.
+const TRAINED: [&str; 3] = [RETRIEVAL, SERVED, RANKED];
 
 /// What one method answered to one request.
 struct Answer {
@@ -139,72 +173,56 @@ struct Answered {
 /// What answers requests.
 struct Methods<'a> {
     data: &'a Dataset,
-    towers: &'a Towers,
+    models: &'a Models<'a>,
     items: ItemVectors,
-    ranker: &'a Ranker,
     baselines: &'a Baselines,
+    ials: &'a FoldIn<'a>,
     oracle: Option<&'a dyn Oracle>,
     new_items: &'a [bool],
     topk: usize,
 }
 
 /// Measures the models and the baselines. Baselines learn from the training part and are tuned on the validation part, as
-/// the models are. Memory is bounded by the number of users measured, whatever the number of all.
+/// the models are. Of models of several seeds the means are measured. Memory is bounded by the number of users measured, whatever
+/// the number of all.
+///
+/// # Errors
+/// [`Error::Data`] without models; what [`Serving`] says.
 pub fn evaluate(
     data: &Dataset,
-    towers: &Towers,
-    ranker: &Ranker,
+    models: &[Models<'_>],
     options: &mut Options<'_>,
-) -> Evaluation {
+) -> Result<Evaluation, Error> {
+    let Some(first) = models.first() else {
+        return Err(Error::Data("there are no models to measure".to_owned()));
+    };
     let split = options.split;
     let held = Held::new(data, split, options.users);
     let unknown = held.as_unknown(data, split);
-    let baselines = Baselines::fit(data);
-    let new_items = new_items(data);
-    let methods = Methods {
-        data,
-        towers,
-        items: ItemVectors::new(towers, data),
-        ranker,
-        baselines: &baselines,
-        oracle: options.oracle,
-        new_items: &new_items,
-        topk: options.topk,
-    };
-    let all = held.cases.len() + unknown.cases.len();
-    let answered = methods.answer(&held.cases, &mut |done| (options.progress)(done, all));
-    let of_unknown = methods.answer(&unknown.cases, &mut |done| {
-        (options.progress)(held.cases.len() + done, all);
-    });
+    let baselines = Baselines::fit(data, options.training.seed, options.progress);
+    let (ials, new_items) = (baselines.ials(), new_items(data));
+    let (mut of_known, mut of_unknown) = (Vec::new(), Vec::new());
+    for (seed, models) in models.iter().enumerate() {
+        let methods = Methods {
+            data,
+            models,
+            items: ItemVectors::new(models.towers, data),
+            baselines: &baselines,
+            ials: &ials,
+            oracle: options.oracle,
+            new_items: &new_items,
+            topk: options.topk,
+        };
+        let all = held.cases.len() + unknown.cases.len();
+        let mut say = |done: usize| {
+            let seed = seed + 1;
+            (options.progress)(&format!("models {seed}: {done} of {all} requests answered"));
+        };
+        of_known.push(methods.answer(&held.cases, &mut say)?);
+        of_unknown.push(methods.answer(&unknown.cases, &mut |done| say(held.cases.len() + done))?);
+    }
 
-    let is_warm = |case: &Case| !baselines.history.of(case.user as usize).is_empty();
-    let part = |warm: bool| {
-        let cases = held.cases.iter().zip(&answered);
-        cases
-            .filter(|(case, _)| is_warm(case) == warm)
-            .map(|(_, answered)| answered)
-            .collect::<Vec<_>>()
-    };
-    let mut populations = vec![
-        population(
-            "warm users",
-            "users with interactions in the training part",
-            &part(true),
-        ),
-        population(
-            "new users",
-            "users without interactions in the training part, served with what the store holds of them",
-            &part(false),
-        ),
-        population(
-            "unknown users",
-            "the same requests from an id that the store does not hold: only the context is known",
-            &of_unknown.iter().collect::<Vec<_>>(),
-        ),
-        new_items_population(&answered),
-    ];
-    populations.retain(|population| population.users > 0);
-
+    let answered = &of_known[0];
     let outcomes: Vec<(f32, bool)> = answered
         .iter()
         .flat_map(|answered| answered.outcomes.iter().copied())
@@ -213,27 +231,100 @@ pub fn evaluate(
         .iter()
         .map(|answered| &answered.candidates)
         .collect();
-    Evaluation {
-        split: if split == Split::Test {
-            "test"
-        } else {
-            "validation"
+    let groupings = options.groupings.iter();
+    Ok(Evaluation {
+        split: match split {
+            Split::Test => "test",
+            _ => "validation",
         }
         .to_owned(),
         users: held.cases.len(),
         users_held: held.users,
         retrieval_topk: options.topk,
-        methods: means(&answered.iter().collect::<Vec<_>>()),
+        seeds: models.len(),
+        methods: means(&chosen(&of_known, |_, _| true), |answer| &answer.list),
         ranker_log_loss: log_loss(&outcomes).unwrap_or(f64::NAN),
-        neighbours: baselines.tuned,
-        populations,
-        groups: options
-            .groupings
-            .iter()
-            .map(|grouping| (grouping.name.clone(), groups(grouping, &held, &answered)))
+        populations: populations(&baselines, &held, &of_known, &of_unknown),
+        tuned: baselines.tuned.clone(),
+        groups: groupings
+            .map(|grouping| (grouping.name.clone(), groups(grouping, &held, answered)))
             .collect(),
-        classification: classify(ranker, data, &held, split, &candidates, options.training),
-    }
+        classification: classify(
+            first.ranker,
+            data,
+            &held,
+            split,
+            &candidates,
+            options.training,
+        ),
+    })
+}
+
+/// The requests for which `is_chosen` by place and answers, of each seed.
+fn chosen<'a>(
+    of_seeds: &'a [Vec<Answered>],
+    is_chosen: impl Fn(usize, &Answered) -> bool,
+) -> Vec<Vec<&'a Answered>> {
+    let of_seed = |answered: &'a Vec<Answered>| {
+        let numbered = answered.iter().enumerate();
+        let chosen = numbered.filter(|(place, answered)| is_chosen(*place, answered));
+        chosen.map(|(_, answered)| answered).collect()
+    };
+    of_seeds.iter().map(of_seed).collect()
+}
+
+/// Parts of the requests that there are any of.
+fn populations(
+    baselines: &Baselines,
+    held: &Held,
+    of_known: &[Vec<Answered>],
+    of_unknown: &[Vec<Answered>],
+) -> Vec<Population> {
+    let is_warm = |place: usize| {
+        let user = held.cases[place].user as usize;
+        !baselines.history.of(user).is_empty()
+    };
+    let population = |name: &str, description: &str, answered: Vec<Vec<&Answered>>| Population {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        users: answered[0].len(),
+        methods: means(&answered, |answer| &answer.list),
+    };
+    let with_new = chosen(of_known, |_, answered| {
+        answered
+            .answers
+            .iter()
+            .any(|answer| answer.new_items.is_some())
+    });
+    let mut populations = vec![
+        population(
+            "warm users",
+            "users with interactions in the training part",
+            chosen(of_known, |place, _| is_warm(place)),
+        ),
+        population(
+            "new users",
+            "users without interactions in the training part, served with what the store holds of them",
+            chosen(of_known, |place, _| !is_warm(place)),
+        ),
+        population(
+            "unknown users",
+            "the same requests from an id that the store does not hold: only the context is known",
+            chosen(of_unknown, |_, _| true),
+        ),
+        Population {
+            name: "new items".to_owned(),
+            description: "held-out items first met in the newest tenth of the training part's time, or not at all in it: the \
+                          same lists, measured against these items alone"
+                .to_owned(),
+            users: with_new[0].len(),
+            methods: means(&with_new, |answer| {
+                answer.new_items.as_ref().unwrap_or(&answer.list)
+            }),
+        },
+    ];
+    populations.retain(|population| population.users > 0);
+    populations
 }
 
 /// Items that came late: their first training interaction is in the newest tenth of the time that the training part
@@ -257,58 +348,94 @@ fn new_items(data: &Dataset) -> Vec<bool> {
 }
 
 impl Methods<'_> {
-    fn answer(&self, cases: &[Case], progress: &mut dyn FnMut(usize)) -> Vec<Answered> {
+    fn answer(
+        &self,
+        cases: &[Case],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Answered>, Error> {
         // The ranker's rows of so many requests are in memory together.
         const CHUNK: usize = 256;
         let mut answered = Vec::with_capacity(cases.len());
         for cases in cases.chunks(CHUNK) {
             let users: Vec<UserAt> = cases.iter().map(Case::user_at).collect();
-            let vectors = self.towers.vectors_of(self.data, &users);
+            let vectors = self.models.towers.vectors_of(self.data, &users);
             let retrieved = self.items.map(&vectors, |place, scores| {
                 let catalogue = &self.items.catalogue;
                 let candidates = top_k(scores, self.topk, |item| catalogue[item]);
                 let answer = self.by_scores(RETRIEVAL, &cases[place], &candidates, scores);
                 (candidates, answer)
             });
-            let ranked = ranked_lists(self.ranker, self.data, cases, |place| {
-                retrieved[place].0.clone()
+            let served = self.served(&vectors, cases, &retrieved)?;
+            let ranked = ranked_lists(self.models.ranker, self.data, cases, |place| {
+                served[place].clone()
             });
-            answered.par_extend(
-                cases
-                    .par_iter()
-                    .zip(retrieved)
-                    .zip(ranked)
-                    .map(|((case, retrieved), ranked)| self.with_others(case, retrieved, &ranked)),
-            );
+            let of_chunk = cases.par_iter().zip(retrieved).zip(served).zip(ranked);
+            answered.par_extend(of_chunk.map(|(((case, retrieved), served), ranked)| {
+                self.with_others(case, retrieved, &served, &ranked)
+            }));
             progress(answered.len());
         }
-        answered
+        Ok(answered)
+    }
+
+    /// What serving hands to the ranker for each request.
+    fn served(
+        &self,
+        vectors: &[f32],
+        cases: &[Case],
+        retrieved: &[(Vec<u32>, Answer)],
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        let Some(serving) = self.models.serving else {
+            let exact = cases.iter().zip(retrieved).map(|(case, (candidates, _))| {
+                let candidates = candidates.iter().copied();
+                candidates.filter(|&item| case.is_unseen(item)).collect()
+            });
+            return Ok(exact.collect());
+        };
+        let found = serving.candidates(vectors, self.topk)?;
+        let of_cases = found.iter().zip(cases);
+        of_cases
+            .map(|(candidates, case)| serving.unseen(candidates, case))
+            .collect()
     }
 
     fn with_others(
         &self,
         case: &Case,
         (candidates, retrieval): (Vec<u32>, Answer),
+        served: &[u32],
         ranked: &[(u32, f32)],
     ) -> Answered {
         let outcomes: Vec<(f32, bool)> = ranked
             .iter()
             .map(|&(item, score)| (score, case.is_relevant(item)))
             .collect();
+        let by = |method, scores: &[f32]| self.by_scores(method, case, &candidates, scores);
+        let baselines = self.baselines;
         let mut answers = vec![
-            retrieval,
-            self.measured(RANKED, case, &items_of(ranked), auc(&outcomes)),
-            self.by_scores(POPULARITY, case, &candidates, &self.baselines.popularity),
+            by(POPULARITY, &baselines.popularity),
+            by(FADED, &baselines.faded),
+            by(CONTEXT, &baselines.context_scores(self.data, case)),
         ];
         if case.user != UNKNOWN {
             for (name, recency) in [(NEIGHBOURS, false), (RECENT, true)] {
-                let scores = self.baselines.neighbour_scores(case, recency);
-                answers.push(self.by_scores(name, case, &candidates, &scores));
+                answers.push(by(name, &baselines.neighbour_scores(case, recency)));
             }
+            for (name, recency) in [(EASE, false), (EASE_RECENT, true)] {
+                let scores = baselines.ease_scores(case, recency);
+                answers.extend(scores.map(|scores| by(name, &scores)));
+            }
+            answers.push(by(IALS, &baselines.ials_scores(self.ials, case)));
         }
+        // The order of the index is that of the retrieval.
+        let served_auc = retrieval.auc;
+        answers.extend([
+            retrieval,
+            self.measured(SERVED, case, served, served_auc),
+            self.measured(RANKED, case, &items_of(ranked), auc(&outcomes)),
+        ]);
         if let Some(oracle) = self.oracle {
-            let scores = oracle.scores(case.user, case.moment);
-            answers.push(self.by_scores(BEST, case, &candidates, &scores));
+            answers.push(by(BEST, &oracle.scores(case.user, case.moment)));
         }
         Answered {
             answers,
@@ -356,65 +483,68 @@ impl Methods<'_> {
     }
 }
 
-fn population(name: &str, description: &str, answered: &[&Answered]) -> Population {
-    Population {
-        name: name.to_owned(),
-        description: description.to_owned(),
-        users: answered.len(),
-        methods: means(answered),
-    }
-}
-
-fn new_items_population(answered: &[Answered]) -> Population {
-    let with_new: Vec<&Answered> = answered
-        .iter()
-        .filter(|answered| {
-            answered
-                .answers
-                .iter()
-                .any(|answer| answer.new_items.is_some())
-        })
-        .collect();
-    let mut population = population(
-        "new items",
-        "held-out items first met in the newest tenth of the training part's time, or not at all in it: the same lists, \
-         measured against these items alone",
-        &with_new,
-    );
-    for (place, method) in population.methods.iter_mut().enumerate() {
-        let lists = with_new
-            .iter()
-            .filter_map(|answered| answered.answers[place].new_items.as_ref());
-        method.list = ListMetrics::mean(lists);
-    }
-    population
-}
-
-/// Means by method; every request has been answered by the same ones.
-fn means(answered: &[&Answered]) -> Vec<MethodMetrics> {
-    let methods = answered.first().map_or(0, |first| first.answers.len());
-    let of_method = |place: usize| {
-        let answers = || {
-            answered
-                .iter()
-                .map(move |answered| &answered.answers[place])
+/// Means by method, the worst NDCG@10 first and the best possible last. Every request has been answered by the same methods, with
+/// models of every seed.
+fn means(
+    of_seeds: &[Vec<&Answered>],
+    list: impl Fn(&Answer) -> &ListMetrics,
+) -> Vec<MethodMetrics> {
+    let requests = of_seeds[0].len();
+    let methods = of_seeds[0].first().map_or(0, |first| first.answers.len());
+    let of_method = |method: usize| {
+        let ndcg = |seed: usize, request: usize| {
+            let answered: &Answered = of_seeds[seed][request];
+            list(&answered.answers[method]).ndcg_10
         };
-        let aucs: Vec<f64> = answers().filter_map(|answer| answer.auc).collect();
-        MethodMetrics {
-            method: answered[0].answers[place].method.to_owned(),
-            list: ListMetrics::mean(answers().map(|answer| &answer.list)),
-            recall_at: LENGTHS
-                .iter()
-                .enumerate()
-                .map(|(place, &length)| {
-                    let sum: f64 = answers().map(|answer| answer.recall_at[place]).sum();
-                    (length, sum / answered.len() as f64)
-                })
-                .collect(),
-            auc: aucs.iter().sum::<f64>() / aucs.len().max(1) as f64,
-        }
+        let of_requests: Vec<f64> = (0..requests)
+            .map(|request| mean((0..of_seeds.len()).map(|seed| ndcg(seed, request))))
+            .collect();
+        let means_of_seeds: Vec<f64> = (0..of_seeds.len())
+            .map(|seed| mean((0..requests).map(|request| ndcg(seed, request))))
+            .collect();
+        let answers = || {
+            let answered = of_seeds.iter().flatten();
+            answered.map(|answered| &answered.answers[method])
+        };
+        let name = of_seeds[0][0].answers[method].method;
+        let recall = |(place, &length): (usize, &usize)| {
+            let recall = answers().map(|answer| answer.recall_at[place]);
+            (length, mean(recall))
+        };
+        let metrics = MethodMetrics {
+            method: name.to_owned(),
+            list: ListMetrics::mean(answers().map(&list)),
+            ndcg_10_error: standard_error(&of_requests),
+            ndcg_10_seeds: standard_error(&means_of_seeds).filter(|_| TRAINED.contains(&name)),
+            above: None,
+            recall_at: LENGTHS.iter().enumerate().map(recall).collect(),
+            auc: mean(answers().filter_map(|answer| answer.auc)),
+        };
+        (metrics, of_requests)
     };
-    (0..methods).map(of_method).collect()
+    let mut methods: Vec<(MethodMetrics, Vec<f64>)> = (0..methods).map(of_method).collect();
+    // A stable sort: equal ones stay in their order.
+    methods.sort_by(|(a, _), (b, _)| {
+        let is_best = |metrics: &MethodMetrics| metrics.method == BEST;
+        let by_kind = is_best(a).cmp(&is_best(b));
+        by_kind.then(a.list.ndcg_10.total_cmp(&b.list.ndcg_10))
+    });
+    let above: Vec<Option<Difference>> = methods
+        .par_windows(2)
+        .map(|pair| paired_bootstrap(&pair[1].1, &pair[0].1))
+        .collect();
+    for ((metrics, _), above) in methods.iter_mut().skip(1).zip(above) {
+        metrics.above = above;
+    }
+    methods.into_iter().map(|(metrics, _)| metrics).collect()
+}
+
+/// 0 of no values.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| {
+        (sum + value, count + 1)
+    });
+    sum / count.max(1) as f64
 }
 
 fn groups(grouping: &Grouping<'_>, held: &Held, answered: &[Answered]) -> Vec<Group> {
@@ -429,10 +559,18 @@ fn groups(grouping: &Grouping<'_>, held: &Held, answered: &[Answered]) -> Vec<Gr
     let group = |((_, value), part): ((usize, String), Vec<&Answered>)| Group {
         value,
         users: part.len(),
-        ndcg_10: means(&part)
-            .into_iter()
-            .map(|method| (method.method, method.list.ndcg_10))
-            .collect(),
+        ndcg_10: means_by_name(&part),
     };
     parts.into_iter().map(group).collect()
+}
+
+fn means_by_name(answered: &[&Answered]) -> BTreeMap<String, f64> {
+    let methods = answered.first().map_or(0, |first| first.answers.len());
+    let of_method = |method: usize| {
+        let ndcg = answered
+            .iter()
+            .map(|answered| answered.answers[method].list.ndcg_10);
+        (answered[0].answers[method].method.to_owned(), mean(ndcg))
+    };
+    (0..methods).map(of_method).collect()
 }

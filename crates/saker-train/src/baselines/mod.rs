@@ -1,8 +1,78 @@
-//! What a recommender has to beat: popularity, and item-item nearest neighbours.
+//! What a recommender has to beat: popularity, popularity in a context, item-item nearest neighbours, EASE.
+
+pub mod context;
+mod ease;
 
 use std::collections::HashMap;
 
-use crate::data::ByUser;
+use crate::data::{ByUser, Dataset, Split};
+
+pub use ease::Ease;
+
+/// Seconds.
+pub(crate) const DAY: f64 = 24.0 * 60.0 * 60.0;
+
+/// Weight of each interaction of the training part: 0.5^(age / `half_life_days`), its age counted from the newest one of the part;
+/// 1 without a half-life. 0 of all others. `[interactions]`
+pub fn faded(data: &Dataset, half_life_days: Option<f64>) -> Vec<f64> {
+    let interactions = &data.interactions;
+    let rows = || interactions.timestamp.iter().zip(&interactions.split);
+    let newest = rows()
+        .filter(|(_, split)| **split == Split::Train)
+        .map(|(&time, _)| time)
+        .max()
+        .unwrap_or_default();
+    let weight = |(&time, &split): (&i32, &Split)| match (split, half_life_days) {
+        (Split::Train, Some(days)) => {
+            0.5f64.powf((f64::from(newest) - f64::from(time)) / DAY / days)
+        }
+        (Split::Train, None) => 1.0,
+        _ => 0.0,
+    };
+    rows().map(weight).collect()
+}
+
+/// Popularity as serving's own counters have it (`trending:*`): every interaction of the training part counts, of whatever kind,
+/// and fades. `[items]`
+pub fn faded_popularity(data: &Dataset, half_life_days: f64) -> Vec<f32> {
+    let mut counts = vec![0.0; data.items.rows];
+    for (&item, weight) in data
+        .interactions
+        .item
+        .iter()
+        .zip(faded(data, Some(half_life_days)))
+    {
+        counts[item as usize] += weight;
+    }
+    counts.into_iter().map(|count| count as f32).collect()
+}
+
+/// A history in which each item counts once, at its latest place: an item that was clicked, put into the cart and bought is one
+/// sign of one taste.
+pub fn distinct(history: &[u32]) -> Vec<u32> {
+    let mut met = std::collections::HashSet::with_capacity(history.len());
+    let mut latest: Vec<u32> = history
+        .iter()
+        .rev()
+        .copied()
+        .filter(|item| met.insert(*item))
+        .collect();
+    latest.reverse();
+    latest
+}
+
+/// A history's items with their weights: half of the newest one's for an item so many places before it, all 1 without a half-life.
+pub fn weighted(
+    history: &[u32],
+    half_life: Option<f32>,
+) -> impl Iterator<Item = (u32, f32)> + Clone {
+    let weight = move |age: usize| half_life.map_or(1.0, |half| 0.5f32.powf(age as f32 / half));
+    history
+        .iter()
+        .rev()
+        .enumerate()
+        .map(move |(age, &item)| (item, weight(age)))
+}
 
 /// Number of histories that hold each item: `[items]`.
 pub fn popularity<'h>(histories: impl IntoIterator<Item = &'h [u32]>, items: usize) -> Vec<f32> {
@@ -116,6 +186,47 @@ impl ItemNeighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Interactions, Table};
+
+    #[test]
+    fn an_item_counts_once_at_its_latest_place() {
+        // Item 7 is clicked, then 8, then 7 is bought.
+        assert_eq!(distinct(&[7, 7, 8, 7, 9, 9]), [8, 7, 9]);
+        assert!(distinct(&[]).is_empty());
+        let weights: Vec<_> = weighted(&[8, 7, 9], Some(1.0)).collect();
+        assert_eq!(weights, [(9, 1.0), (7, 0.5), (8, 0.25)]);
+        assert!(weighted(&[8, 7], None).all(|(_, weight)| weight == 1.0));
+    }
+
+    #[test]
+    fn popularity_fades_by_half_in_a_half_life() {
+        let interactions = Interactions {
+            user: vec![0; 5],
+            item: vec![0, 0, 1, 1, 0],
+            // Item 0 fourteen and seven days before the newest, item 1 at the newest and then in the test part.
+            timestamp: vec![0, 7 * 86_400, 14 * 86_400, 20 * 86_400, 20 * 86_400],
+            // A view counts as a purchase does.
+            positive: vec![true, false, true, true, true],
+            weak: Vec::new(),
+            split: vec![
+                Split::Train,
+                Split::Train,
+                Split::Train,
+                Split::Test,
+                Split::Validation,
+            ],
+        };
+        let data = Dataset {
+            items: Table {
+                rows: 2,
+                ..Table::default()
+            },
+            interactions,
+            ..Dataset::default()
+        };
+        assert_eq!(faded_popularity(&data, 7.0), [0.75, 1.0]);
+        assert_eq!(faded(&data, None), [1.0, 1.0, 1.0, 0.0, 0.0]);
+    }
 
     #[test]
     fn neighbours_are_the_cosine_of_cooccurrence() {

@@ -1,0 +1,23 @@
+//! Retrieval as serving does it: an index that may be approximate, and a seen filter that may err.
+
+use super::Case;
+use crate::Error;
+
+/// How serving finds candidates and leaves out what was seen.
+pub trait Serving: Sync {
+    /// Item rows that the index answers each query with, best first, at most `k` each.
+    ///
+    /// # Shapes
+    /// - `queries`: `[queries, dim]`
+    ///
+    /// # Errors
+    /// The index cannot be searched.
+    fn candidates(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<u32>>, Error>;
+
+    /// The candidates that the seen filter lets through for this request. Candidates that were seen are taken out after the
+    /// search, so that the list becomes shorter.
+    ///
+    /// # Errors
+    /// The filter cannot be made.
+    fn unseen(&self, candidates: &[u32], case: &Case) -> Result<Vec<u32>, Error>;
+}
