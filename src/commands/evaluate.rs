@@ -191,8 +191,7 @@ fn notes(evaluation: &Evaluation) -> String {
          compared on the same requests, with an interval of 95 % by a paired bootstrap. Retrieval as served asks the index for {} \
          candidates and takes out what the seen filter holds; the ranked list orders what is left, so its recall ends with it. AUC is \
          over retrieval's unseen candidates for every method. Chosen on the validation part: neighbours k = {}, with recent items \
-         weighted k = {} and half-life {} interactions; counting table of {}, half-life {}, window {} h; iALS regularization {}, \
-         confidence {}",
+         weighted k = {} and half-life {} interactions; counting table of {}, half-life {}, window {} h",
         evaluation.split,
         evaluation.users,
         evaluation.users_held,
@@ -207,9 +206,12 @@ fn notes(evaluation: &Evaluation) -> String {
         tuned.context.column,
         days(tuned.context.half_life_days),
         tuned.context.hours,
-        tuned.ials.0,
-        tuned.ials.1,
     );
+    if let Some((regularization, confidence)) = tuned.ials {
+        notes.push_str(&format!(
+            "; iALS regularization {regularization}, confidence {confidence}"
+        ));
+    }
     match (tuned.ease, tuned.ease_recency) {
         (Some(plain), Some((ridge, half_life))) => notes.push_str(&format!(
             "; EASE λ = {plain}, with recent items weighted λ = {ridge} and half-life {half_life} interactions."

@@ -205,6 +205,54 @@ fn seeds_are_averaged_and_their_error_told() {
     assert!(of(&together, "popularity").ndcg_10_seeds.is_none());
 }
 
+/// A catalogue of 20,001 items, of which most were never met: what would take the square of it, or a system for each item, is left
+/// out, and the counting table counts a column of few values.
+#[test]
+fn a_large_catalogue_is_measured_without_what_would_not_fit() {
+    let mut data = dataset();
+    let more = 20_001 - ITEMS;
+    data.items.rows += more;
+    for column in &mut data.items.categorical {
+        column.codes.extend(&vec![2; more]);
+    }
+    for column in &mut data.items.continuous {
+        column.values.extend(&vec![0.0; more]);
+    }
+    let id = &mut data.items.categorical[0];
+    id.cardinality = 20_003;
+    let codes: Vec<i32> = id.codes.iter().collect();
+    id.codes = codes.into();
+    data.pretrained[0].values = vec![0.25; 20_003 * 4];
+    data.validate().unwrap();
+    let (tower_sizes, ranker_sizes) = sizes();
+    let models = [Models {
+        towers: &Towers::new(&tower_sizes, &data, 1),
+        ranker: &Ranker::new(&ranker_sizes, &data, 1),
+        serving: None,
+    }];
+    let mut options = Options {
+        split: Split::Test,
+        topk: 30,
+        users: 20,
+        training: &training(),
+        groupings: Vec::new(),
+        oracle: None,
+        progress: &mut |_| {},
+    };
+    let evaluation = evaluate(&data, &models, &mut options).unwrap();
+    let names: Vec<&str> = evaluation
+        .methods
+        .iter()
+        .map(|of| of.method.as_str())
+        .collect();
+    let left_out = |name: &&str| name.contains("EASE") || name.contains("iALS");
+    assert!(!names.iter().any(left_out), "{names:?}");
+    assert!(names.contains(&"item-item neighbours") && names.contains(&"ranked list"));
+    let tuned = evaluation.tuned;
+    assert!(tuned.ease.is_none() && tuned.ease_recency.is_none() && tuned.ials.is_none());
+    assert_eq!(tuned.context.column, "category_l1");
+}
+
 /// An index that finds the even item rows alone, and a filter that lets nothing through but multiples of four.
 struct Odd;
 

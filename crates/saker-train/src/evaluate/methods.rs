@@ -25,8 +25,8 @@ pub struct Tuned {
     pub ease: Option<f64>,
     /// λ of EASE and the half-life, history weighted by recency.
     pub ease_recency: Option<(f64, f32)>,
-    /// Regularization and confidence of iALS.
-    pub ials: (f32, f32),
+    /// Regularization and confidence of iALS; `None` of a catalogue too large for it.
+    pub ials: Option<(f32, f32)>,
 }
 
 /// What was chosen for the counting table.
@@ -50,6 +50,10 @@ const CONFIDENCES: [f32; 3] = [2.0, 5.0, 15.0];
 /// Width of the factors of iALS, and the users whose histories they are learned from at most, evenly spread.
 const FACTORS: usize = 64;
 const FACTOR_USERS: usize = 20_000;
+/// The largest catalogue that iALS is fitted to, which solves a system for every item.
+const FACTOR_ITEMS: usize = 20_000;
+/// The most values of a column that the counting table has a cell for at every hour.
+const TABLE_VALUES: usize = 20_000;
 /// Users that settings are tried on.
 const TUNING_USERS: usize = 2000;
 
@@ -67,8 +71,7 @@ pub(super) struct Baselines {
     context: ContextTable,
     neighbours: ItemNeighbours,
     ease: Option<[Ease; 2]>,
-    factors: Factors,
-    ials: Factorization,
+    ials: Option<(Factorization, Factors)>,
     pub tuned: Tuned,
 }
 
@@ -99,7 +102,7 @@ impl Baselines {
         say("tune EASE");
         let ease = (data.items.rows <= Ease::MOST_ITEMS).then(|| tuning.ease());
         say("tune iALS");
-        let (ials, factors) = tuning.ials(seed);
+        let ials = (data.items.rows <= FACTOR_ITEMS).then(|| tuning.ials(seed));
         let (chosen, ease) = ease.unzip();
         Self {
             popularity: popularity(events.iter(), data.items.rows),
@@ -107,7 +110,6 @@ impl Baselines {
             context,
             neighbours,
             ease,
-            factors,
             tuned: Tuned {
                 k,
                 recency_k,
@@ -119,7 +121,9 @@ impl Baselines {
                 },
                 ease: chosen.map(|(plain, _)| plain),
                 ease_recency: chosen.map(|(_, recent)| recent),
-                ials: (ials.regularization, ials.confidence),
+                ials: ials
+                    .as_ref()
+                    .map(|(settings, _)| (settings.regularization, settings.confidence)),
             },
             ials,
             history,
@@ -152,9 +156,10 @@ impl Baselines {
         Some(ease.scores(weighted(self.history.of(case.user as usize), half_life)))
     }
 
-    /// What [`Baselines::ials_scores`] asks for.
-    pub(super) fn ials(&self) -> FoldIn<'_> {
-        FoldIn::new(&self.factors, &self.ials)
+    /// What [`Baselines::ials_scores`] asks for; `None` of a catalogue too large for it.
+    pub(super) fn ials(&self) -> Option<FoldIn<'_>> {
+        let (settings, factors) = self.ials.as_ref()?;
+        Some(FoldIn::new(factors, settings))
     }
 
     /// Scores of all items by iALS: `[items]`.
@@ -204,7 +209,13 @@ impl Tuning<'_> {
     /// The counting table, chosen for strangers: it knows nothing of anybody.
     fn context(&self) -> (Setting, ContextTable) {
         let strangers = self.validation.as_unknown(self.data, Split::Validation);
-        let settings = (0..self.data.items.categorical.len()).flat_map(|column| {
+        let values = |column: usize| self.data.items.categorical[column].cardinality;
+        let mut columns: Vec<usize> = (0..self.data.items.categorical.len()).collect();
+        columns.sort_by_key(|&column| values(column));
+        // The shortest one in any case, so that there is a table.
+        let fitting = columns.partition_point(|&column| values(column) <= TABLE_VALUES);
+        columns.truncate(fitting.max(1));
+        let settings = columns.into_iter().flat_map(|column| {
             FADE_DAYS.into_iter().flat_map(move |half_life_days| {
                 WINDOWS.map(|hours| Setting {
                     column,

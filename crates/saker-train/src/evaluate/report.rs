@@ -176,7 +176,7 @@ struct Methods<'a> {
     models: &'a Models<'a>,
     items: ItemVectors,
     baselines: &'a Baselines,
-    ials: &'a FoldIn<'a>,
+    ials: Option<&'a FoldIn<'a>>,
     oracle: Option<&'a dyn Oracle>,
     new_items: &'a [bool],
     topk: usize,
@@ -208,7 +208,7 @@ pub fn evaluate(
             models,
             items: ItemVectors::new(models.towers, data),
             baselines: &baselines,
-            ials: &ials,
+            ials: ials.as_ref(),
             oracle: options.oracle,
             new_items: &new_items,
             topk: options.topk,
@@ -425,7 +425,8 @@ impl Methods<'_> {
                 let scores = baselines.ease_scores(case, recency);
                 answers.extend(scores.map(|scores| by(name, &scores)));
             }
-            answers.push(by(IALS, &baselines.ials_scores(self.ials, case)));
+            let ials = self.ials.map(|ials| baselines.ials_scores(ials, case));
+            answers.extend(ials.map(|scores| by(IALS, &scores)));
         }
         // The order of the index is that of the retrieval.
         let served_auc = retrieval.auc;
