@@ -2,10 +2,19 @@
 
 use crate::Error;
 pub use crate::column::{Codes, Numbers};
-use crate::encoded::{LATEST, UserAt};
 
 /// The code of a value outside the vocabulary, in every categorical column.
 pub const OUT_OF_VOCABULARY: i32 = 2;
+
+/// In place of a user's row: somebody whom the store does not know, who gets the defaults of a cold start.
+pub const UNKNOWN: u32 = u32::MAX;
+
+/// In place of an interaction's row: the latest value of every user feature.
+pub const LATEST: u32 = u32::MAX;
+
+/// A user's row (or [`UNKNOWN`]) and the row of the interaction at whose moment his features are asked for (or
+/// [`LATEST`]).
+pub type UserAt = (u32, u32);
 
 /// A categorical column: one code per row.
 #[derive(Clone, Debug, PartialEq)]
@@ -412,7 +421,7 @@ impl Dataset {
     }
 }
 
-/// Rows are numbers of 32 bits, of which the last one stands for no row ([`UNKNOWN`](crate::encoded::UNKNOWN), [`LATEST`]).
+/// Rows are numbers of 32 bits, of which the last one stands for no row ([`UNKNOWN`], [`LATEST`]).
 fn fits_rows(name: &str, rows: usize) -> Result<(), Error> {
     const MOST: usize = u32::MAX as usize;
     if rows <= MOST {

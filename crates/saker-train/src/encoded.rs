@@ -1,17 +1,8 @@
 //! The rows of a batch, put together from the data set's columns.
 
 use crate::data::{Dataset, Table};
+pub use crate::data::{LATEST, UNKNOWN, UserAt};
 use crate::layers::{BatchCodes, pretrained_at};
-
-/// In place of a user's row: somebody whom the store does not know, who gets the defaults of a cold start.
-pub const UNKNOWN: u32 = u32::MAX;
-
-/// In place of an interaction's row: the latest value of every user feature.
-pub const LATEST: u32 = u32::MAX;
-
-/// A user's row (or [`UNKNOWN`]) and the row of the interaction at whose moment his features are asked for (or
-/// [`LATEST`]).
-pub type UserAt = (u32, u32);
 
 /// The user's categorical features: `[features][rows]`.
 pub(crate) fn user_codes(
