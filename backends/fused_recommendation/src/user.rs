@@ -81,8 +81,9 @@ impl User {
             let place = features.iter().position(|feature| feature.name == name);
             let place = place.ok_or_else(|| {
                 Error::invalid_argument(format!(
-                    "the workflow in {} reads '{name}'; USER_COLUMNS has: {}",
+                    "the workflow in {} reads '{name}'; parameter 'ENTITY' is '{}', and 'USER_COLUMNS' has: {}",
                     folder.display(),
+                    parameters.entity,
                     types.keys().cloned().collect::<Vec<_>>().join(", ")
                 ))
             })?;

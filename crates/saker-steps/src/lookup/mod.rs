@@ -16,7 +16,7 @@ pub use codes::Vocabulary;
 pub use column::{Columns, Feature};
 pub use online::Online;
 pub use parameters::{Mode, Parameters};
-pub(crate) use parameters::{entity_type, of_ids};
+pub(crate) use parameters::{entity_type, of_ids, wrong_store};
 
 /// Stands for no entity: never looked up.
 pub const PADDING: i64 = -1;

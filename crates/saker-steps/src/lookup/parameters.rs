@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use saker_store::feast::{EntityKeyVersion, EntityType, FeatureView, defaults};
-use saker_store::{Address, Settings};
+use saker_store::{Address, Settings, StoreError};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
 
@@ -80,6 +80,15 @@ fn load_timeout_seconds() -> u32 {
     10
 }
 
+/// The error about a store that the parameter of this name describes, together with `TLS_CA` where that is given.
+pub(crate) fn wrong_store(parameter: &str, with_authority: bool, error: &StoreError) -> Error {
+    Error::invalid_argument(if with_authority {
+        format!("parameters '{parameter}' and 'TLS_CA': {error}")
+    } else {
+        format!("parameter '{parameter}': {error}")
+    })
+}
+
 /// What `ENTITY_TYPE` says.
 pub(crate) fn entity_type(said: Option<&str>) -> Result<Option<EntityType>, Error> {
     said.map(|text| {
@@ -110,7 +119,7 @@ impl Parameters {
         }
         let settings = Address::read(&self.redis_url)
             .and_then(|address| address.settings(self.tls_ca.as_deref()))
-            .map_err(|error| Error::invalid_argument(format!("parameter 'REDIS_URL': {error}")))?;
+            .map_err(|error| wrong_store("REDIS_URL", self.tls_ca.is_some(), &error))?;
         Ok(settings.with_deadline(Duration::from_millis(u64::from(self.deadline_ms))))
     }
 

@@ -104,7 +104,7 @@ impl Parameters {
                 let authority = self.tls_ca.as_deref().filter(|_| address.is_secure());
                 address.settings(authority)
             })
-            .map_err(|error| Error::invalid_argument(format!("parameter '{name}': {error}")))?;
+            .map_err(|error| lookup::wrong_store(name, self.tls_ca.is_some(), &error))?;
         Ok(settings.with_deadline(self.deadline()))
     }
 
