@@ -77,18 +77,27 @@ impl Release {
         };
         check_format(&root, served.format, &RELEASES_FORMATS)?;
         match served.releases.get(&version.to_string()) {
-            Some(id) if *id != release.id => Err(Error::invalid_argument(format!(
+            Some(id) if *id == release.id => Ok(Some(release)),
+            Some(id) => Err(Error::invalid_argument(format!(
                 "version {version} holds release {}, but the repository serves release {id} as version \
                  {version}; assemble the repository from one training run",
                 release.id
             ))),
             Some(_) => Ok(Some(release)),
-            None => Err(Error::invalid_argument(format!(
-                "version {version} holds release {}, but {} lists no version {version}; assemble the release again, or \
-                 remove this folder",
-                release.id,
-                root.display()
-            ))),
+            None => {
+                let listed: Vec<&str> = served.releases.keys().map(String::as_str).collect();
+                Err(Error::invalid_argument(format!(
+                    "version {version} holds release {}, but {} does not list version {version}; listed: {}; \
+                     remove the version folder, or assemble the release with `saker assemble`",
+                    release.id,
+                    root.display(),
+                    if listed.is_empty() {
+                        "no version".to_owned()
+                    } else {
+                        listed.join(", ")
+                    }
+                )))
+            }
         }
     }
 }

@@ -202,9 +202,19 @@ fn a_mix_of_releases_is_refused() {
     let message = load().unwrap_err().message;
     assert!(message.contains("x.bin is missing"), "{message}");
     fs::write(folder.join("1/x.bin"), "").unwrap();
-    releases(r#"{"format": 1, "releases": {"2": "B"}}"#);
-    let message = load().unwrap_err().message;
-    assert!(message.contains("lists no version 1"), "{message}");
+    for (listed, said) in [
+        (r#"{"2": "B", "3": "A"}"#, "listed: 2, 3;"),
+        ("{}", "listed: no version;"),
+    ] {
+        releases(&format!(r#"{{"format": 1, "releases": {listed}}}"#));
+        let message = load().unwrap_err().message;
+        assert!(
+            message.starts_with("model 'm': version 1 holds release A, but ")
+                && message.contains("releases.json does not list version 1")
+                && message.contains(said),
+            "{message}"
+        );
+    }
     releases(r#"{"format": 1, "releases": {"1": "B"}}"#);
     let message = load().unwrap_err().message;
     assert!(
