@@ -239,7 +239,7 @@ pub fn read_entity_key(key: &[u8], project: &str) -> Option<(EntityKeyVersion, J
     if let Some(join_keys) = read_v3(key) {
         return Some((EntityKeyVersion::V3, join_keys));
     }
-    let join_keys = read_v2(key, &mut Vec::new())?;
+    let join_keys = read_v2(key)?;
     Some((EntityKeyVersion::V2, join_keys))
 }
 
@@ -262,28 +262,29 @@ fn read_v3(key: &[u8]) -> Option<JoinKeys> {
     values_of(&names, rest)
 }
 
-/// Version 2 does not say where a name ends: each place is tried after which the rest can be read.
-fn read_v2(rest: &[u8], names: &mut Vec<String>) -> Option<JoinKeys> {
-    if !names.is_empty()
-        && let Some(join_keys) = values_of(names, rest)
-    {
-        return Some(join_keys);
-    }
-    let rest = rest.strip_prefix(&value_type::STRING.to_le_bytes())?;
-    let longest = rest.iter().take_while(|byte| !byte.is_ascii_control());
-    for end in 1..=longest.count() {
-        let (name, after) = rest.split_at(end);
-        // A type's number comes next.
-        if !matches!(after, [1..=4, 0, 0, 0, ..]) {
-            continue;
-        }
-        names.push(String::from_utf8(name.to_vec()).ok()?);
-        if let Some(join_keys) = read_v2(after, names) {
+/// Version 2 does not say how many names there are: after each, the rest may be the values. A name ends before the next type's
+/// number, which begins with a control character.
+fn read_v2(mut rest: &[u8]) -> Option<JoinKeys> {
+    let mut names = Vec::new();
+    loop {
+        if !names.is_empty()
+            && let Some(join_keys) = values_of(&names, rest)
+        {
             return Some(join_keys);
         }
-        names.pop();
+        rest = rest.strip_prefix(&value_type::STRING.to_le_bytes())?;
+        let end = rest.iter().position(u8::is_ascii_control)?;
+        let (name, after) = rest.split_at(end);
+        // Each value takes 8 bytes at least.
+        if name.is_empty()
+            || !matches!(after, [1..=4, 0, 0, 0, ..])
+            || names.len() * 8 >= after.len()
+        {
+            return None;
+        }
+        names.push(String::from_utf8(name.to_vec()).ok()?);
+        rest = after;
     }
-    None
 }
 
 /// One value for each name, and nothing after them.
@@ -375,6 +376,13 @@ mod tests {
                 prop_assert_eq!(kind.as_str().parse::<EntityType>().unwrap(), kind);
             }
         }
+    }
+
+    #[test]
+    fn a_long_key_needs_no_deep_stack() {
+        // A reader that calls itself for each name ends the process here.
+        let key = b"\x02\0\0\0a".repeat(1_000_000);
+        assert_eq!(read_entity_key(&key, ""), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | 0–1 | `sb` |
 //! | 2 | 1, the version |
 //! | 3 | k, the number of hashes, 1 to 30 |
-//! | 4–7 | m, the bits of layer 0, u32 little-endian, a multiple of 8, not 0 |
+//! | 4–7 | m, the bits of layer 0, u32 little-endian, a multiple of 8, 8 to 287,551,752 |
 //! | 8… | the layers, one after the other; layer i has m · 2^i bits |
 //!
 //! Bits are counted as SETBIT counts them: bit b is in byte b / 8, the most significant first. Bits past the end of
@@ -25,6 +25,8 @@ pub const HEADER: usize = 8;
 
 const MAGIC: [u8; 3] = [b's', b'b', 1];
 const MOST_HASHES: u8 = 30;
+/// The largest layer 0 that [`Geometry::new`] makes, 36 MB: a damaged header must not ask for more memory.
+const MOST_FIRST_BITS: u32 = 287_551_752;
 /// A Redis string ends at 512 MB.
 const MOST_BITS: u64 = 1 << 32;
 
@@ -86,7 +88,7 @@ impl Geometry {
             return Err(refuse("another header"));
         }
         if !(1..=MOST_HASHES).contains(hashes)
-            || geometry.bits == 0
+            || !(8..=MOST_FIRST_BITS).contains(&geometry.bits)
             || !geometry.bits.is_multiple_of(8)
         {
             return Err(refuse("sizes out of range"));
@@ -325,9 +327,13 @@ mod tests {
             b"sb\x01\0\x60\0\0\0",
             b"sb\x01\x07\0\0\0\0",
             b"sb\x01\x07\x61\0\0\0",
+            b"sb\x01\x07\xf8\xff\xff\xff",
         ] {
             assert!(Filter::read(bytes).is_err(), "{bytes:?}");
         }
+        let largest = Geometry::new(10_000_000, 1e-6).unwrap();
+        assert_eq!(largest.bits, MOST_FIRST_BITS);
+        assert_eq!(Geometry::read(&largest.header()).unwrap(), largest);
         assert!(Geometry::new(0, 0.01).is_err());
         assert!(Geometry::new(100, f64::NAN).is_err());
     }
