@@ -1,9 +1,22 @@
-//! Stamps the version of Triton's backend API that the backends are built against, for `saker --version`.
+//! Stamps what `saker` is built of: the version of Triton's backend API, for `saker --version`, and a hash of the sources, for the
+//! fingerprints of steps.
+
+#[path = "build/code.rs"]
+mod code;
 
 use std::path::Path;
 use std::{env, fs};
 
 fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build/code.rs");
+    for source in code::SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+    }
+    match code::hash(Path::new(".")) {
+        Ok(hash) => println!("cargo::rustc-env=SAKER_CODE={hash}"),
+        Err(error) => println!("cargo::error=cannot read the sources to hash them: {error}"),
+    }
     let header = Path::new("triton-rs-sys/include/saker_triton_abi.h");
     println!("cargo::rerun-if-changed={}", header.display());
     let text = fs::read_to_string(header).unwrap_or_default();

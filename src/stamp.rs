@@ -12,7 +12,7 @@ use crate::assemble::files::hex;
 use crate::files;
 use crate::layout::Layout;
 
-/// A hash over all that a step reads: files, tables of the definition, and the version of `saker`.
+/// A hash over all that a step depends on: files, tables of the definition, and the code of `saker` itself.
 pub struct Fingerprint {
     hash: Sha256,
 }
@@ -20,7 +20,8 @@ pub struct Fingerprint {
 impl Default for Fingerprint {
     fn default() -> Self {
         let mut hash = Sha256::new();
-        hash.update(env!("CARGO_PKG_VERSION"));
+        // The version alone stays the same while the code changes.
+        hash.update(env!("SAKER_CODE"));
         Self { hash }
     }
 }
@@ -111,4 +112,75 @@ pub fn record(layout: &Layout, step: &str, fingerprint: &str) -> Result<()> {
         )
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What build.rs hashes the sources with.
+#[cfg(test)]
+#[path = "../build/code.rs"]
+mod code;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(from: &Path, to: &Path) {
+        if !from.is_dir() {
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(from, to).unwrap();
+            return;
+        }
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    }
+
+    #[test]
+    fn changed_code_has_another_fingerprint() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // The program was built from the sources as they are.
+        assert_eq!(code::hash(repository).unwrap(), env!("SAKER_CODE"));
+
+        for without in code::WITHOUT {
+            assert!(repository.join(without).exists(), "{without}");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        for source in code::SOURCES {
+            copy(&repository.join(source), &scratch.path().join(source));
+        }
+        let hash = || code::hash(scratch.path()).unwrap();
+        assert_eq!(hash(), env!("SAKER_CODE"));
+        let change = |file: &str| {
+            let path = scratch.path().join(file);
+            let before = fs::read(&path).unwrap();
+            fs::write(&path, [&before[..], b"\n"].concat()).unwrap();
+            let changed = hash() != env!("SAKER_CODE");
+            fs::write(&path, before).unwrap();
+            changed
+        };
+        for file in [
+            "Cargo.lock",
+            "crates/saker-workflow/src/kernels.rs",
+            "crates/saker-train/src/lib.rs",
+            "src/prepare/mod.rs",
+            "src/commands/train.rs",
+        ] {
+            assert!(change(file), "{file}");
+        }
+        // What only serves makes no step run again.
+        for file in [
+            "src/server.rs",
+            "src/report/svg.rs",
+            "src/commands/serve.rs",
+        ] {
+            assert!(!change(file), "{file}");
+        }
+        // A file that is renamed is other code, too.
+        let (old, new) = (
+            scratch.path().join("src/values.rs"),
+            scratch.path().join("src/value.rs"),
+        );
+        fs::rename(old, new).unwrap();
+        assert_ne!(hash(), env!("SAKER_CODE"));
+    }
 }

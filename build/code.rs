@@ -1,0 +1,74 @@
+//! A hash over the sources of everything that a stamped step may run, for its fingerprint.
+//!
+//! `build.rs` and the tests of `src/stamp.rs` include this file.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
+pub(crate) const SOURCES: [&str; 9] = [
+    "Cargo.lock",
+    "crates/saker-bulk/src",
+    "crates/saker-content/src",
+    "crates/saker-index/src",
+    "crates/saker-offline/src",
+    "crates/saker-pipeline/src",
+    "crates/saker-train/src",
+    "crates/saker-workflow/src",
+    "src",
+];
+
+/// Parts of [`SOURCES`] that no stamped step runs. A file that is missing here costs a step that is run again; a file too many
+/// would leave an old result in place.
+pub(crate) const WITHOUT: [&str; 14] = [
+    "src/commands/gateway.rs",
+    "src/commands/recommend.rs",
+    "src/commands/serve.rs",
+    "src/commands/simulate.rs",
+    "src/commands/status.rs",
+    "src/commands/stop.rs",
+    "src/commands/updater.rs",
+    "src/control.rs",
+    "src/report",
+    "src/server.rs",
+    "src/simulate.rs",
+    "src/supervisor.rs",
+    "src/updater.rs",
+    "src/watchdog.rs",
+];
+
+/// The hash, as hexadecimal digits.
+pub(crate) fn hash(repository: &Path) -> io::Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for source in SOURCES {
+        let mut files = Vec::new();
+        list(repository, Path::new(source), &mut files)?;
+        files.sort();
+        for file in files {
+            let content = fs::read(repository.join(&file))?;
+            let name = file.as_os_str().as_encoded_bytes();
+            for part in [name, &content] {
+                hasher.write_usize(part.len());
+                hasher.write(part);
+            }
+        }
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn list(repository: &Path, path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if WITHOUT.iter().any(|without| path == Path::new(without)) {
+        return Ok(());
+    }
+    let place = repository.join(path);
+    if !place.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(&place)? {
+        list(repository, &path.join(entry?.file_name()), files)?;
+    }
+    Ok(())
+}
