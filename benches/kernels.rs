@@ -1,5 +1,7 @@
 //! The kernels of a request, each as it runs when the retail shop is asked: what `time` and `instructions` measure.
 
+#![allow(clippy::expect_used, reason = "a benchmark serves nobody")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

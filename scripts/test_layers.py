@@ -19,6 +19,7 @@ LAYERS = {
     "4": "clients: NVIDIA's Python clients, over gRPC and HTTP; Schemathesis, on the gateway",
     "5": "perf_analyzer: the ensemble and each model alone under load",
     "6": "storefront: the shop's pages in a headless Chromium, before everything real",
+    "7": "fuzz: every reader of bytes from outside, under libFuzzer",
 }
 SDK = {"triton-rs-sys", "triton-backend", "triton-testing", "scale"}
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
@@ -113,6 +114,8 @@ def programs():
             layers["2" if name in SDK else "1"].append(Program(title, command, folder, environment))
     documentation = [*cargo("test"), "--doc", "--quiet"]
     abi = [os.path.join(ROOT, "scripts", "check-abi")]
+    fuzz = [os.path.join(ROOT, "scripts", "fuzz"), "--readers", "10"]
+    layers["7"].append(Check("every fuzz target, ten seconds each", fuzz, ROOT, dict(os.environ)))
     layers["2"].append(Check("the ABI header against NVIDIA's headers", abi, ROOT, dict(os.environ)))
     layers["2"].append(Program("documentation examples", documentation, ROOT, dict(os.environ)))
     return layers

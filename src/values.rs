@@ -381,7 +381,7 @@ impl<'a> Value<'a> {
             Self::Missing | Self::Text(_) | Self::Bytes(_) => self,
             number => {
                 let written = number.written();
-                match empty.iter().any(|it| *it == written) {
+                match empty.contains(&written) {
                     true => Self::Missing,
                     false => number,
                 }
@@ -517,10 +517,7 @@ impl<'a> Value<'a> {
             Self::Missing => None,
             Self::Text(text) => Some(Cow::Borrowed(*text)),
             Self::Integer(_) => Some(self.written().into()),
-            Self::Single(_) | Self::Float(_) => match self.number()? {
-                Some(_) => Some(self.written().into()),
-                None => None,
-            },
+            Self::Single(_) | Self::Float(_) => self.number()?.map(|_| self.written().into()),
             Self::Time(..) => bail!(
                 "a timestamp or date is not a text; accepted are texts and numbers, or type = \"int32\" for its Unix seconds"
             ),

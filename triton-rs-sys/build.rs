@@ -7,6 +7,11 @@
 //!
 //! Nothing is linked: the server that opens the library provides the functions.
 
+#![allow(
+    clippy::expect_used,
+    reason = "a build script ends the build with its message"
+)]
+
 use std::env;
 use std::path::{Path, PathBuf};
 

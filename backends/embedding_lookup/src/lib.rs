@@ -1,6 +1,8 @@
 //! Looks up rows of embedding tables by encoded id: each output has a table of its name. See the README beside this
 //! crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 
 use triton_backend::{

@@ -68,11 +68,11 @@ impl Table {
             return;
         }
         for (code, to) in codes.zip(output.chunks_exact_mut(self.dimension)) {
-            let row = usize::try_from(code)
-                .ok()
-                .filter(|code| (1..self.count).contains(code));
-            if let Some(row) = row {
-                to.copy_from_slice(&self.rows[row * self.dimension..(row + 1) * self.dimension]);
+            let code = usize::try_from(code).ok().filter(|code| *code > 0);
+            let start = code.and_then(|code| code.checked_mul(self.dimension));
+            let from = start.and_then(|start| self.rows.get(start..)?.get(..self.dimension));
+            if let Some(from) = from {
+                to.copy_from_slice(from);
             }
         }
     }

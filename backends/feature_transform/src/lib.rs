@@ -1,6 +1,8 @@
 //! Applies the fitted workflow of the model's version folder to the request's columns.
 //! See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -72,7 +74,9 @@ impl Model for FeatureTransform {
             .outputs()
             .iter()
             .map(|output| {
-                let index = plan.output_index(&output.name).ok_or_else(|| {
+                let index = plan.output_index(&output.name);
+                let computed = index.and_then(|index| plan.outputs().get(index));
+                let (index, computed) = index.zip(computed).ok_or_else(|| {
                     let given: Vec<&str> = plan.outputs().iter().map(|o| o.name.as_str()).collect();
                     Error::invalid_argument(format!(
                         "output '{}' is not given by the workflow, which gives: {}",
@@ -80,7 +84,7 @@ impl Model for FeatureTransform {
                         given.join(", ")
                     ))
                 })?;
-                let given = triton_type(plan.outputs()[index].dtype);
+                let given = triton_type(computed.dtype);
                 if given != output.data_type {
                     return Err(Error::invalid_argument(format!(
                         "output '{}' is declared as {}, but the workflow gives {given}",

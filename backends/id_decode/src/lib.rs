@@ -1,6 +1,8 @@
 //! Turns encoded ids back into raw ids by the vocabulary of the model's version folder, and passes their scores through.
 //! See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -193,7 +195,7 @@ fn pairs(context: &ModelContext) -> Result<(Pair, Vec<Pair>), Error> {
             name: declared.name.clone(),
             input,
             output,
-            input_type: config.inputs()[input].data_type,
+            input_type: config.input(&declared.name)?.data_type,
             output_type: declared.data_type,
         };
         match (

@@ -1,6 +1,8 @@
 //! Checks a request and fills in what it leaves out: every output is the optional input of its name, or that tensor's default.
 //! See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 

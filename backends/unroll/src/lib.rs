@@ -1,6 +1,8 @@
 //! Repeats user and context features over the candidates, so that the ranker gets tensors of one length.
 //! See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -149,9 +151,10 @@ fn write<T: Element>(
             input.name()
         ))
     })?;
-    let mut shape = input.shape().to_vec();
-    shape[0] = candidates as i64;
-    let width = shape[1..].iter().map(|dim| *dim as usize).product();
+    let row = input.shape().get(1..).unwrap_or_default();
+    let width = row.iter().map(|dim| *dim as usize).product();
+    let mut shape = vec![candidates as i64];
+    shape.extend(row);
     let elements = input.as_slice::<T>()?;
     if let Some(values) = response.output_at::<T>(output, &shape)? {
         repeat::repeat(values, &elements, width, spread);

@@ -27,6 +27,8 @@ mod popular;
 mod problem;
 mod query;
 mod ranking;
+#[doc(hidden)]
+pub mod readers;
 mod routes;
 mod server;
 mod state;

@@ -4,6 +4,11 @@
 //! Data comes in as encoded columns ([`data::Dataset`]) and models go out as ONNX files that ONNX Runtime and TensorRT
 //! serve. Sizes and schedules are the tables `[towers]`, `[ranker]` and `[training]` of the pipeline definition.
 
+#![allow(
+    clippy::expect_used,
+    reason = "no request waits for it; each message says what was checked before"
+)]
+
 pub mod baselines;
 pub mod candidates;
 pub mod checkpoint;

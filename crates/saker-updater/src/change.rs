@@ -147,7 +147,8 @@ impl Rules {
                 let change = bitmap::insert(stored, self.geometry, &items)
                     .map_err(|error| StoreError::Data(format!("key {key}: {error}")))?;
                 // Writers only set bits, so no other one harms, unless it has made the bitmap with other sizes.
-                let header = stored.map_or(&[][..], |stored| &stored[..HEADER.min(stored.len())]);
+                let header =
+                    stored.map_or(&[][..], |stored| stored.get(..HEADER).unwrap_or(stored));
                 let read = Command::new(DATABASE, "GETRANGE").arg(&key);
                 guarded.only_if(header, read.arg(0).arg(HEADER - 1));
                 let header = change.geometry.header();

@@ -38,7 +38,9 @@ impl Counters {
     /// Notes how long an event waited to be applied.
     pub fn observe(&self, milliseconds: u64) {
         let class = BOUNDS_MS.partition_point(|&bound| bound < milliseconds);
-        self.latency[class].fetch_add(1, Ordering::Relaxed);
+        if let Some(latency) = self.latency.get(class) {
+            latency.fetch_add(1, Ordering::Relaxed);
+        }
         self.latency_ms.fetch_add(milliseconds, Ordering::Relaxed);
     }
 

@@ -22,6 +22,8 @@
 //! | [`offline`] | what was applied, as Parquet in the offline store |
 //! | [`counters`] | what was done so far |
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod catalogue;
 pub mod change;
 pub mod counters;

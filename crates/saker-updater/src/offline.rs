@@ -187,7 +187,8 @@ impl<'w> Writer<'w> {
                 Some(last) => *last,
                 None => self.read_last(view, day)?,
             };
-            let new = &rows[rows.partition_point(|row| Some(row.entry) <= last)..];
+            let known = rows.partition_point(|row| Some(row.entry) <= last);
+            let new = rows.get(known..).unwrap_or_default();
             let (Some(from), Some(to)) = (new.first(), new.last()) else {
                 self.last.insert(key, last);
                 return Ok(0);

@@ -83,7 +83,7 @@ fn range(start: *const u8, len: usize) -> Range<usize> {
 }
 
 fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
-    a.start < b.end && b.start < a.end
+    a.start.max(b.start) < a.end.min(b.end)
 }
 
 #[cfg(test)]

@@ -83,7 +83,6 @@ impl Release {
                  {version}; assemble the repository from one training run",
                 release.id
             ))),
-            Some(_) => Ok(Some(release)),
             None => {
                 let listed: Vec<&str> = served.releases.keys().map(String::as_str).collect();
                 Err(Error::invalid_argument(format!(

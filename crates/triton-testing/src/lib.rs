@@ -1,6 +1,11 @@
 //! Test doubles and harnesses for Triton backends: a fake of the C API for lifecycle tests, and
 //! the real Triton and Valkey, started for one test.
 
+#![allow(
+    clippy::expect_used,
+    reason = "a test double that is used wrongly ends its test"
+)]
+
 pub mod bloom_server;
 pub mod cluster;
 pub mod fake;

@@ -113,7 +113,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// One event or several.
-fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Vec<Event>, Problem> {
+pub(crate) fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Vec<Event>, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|error| {
         Problem::new(
             StatusCode::BAD_REQUEST,

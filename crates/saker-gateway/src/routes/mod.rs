@@ -19,7 +19,7 @@ use crate::door::Door;
 use crate::problem::Problem;
 use crate::state::State;
 
-mod events;
+pub(crate) mod events;
 mod explain;
 mod health;
 mod items;
