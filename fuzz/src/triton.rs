@@ -214,7 +214,7 @@ pub(crate) fn model_config(data: &[u8]) {
 /// The parameter `DEFAULTS`.
 pub(crate) fn defaults(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data)
-        && let Err(error) = saker_steps::defaults::parse(Some(text))
+        && let Err(error) = saker_steps::defaults::parse("DEFAULTS", Some(text))
     {
         assert!(error.message().contains("accepted"), "{error}");
     }
