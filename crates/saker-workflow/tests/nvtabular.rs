@@ -44,6 +44,18 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
+/// The folders in `folder` that hold `mark`, by name: one for each case.
+fn cases(folder: &Path, mark: &str) -> Vec<String> {
+    let mut cases: Vec<String> = (fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join(mark).exists())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 45, "cases are missing: {cases:?}");
+    cases
+}
+
 /// `loose`: NVTabular's types are wider than ours.
 fn check(name: &str, ours: &RecordBatch, theirs: &RecordBatch, loose: bool) -> Result<(), String> {
     if ours.num_columns() != theirs.num_columns() {
@@ -217,13 +229,7 @@ fn exports_of_the_real_nvtabular_transform_as_it_does() {
         .args([&data, &exporter, work.path()]));
     assert!(output.status.success());
 
-    let mut cases: Vec<String> = (fs::read_dir(&data).unwrap())
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().join("case.json").exists())
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect();
-    cases.sort();
-    assert!(cases.len() >= 45, "cases are missing: {cases:?}");
+    let cases = cases(&data, "case.json");
     let mut failed = Vec::new();
     for case in &cases {
         let folder = work.path().join(case);
@@ -318,13 +324,7 @@ fn what_is_imported_means_what_it_meant() {
         .arg(work.path()));
     assert!(output.status.success());
     let applied = read_parquet(&work.path().join("apply.parquet")).unwrap();
-    let mut cases: Vec<String> = (fs::read_dir(work.path()).unwrap())
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().join("pickle").exists())
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect();
-    cases.sort();
-    assert!(cases.len() >= 45, "cases are missing: {cases:?}");
+    let cases = cases(work.path(), "pickle");
     let mut failed = Vec::new();
     for case in &cases {
         let folder = work.path().join(case);
