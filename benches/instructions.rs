@@ -1,7 +1,7 @@
 //! How many instructions each kernel takes: one run of it, which `scripts/bench-kernels` puts under callgrind. The time of a kernel
 //! changes with the machine and its neighbours; this number does not.
 //!
-//! Usage: instructions [KERNEL]; without a name it lists them.
+//! Usage: `instructions [KERNEL]`; without a name it lists them.
 
 use std::hint::black_box;
 use std::process::ExitCode;

@@ -97,7 +97,7 @@ fn retail_is_the_contract() {
             "feast_user_lookup",
             "feature_lookup",
             "user_id, device_type?",
-            STORED_USER,
+            &format!("{STORED_USER}, degraded"),
         ),
         ("nvt_user_transform", "feature_transform", STORED_USER, USER),
         ("query_tower", "onnxruntime", USER, "output_1 f[64]"),
@@ -110,8 +110,8 @@ fn retail_is_the_contract() {
         (
             "filter_seen_items",
             "bloom_filter",
-            "user_id, candidate_ids, top_category?",
-            "filtered_ids",
+            "user_id, candidate_ids, top_category?, degraded?",
+            "filtered_ids, degraded",
         ),
         (
             "feast_item_lookup",
@@ -139,7 +139,7 @@ fn retail_is_the_contract() {
             "ensemble_model",
             "",
             "user_id?, device_type?, timestamp?",
-            ANSWER_OF_RELEASE,
+            &format!("{ANSWER_OF_RELEASE}, degraded"),
         ),
     ];
     let tensors = |tensors: &[assemble::pbtxt::Tensor]| -> String {

@@ -1,6 +1,9 @@
 //! The commands. Each file holds the arguments of one command and what it does; the work itself is in the modules of the
 //! library.
 
+// Help texts: clap prints them as they stand.
+#![allow(rustdoc::invalid_html_tags)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -5,7 +5,7 @@
 //! | [`repository`] | the files: which releases there are, which one the ensemble is pinned to, writing that down |
 //! | [`manifest`] | what a release says of itself: hashes, settings, metrics, data window, pipeline definition |
 //! | [`record`] | where the manifest's data window and metrics come from |
-//! | [`promote`] | making another release the visible one, in a running server or for its next start |
+//! | [`promote()`] | making another release the visible one, in a running server or for its next start |
 //! | [`canary`] | the requests that a release must answer before anyone else sees it |
 
 pub mod canary;

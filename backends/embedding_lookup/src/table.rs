@@ -1,5 +1,7 @@
 //! The pure part: a table of embeddings and the copy of its rows.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
@@ -11,6 +13,36 @@ pub struct Table {
     rows: Vec<f32>,
     count: usize,
     dimension: usize,
+}
+
+/// Longest header that is looked at: two dimensions take less than a hundred characters.
+const HEADER: u64 = 4096;
+
+/// Refuses a shape whose elements cannot be counted, since ndarray-npy panics on it, also where another dimension is 0.
+fn check_shape(file: &mut File) -> Result<(), String> {
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(HEADER)
+        .read_to_end(&mut head)
+        .and_then(|_| file.rewind())
+        .map_err(|error| error.to_string())?;
+    let head = String::from_utf8_lossy(&head);
+    let shape = head.split_once("shape").map_or("", |(_, rest)| rest);
+    let shape = shape.split_once('(').map_or("", |(_, rest)| rest);
+    let shape = shape.split_once(')').map_or("", |(shape, _)| shape);
+    let mut elements = 1_u64;
+    for dimension in shape.split(',').map(str::trim) {
+        // What is no number, the reader refuses.
+        if dimension.is_empty() || !dimension.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let number = dimension.parse::<u64>().ok();
+        elements = number
+            .and_then(|number| elements.checked_mul(number.max(1)))
+            .filter(|elements| *elements <= u64::from(u32::MAX) << 16)
+            .ok_or_else(|| format!("its shape ({shape}) has too many elements"))?;
+    }
+    Ok(())
 }
 
 /// Why a table could not be loaded.
@@ -42,7 +74,8 @@ impl Table {
             path: path.to_owned(),
             reason,
         };
-        let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+        let mut file = File::open(path).map_err(|error| failed(error.to_string()))?;
+        check_shape(&mut file).map_err(failed)?;
         let array = Array2::<f32>::read_npy(std::io::BufReader::new(file))
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self::from(array))

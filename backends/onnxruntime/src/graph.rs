@@ -156,8 +156,11 @@ pub(crate) fn complete(
     Ok(json)
 }
 
-/// The first tensor whose first dimension does not take any size: role, name, shape.
-fn closed(session: &Session) -> Result<Option<(&'static str, String, Vec<i64>)>, Error> {
+/// A tensor: role, name, shape.
+type Closed = (&'static str, String, Vec<i64>);
+
+/// The first tensor whose first dimension does not take any size.
+fn closed(session: &Session) -> Result<Option<Closed>, Error> {
     for (role, outlets) in [("input", session.inputs()), ("output", session.outputs())] {
         for outlet in outlets {
             let (_, shape) = element_and_shape(role, outlet)?;

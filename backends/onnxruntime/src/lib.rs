@@ -259,7 +259,7 @@ fn runs(most: Option<NonZeroUsize>, tensors: &[Tensor<'_>]) -> PerRun<Range<usiz
             .step_by(most.get())
             .map(|start| start..all.min(start.saturating_add(most.get())))
             .collect(),
-        _ => SmallVec::from_iter([0..all]),
+        _ => SmallVec::from_elem(0..all, 1),
     }
 }
 

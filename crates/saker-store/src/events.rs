@@ -12,7 +12,7 @@
 //! # What is known of ids
 //! An id is known for [`REMEMBERED`], but only as long as about [`Limits::ids`] newer ones have not come: so ids take a bounded
 //! part of the server's memory, about 25 bytes each. A digest has 80 bits and chooses one of `ids / 128` shards. Each shard keeps
-//! its [`SHARD`] latest digests, which is as many as the server holds in its compact encoding. Two different ids are taken for one
+//! its 128 latest digests, which is as many as the server holds in its compact encoding. Two different ids are taken for one
 //! another with a probability below 1e-15.
 
 use std::collections::HashMap;
