@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use arrow::array::{Array, RecordBatch};
 use ndarray::Array2;
+use saker_pipeline::Pipeline;
 use saker_train::data::{
-    Categorical, Codes, Continuous, Dataset, Interactions, Numbers, Pretrained, Split, Table,
+    Categorical, Codes, Continuous, Dataset, Interactions, Numbers, OUT_OF_VOCABULARY, Pretrained,
+    Split, Table,
 };
 
 use crate::layout::{FeatureSchema, Layout, Schema};
@@ -171,6 +173,42 @@ fn extend(table: &mut Table, rows: &RecordBatch) -> Result<()> {
     }
     table.rows += rows.num_rows();
     Ok(())
+}
+
+/// The items that have a code of their own. Another one, which no training interaction names, could be found, but not told from its
+/// like.
+pub struct KnownItems {
+    /// The encoded features of all items.
+    pub encoded: RecordBatch,
+    /// Rows of the known ones there.
+    pub rows: Vec<usize>,
+    /// Their raw ids.
+    pub ids: Vec<i64>,
+}
+
+impl KnownItems {
+    /// Reads the prepared items.
+    ///
+    /// # Errors
+    /// The tables are missing, damaged, or of two different `saker prepare`.
+    pub fn read(pipeline: &Pipeline, layout: &Layout) -> Result<Self> {
+        let raw = table::read(&layout.data("items"))?;
+        let encoded = table::read(&layout.features("items"))?;
+        let ids = table::int32s(&raw, &pipeline.item.id)?;
+        let codes = table::int32s(&encoded, &pipeline.item.id)?;
+        ensure!(
+            ids.len() == codes.len(),
+            "{} has {} items, {} has {}; run `saker prepare --force`",
+            layout.data("items").display(),
+            ids.len(),
+            layout.features("items").display(),
+            codes.len()
+        );
+        let known = |&row: &usize| codes[row] > OUT_OF_VOCABULARY;
+        let rows: Vec<usize> = (0..codes.len()).filter(known).collect();
+        let ids = rows.iter().map(|&row| i64::from(ids[row])).collect();
+        Ok(Self { encoded, rows, ids })
+    }
 }
 
 /// Reads an embedding table: rows are encoded item ids.

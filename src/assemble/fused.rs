@@ -3,14 +3,12 @@
 //! The ranker is derived from the exported one: see [`saker_train::onnx::hoist`].
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
-use saker_train::data::OUT_OF_VOCABULARY;
 use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
@@ -18,7 +16,7 @@ use super::steps::{
     DEGRADED, Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters,
     max_users, onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
-use crate::features::embedding_table;
+use crate::features::{KnownItems, embedding_table};
 use crate::files::write;
 use crate::layout::Layout;
 use crate::stamp::{self, Fingerprint};
@@ -33,8 +31,6 @@ pub(super) const RECOMMENDATION: &str = "fused_recommendation";
 const MODEL: &str = "ranker.onnx";
 const TABLES: &str = "items.bin";
 const IDS: &str = "items.npy";
-/// The items that the release knows, where popular ones are put in.
-pub(super) const CATALOGUE: &str = "catalogue.txt";
 /// Of what hoisting makes: another number, and it is made anew.
 const FORMAT: u32 = 2;
 /// The files of the hoisted ranker.
@@ -149,37 +145,14 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Writes the raw ids of the items that the release knows, one a line, to `models/catalogue.txt`.
-///
-/// # Errors
-/// The tables cannot be read, or the disk does not take it.
-pub(super) fn write_catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
-    let raw = table::read(&layout.data("items"))?;
-    let encoded = table::read(&layout.features("items"))?;
-    let ids = table::int32s(&raw, &pipeline.item.id)?;
-    let codes = table::int32s(&encoded, &pipeline.item.id)?;
-    let mut text = String::with_capacity(8 * ids.len());
-    for (id, _) in ids
-        .iter()
-        .zip(codes.iter())
-        .filter(|(_, code)| **code > OUT_OF_VOCABULARY)
-    {
-        let _ = writeln!(text, "{id}");
-    }
-    let path = layout.catalogue();
-    write(&path, text)?;
-    Ok(path)
-}
-
 /// The items that the decoder can name, as the index holds them: raw ids, and encoded features.
 fn catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<(Vec<i64>, Items)> {
-    let raw = table::read(&layout.data("items"))?;
-    let encoded = table::read(&layout.features("items"))?;
+    let KnownItems {
+        encoded,
+        rows: known,
+        ids,
+    } = KnownItems::read(pipeline, layout)?;
     let codes = table::int32s(&encoded, &pipeline.item.id)?;
-    let known: Vec<usize> = (0..codes.len())
-        .filter(|&row| codes[row] > OUT_OF_VOCABULARY)
-        .collect();
-    let ids = table::int32s(&raw, &pipeline.item.id)?;
     let mut items = Items {
         rows: known.len(),
         ..Items::default()
@@ -210,6 +183,5 @@ fn catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<(Vec<i64>, Items)> 
         );
     }
     items.vectors = vectors;
-    let ids = known.iter().map(|&row| i64::from(ids[row])).collect();
     Ok((ids, items))
 }

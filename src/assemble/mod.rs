@@ -3,6 +3,7 @@
 //! A new repository is written beside its place and then renamed; a release beside others is named last. A server never sees
 //! half of one. What happens with releases from there on is in [`releases`](crate::releases).
 
+mod catalogue;
 mod codes;
 pub(crate) mod edit;
 pub(crate) mod files;
@@ -36,9 +37,6 @@ use pbtxt::{ModelConfig, Step};
 
 /// The version number of a new repository's first release.
 pub const VERSION: u64 = 1;
-
-/// The models that top up with popular items.
-const TOPPED_UP: [&str; 2] = ["filter_seen_items", fused::RECOMMENDATION];
 
 /// What one training run made, as files.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +97,7 @@ impl Artefacts {
                 );
             }
         }
-        artefacts.catalogue = Some(fused::write_catalogue(pipeline, layout)?);
+        artefacts.catalogue = Some(catalogue::write_ids(pipeline, layout)?);
         if pipeline.serving.fused {
             artefacts.fused = Some(fused::hoist(pipeline, layout)?);
         }
@@ -143,8 +141,8 @@ impl Artefacts {
                 let file = codes::FILE.to_owned();
                 model.parameters.insert("CODES".to_owned(), file);
             }
-            if self.catalogue.is_some() && TOPPED_UP.contains(&&*model.name) {
-                let file = fused::CATALOGUE.to_owned();
+            if self.catalogue.is_some() && catalogue::is_read_by(&model.name) {
+                let file = catalogue::FILE.to_owned();
                 model.parameters.insert("CATALOGUE".to_owned(), file);
             }
         }
@@ -205,12 +203,10 @@ impl Artefacts {
         if let Some(path) = self.codes_of(model) {
             files.push((path.clone(), codes::FILE.to_owned()));
         }
-        if let Some(path) = self
-            .catalogue
-            .as_ref()
-            .filter(|_| TOPPED_UP.contains(&model))
+        if let Some(path) = &self.catalogue
+            && catalogue::is_read_by(model)
         {
-            files.push((path.clone(), fused::CATALOGUE.to_owned()));
+            files.push((path.clone(), catalogue::FILE.to_owned()));
         }
         Ok(files)
     }

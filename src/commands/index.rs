@@ -1,11 +1,11 @@
 use anyhow::{Context, Result, bail};
 use ndarray::Array2;
-use saker_train::data::OUT_OF_VOCABULARY;
 
 use super::Target;
+use crate::features::KnownItems;
 use crate::progress::Step;
+use crate::retrieval;
 use crate::stamp::{self, Fingerprint};
-use crate::{retrieval, table};
 
 /// Arguments of `saker index`.
 #[derive(clap::Args)]
@@ -47,28 +47,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
             vectors_path.display()
         )
     })?;
-    let items = table::read(&layout.data("items"))?;
-    let encoded = table::read(&layout.features("items"))?;
-    let ids = table::int32s(&items, &pipeline.item.id)?;
-    let codes = table::int32s(&encoded, &pipeline.item.id)?;
-    if vectors.nrows() != ids.len() {
+    let items = KnownItems::read(&pipeline, &layout)?;
+    if vectors.nrows() != items.encoded.num_rows() {
         bail!(
             "{} holds {} vectors for {} items; run `saker train {name} --force`",
             vectors_path.display(),
             vectors.nrows(),
-            ids.len()
+            items.encoded.num_rows()
         );
     }
-    // An item that no training interaction names has no code of its own: it could be found, but not told from another.
-    let known: Vec<usize> = (0..ids.len())
-        .filter(|&row| codes[row] > OUT_OF_VOCABULARY)
-        .collect();
-    let ids: Vec<i64> = known.iter().map(|&row| i64::from(ids[row])).collect();
-    let rows: Vec<f32> = known
+    let rows: Vec<f32> = items
+        .rows
         .iter()
         .flat_map(|&row| vectors.row(row).to_vec())
         .collect();
-    let index = retrieval::build(retrieval, vectors.ncols(), &rows, &ids)?;
+    let index = retrieval::build(retrieval, vectors.ncols(), &rows, &items.ids)?;
     if let Some(folder) = target.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
