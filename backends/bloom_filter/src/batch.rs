@@ -103,14 +103,14 @@ fn write_degraded(
     let Some(out) = response.output_at::<i32>(position, &[rows.len() as i64])? else {
         return Ok(());
     };
-    if let Some(ids) = &model.degraded
-        && let Some(before) = request.input_at(ids.position)?
+    if let Some(position) = model.degraded
+        && let Some(before) = request.input_at(position)?
     {
         let before = before.vector::<i32>()?;
         if before.len() != rows.len() {
             return Err(Error::invalid_argument(format!(
                 "input '{}' has {} masks for {} users; accepted: one for each user",
-                ids.name,
+                degraded::TENSOR,
                 before.len(),
                 rows.len()
             )));

@@ -37,10 +37,11 @@ pub struct BloomFilter {
     users: Ids,
     items: Ids,
     categories: Option<Ids>,
-    /// What the users' answers lack already, and the output that says it together with what the filter did not know.
-    degraded: Option<Ids>,
+    /// Position of the input with what the users' answers lack already, and of the output that says it together with what the
+    /// filter did not know.
+    degraded: Option<usize>,
     degraded_output: Option<usize>,
-    /// Position of the output.
+    /// Position of the output with the ids that pass.
     filtered: usize,
 }
 
@@ -63,17 +64,10 @@ impl Model for BloomFilter {
 
     fn load(context: &Arc<ModelContext>, (store, seen): Self::Parameters) -> Result<Self, Error> {
         let config = context.config();
-        let place = |tensors: &[TensorConfig]| {
-            let mut tensors = tensors.iter();
-            tensors.position(|tensor| tensor.name == degraded::TENSOR)
-        };
-        let (degraded, degraded_output) = (place(config.inputs()), place(config.outputs()));
-        let others = |tensors: &'_ [TensorConfig]| -> Vec<(usize, TensorConfig)> {
-            let others = tensors.iter().cloned().enumerate();
-            others
-                .filter(|(_, tensor)| tensor.name != degraded::TENSOR)
-                .collect()
-        };
+        let (degraded, degraded_output) = (
+            config.input_index(degraded::TENSOR),
+            config.output_index(degraded::TENSOR),
+        );
         let (inputs, outputs) = (others(config.inputs()), others(config.outputs()));
         let ([(_, users), (items_at, items), categories @ ..], [(filtered_at, filtered)]) =
             (&inputs[..], &outputs[..])
@@ -91,11 +85,8 @@ impl Model for BloomFilter {
                 filtered.name, filtered.data_type, items.name, items.data_type
             )));
         }
-        for tensor in degraded
-            .and_then(|place| config.inputs().get(place))
-            .into_iter()
-            .chain(degraded_output.and_then(|place| config.outputs().get(place)))
-        {
+        let tensors = config.inputs().iter().chain(config.outputs());
+        for tensor in tensors.filter(|tensor| tensor.name == degraded::TENSOR) {
             if tensor.data_type != DataType::Int32 {
                 return Err(Error::invalid_argument(format!(
                     "tensor '{}' is {}; accepted: INT32",
@@ -134,11 +125,7 @@ impl Model for BloomFilter {
                 name: input.name.clone(),
                 data_type: input.data_type,
             }),
-            degraded: degraded.map(|position| Ids {
-                position,
-                name: degraded::TENSOR.to_owned(),
-                data_type: DataType::Int32,
-            }),
+            degraded,
             degraded_output,
             filtered: *filtered_at,
         })
@@ -147,6 +134,14 @@ impl Model for BloomFilter {
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
         Ok(Worker::new(self))
     }
+}
+
+/// The tensors that their place gives a meaning, with their positions in the config.
+fn others(tensors: &[TensorConfig]) -> Vec<(usize, &TensorConfig)> {
+    let tensors = tensors.iter().enumerate();
+    tensors
+        .filter(|(_, tensor)| tensor.name != degraded::TENSOR)
+        .collect()
 }
 
 impl Instance<BloomFilter> for Worker {

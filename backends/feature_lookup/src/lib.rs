@@ -207,9 +207,7 @@ impl Tensors {
         }
         Ok(())
     }
-}
 
-impl Tensors {
     /// Writes whose features are not known.
     fn write_degraded(
         &self,

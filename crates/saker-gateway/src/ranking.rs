@@ -24,6 +24,8 @@ const ORDERED_SCORES: &str = "ordered_scores";
 const RELEASE: &str = "release";
 const DEGRADED: &str = "degraded";
 const OUTPUTS: [&str; 4] = [ORDERED_IDS, ORDERED_SCORES, RELEASE, DEGRADED];
+/// Those of releases from before [`DEGRADED`].
+const OLDER_OUTPUTS: [&str; 3] = [ORDERED_IDS, ORDERED_SCORES, RELEASE];
 /// How long a release that has no output `degraded` is asked without it.
 const WITHOUT: Duration = Duration::from_secs(60);
 
@@ -176,7 +178,6 @@ impl Ranking {
     /// Asks for all outputs, or for those that older releases have.
     async fn infer(&self, visit: Visit, call: GrpcCall<'_>) -> Result<Vec<Tensor>, Error> {
         let client = self.client();
-        let without = OUTPUTS.split_last().map_or(&OUTPUTS[..], |(_, rest)| rest);
         if self.now_ms() >= self.without_until_ms.load(Ordering::Relaxed) {
             let inputs = self.inputs(visit);
             let answer = client.infer(ENSEMBLE, inputs, &OUTPUTS, call).await;
@@ -190,7 +191,7 @@ impl Ranking {
             }
         }
         let inputs = self.inputs(visit);
-        client.infer(ENSEMBLE, inputs, without, call).await
+        client.infer(ENSEMBLE, inputs, &OLDER_OUTPUTS, call).await
     }
 
     fn past_deadline(&self) -> String {
