@@ -19,15 +19,18 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use saker_store::{
-    Connection, Pipeline, Reply, Settings,
-    feast::{EntityId, EntityKeyVersion, FeatureView},
+    Reply,
     seen::{Method, Prefixes},
 };
 use serde_json::{Value, json};
 use triton_client::{Tensor, grpc};
 use triton_testing::valkey::Valkey;
 
-use crate::pipeline::{ITEMS, Shop, USERS, free_address, write_shop};
+use crate::pipeline::{ITEMS, STEPS, Shop, USERS, free_address, write_shop};
+use crate::support::{
+    store::{command, connect, features_key},
+    until::until_so as until,
+};
 
 /// Visitors whose answers are compared; the others' events change what they are shown.
 const VISITORS: i32 = 20;
@@ -156,7 +159,7 @@ impl Stack {
             counted: 0.0,
             another_user: namespace.is_ok_and(|status| status.success()),
         };
-        for step in ["prepare", "train", "index", "materialize", "assemble"] {
+        for step in STEPS {
             stack.done(&[step, "tiny"]);
         }
         stack.serve();
@@ -242,21 +245,8 @@ impl Stack {
         self.signal(part, Signal::CONT);
     }
 
-    fn store(&self, database: i64) -> Connection {
-        let settings = Settings::parse(&self.shop.valkey.url(0), None).expect("an address");
-        let settings = settings.with_database(database).expect("a database");
-        Connection::open(&settings.with_bloom_probe()).expect("a connection")
-    }
-
-    fn words(&self, database: i64, words: &[&[u8]]) -> Reply {
-        let mut pipeline = Pipeline::new();
-        pipeline.keyless(|cmd| {
-            words.iter().for_each(|word| {
-                cmd.arg(*word);
-            });
-        });
-        let replies = self.store(database).run(&pipeline, PATIENCE);
-        replies.expect("the store answers").remove(0)
+    fn words(&self, database: u8, words: &[&[u8]]) -> Reply {
+        command(&self.shop.valkey.url(database), words)
     }
 
     /// The sum of what all items were counted.
@@ -302,14 +292,6 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         self.run(&["stop", "tiny"]);
-    }
-}
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + RECOVERED;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -548,36 +530,26 @@ const HEAD: &str = "\
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 
 /// The keys of the visitors' features and seen items, with their databases.
-fn keys(stack: &Stack) -> Vec<(i64, Vec<u8>)> {
-    let view = FeatureView::new(
-        "my_feast_repo",
-        "user_features",
-        "user_id",
-        EntityKeyVersion::V3,
-        ["age"],
-    );
-    let method = match stack.store(1).has_bloom() {
+fn keys(stack: &Stack) -> Vec<(u8, Vec<u8>)> {
+    let method = match connect(&stack.shop.valkey.url(1)).has_bloom() {
         Some(true) => Method::Server,
         _ => Method::Plain,
     };
     (1..=VISITORS)
         .flat_map(|visitor| {
             let seen = Prefixes::default().key(method, i64::from(visitor));
-            [
-                (0, view.key(&EntityId::Int32(visitor))),
-                (1, seen.into_bytes()),
-            ]
+            [(0, features_key(visitor)), (1, seen.into_bytes())]
         })
         .collect()
 }
 
 /// Replaces what the visitors' keys hold for a while.
-fn replaced(stack: &Stack, replace: impl Fn(i64, &[u8])) {
-    let dump = |(database, key): (i64, Vec<u8>)| {
+fn replaced(stack: &Stack, replace: impl Fn(u8, &[u8])) {
+    let dump = |(database, key): (u8, Vec<u8>)| {
         let dumped = stack.words(database, &[b"DUMP", &key]);
         (database, key, dumped)
     };
-    let before: Vec<(i64, Vec<u8>, Reply)> = keys(stack).into_iter().map(dump).collect();
+    let before: Vec<(u8, Vec<u8>, Reply)> = keys(stack).into_iter().map(dump).collect();
     let held = |dumped: &Reply| matches!(dumped, Reply::BulkString(_));
     assert!(
         before

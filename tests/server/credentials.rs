@@ -5,7 +5,7 @@ use std::{fs, path::Path, thread, time::Duration};
 use serde_json::Value;
 use triton_testing::valkey::Valkey;
 
-use crate::pipeline::{Shop, free_address, write_shop};
+use crate::pipeline::{STEPS, Shop, free_address, write_shop};
 use crate::support::until::until;
 
 const USER: &str = "saker-of-the-shop";
@@ -192,7 +192,7 @@ fn the_address_may_be_in_a_file() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{arguments:?}: {said}");
     };
-    for step in ["prepare", "train", "index", "materialize", "assemble"] {
+    for step in STEPS {
         run(&[step, "tiny"]);
     }
     run(&["serve", "tiny", "--detach"]);

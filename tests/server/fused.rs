@@ -8,11 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use saker_store::{
-    Pipeline,
-    feast::{EntityId, EntityKeyVersion, FeatureView},
-    seen::{Method, Prefixes},
-};
+use saker_store::seen::{Method, Prefixes};
 use triton_client::Triton;
 use triton_testing::{
     server::{Outputs, TritonServer},
@@ -21,7 +17,7 @@ use triton_testing::{
 
 use crate::pipeline::{ITEMS, Shop, USERS, write_shop};
 use crate::support::{
-    store::{connect, mark_seen},
+    store::{command, features_key, mark_seen},
     until::until,
 };
 
@@ -41,10 +37,7 @@ fn shop(deadline_ms: u32) -> Shop {
         )
         .expect("two more lines");
     });
-    for step in ["prepare", "train", "index", "materialize", "assemble"] {
-        shop.done(&[step, "tiny"]);
-    }
-    shop
+    shop.assembled()
 }
 
 fn serve(shop: &Shop) -> TritonServer {
@@ -251,17 +244,8 @@ fn a_promotion_switches_both_ensembles() {
     assert_eq!(releases(), ["second", "second"]);
 }
 
-/// Runs one command of the store.
-fn command(shop: &Shop, database: u8, words: &[&[u8]]) {
-    let mut pipeline = Pipeline::new();
-    pipeline.keyless(|cmd| {
-        words.iter().for_each(|word| {
-            cmd.arg(*word);
-        });
-    });
-    connect(&shop.valkey.url(database))
-        .run(&pipeline, Duration::from_secs(5))
-        .expect("the store answers");
+fn change(shop: &Shop, database: u8, words: &[&[u8]]) {
+    command(&shop.valkey.url(database), words);
 }
 
 #[test]
@@ -285,18 +269,10 @@ fn an_answer_says_what_the_store_did_not_know() {
         both([0; 5]),
         "an absent user is known to be absent"
     );
-    let view = FeatureView::new(
-        "my_feast_repo",
-        "user_features",
-        "user_id",
-        EntityKeyVersion::V3,
-        ["age"],
-    );
-    let features = view.key(&EntityId::Int32(7));
     let seen = Prefixes::default().key(Method::Plain, 8).into_bytes();
-    for (database, key) in [(0, features), (1, seen)] {
-        command(&shop, database, &[b"DEL", &key]);
-        command(&shop, database, &[b"RPUSH", &key, b"of another type"]);
+    for (database, key) in [(0, features_key(7)), (1, seen)] {
+        change(&shop, database, &[b"DEL", &key]);
+        change(&shop, database, &[b"RPUSH", &key, b"of another type"]);
     }
     assert_eq!(masks(), both([1, 2, 0, 0, 0]));
     shop.valkey.kill();
@@ -313,7 +289,7 @@ fn popular_items_that_the_release_does_not_know_are_left_out() {
         let item = i32::to_string(&item);
         for set in ["trending:global", "trending:cat_l1:0", "trending:cat_l1:1"] {
             let words: [&[u8]; 4] = [b"ZADD", set.as_bytes(), b"1e9", item.as_bytes()];
-            command(&shop, 3, &words);
+            change(&shop, 3, &words);
         }
     }
     let server = serve(&shop);

@@ -21,10 +21,7 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn start() -> Self {
-        let shop = Shop::new();
-        for step in ["prepare", "train", "index", "materialize", "assemble"] {
-            shop.done(&[step, "tiny"]);
-        }
+        let shop = Shop::new().assembled();
         shop.done(&["serve", "tiny", "--detach"]);
         let (gateway, [url]) = gateway(&shop, &[]);
         let agent = ureq::Agent::config_builder()

@@ -65,10 +65,7 @@ fn shop() -> Shop {
         )
         .expect("more lines");
     });
-    for step in ["prepare", "train", "index", "materialize", "assemble"] {
-        shop.done(&[step, "tiny"]);
-    }
-    shop
+    shop.assembled()
 }
 
 /// A request that a model accepts.

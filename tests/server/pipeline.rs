@@ -89,6 +89,9 @@ trending_categories = ["category_l1"]
 pub(crate) const USERS: u32 = 60;
 pub(crate) const ITEMS: u32 = 40;
 
+/// The commands from tables to a model repository.
+pub(crate) const STEPS: [&str; 5] = ["prepare", "train", "index", "materialize", "assemble"];
+
 /// Sixty people of two tastes and forty items of two categories.
 pub(crate) fn write_shop(folder: &Path) {
     let mut users = String::from("user_id:token\tage:token\tgender:token\n");
@@ -169,6 +172,14 @@ impl Shop {
         command
     }
 
+    /// The same shop, assembled, but not served yet.
+    pub(crate) fn assembled(self) -> Self {
+        for step in STEPS {
+            self.done(&[step, "tiny"]);
+        }
+        self
+    }
+
     /// Runs a command that must succeed, and gives what it printed.
     pub(crate) fn done(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -197,9 +208,7 @@ fn from_tables_to_a_recommendation() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("saker assemble"), "{error}");
 
-    for step in ["prepare", "train", "index", "materialize", "assemble"] {
-        shop.done(&[step, "tiny"]);
-    }
+    let shop = shop.assembled();
     let releases = shop
         .folder
         .path()

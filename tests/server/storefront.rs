@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use triton_testing::runtime;
 
-use crate::pipeline::{Shop, free_address};
+use crate::pipeline::{STEPS, Shop, free_address};
 
 /// The retail shop without texts and pictures, whose encoders take minutes and change nothing on the page.
 fn retail() -> Shop {
@@ -34,7 +34,7 @@ fn retail() -> Shop {
         "60000",
     ];
     shop.done(&[&["generate", "retail", "--out", source][..], &size].concat());
-    for step in ["prepare", "train", "index", "materialize", "assemble"] {
+    for step in STEPS {
         shop.done(&[step, "retail"]);
     }
     shop

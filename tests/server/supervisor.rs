@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     fs,
     net::TcpListener,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -13,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::pipeline::{Shop, free_address};
+use crate::support::until::until_so as until;
 
 const PARTS: [&str; 3] = ["gateway", "updater", "triton"];
 
@@ -32,25 +32,8 @@ fn running(shop: &Shop) -> BTreeMap<&'static str, i32> {
     PARTS.iter().filter_map(id).collect()
 }
 
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn signal(id: i32, signal: Signal) {
     kill_process(Pid::from_raw(id).expect("a process"), signal).expect("a signal");
-}
-
-/// A shop that is assembled, but not served yet.
-fn assembled() -> Shop {
-    let shop = Shop::new();
-    for step in ["prepare", "train", "index", "materialize", "assemble"] {
-        shop.done(&[step, "tiny"]);
-    }
-    shop
 }
 
 fn recommends(shop: &Shop) -> bool {
@@ -73,7 +56,7 @@ fn status(shop: &Shop) -> Value {
 
 #[test]
 fn a_hung_triton_is_started_again() {
-    let shop = assembled();
+    let shop = Shop::new().assembled();
     shop.done(&["serve", "tiny", "--detach"]);
     assert_eq!(status(&shop)["ready"], true);
     let before = running(&shop)["triton"];
@@ -93,7 +76,7 @@ fn a_hung_triton_is_started_again() {
 
 #[test]
 fn what_a_killed_supervisor_leaves_running_is_taken_over() {
-    let shop = assembled();
+    let shop = Shop::new().assembled();
     shop.done(&["serve", "tiny", "--detach"]);
     let record = shop.folder.path().join("state/tiny/run/serve.json");
     let supervisor = || -> i32 {
@@ -125,7 +108,7 @@ fn what_a_killed_supervisor_leaves_running_is_taken_over() {
 
 #[test]
 fn only_who_has_the_key_controls_the_server() {
-    let shop = assembled();
+    let shop = Shop::new().assembled();
     shop.done(&["serve", "tiny", "--detach"]);
     let key = shop.folder.path().join("state/tiny/run/control.key");
     let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -181,7 +164,7 @@ fn only_who_has_the_key_controls_the_server() {
 
 #[test]
 fn what_is_killed_is_said_and_started_again() {
-    let shop = assembled();
+    let shop = Shop::new().assembled();
     let (listen, metrics) = (free_address(), free_address());
     let serve = ["serve", "tiny", "--shop", "--detach"];
     let addresses = ["--listen", &listen, "--updater-metrics", &metrics];

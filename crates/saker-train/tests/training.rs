@@ -12,7 +12,7 @@ use saker_train::checkpoint::Checkpoint;
 use saker_train::data::{Categorical, Dataset, Split, Table};
 use saker_train::encoded::{LATEST, UNKNOWN};
 use saker_train::evaluate::{
-    Case, Grouping, Held, Models, Options, Oracle, Serving, evaluate, served_metrics,
+    Case, Evaluation, Grouping, Held, Models, Options, Oracle, Serving, evaluate, served_metrics,
 };
 use saker_train::finetune::Selection;
 use saker_train::learning::{Checkpoints, Session};
@@ -20,6 +20,20 @@ use saker_train::onnx;
 use saker_train::progress::{Epoch, Progress, Stage};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
+
+/// Measures the test part on so many users, 0 for all.
+fn measured(data: &Dataset, models: &[Models<'_>], users: usize) -> Evaluation {
+    let mut options = Options {
+        split: Split::Test,
+        topk: 30,
+        users,
+        training: &training(),
+        groupings: Vec::new(),
+        oracle: None,
+        progress: &mut |_| {},
+    };
+    evaluate(data, models, &mut options).unwrap()
+}
 
 fn train(data: &Dataset) -> (Towers, Ranker) {
     let (towers_sizes, ranker_sizes) = sizes();
@@ -173,16 +187,7 @@ fn seeds_are_averaged_and_their_error_told() {
                 serving: None,
             })
             .collect();
-        let mut options = Options {
-            split: Split::Test,
-            topk: 30,
-            users: 0,
-            training: &training(),
-            groupings: Vec::new(),
-            oracle: None,
-            progress: &mut |_| {},
-        };
-        let evaluation = evaluate(&data, &models, &mut options).unwrap();
+        let evaluation = measured(&data, &models, 0);
         assert_eq!(evaluation.seeds, models.len());
         evaluation.methods
     };
@@ -230,16 +235,7 @@ fn a_large_catalogue_is_measured_without_what_would_not_fit() {
         ranker: &Ranker::new(&ranker_sizes, &data, 1),
         serving: None,
     }];
-    let mut options = Options {
-        split: Split::Test,
-        topk: 30,
-        users: 20,
-        training: &training(),
-        groupings: Vec::new(),
-        oracle: None,
-        progress: &mut |_| {},
-    };
-    let evaluation = evaluate(&data, &models, &mut options).unwrap();
+    let evaluation = measured(&data, &models, 20);
     let names: Vec<&str> = evaluation
         .methods
         .iter()
@@ -276,21 +272,12 @@ fn what_serving_finds_is_what_the_ranker_gets() {
         Towers::new(&tower_sizes, &data, 1),
         Ranker::new(&ranker_sizes, &data, 1),
     );
-    let mut options = Options {
-        split: Split::Test,
-        topk: 30,
-        users: 0,
-        training: &training(),
-        groupings: Vec::new(),
-        oracle: None,
-        progress: &mut |_| {},
-    };
     let models = [Models {
         towers: &towers,
         ranker: &ranker,
         serving: Some(&Odd),
     }];
-    let evaluation = evaluate(&data, &models, &mut options).unwrap();
+    let evaluation = measured(&data, &models, 0);
     let recall = |name: &str| {
         let mut methods = evaluation.methods.iter();
         methods

@@ -1,7 +1,9 @@
 //! What the tests write into a Valkey, through saker-store as `saker materialize` does.
 
+use std::time::Duration;
+
 use saker_store::{
-    Connection, Settings,
+    Connection, Pipeline, Reply, Settings,
     feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer},
     seen::{Mode, Prefixes, SeenWriter, bitmap::Geometry},
 };
@@ -15,6 +17,30 @@ pub(crate) fn connect(url: &str) -> Connection {
         .expect("a store address")
         .with_bloom_probe();
     Connection::open(&settings).expect("a connection")
+}
+
+/// Runs one command, and gives what the store answers.
+pub(crate) fn command(url: &str, words: &[&[u8]]) -> Reply {
+    let mut pipeline = Pipeline::new();
+    pipeline.keyless(|cmd| {
+        words.iter().for_each(|word| {
+            cmd.arg(*word);
+        });
+    });
+    let replies = connect(url).run(&pipeline, Duration::from_secs(10));
+    replies.expect("the store answers").remove(0)
+}
+
+/// The key of a user's features.
+pub(crate) fn features_key(user: i32) -> Vec<u8> {
+    let view = FeatureView::new(
+        "my_feast_repo",
+        "user_features",
+        "user_id",
+        EntityKeyVersion::V3,
+        ["age"],
+    );
+    view.key(&EntityId::Int32(user))
 }
 
 /// Writes down what users have seen, in whichever way the server offers.

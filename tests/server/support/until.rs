@@ -1,4 +1,4 @@
-//! Waiting for what comes a moment later.
+//! Waiting for what comes later.
 
 use std::{
     fmt::Debug,
@@ -15,6 +15,15 @@ pub(crate) fn until<T: Debug>(mut look: impl FnMut() -> T, wished: impl Fn(&T) -
             return found;
         }
         assert!(Instant::now() < end, "stays {found:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until something is so, for a minute at most; `what` says what is not.
+pub(crate) fn until_so(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
