@@ -93,7 +93,7 @@ impl Gateway {
     /// later: one that is down is no error.
     ///
     /// # Errors
-    /// Addresses that are none.
+    /// An address in the settings is invalid.
     pub fn open(
         settings: Settings,
         catalogue: Catalogue,

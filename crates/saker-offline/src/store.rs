@@ -67,7 +67,7 @@ impl OfflineStore {
     /// Files of that name are replaced, others stay. No row writes nothing.
     ///
     /// # Errors
-    /// A name that is none, rows without an event time, and what the storage says. A day's file is there whole or not at
+    /// An invalid name, rows without an event time, and what the storage says. A day's file is there whole or not at
     /// all; of several days some may be written when another fails, and are replaced when the same is appended again.
     pub fn append(
         &self,
@@ -137,7 +137,7 @@ impl OfflineStore {
     /// Removes the files of a view whose names begin with `prefix`, so that a writer can write a whole set of them anew.
     ///
     /// # Errors
-    /// A name that is none, and what the storage says.
+    /// An invalid name, and what the storage says.
     pub fn remove(&self, view: &str, prefix: &str) -> Result<(), Error> {
         let folder = self.view(view)?;
         check_name(prefix)?;

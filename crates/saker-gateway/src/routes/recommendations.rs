@@ -17,7 +17,7 @@ use crate::query::{DEVICES, Query, device, shortened};
 use crate::ranking::{Unranked, Visit};
 use crate::state::{State, now_us};
 
-/// What a user is called who is none: nobody's id, so a cold start.
+/// The user id of a guest: no user has it, so the answer is a cold start.
 pub(super) const GUEST: i32 = -1;
 /// What a device is that is not given.
 const UNKNOWN_DEVICE: i32 = -1;

@@ -122,7 +122,7 @@ impl Feature {
             }
             (_, Coded::Nothing, _) => Read::Nothing,
             (vocabulary, Coded::Unknown, text) => Read::Unreadable(format!(
-                "the store holds the text {text:?} for feature '{}', which is none of the {} texts that training saw",
+                "the store holds the text {text:?} for feature '{}', which is not among the {} texts that training saw",
                 self.name,
                 vocabulary.len()
             )),

@@ -200,7 +200,7 @@ impl Worker {
         let deadline = Instant::now() + filter.link.settings().deadline_for(self.rows.len());
         self.pipeline.clear();
         for row in &mut self.rows {
-            // Nobody has no history.
+            // A guest has no history.
             row.known = row.user == PADDING;
         }
         if self.along.is_some() {
