@@ -1,5 +1,6 @@
 //! The id that all artefacts of one repository carry.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,12 +11,19 @@ use sha2::{Digest, Sha256};
 
 use super::Artefacts;
 use super::files::hex;
+use crate::releases::Repository;
 
-/// `<pipeline>-<UTC time>-<hash of the artefacts>`, such as `movielens-20260314T150926Z-1f3a9c2b`.
+/// `<pipeline>-<UTC time>-<hash of the artefacts>`, such as `movielens-20260314T150926Z-1f3a9c2b`. The time is `now`, or the
+/// first second after it whose id the repository at `target` does not have.
 ///
 /// # Errors
 /// An artefact cannot be read.
-pub fn release_id(pipeline: &Pipeline, artefacts: &Artefacts, now: SystemTime) -> Result<String> {
+pub fn release_id(
+    pipeline: &Pipeline,
+    artefacts: &Artefacts,
+    now: SystemTime,
+    target: &Path,
+) -> Result<String> {
     let mut hash = Sha256::new();
     for (path, _) in artefacts.files() {
         add(&mut hash, path)?;
@@ -24,11 +32,15 @@ pub fn release_id(pipeline: &Pipeline, artefacts: &Artefacts, now: SystemTime) -
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs());
     let short = &hex(&hash.finalize())[..8];
-    Ok(format!(
-        "{}-{}-{short}",
-        pipeline.pipeline.name,
-        utc(seconds)
-    ))
+    let taken: HashSet<String> = Repository::open(target)
+        .and_then(|repository| repository.index())
+        .map(|index| index.releases.into_values().collect())
+        .unwrap_or_default();
+    let name = &pipeline.pipeline.name;
+    (seconds..)
+        .map(|second| format!("{name}-{}-{short}", utc(second)))
+        .find(|id| !taken.contains(id))
+        .context("every release id is taken")
 }
 
 fn add(hash: &mut Sha256, path: &Path) -> Result<()> {

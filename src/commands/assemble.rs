@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let step = Step::start("assemble the model repository");
     let release = match &args.release {
         Some(release) => release.clone(),
-        None => assemble::release_id(&pipeline, &artefacts, SystemTime::now())?,
+        None => assemble::release_id(&pipeline, &artefacts, SystemTime::now(), &target)?,
     };
     let assembled = assemble::assemble(&pipeline, &artefacts, &release, &target)?;
     if args.output.is_none() {
