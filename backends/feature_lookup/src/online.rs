@@ -1,5 +1,6 @@
 //! Online mode: one pipelined round trip for all ids of all requests of a batch.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use saker_steps::lookup::{self, Feature, Meters};
@@ -13,8 +14,8 @@ use crate::Tensors;
 pub struct Online {
     features: Arc<[Feature]>,
     store: lookup::Online,
-    /// Whose rows they are: index in the batch, first row, number of rows.
-    requests: Vec<(usize, usize, usize)>,
+    /// Whose rows they are: index in the batch, rows.
+    requests: Vec<(usize, Range<usize>)>,
 }
 
 impl Online {
@@ -34,10 +35,12 @@ impl Online {
     ) -> Result<(), Error> {
         self.read(tensors, batch);
         batch.compute_starts();
-        self.store.look_up(meters, self.requests.len());
+        let rows = self.requests.iter().map(|(_, rows)| rows.clone());
+        self.store.look_up(meters, rows);
         batch.compute_ends();
-        for &(index, start, count) in &self.requests {
-            batch.respond(index, |request, response| {
+        for (index, rows) in &self.requests {
+            let (start, count) = (rows.start, rows.len());
+            batch.respond(*index, |request, response| {
                 let input = request.input_at(0)?;
                 let shape = input.as_ref().map_or(&[][..], |tensor| tensor.shape());
                 let found = self.store.ids[start..start + count].iter().copied();
@@ -60,7 +63,7 @@ impl Online {
         for (index, request) in batch.pending() {
             let start = ids.len();
             match tensors.read_ids(request, ids) {
-                Ok(count) => self.requests.push((index, start, count)),
+                Ok(count) => self.requests.push((index, start..start + count)),
                 Err(error) => {
                     ids.truncate(start);
                     batch.reject(index, error);

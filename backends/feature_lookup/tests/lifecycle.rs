@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use saker_store::feast::{
-    EntityId, EntityKeyVersion, EntityType, FeatureView, Timestamp, Value, Writer,
+    EntityId, EntityKeyVersion, EntityType, FeatureView, Timestamp, Value, Writer, feature_field,
 };
 use saker_store::{Connection, Pipeline, Settings};
 use triton_feature_lookup::FeatureLookup;
@@ -283,6 +283,57 @@ fn a_row_that_cannot_be_read_degrades_its_own_request_alone() {
     assert_eq!(grown(&[&[1], &[2, 3], &[6, 77]]), (1.0, 1.0));
     assert_eq!(grown(&[&[4], &[3, 2], &[6]]), (2.0, 0.0));
     assert_eq!(grown(&[&[3, 4, 3]]), (1.0, 0.0));
+    assert_eq!(grown(&[&[3, 4], &[1], &[2, 4]]), (2.0, 0.0));
+}
+
+/// Puts bytes where a user's age is.
+fn set_age(valkey: &Valkey, user: i32, bytes: &[u8]) {
+    let settings = Settings::parse(&valkey.url(0), None).unwrap();
+    let mut connection = Connection::open(&settings).unwrap();
+    let mut pipeline = Pipeline::new();
+    let key = view().key(&EntityType::Int32.id(user.into()));
+    pipeline.command(&key, |command| {
+        let field = feature_field("user_features", "age");
+        command.arg("HSET").arg(&key).arg(&field).arg(bytes);
+    });
+    connection.run(&pipeline, Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn an_answer_says_which_users_have_a_value_that_cannot_be_read() {
+    let (valkey, server, folder) = (store(), server(), tempfile::tempdir().unwrap());
+    let version = folder.path().join("1");
+    std::fs::create_dir(&version).unwrap();
+    let codes = r#"{"format": 1, "columns": {"age": {"codes": "value", "texts": ["20", "21"], "empty": ["-"]}}}"#;
+    std::fs::write(version.join("codes.json"), codes).unwrap();
+    let config =
+        config(&valkey)
+            .parameter("CODES", "codes.json")
+            .output("degraded", "TYPE_INT32", &[-1]);
+    let model = server
+        .load_from("values", 1, folder.path(), config)
+        .unwrap();
+    connected(&model);
+    let text = |text: &str| Value::to_bytes(Some(&Value::String(text.into())));
+    for (user, bytes, age, degraded) in [
+        (1, Value::to_bytes(Some(&Value::Int64(44))), 44, 0),
+        (2, Value::to_bytes(None), 35, 0),
+        (3, text("21"), 1, 0),
+        (4, text("-"), 35, 0),
+        // A text that training did not see is no fault of the store.
+        (5, text("22"), 35, 0),
+        // Of another type than the feature, beyond it, and no value at all.
+        (6, Value::to_bytes(Some(&Value::Double(20.5))), 35, 1),
+        (7, Value::to_bytes(Some(&Value::Int64(1 << 40))), 35, 1),
+        (8, b"\xff\xff\xff".to_vec(), 35, 1),
+    ] {
+        set_age(&valkey, user, &bytes);
+        let report = model.execute([request(&[9, user]).output("degraded")]);
+        let of = |name: &str| report.success(0).output::<i32>(name).0;
+        assert_eq!(of("user_id"), [9, user]);
+        assert_eq!(of("age"), [28, age], "user {user}");
+        assert_eq!(of("degraded"), [0, degraded], "user {user}");
+    }
 }
 
 #[test]

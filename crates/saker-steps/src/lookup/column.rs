@@ -29,6 +29,8 @@ enum Read {
     Numbers,
     /// It stands for no value.
     Nothing,
+    /// A text that training did not see: no code, and no fault of the store.
+    Unseen(String),
     Unreadable(String),
 }
 
@@ -121,7 +123,7 @@ impl Feature {
                 Read::Numbers
             }
             (_, Coded::Nothing, _) => Read::Nothing,
-            (vocabulary, Coded::Unknown, text) => Read::Unreadable(format!(
+            (vocabulary, Coded::Unknown, text) => Read::Unseen(format!(
                 "the store holds the text {text:?} for feature '{}', which is not among the {} texts that training saw",
                 self.name,
                 vocabulary.len()
@@ -315,13 +317,15 @@ impl Columns {
     }
 
     /// Appends a row; `value` gives each feature by position. What is missing, or does not fit and is told to
-    /// `unreadable`, becomes that feature's default.
+    /// `unreadable`, becomes that feature's default. Returns whether every stored value could be read; a text that training did
+    /// not see could.
     pub fn push_row(
         &mut self,
         features: &[Feature],
         mut value: impl FnMut(usize) -> Result<Option<Value>, saker_store::StoreError>,
         mut unreadable: impl FnMut(String),
-    ) {
+    ) -> bool {
+        let mut whole = true;
         for (position, (column, feature)) in self.columns.iter_mut().zip(features).enumerate() {
             let fits = match value(position) {
                 Ok(None) => false,
@@ -329,17 +333,24 @@ impl Columns {
                     Read::Numbers => {
                         let fits = column.push(&self.scratch);
                         if !fits {
+                            whole = false;
                             unreadable(feature.mismatch(&value));
                         }
                         fits
                     }
                     Read::Nothing => false,
+                    Read::Unseen(why) => {
+                        unreadable(why);
+                        false
+                    }
                     Read::Unreadable(why) => {
+                        whole = false;
                         unreadable(why);
                         false
                     }
                 },
                 Err(error) => {
+                    whole = false;
                     unreadable(format!("feature '{}': {error}", feature.name));
                     false
                 }
@@ -348,6 +359,7 @@ impl Columns {
                 column.push(&feature.default);
             }
         }
+        whole
     }
 
     /// Moves the last row to `row` and shortens by one: an entity that came twice.

@@ -6,6 +6,7 @@ mod found;
 mod online;
 mod parameters;
 
+use saker_store::StoreError;
 use saker_store::feast::FeatureView;
 use triton_backend::log::{self, EveryMinute};
 use triton_backend::{Counter, Error, Gauge, ModelContext};
@@ -53,7 +54,7 @@ impl Meters {
         Ok(Self {
             degraded: counter(
                 "saker_feature_lookup_degraded_total",
-                "Requests answered with defaults because the store was down or late, and rows that could not be read",
+                "Requests answered with defaults because the store was down or late, or holds something that cannot be read",
             )?,
             absent: counter(
                 "saker_feature_lookup_absent_total",
@@ -110,10 +111,14 @@ impl Meters {
         }
     }
 
-    /// Requests that are answered with defaults, wholly or for some rows.
-    pub fn degraded(&self, requests: usize, why: &dyn std::fmt::Display) {
-        self.degraded.increment(requests as u64);
-        if let Some(more) = self.degraded_line.due() {
+    /// Requests that are answered with defaults, wholly or for some rows, and why the store gives no rows, if it does not.
+    pub fn degraded(&self, requests: usize, why: Option<&StoreError>) {
+        if requests > 0 {
+            self.degraded.increment(requests as u64);
+        }
+        if let Some(why) = why
+            && let Some(more) = self.degraded_line.due()
+        {
             log::warn!(
                 "model '{}': the store gives no features, answering with defaults: {why} ({more} more such calls \
                  since the last line)",

@@ -1,5 +1,6 @@
 //! Asking the store for some entities, for each batch anew.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ pub struct Online {
     /// Whom to look up: filled by the caller.
     pub ids: Vec<i64>,
     columns: Columns,
-    /// By id: whether the store did not answer, or not with a row that can be read.
+    /// By id: whether the store did not answer, or not with a row whose values can all be read.
     unanswered: Vec<bool>,
 }
 
@@ -55,15 +56,15 @@ impl Online {
         &self.columns
     }
 
-    /// By id that was looked up last: whether its features are not known, because the store did not answer in time or not with
-    /// a row that can be read.
+    /// By id that was looked up last: whether a feature is not known, because the store did not answer in time or holds
+    /// something that cannot be read.
     pub fn unanswered(&self) -> &[bool] {
         &self.unanswered
     }
 
-    /// Asks the store for [`ids`](Self::ids), which `requests` requests brought, and fills the columns; ids that were not
-    /// found become -1. One pipelined round trip.
-    pub fn look_up(&mut self, meters: &Meters, requests: usize) {
+    /// Asks the store for [`ids`](Self::ids) and fills the columns; ids that were not found become -1. One pipelined round
+    /// trip. `requests` says which ids each request brought.
+    pub fn look_up(&mut self, meters: &Meters, requests: impl Iterator<Item = Range<usize>>) {
         self.look_up_with(meters, requests, None);
     }
 
@@ -71,7 +72,7 @@ impl Online {
     pub fn look_up_with(
         &mut self,
         meters: &Meters,
-        requests: usize,
+        requests: impl Iterator<Item = Range<usize>>,
         mut seen: Option<(&mut seen::Worker, &seen::Filter)>,
     ) {
         self.pipeline.clear();
@@ -103,8 +104,6 @@ impl Online {
             let own = entities.min(self.replies.len());
             seen.take_along(self.replies.drain(own..), failure.as_ref());
         }
-        // Requests that get defaults: all of them where the call fails.
-        let mut degraded = if failure.is_some() { requests } else { 0 };
         let mut replies = self.replies.drain(..);
         let (mut found, mut absent) = (0, 0);
         for id in &mut self.ids {
@@ -116,18 +115,16 @@ impl Online {
                 Some(Err(error)) => Err(error.clone()),
             };
             absent += u64::from(reply.is_some() && matches!(row, Ok(None)));
-            self.unanswered
-                .push(asked && (reply.is_none() || row.is_err()));
+            let mut known = !asked || reply.is_some() && row.is_ok();
             // A row that cannot be read fails its own request alone.
             let row = row.unwrap_or_else(|error| {
-                degraded = requests.min(degraded + 1);
                 failure.get_or_insert(error);
                 None
             });
             match row {
                 Some(row) => {
                     found += 1;
-                    self.columns.push_row(
+                    known &= self.columns.push_row(
                         &self.features,
                         |position| row.value(position),
                         |why| meters.unreadable(&why),
@@ -138,10 +135,14 @@ impl Online {
                     self.columns.push_defaults(&self.features);
                 }
             }
+            self.unanswered.push(!known);
         }
+        drop(replies);
         meters.looked_up(found, absent);
-        if let Some(error) = failure {
-            meters.degraded(degraded, &error);
-        }
+        let unanswered = |ids: &Range<usize>| {
+            let ids = self.unanswered.get(ids.clone()).unwrap_or_default();
+            ids.contains(&true)
+        };
+        meters.degraded(requests.filter(unanswered).count(), failure.as_ref());
     }
 }
