@@ -91,7 +91,7 @@ impl Tower {
         self.sessions.session()
     }
 
-    /// The queries of all users of a request, one after the other.
+    /// Appends the queries of all users of a request, one after the other.
     ///
     /// # Errors
     /// ONNX Runtime fails.
@@ -102,7 +102,6 @@ impl Tower {
         users: usize,
         queries: &mut Vec<f32>,
     ) -> Result<(), Error> {
-        queries.clear();
         if users == 0 {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! The user: looked up, and transformed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use saker_steps::lookup::{Feature, Meters, Online, Parameters};
@@ -141,12 +142,12 @@ impl Worker {
         self.store.ids.clear();
     }
 
-    /// The ids of a request: the first of them, and how many.
+    /// Reads the ids of a request; returns their places.
     pub(crate) fn read(
         &mut self,
         user: &User,
         request: &Request<'_>,
-    ) -> Result<(usize, usize), Error> {
+    ) -> Result<Range<usize>, Error> {
         let tensor = users::read(request, (&user.id_name, 0), &user.bound)?;
         let start = self.store.ids.len();
         match user.id_type {
@@ -156,14 +157,14 @@ impl Worker {
                 self.store.ids.extend(ids.iter().map(|&id| i64::from(id)));
             }
         }
-        Ok((start, tensor.len()))
+        Ok(start..start + tensor.len())
     }
 
-    /// Asks the store for the users of all requests, and for what they have seen where one connection can do both.
+    /// Asks the store for the users of all `requests`, and for what they have seen where one connection can do both.
     pub(crate) fn look_up(
         &mut self,
         user: &User,
-        requests: usize,
+        requests: impl Iterator<Item = Range<usize>>,
         seen: (&mut seen::Worker, &seen::Filter),
     ) {
         self.raw.clone_from(&self.store.ids);
@@ -176,25 +177,20 @@ impl Worker {
         }
     }
 
-    /// By user of the batch: whether the store did not answer.
+    /// By user of the batch: whether a feature is not known, because the store did not answer or holds something that cannot be
+    /// read.
     pub(crate) fn unanswered(&self) -> &[bool] {
         self.store.unanswered()
     }
 
     /// Some users as the plan takes them.
-    pub(crate) fn slices(
-        &self,
-        user: &User,
-        start: usize,
-        count: usize,
-    ) -> Result<Vec<Slice<'_>>, Error> {
-        let rows = start..start + count;
+    pub(crate) fn slices(&self, user: &User, rows: Range<usize>) -> Result<Vec<Slice<'_>>, Error> {
         let slice = |input: &Input| {
             Some(match *input {
                 Input::Id if user.id_type == DataType::Int64 => {
-                    Slice::Int64(&self.store.ids[rows.clone()])
+                    Slice::Int64(self.store.ids.get(rows.clone())?)
                 }
-                Input::Id => Slice::Int32(&self.narrow[rows.clone()]),
+                Input::Id => Slice::Int32(self.narrow.get(rows.clone())?),
                 Input::Column(place) => self.store.columns().slice(place, rows.clone())?,
             })
         };

@@ -14,9 +14,9 @@ pub(super) struct Along {
 }
 
 impl Along {
-    /// The places of the rows' replies, the first row's being `first`.
-    pub(super) fn assign(rows: &mut [Row], first: usize) {
-        for (place, row) in (first..).zip(rows) {
+    /// The places of the rows' replies.
+    pub(super) fn assign(rows: &mut [Row], places: impl Iterator<Item = usize>) {
+        for (place, row) in places.zip(rows) {
             if row.user != PADDING {
                 row.asked = Some((row.items.len(), place));
             }
@@ -42,7 +42,7 @@ impl Worker {
     /// Adds to the commands of another connection those that ask what `users` have seen, where that can be asked before their
     /// candidates are known: of bitmaps, on the same server. `has_bloom` says whether it
     /// has filters of its own. [`take_along`](Self::take_along) must follow; where nothing was added,
-    /// [`ask_from`](Self::ask_from) asks by itself.
+    /// [`ask_of`](Self::ask_of) asks by itself.
     pub fn ask_along(
         &mut self,
         filter: &Filter,

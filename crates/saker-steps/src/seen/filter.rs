@@ -191,12 +191,12 @@ impl Worker {
     /// Asks the store what the users of [`rows`](Self::rows) have seen. [`finish`](Self::finish) takes the answer; what is done
     /// in between costs no waiting.
     pub fn ask(&mut self, filter: &Filter) {
-        self.ask_from(filter, 0);
+        self.ask_of(filter, 0..self.rows.len());
     }
 
-    /// [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has asked already; `first` is the place of the first row's user
+    /// [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has asked already; `users` are the places of the rows' users
     /// among those that it was given.
-    pub fn ask_from(&mut self, filter: &Filter, first: usize) {
+    pub fn ask_of(&mut self, filter: &Filter, users: impl Iterator<Item = usize>) {
         let deadline = Instant::now() + filter.link.settings().deadline_for(self.rows.len());
         self.pipeline.clear();
         for row in &mut self.rows {
@@ -204,7 +204,7 @@ impl Worker {
             row.known = row.user == PADDING;
         }
         if self.along.is_some() {
-            Along::assign(&mut self.rows, first);
+            Along::assign(&mut self.rows, users);
             self.asked = Some((Method::Plain, deadline));
             return;
         }
