@@ -6,7 +6,7 @@ use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, SeenWriter};
 use saker_store::{Connection, Settings};
 use triton_bloom_filter::BloomFilter;
-use triton_testing::fake::{Config, Input, LoadedModel, Request, Server};
+use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
 use triton_testing::valkey::Valkey;
 
 fn server() -> Server {
@@ -126,4 +126,13 @@ fn bad_configurations_do_not_load() {
         .err()
         .unwrap();
     assert!(failure.message.contains("max_batch_size"));
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let (valkey, server) = (store(), server());
+    fake::parameters_are_named(|key, value| {
+        let config = config(&valkey).parameter(key, value);
+        server.load("filter", config).map(drop)
+    });
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use triton_embedding_lookup::EmbeddingLookup;
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 
 const IMAGE: &str = "item_image_embeddings";
 const TEXT: &str = "item_description_embeddings";
@@ -112,4 +112,15 @@ fn a_config_that_cannot_work_does_not_load() {
             .unwrap_err();
         assert!(failure.message.contains(says), "{}", failure.message);
     }
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let (server, folder) = (server(), folder());
+    fake::parameters_are_named(|key, value| {
+        let config = config().parameter(key, value);
+        server
+            .load_from("lookup", 1, folder.path(), config)
+            .map(drop)
+    });
 }

@@ -2,7 +2,7 @@
 
 use saker_index::{Index, Metric};
 use triton_faiss_retrieval::FaissRetrieval;
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 
 fn server() -> Server {
     Server::start(
@@ -188,4 +188,15 @@ fn what_does_not_fit_fails_the_load_or_the_request() {
     let report = model.execute([wrong, request(&[[1.0, 0.0, 0.0, 0.0]])]);
     assert!(report.failure(0).message.contains("accepted: [queries, 4]"));
     report.success(1);
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let (server, folder) = (server(), folder("Flat", 9));
+    fake::parameters_are_named(|key, value| {
+        let config = config("2").parameter(key, value);
+        server
+            .load_from("faiss", 1, folder.path(), config)
+            .map(drop)
+    });
 }

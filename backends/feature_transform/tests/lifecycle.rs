@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Float32Array, Int32Array, StringArray};
 use arrow::record_batch::RecordBatch;
 use saker_workflow::{Chain, Definition, Operator, Workflow};
 use triton_feature_transform::FeatureTransform;
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 
 fn server() -> Server {
     Server::start(
@@ -138,4 +138,17 @@ fn a_config_that_does_not_suit_the_workflow_does_not_load() {
             .message;
         assert!(message.contains(says), "{message}");
     }
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let server = server();
+    let folder = tempfile::tempdir().unwrap();
+    save_workflow(&folder.path().join("1"));
+    fake::parameters_are_named(|key, value| {
+        let config = config().parameter(key, value);
+        server
+            .load_from("nvt_item_transform", 1, folder.path(), config)
+            .map(drop)
+    });
 }

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::record_batch::RecordBatch;
 use saker_workflow::write_batch;
 use triton_id_decode::IdDecode;
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 
 fn server() -> Server {
     Server::start("id_decode", triton_backend::entry_points::<IdDecode>()).unwrap()
@@ -111,4 +111,17 @@ fn what_cannot_be_decoded_does_not_load() {
     server
         .load_from("item_id_decoder", 1, two_folder, named)
         .unwrap();
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let server = server();
+    let folder = tempfile::tempdir().unwrap();
+    save_vocabulary(folder.path(), "item_id", &[7, 9]);
+    fake::parameters_are_named(|key, value| {
+        let config = config().parameter(key, value);
+        server
+            .load_from("item_id_decoder", 1, folder.path(), config)
+            .map(drop)
+    });
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use triton_backend::entry_points;
 use triton_onnxruntime::OnnxRuntime;
 use triton_rs_sys as sys;
-use triton_testing::fake::{Config, Failure, Input, Request, Server};
+use triton_testing::fake::{self, Config, Failure, Input, Request, Server};
 use triton_testing::onnx::{FLOAT, Graph, INT64, STRING};
 
 fn server() -> Server {
@@ -421,4 +421,13 @@ fn rows_that_only_the_graph_can_match_are_not_split() {
         failure.message.contains("output 'y'") && failure.message.contains("rows_per_run"),
         "{failure:?}"
     );
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let (folder, server) = (folder(&history()), server());
+    fake::parameters_are_named(|key, value| {
+        let config = history_config().parameter(key, value);
+        server.load_from("m", 1, folder.path(), config).map(drop)
+    });
 }

@@ -20,18 +20,16 @@ pub struct Parameters {
     /// The input with the candidates.
     #[serde(default = "item_id")]
     item_input: String,
-    /// The input, if the config declares it, whose length is the number of users.
-    #[serde(default = "user_id")]
-    user_input: String,
+    /// The input whose length is the number of users. Default: `user_id`, if the config declares it.
+    #[serde(default)]
+    user_input: Option<String>,
 }
 
 fn item_id() -> String {
     "item_id".to_owned()
 }
 
-fn user_id() -> String {
-    "user_id".to_owned()
-}
+const USER_INPUT: &str = "user_id";
 
 /// A loaded model.
 pub struct SoftmaxSampling {
@@ -56,9 +54,9 @@ impl Model for SoftmaxSampling {
 
     fn signature((_, parameters): &Self::Parameters) -> Signature {
         Signature::new()
-            .input(&parameters.item_input, IDS)
-            .optional_input(&parameters.user_input, IDS)
-            .other_inputs(&[DataType::Fp32])
+            .optional_input(&parameters.item_input, IDS)
+            .optional_input(parameters.user_input.as_deref().unwrap_or(USER_INPUT), IDS)
+            .other_inputs(&[DataType::Int32, DataType::Int64, DataType::Fp32])
             .other_outputs(&[DataType::Int32, DataType::Int64, DataType::Fp32])
     }
 
@@ -90,6 +88,33 @@ impl Model for SoftmaxSampling {
             "integer output, for the ids",
             of_type(config.outputs(), false),
         )?;
+        let position = |key: &str, name: &str| {
+            config.input_index(name).ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "parameter {key} = '{name}': config.pbtxt has no input of that name"
+                ))
+            })
+        };
+        let item_input = position("ITEM_INPUT", &parameters.item_input)?;
+        let user_input = match &parameters.user_input {
+            Some(name) => Some(position("USER_INPUT", name)?),
+            None => config.input_index(USER_INPUT),
+        };
+        let unnamed = config
+            .inputs()
+            .iter()
+            .enumerate()
+            .find(|(position, input)| {
+                let named = *position == item_input || Some(*position) == user_input;
+                !named && IDS.contains(&input.data_type)
+            });
+        if let Some((_, input)) = unnamed {
+            return Err(Error::invalid_argument(format!(
+                "config.pbtxt declares the input '{}' as {}; accepted: FP32, or a name that parameter ITEM_INPUT or \
+                 USER_INPUT gives",
+                input.name, input.data_type
+            )));
+        }
         let item_type = config.input(&parameters.item_input)?.data_type;
         let output = &config.outputs()[id_output];
         if output.data_type != item_type {
@@ -100,10 +125,10 @@ impl Model for SoftmaxSampling {
         }
         Ok(Self {
             choice: Choice::new(&choice)?,
-            item_input: config.input_index(&parameters.item_input).unwrap_or(0),
+            item_input,
             item_type,
             score_input: only("FP32 input, for the scores", of_type(config.inputs(), true))?,
-            user_input: config.input_index(&parameters.user_input),
+            user_input,
             id_output,
             score_output: only(
                 "FP32 output, for the scores",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use triton_softmax_sampling::SoftmaxSampling;
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 
 const SCORE: &str = "click/binary_classification_task";
 
@@ -152,4 +152,13 @@ fn a_config_that_cannot_work_does_not_load() {
         let message = server.load("softmax_sampling", config).unwrap_err().message;
         assert!(message.contains(says), "{message}");
     }
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let server = server();
+    fake::parameters_are_named(|key, value| {
+        let config = config("2").parameter(key, value);
+        server.load("softmax_sampling", config).map(drop)
+    });
 }

@@ -1,6 +1,6 @@
 //! The backend behind the fake C API.
 
-use triton_testing::fake::{Config, Input, Request, Server};
+use triton_testing::fake::{self, Config, Input, Request, Server};
 use triton_unroll::Unroll;
 
 fn server() -> Server {
@@ -118,4 +118,13 @@ fn a_config_that_cannot_work_does_not_load() {
         let message = server.load("unroll_features", config).unwrap_err().message;
         assert!(message.contains(says), "{message}");
     }
+}
+
+#[test]
+fn an_error_about_a_parameter_names_it() {
+    let server = server();
+    fake::parameters_are_named(|key, value| {
+        let config = config().parameter(key, value);
+        server.load("unroll_features", config).map(drop)
+    });
 }

@@ -122,7 +122,9 @@ impl Options {
                 }
                 key => {
                     return Err(Error::invalid_argument(format!(
-                        "unknown parameter '{key}'; accepted: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena, enable_mem_pattern, memory.enable_memory_arena_shrinkage, rows_per_run, and ONNX Runtime's own keys that begin with {}",
+                        "unknown parameter '{key}': ONNX Runtime's own keys begin with one of {}; beside these are accepted: \
+                         intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena, \
+                         enable_mem_pattern, memory.enable_memory_arena_shrinkage, rows_per_run",
                         PASSED_ON.join(", ")
                     )));
                 }
