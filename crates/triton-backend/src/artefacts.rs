@@ -5,17 +5,21 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 
 use sha2::{Digest, Sha256};
 
 use crate::{Error, log};
 
-/// Files up to this size are compared before the model loads, larger ones while it serves. A gigabyte took 1.3 to 1.8 s on an AMD
-/// EPYC with SHA instructions.
+/// The smallest files, up to so many bytes in all, are compared before the model loads; the others while it serves. A core of an AMD
+/// EPYC with SHA instructions takes 1.3 to 1.8 s for a gigabyte.
 const AT_LOAD: u64 = 1 << 30;
+/// The largest file that is compared before the model loads: no thread can share it with another.
+const LARGE: u64 = AT_LOAD / 2;
+/// How many threads compare files before the model loads.
+const THREADS: usize = 4;
 /// How much is read at once.
 const BLOCK: usize = 1 << 20;
 
@@ -33,7 +37,7 @@ struct Shared {
 }
 
 impl Artefacts {
-    /// Compares `files`, SHA-256 by path in `folder`, up to [`AT_LOAD`] bytes each; starts to compare larger ones.
+    /// Compares `files`, SHA-256 by path in `folder`: the smallest at once, [`AT_LOAD`] bytes at most; starts to compare the others.
     ///
     /// # Errors
     /// A file is missing, cannot be read, or is not the one that the release was assembled with.
@@ -42,38 +46,38 @@ impl Artefacts {
         folder: &Path,
         files: &BTreeMap<String, String>,
     ) -> Result<Self, Error> {
-        let mut later: Vec<(PathBuf, String)> = Vec::new();
-        let shared = Arc::new(Shared::default());
-        for (file, expected) in files {
+        let mut sized = Vec::with_capacity(files.len());
+        for (file, sha256) in files {
             let path = folder.join(file);
-            let size = path.metadata().map_err(|error| unreadable(&path, &error))?;
-            if size.len() > AT_LOAD {
-                later.push((path, expected.clone()));
-            } else {
-                compare(&path, expected, &shared.stop)?;
-            }
+            let data = path.metadata().map_err(|error| unreadable(&path, &error))?;
+            let sha256 = sha256.clone();
+            sized.push((data.len(), Artefact { path, sha256 }));
         }
+        sized.sort_by_key(|(bytes, _)| *bytes);
+        let mut before = 0;
+        let at_load = sized.partition_point(|(bytes, _)| {
+            before += bytes;
+            *bytes <= LARGE && before <= AT_LOAD
+        });
+        let later = sized.split_off(at_load);
+        let shared = Arc::new(Shared::default());
+        compare_all(&sized, &shared.stop)?;
         if later.is_empty() {
             return Ok(Self::default());
         }
         let (model, seen) = (model.to_owned(), Arc::clone(&shared));
         let background = Builder::new().name("artefacts".to_owned()).spawn(move || {
-            for (path, expected) in &later {
-                if let Err(error) = compare(path, expected, &seen.stop) {
+            for (_, artefact) in &later {
+                if let Err(error) = artefact.compare(&seen.stop) {
                     log::error!("model '{model}' answers no more: {error}");
                     let _ = seen.damaged.set(error);
                     return;
                 }
             }
         });
-        let background = background.map_err(|error| {
-            Error::unavailable(format!(
-                "no thread to compare large artefacts with: {error}"
-            ))
-        })?;
         Ok(Self {
             shared,
-            background: Some(background),
+            background: Some(background.map_err(|error| no_thread(&error))?),
         })
     }
 
@@ -107,30 +111,66 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::unavailable(format!("{} {what}", path.display()))
 }
 
-/// Reads the file to its end, or until it is told to stop.
-fn compare(path: &Path, expected: &str, stop: &AtomicBool) -> Result<(), Error> {
-    let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let (mut hash, mut block) = (Sha256::new(), vec![0; BLOCK]);
-    while !stop.load(Ordering::Relaxed) {
-        let read = match file.read(&mut block) {
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(unreadable(path, &error)),
-        };
-        let Some(bytes) = block.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            let mut found = String::new();
-            for byte in hash.finalize() {
-                let _ = write!(found, "{byte:02x}");
+fn no_thread(error: &std::io::Error) -> Error {
+    Error::unavailable(format!("no thread to compare artefacts with: {error}"))
+}
+
+/// Compares files on as many threads as there are cores, [`THREADS`] at most.
+fn compare_all(files: &[(u64, Artefact)], stop: &AtomicBool) -> Result<(), Error> {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let (next, first) = (AtomicUsize::new(0), OnceLock::new());
+    let work = || {
+        while let Some((_, artefact)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = artefact.compare(stop) {
+                stop.store(true, Ordering::Relaxed);
+                let _ = first.set(error);
             }
-            if found == expected {
-                return Ok(());
-            }
-            return Err(Error::unavailable(format!(
-                "{} is damaged: its SHA-256 is {found}, release.json says {expected}; assemble or promote the release again",
-                path.display()
-            )));
-        };
-        hash.update(bytes);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..cores.min(THREADS).min(files.len()) {
+            let spawned = Builder::new().spawn_scoped(scope, work);
+            spawned.map_err(|error| no_thread(&error))?;
+        }
+        work();
+        Ok(())
+    })?;
+    first.into_inner().map_or(Ok(()), Err)
+}
+
+/// A file of a version, and what it must be.
+struct Artefact {
+    path: PathBuf,
+    sha256: String,
+}
+
+impl Artefact {
+    /// Reads the file to its end, or until it is told to stop.
+    fn compare(&self, stop: &AtomicBool) -> Result<(), Error> {
+        let (path, expected) = (&self.path, &self.sha256);
+        let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        let (mut hash, mut block) = (Sha256::new(), vec![0; BLOCK]);
+        while !stop.load(Ordering::Relaxed) {
+            let read = match file.read(&mut block) {
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(unreadable(path, &error)),
+            };
+            let Some(bytes) = block.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                let mut found = String::new();
+                for byte in hash.finalize() {
+                    let _ = write!(found, "{byte:02x}");
+                }
+                if found == *expected {
+                    return Ok(());
+                }
+                return Err(Error::unavailable(format!(
+                    "{} is damaged: its SHA-256 is {found}, release.json says {expected}; assemble or promote the release again",
+                    path.display()
+                )));
+            };
+            hash.update(bytes);
+        }
+        Ok(())
     }
-    Ok(())
 }

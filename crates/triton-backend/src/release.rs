@@ -25,8 +25,8 @@ const RELEASES_FORMATS: RangeInclusive<u32> = 1..=1;
 /// - **One run.** At load the SDK compares the id with `<repository>/releases.json`,
 ///   `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference, or a version that it does not list, fails the load.
 ///   Where either file is absent, nothing is compared.
-/// - **Nothing damaged.** A file whose SHA-256 is not the one in `files` fails the load. Files above a gigabyte are compared while
-///   the model serves; when one turns out to be damaged, the model answers every further request with an error that names it.
+/// - **Nothing damaged.** A file whose SHA-256 is not the one in `files` fails the load. The smallest files, a gigabyte in all and
+///   half a gigabyte each at most, are compared before; the others while the model serves; when one turns out to be damaged, the model answers every further request with an error that names it.
 /// - **Its own settings.** Versions of a model share one config.pbtxt. What differs between two releases, such as a mean of
 ///   the training rows, stands in `parameters` and replaces the value of config.pbtxt for this version alone; `null` takes
 ///   the key away.
