@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use saker_train::learning::{Checkpoints, Session};
 use saker_train::progress::{Epoch, Progress, Stage};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::{register, register_conditional_shutdown};
 
 use crate::files;
 use crate::layout::Layout;
@@ -21,23 +22,33 @@ pub struct Accompaniment {
     command: String,
     every: Duration,
     stop: Arc<AtomicBool>,
+    /// Whether no model learns now: a signal then ends the command at once, since nothing would look at `stop`.
+    idle: Arc<AtomicBool>,
 }
 
 impl Accompaniment {
-    /// Checkpoints `every` so often, and when Ctrl-C or SIGTERM ends the run, which `command` takes up again.
+    /// Checkpoints `every` so often, and when Ctrl-C or SIGTERM ends the run, which `command` takes up again. A second signal, or one
+    /// while no model learns, ends the command at once.
     ///
     /// # Errors
     /// Signals cannot be handled.
     pub fn new(layout: &Layout, command: String, every: Duration) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
+        let idle = Arc::new(AtomicBool::new(true));
         for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
+            // In this order: the first signal while a model learns finds neither set.
+            let status = 128 + signal;
+            let handled = register_conditional_shutdown(signal, status, idle.clone())
+                .and_then(|_| register_conditional_shutdown(signal, status, stop.clone()))
+                .and_then(|_| register(signal, stop.clone()));
+            handled.context("cannot handle signals")?;
         }
         Ok(Self {
             layout: layout.clone(),
             command,
             every,
             stop,
+            idle,
         })
     }
 
@@ -54,6 +65,7 @@ impl Accompaniment {
     ) -> Result<Vec<Epoch>> {
         let run = TrainingRun::open(&self.layout)?;
         let mut bar = Bar::new(epochs, run, self.stop.clone());
+        self.idle.store(false, Ordering::Relaxed);
         let history = train(&mut Session {
             progress: &mut bar,
             checkpoints: Some(Checkpoints {
@@ -62,6 +74,7 @@ impl Accompaniment {
                 fingerprint: fingerprint.to_owned(),
             }),
         });
+        self.idle.store(true, Ordering::Relaxed);
         bar.bar.finish_and_clear();
         let history = history.map_err(|error| match error {
             saker_train::Error::Stopped => anyhow!("stopped; `{}` goes on from here", self.command),

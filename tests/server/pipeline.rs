@@ -2,12 +2,16 @@
 //! materialised, assembled, served and asked, by the program itself.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use triton_testing::{ports::free_port, runtime, valkey::Valkey};
 
@@ -289,4 +293,44 @@ fn from_tables_to_a_recommendation() {
     let server = format!("127.0.0.1:{}", shop.ports[0]);
     let output = shop.run(&["recommend", "tiny", "--user", "7", "--server", &server]);
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// Two assembled within one second are two releases.
+#[test]
+fn releases_of_one_second_have_ids_of_their_own() {
+    let shop = Shop::new().assembled();
+    for _ in 0..3 {
+        shop.done(&["assemble", "tiny", "--force"]);
+    }
+    let releases = shop.done(&["releases", "tiny", "--json"]);
+    let releases: Value = serde_json::from_str(&releases).expect("JSON");
+    let ids = releases["releases"].as_array().expect("releases").iter();
+    let ids: BTreeSet<_> = ids
+        .filter_map(|release| release["release"].as_str())
+        .collect();
+    assert_eq!(ids.len(), 4, "{ids:?}");
+}
+
+/// Whatever `saker train` does when Ctrl-C comes, it ends soon, and the next run goes on.
+#[test]
+fn training_ends_on_ctrl_c() {
+    let shop = Shop::new();
+    shop.done(&["prepare", "tiny"]);
+    for milliseconds in (1..=8).map(|step| step * 200) {
+        let mut train = shop.command(&["train", "tiny", "--force"]);
+        let train = train.stderr(Stdio::null()).stdout(Stdio::null());
+        let mut train = train.spawn().expect("the program runs");
+        thread::sleep(Duration::from_millis(milliseconds));
+        let id = Pid::from_child(&train);
+        kill_process(id, Signal::INT).expect("a signal");
+        let begin = Instant::now();
+        while train.try_wait().expect("its status").is_none() {
+            if begin.elapsed() > Duration::from_secs(10) {
+                train.kill().expect("an end");
+                panic!("Ctrl-C after {milliseconds} ms is ignored");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    shop.done(&["train", "tiny"]);
 }
