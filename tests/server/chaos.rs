@@ -327,6 +327,7 @@ struct Tally {
     direct: u64,
     direct_failed: u64,
     direct_cold: u64,
+    direct_slowest: Duration,
     events: u64,
     failed: Vec<String>,
     wrong: Vec<String>,
@@ -372,8 +373,14 @@ fn visit(stack: &Stack, tally: &Mutex<Tally>, stop: &AtomicBool, offset: i32) {
     }
 }
 
-/// A client of Triton itself, over gRPC, which does not retry.
-fn ask_triton(stack: &Stack, tally: &Mutex<Tally>, stop: &AtomicBool, model: &str) {
+/// A client of Triton itself, over gRPC, which does not retry, and asks every so often, or as soon as it is answered.
+fn ask_triton(
+    stack: &Stack,
+    tally: &Mutex<Tally>,
+    stop: &AtomicBool,
+    model: &str,
+    every: Duration,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -392,11 +399,13 @@ fn ask_triton(stack: &Stack, tally: &Mutex<Tally>, stop: &AtomicBool, model: &st
                 Tensor::int32("user_id", &[visitor]),
                 Tensor::int32("timestamp", &[TIME]),
             ];
+            let start = tokio::time::Instant::now();
             let answer = client.infer(model, inputs, &["ordered_ids"], call).await;
             let failed = answer.is_err();
             {
                 let mut tally = tally.lock().expect("no client panics");
                 tally.direct += 1;
+                tally.direct_slowest = tally.direct_slowest.max(start.elapsed());
                 match answer {
                     Ok(outputs) => {
                         let ids = outputs.first().and_then(|ids| ids.int32s().ok());
@@ -413,6 +422,7 @@ fn ask_triton(stack: &Stack, tally: &Mutex<Tally>, stop: &AtomicBool, model: &st
             if failed {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            tokio::time::sleep_until(start + every).await;
         }
     });
 }
@@ -480,7 +490,7 @@ fn under_load(stack: &Stack, accident: &'static str, happen: impl FnOnce(&Stack)
             scope.spawn(move || visit(stack, tally, stop, offset));
         }
         for model in MODELS {
-            scope.spawn(move || ask_triton(stack, tally, stop, model));
+            scope.spawn(move || ask_triton(stack, tally, stop, model, Duration::ZERO));
         }
         scope.spawn(move || act(stack, tally, stop));
         thread::sleep(Duration::from_millis(500));
@@ -872,4 +882,56 @@ fn nothing_fails_whatever_happens() {
         applied, accepted as f64,
         "events were lost or applied twice"
     );
+}
+
+/// Four gRPC clients ask 200 times a second while one release after the other is promoted.
+#[test]
+#[ignore = "takes the better part of an hour: scripts/chaos promotions runs it alone"]
+fn promotions_under_load() {
+    const CLIENTS: u32 = 4;
+    let wanted = std::env::var("SAKER_PROMOTIONS").map_or(Ok(1000), |count| count.parse());
+    let wanted: u32 = wanted.expect("SAKER_PROMOTIONS is a number");
+    let stack = Stack::start();
+    assembled(&stack, "second");
+    let triton = stack.id("triton");
+    let memory = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", triton.unwrap_or_default()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("RssAnon"));
+        line.unwrap_or("no process").to_owned()
+    };
+    let (tally, stop) = (Mutex::<Tally>::default(), AtomicBool::new(false));
+    let mut refused = Vec::new();
+    println!("| promotions | asked of Triton | failed | cold | slowest | Triton's memory |");
+    println!("|--:|--:|--:|--:|--:|--:|");
+    thread::scope(|scope| {
+        let (stack, tally, stop) = (&stack, &tally, &stop);
+        let _end = Stop(stop);
+        for model in MODELS.into_iter().cycle().take(CLIENTS as usize) {
+            let every = Duration::from_secs(1) / 200 * CLIENTS;
+            scope.spawn(move || ask_triton(stack, tally, stop, model, every));
+        }
+        for promotion in 1..=wanted {
+            let version = (1 + promotion % 2).to_string();
+            let (done, text) = stack.run(&["promote", "tiny", "--release", &version]);
+            if !done {
+                refused.push(format!("promotion {promotion}: {text}"));
+            }
+            if promotion % 50 == 0 || promotion == wanted {
+                let tally = tally.lock().expect("no client panics");
+                println!(
+                    "| {promotion} | {} | {} | {} | {:.2} s | {} |",
+                    tally.direct,
+                    tally.direct_failed,
+                    tally.direct_cold,
+                    tally.direct_slowest.as_secs_f64(),
+                    memory()
+                );
+            }
+        }
+    });
+    let tally = tally.into_inner().expect("no client panics");
+    assert_eq!(stack.id("triton"), triton, "Triton was started again");
+    assert!(refused.is_empty(), "{refused:#?}");
+    assert_eq!((tally.direct_failed, tally.wrong.len()), (0, 0));
 }
