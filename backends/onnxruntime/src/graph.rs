@@ -103,7 +103,7 @@ fn no_batches(config: &ModelConfig, shape: &[i64]) -> String {
 }
 
 fn declares(config: &ModelConfig, key: &str) -> bool {
-    let tensors = config.json()[key].as_array();
+    let tensors = config.json().get(key).and_then(Value::as_array);
     tensors.is_some_and(|tensors| !tensors.is_empty())
 }
 
@@ -129,11 +129,11 @@ pub(crate) fn complete(
         None => {
             if max_batch_size == 0 {
                 max_batch_size = default_max_batch_size;
-                json["max_batch_size"] = max_batch_size.into();
+                json.insert("max_batch_size".to_owned(), max_batch_size.into());
             }
             let chosen = |key: &str| json.get(key).is_some_and(|scheduler| !scheduler.is_null());
             if max_batch_size > 1 && !chosen("sequence_batching") && !chosen("dynamic_batching") {
-                json["dynamic_batching"] = json!({});
+                json.insert("dynamic_batching".to_owned(), json!({}));
             }
         }
         Some((role, name, shape)) if max_batch_size > 0 => {
@@ -150,10 +150,10 @@ pub(crate) fn complete(
                 .iter()
                 .map(|outlet| tensor(key, outlet, max_batch_size > 0))
                 .collect::<Result<Vec<_>, Error>>()?;
-            json[key] = tensors.into();
+            json.insert(key.to_owned(), tensors.into());
         }
     }
-    Ok(json)
+    Ok(json.into())
 }
 
 /// A tensor: role, name, shape.
@@ -181,16 +181,22 @@ fn tensor(role: &str, outlet: &Outlet, batched: bool) -> Result<Value, Error> {
             "{role} '{name}' is {element} in the model, which Triton does not have"
         ))
     })?;
-    let dims = &shape[usize::from(batched)..];
-    let mut tensor = json!({ "name": name, "data_type": data_type.config_name(), "dims": dims });
-    if dims.is_empty() {
-        // Triton wants a dimension at least. Without batches it takes no reshape to a scalar.
-        tensor["dims"] = json!([1]);
-        if batched {
-            tensor["reshape"] = json!({ "shape": [] });
+    let data_type = data_type.config_name();
+    // Triton wants a dimension at least. Without batches it takes no reshape to a scalar.
+    Ok(match (shape, batched) {
+        ([_], true) => json!({
+            "name": name, "data_type": data_type, "dims": [1], "reshape": { "shape": [] }
+        }),
+        ([], false) => json!({ "name": name, "data_type": data_type, "dims": [1] }),
+        (dims, false) | ([_, dims @ ..], true) => {
+            json!({ "name": name, "data_type": data_type, "dims": dims })
         }
-    }
-    Ok(tensor)
+        ([], true) => {
+            return Err(Error::internal(format!(
+                "{role} '{name}' is a scalar in the model, which takes no batches"
+            )));
+        }
+    })
 }
 
 /// A tensor's element type and shape, -1 for a dimension of any size.

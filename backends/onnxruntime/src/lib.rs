@@ -1,6 +1,8 @@
 //! Runs ONNX models on the CPU: a stand-in for NVIDIA's backend of the same name, on machines without its container.
 //! See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -122,7 +124,8 @@ impl File {
     fn of(context: &ModelContext) -> Result<Self, Error> {
         let config = context.config();
         let options = Options::from_config(context.name(), config)?;
-        let file = config.json()["default_model_filename"].as_str();
+        let file = config.json().get("default_model_filename");
+        let file = file.and_then(serde_json::Value::as_str);
         let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL_FILE);
         let mut path = context.version_dir().join(file);
         if path.is_dir() {

@@ -90,9 +90,8 @@ fn strings<'r>(
     runs: &[Range<usize>],
 ) -> Result<PerRun<SessionInputValue<'r>>, Error> {
     let strings = tensor.strings()?;
-    let elements = (0..strings.len())
-        .map(|at| {
-            let bytes = strings.get(at).unwrap_or_default();
+    let elements = (strings.iter().enumerate())
+        .map(|(at, bytes)| {
             String::from_utf8(bytes.to_vec()).map_err(|_| {
                 Error::invalid_argument(format!(
                     "tensor '{}' element {at} is not UTF-8",

@@ -1,9 +1,9 @@
 //! What config.pbtxt says, as Triton hands it to a backend.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{DataType, Error};
 
@@ -34,36 +34,39 @@ pub struct ModelConfig {
     release_output: Option<TensorConfig>,
     max_batch_size: usize,
     parameters: BTreeMap<String, String>,
-    json: Value,
+    json: Map<String, Value>,
 }
 
 impl ModelConfig {
     /// Reads the JSON form that Triton gives for a config.pbtxt.
     ///
     /// # Errors
-    /// When a tensor has no name, or a data type that no element type here holds.
+    /// When the text is no JSON object, or a tensor has no name or a data type that no element type here holds.
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        let json: Value = serde_json::from_str(json)
-            .map_err(|e| Error::internal(format!("Triton's model config is not JSON: {e}")))?;
-        let parameters = json["parameters"]
-            .as_object()
+        let json: Map<String, Value> = serde_json::from_str(json).map_err(|e| {
+            Error::internal(format!("Triton's model config is not a JSON object: {e}"))
+        })?;
+        let parameters = json
+            .get("parameters")
+            .and_then(Value::as_object)
             .into_iter()
             .flatten()
             .map(|(key, value)| {
-                let value = value["string_value"].as_str().unwrap_or_default();
-                (key.clone(), value.to_owned())
+                let value = value.get("string_value").and_then(Value::as_str);
+                (key.clone(), value.unwrap_or_default().to_owned())
             })
             .collect();
-        let (release, outputs): (Vec<_>, Vec<_>) = tensors(&json["output"], "output")?
+        let (release, outputs): (Vec<_>, Vec<_>) = tensors(&json, "output")?
             .into_iter()
             .partition(|t| t.name == RELEASE_OUTPUT && t.data_type == DataType::Bytes);
         Ok(Self {
-            inputs: tensors(&json["input"], "input")?,
+            inputs: tensors(&json, "input")?,
             outputs,
             release_output: release.into_iter().next(),
-            max_batch_size: integer(&json["max_batch_size"])
-                .unwrap_or(0)
-                .try_into()
+            max_batch_size: json
+                .get("max_batch_size")
+                .and_then(integer)
+                .and_then(|rows| rows.try_into().ok())
                 .unwrap_or(0),
             parameters,
             json,
@@ -132,7 +135,7 @@ impl ModelConfig {
     }
 
     /// The whole config, for what has no method here (such as `optimization`).
-    pub fn json(&self) -> &Value {
+    pub fn json(&self) -> &Map<String, Value> {
         &self.json
     }
 }
@@ -160,13 +163,11 @@ pub fn tensor_names(tensors: &[TensorConfig]) -> String {
     quoted.join(", ")
 }
 
-/// The config's entry for a C string, without converting the string.
-pub(crate) fn index_of(tensors: &[TensorConfig], name: &CStr) -> Option<usize> {
-    tensors.iter().position(|t| t.c_name.as_c_str() == name)
-}
-
-fn tensors(list: &Value, role: &str) -> Result<Vec<TensorConfig>, Error> {
-    list.as_array()
+/// The tensors that the config lists under `role`, `input` or `output`.
+fn tensors(config: &Map<String, Value>, role: &str) -> Result<Vec<TensorConfig>, Error> {
+    config
+        .get(role)
+        .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .map(|tensor| tensor_config(tensor, role))
@@ -174,26 +175,22 @@ fn tensors(list: &Value, role: &str) -> Result<Vec<TensorConfig>, Error> {
 }
 
 fn tensor_config(tensor: &Value, role: &str) -> Result<TensorConfig, Error> {
-    let name = tensor["name"].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| tensor.get(key).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name").to_owned();
     if name.is_empty() {
         return Err(Error::invalid_argument(format!(
             "config.pbtxt has an {role} without a name"
         )));
     }
-    let spelled = tensor["data_type"].as_str().unwrap_or_default();
+    let spelled = text("data_type");
     let data_type = DataType::from_config(spelled).ok_or_else(|| {
         Error::invalid_argument(format!(
             "{role} '{name}' has the unknown data type '{spelled}'"
         ))
     })?;
-    let reshaped = &tensor["reshape"]["shape"];
-    let dims = if reshaped.is_array() {
-        reshaped
-    } else {
-        &tensor["dims"]
-    };
-    let dims = dims
-        .as_array()
+    let reshaped = tensor.pointer("/reshape/shape").and_then(Value::as_array);
+    let dims = reshaped
+        .or_else(|| tensor.get("dims")?.as_array())
         .into_iter()
         .flatten()
         .filter_map(integer)
@@ -201,7 +198,10 @@ fn tensor_config(tensor: &Value, role: &str) -> Result<TensorConfig, Error> {
     let c_name = CString::new(name.as_str())
         .map_err(|_| Error::invalid_argument(format!("the name of {role} {name:?} holds a NUL")))?;
     Ok(TensorConfig {
-        optional: tensor["optional"].as_bool().unwrap_or(false),
+        optional: tensor
+            .get("optional")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
         name,
         data_type,
         dims,

@@ -349,8 +349,8 @@ unsafe fn completes_with(raw: *mut sys::TRITONBACKEND_Model) -> Result<Option<us
     };
     let config: serde_json::Value = serde_json::from_str(&config)
         .map_err(|e| Error::internal(format!("Triton's backend config is not JSON: {e}")))?;
-    let default = &config["cmdline"]["default-max-batch-size"];
-    let default = default.as_str().and_then(|text| text.parse().ok());
+    let default = config.pointer("/cmdline/default-max-batch-size");
+    let default = default.and_then(|text| text.as_str()?.parse().ok());
     Ok(Some(default.unwrap_or(0)))
 }
 

@@ -55,6 +55,7 @@
     unsafe_code,
     reason = "this crate is the safe side of a C API; every block says why it is sound"
 )]
+#![warn(clippy::indexing_slicing)]
 
 mod artefacts;
 mod batch;

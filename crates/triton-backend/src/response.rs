@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
-use std::{mem, ptr, slice};
+use std::{iter, mem, ptr, slice};
 
 use smallvec::SmallVec;
 use triton_rs_sys as sys;
 
 use crate::borrows::Borrows;
 use crate::buffer::HostBuffer;
-use crate::config::{TensorConfig, index_of, tensor_names};
+use crate::config::{TensorConfig, tensor_names};
 use crate::ffi::{c_string, check};
 use crate::{DataType, Element, Error, ModelContext, Request, gpu};
 
@@ -64,10 +64,10 @@ impl<'r> Response<'r> {
         let release = context.config().release_output();
         let mut wants_release = false;
         for name in request.requested() {
-            if let Some(index) = index_of(outputs, name) {
-                progress[index] = Progress::Requested;
-            } else if release.is_some_and(|release| release.c_name.as_c_str() == name) {
-                wants_release = true;
+            let named = |output: &TensorConfig| output.c_name.as_c_str() == name;
+            match iter::zip(outputs, &mut progress).find(|(output, _)| named(output)) {
+                Some((_, progress)) => *progress = Progress::Requested,
+                None => wants_release |= release.is_some_and(named),
             }
         }
         Self {
@@ -111,7 +111,7 @@ impl<'r> Response<'r> {
         index: usize,
         shape: &[i64],
     ) -> Result<Option<&mut [T]>, Error> {
-        let Some((data, len)) = self.elements::<T>(index, shape)? else {
+        let Some((_, data, len)) = self.elements::<T>(index, shape)? else {
             return Ok(None);
         };
         // SAFETY: `elements` gives aligned memory for `len` elements, which nobody else has
@@ -146,13 +146,13 @@ impl<'r> Response<'r> {
         shape: &[i64],
         elements: &[T],
     ) -> Result<(), Error> {
-        let Some((data, len)) = self.elements::<T>(index, shape)? else {
+        let Some((output, data, len)) = self.elements::<T>(index, shape)? else {
             return Ok(());
         };
         if elements.len() != len {
             return Err(Error::internal(format!(
                 "output '{}' got {} elements for shape {shape:?}",
-                self.context.config().outputs()[index].name,
+                output.name,
                 elements.len()
             )));
         }
@@ -173,7 +173,7 @@ impl<'r> Response<'r> {
         elements: &[S],
     ) -> Result<(), Error> {
         let index = self.index(name)?;
-        let Some(len) = self.take(index, DataType::Bytes, shape)? else {
+        let Some((output, len)) = self.take(index, DataType::Bytes, shape)? else {
             return Ok(());
         };
         if elements.len() != len {
@@ -182,7 +182,7 @@ impl<'r> Response<'r> {
                 elements.len()
             )));
         }
-        self.put_strings(&self.context.config().outputs()[index], shape, elements)
+        self.put_strings(output, shape, elements)
     }
 
     /// The bytes of a BYTES output: each element after its length.
@@ -219,8 +219,9 @@ impl<'r> Response<'r> {
 
     /// Whether the client asks for this output.
     pub fn wants(&self, name: &str) -> bool {
-        let index = self.context.config().output_index(name);
-        index.is_some_and(|index| self.outputs.borrow()[index] != Progress::NotRequested)
+        let outputs = self.context.config().outputs();
+        iter::zip(outputs, self.outputs.borrow().iter())
+            .any(|(output, progress)| output.name == name && *progress != Progress::NotRequested)
     }
 
     /// Adds a parameter to the response, which clients find beside the outputs.
@@ -248,14 +249,15 @@ impl<'r> Response<'r> {
     /// # Errors
     /// When the backend has not written an output that the client asked for, or a copy fails.
     pub(crate) fn complete(&self) -> Result<(), Error> {
-        let outputs = self.outputs.borrow();
-        if let Some(at) = outputs.iter().position(|p| *p == Progress::Requested) {
+        let outputs = self.context.config().outputs();
+        if let Some((output, _)) = iter::zip(outputs, self.outputs.borrow().iter())
+            .find(|(_, progress)| **progress == Progress::Requested)
+        {
             return Err(Error::internal(format!(
                 "the backend did not write the output '{}', which the client asked for",
-                self.context.config().outputs()[at].name
+                output.name
             )));
         }
-        drop(outputs);
         let release = self.context.release_id();
         if let Some(id) = release {
             self.set_parameter(RELEASE, id)?;
@@ -288,25 +290,27 @@ impl<'r> Response<'r> {
         })
     }
 
-    /// Marks an output as taken; its element count, or `None` when it is not requested.
+    /// Marks an output as taken; what config.pbtxt says of it and its element count, or `None` when it is not requested.
     fn take(
         &self,
         index: usize,
         data_type: DataType,
         shape: &[i64],
-    ) -> Result<Option<usize>, Error> {
-        let config =
-            self.context.config().outputs().get(index).ok_or_else(|| {
-                Error::internal(format!("the model has no output number {index}"))
-            })?;
+    ) -> Result<Option<(&'r TensorConfig, usize)>, Error> {
+        let mut outputs = self.outputs.borrow_mut();
+        let output = (self.context.config().outputs().get(index)).zip(outputs.get_mut(index));
+        let Some((config, progress)) = output else {
+            return Err(Error::internal(format!(
+                "the model has no output number {index}"
+            )));
+        };
         if config.data_type != data_type {
             return Err(Error::internal(format!(
                 "the backend writes {data_type} into output '{}', which config.pbtxt declares as {}",
                 config.name, config.data_type
             )));
         }
-        let mut outputs = self.outputs.borrow_mut();
-        match outputs[index] {
+        match *progress {
             Progress::NotRequested => return Ok(None),
             Progress::Written => {
                 return Err(Error::internal(format!(
@@ -314,12 +318,12 @@ impl<'r> Response<'r> {
                     config.name
                 )));
             }
-            Progress::Requested => outputs[index] = Progress::Written,
+            Progress::Requested => *progress = Progress::Written,
         }
         let len = shape.iter().try_fold(1usize, |len, &dim| {
             len.checked_mul(usize::try_from(dim).ok()?)
         });
-        len.map(Some).ok_or_else(|| {
+        len.map(|len| Some((config, len))).ok_or_else(|| {
             Error::internal(format!(
                 "the backend gives output '{}' the impossible shape {shape:?}",
                 config.name
@@ -327,25 +331,26 @@ impl<'r> Response<'r> {
         })
     }
 
-    /// Aligned memory for the elements of an output, uninitialised.
+    /// An output, and aligned memory for its elements, uninitialised, with their number.
     fn elements<T: Element>(
         &self,
         index: usize,
         shape: &[i64],
-    ) -> Result<Option<(*mut T, usize)>, Error> {
-        let Some(len) = self.take(index, T::DATA_TYPE, shape)? else {
+    ) -> Result<Option<(&'r TensorConfig, *mut T, usize)>, Error> {
+        let Some((output, len)) = self.take(index, T::DATA_TYPE, shape)? else {
             return Ok(None);
         };
         let byte_size = len
             .checked_mul(mem::size_of::<T>())
             .filter(|&b| b <= isize::MAX as usize);
         let byte_size = byte_size.ok_or_else(|| {
-            let name = &self.context.config().outputs()[index].name;
-            Error::internal(format!("output '{name}' of shape {shape:?} is too large"))
+            Error::internal(format!(
+                "output '{}' of shape {shape:?} is too large",
+                output.name
+            ))
         })?;
-        let output = &self.context.config().outputs()[index];
         let data = self.buffer(output, T::DATA_TYPE, shape, byte_size, mem::align_of::<T>())?;
-        Ok(Some((data.cast(), len)))
+        Ok(Some((output, data.cast(), len)))
     }
 
     /// Host memory of this size and alignment that nothing else refers to: Triton's own where it is so, staged otherwise.

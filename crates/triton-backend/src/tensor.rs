@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
-use std::ops::Range;
 use std::{mem, ptr, slice};
 
 use ndarray::{ArrayView, ArrayViewD, CowArray, Ix1, Ix2, IxDyn};
@@ -172,7 +171,7 @@ impl<'r> Tensor<'r> {
     /// # Errors
     /// As [`as_slice`](Self::as_slice), or when the rank is not 1.
     pub fn vector<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
-        self.expect_rank(1)?;
+        self.dims::<1>()?;
         self.as_slice()
     }
 
@@ -196,8 +195,8 @@ impl<'r> Tensor<'r> {
     /// # Errors
     /// As [`as_slice`](Self::as_slice), or when the rank is not 2.
     pub fn rows<T: Element>(&self) -> Result<CowArray<'r, T, Ix2>, Error> {
-        self.expect_rank(2)?;
-        let shape = (self.shape[0] as usize, self.shape[1] as usize);
+        let &[rows, columns] = self.dims()?;
+        let shape = (rows as usize, columns as usize);
         match self.as_slice::<T>()? {
             Cow::Borrowed(elements) => ArrayView::from_shape(shape, elements).map(CowArray::from),
             Cow::Owned(elements) => {
@@ -228,34 +227,24 @@ impl<'r> Tensor<'r> {
             return Err(self.wrong(format_args!("is {}; accepted: BYTES", self.data_type)));
         }
         let data = self.copied()?;
-        // The shape is the client's word; the bytes are what there is to hold elements.
-        let mut ranges = Vec::with_capacity(self.len.min(data.len() / mem::size_of::<u32>()));
-        let mut at = 0;
-        while at < data.len() {
-            let element = ranges.len();
-            let length = data[at..]
-                .first_chunk()
-                .map(|b| u32::from_le_bytes(*b) as usize);
-            let start = at + mem::size_of::<u32>();
-            let end = length.and_then(|length| start.checked_add(length));
-            let Some(end) = end.filter(|&end| end <= data.len()) else {
-                return Err(self.wrong(format_args!(
-                    "element {element} reaches beyond the tensor's {} bytes",
-                    data.len()
-                )));
-            };
-            ranges.push(start..end);
-            at = end;
-        }
-        if ranges.len() != self.len {
+        let mut elements = Elements {
+            rest: &data,
+            least: 0,
+        };
+        let count = elements.by_ref().count();
+        if !elements.rest.is_empty() {
             return Err(self.wrong(format_args!(
-                "holds {} BYTES elements; shape {:?} takes {}",
-                ranges.len(),
-                self.shape,
-                self.len
+                "element {count} reaches beyond the tensor's {} bytes",
+                data.len()
             )));
         }
-        Ok(Strings { data, ranges })
+        if count != self.len {
+            return Err(self.wrong(format_args!(
+                "holds {count} BYTES elements; shape {:?} takes {}",
+                self.shape, self.len
+            )));
+        }
+        Ok(Strings { data, len: count })
     }
 
     /// The bytes as they came; borrowed where one host buffer holds them.
@@ -288,14 +277,14 @@ impl<'r> Tensor<'r> {
         Ok(gathered)
     }
 
-    fn expect_rank(&self, rank: usize) -> Result<(), Error> {
-        if self.shape.len() == rank {
-            return Ok(());
-        }
-        Err(self.wrong(format_args!(
-            "has shape {:?}; accepted: {rank} dimension(s)",
-            self.shape
-        )))
+    /// The dimensions of a tensor of rank `N`.
+    fn dims<const N: usize>(&self) -> Result<&'r [i64; N], Error> {
+        self.shape.try_into().map_err(|_| {
+            self.wrong(format_args!(
+                "has shape {:?}; accepted: {N} dimension(s)",
+                self.shape
+            ))
+        })
     }
 
     fn wrong(&self, what: std::fmt::Arguments<'_>) -> Error {
@@ -305,10 +294,9 @@ impl<'r> Tensor<'r> {
     fn checked_bools<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
         debug_assert_eq!(mem::size_of::<T>(), 1);
         let bytes = self.copied()?;
-        if let Some(at) = bytes.iter().position(|&b| b > 1) {
+        if let Some((at, byte)) = bytes.iter().enumerate().find(|(_, byte)| **byte > 1) {
             return Err(self.wrong(format_args!(
-                "holds {} at element {at}; accepted: 0 or 1",
-                bytes[at]
+                "holds {byte} at element {at}; accepted: 0 or 1"
             )));
         }
         let mut bytes = ManuallyDrop::new(bytes);
@@ -437,30 +425,51 @@ fn element_count(name: &str, shape: &[i64]) -> Result<usize, Error> {
 /// The elements of a BYTES tensor.
 #[derive(Debug, Clone)]
 pub struct Strings {
+    /// `len` elements, each after its length.
     data: Vec<u8>,
-    ranges: Vec<Range<usize>>,
+    len: usize,
 }
 
 impl Strings {
     /// How many elements.
     pub fn len(&self) -> usize {
-        self.ranges.len()
+        self.len
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    /// One element.
-    pub fn get(&self, index: usize) -> Option<&[u8]> {
-        self.ranges
-            .get(index)
-            .map(|range| &self.data[range.clone()])
+        self.len == 0
     }
 
     /// All elements in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.ranges.iter().map(|range| &self.data[range.clone()])
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        Elements {
+            rest: &self.data,
+            least: self.len,
+        }
+    }
+}
+
+/// Splits bytes into BYTES elements. It ends at the first one that is not whole; `rest` starts there.
+struct Elements<'d> {
+    rest: &'d [u8],
+    /// How many elements are left at least.
+    least: usize,
+}
+
+impl<'d> Iterator for Elements<'d> {
+    type Item = &'d [u8];
+
+    fn next(&mut self) -> Option<&'d [u8]> {
+        let (length, rest) = self.rest.split_first_chunk()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (element, rest) = rest.split_at_checked(length)?;
+        self.rest = rest;
+        self.least = self.least.saturating_sub(1);
+        Some(element)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.least, None)
     }
 }

@@ -54,18 +54,17 @@ impl Options {
     ///
     /// A key that neither backend knows, or a value that does not parse.
     pub fn from_config(model: &str, config: &ModelConfig) -> Result<Self, Error> {
-        let optimization = &config.json()["optimization"];
-        if let Some(Value::Object(accelerators)) = optimization.get("execution_accelerators")
+        let optimization = config.json().get("optimization");
+        let accelerators = optimization.and_then(|said| said.get("execution_accelerators"));
+        if let Some(Value::Object(accelerators)) = accelerators
             && !accelerators.is_empty()
         {
             log::warn!(
                 "model '{model}': execution_accelerators have no effect in this stand-in; the model runs on the CPU"
             );
         }
-        let level = match &optimization["graph"]["level"] {
-            Value::Null => 0,
-            level => level.as_i64().unwrap_or(0),
-        };
+        let level = optimization.and_then(|said| said.pointer("/graph/level")?.as_i64());
+        let level = level.unwrap_or(0);
         Self::parse(model, config.parameters(), level)
     }
 

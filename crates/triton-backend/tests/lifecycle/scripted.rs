@@ -44,7 +44,7 @@ impl Model for Scripted {
     fn complete(context: &ModelContext, default: usize) -> Result<Option<Value>, Error> {
         let complete = COMPLETE.take();
         complete.map_or(Ok(None), |complete| {
-            complete(context.config().json().clone(), default)
+            complete(context.config().json().clone().into(), default)
         })
     }
 
