@@ -6,7 +6,7 @@ use saker_steps::degraded;
 use saker_steps::seen::{self, PADDING, Row};
 use triton_backend::{Batch, DataType, Error, Request, Response};
 
-use crate::rows::row_length;
+use crate::rows::rows_of;
 use crate::{BloomFilter, Ids};
 
 /// One instance: its connections and its buffers.
@@ -67,7 +67,13 @@ impl Worker {
     fn answer(&self, model: &BloomFilter, batch: &Batch<'_>) {
         for share in &self.requests {
             batch.respond(share.index, |request, response| {
-                let rows = &self.seen.rows[share.rows.clone()];
+                let rows = self.seen.rows.get(share.rows.clone()).ok_or_else(|| {
+                    Error::internal(format!(
+                        "the users {:?} of a batch of {}",
+                        share.rows,
+                        self.seen.rows.len()
+                    ))
+                })?;
                 write_degraded(model, request, response, rows)?;
                 let width = rows.iter().map(|row| row.items.len()).max().unwrap_or(0);
                 let shape = [(width * rows.len()) as i64];
@@ -148,7 +154,7 @@ fn read_rows(model: &BloomFilter, request: &Request<'_>, rows: &mut Vec<Row>) ->
         .items
         .read(request)?
         .ok_or_else(|| missing(&model.items))?;
-    let length = row_length(users.len(), items.len())
+    let candidates = rows_of(users.len(), &items)
         .map_err(|why| Error::invalid_argument(format!("input '{}': {why}", model.items.name)))?;
     let categories = match &model.categories {
         Some(ids) => ids.read(request)?.map(|categories| (ids, categories)),
@@ -164,17 +170,14 @@ fn read_rows(model: &BloomFilter, request: &Request<'_>, rows: &mut Vec<Row>) ->
             users.len()
         )));
     }
-    for (position, &user) in users.iter().enumerate() {
-        let row = &items[position * length..(position + 1) * length];
-        let items = row
+    let mut categories = categories.iter().flat_map(|(_, categories)| categories);
+    for (&user, candidates) in users.iter().zip(candidates) {
+        let items = candidates
             .iter()
             .copied()
             .filter(|&item| item != PADDING)
             .collect();
-        let category = categories
-            .as_ref()
-            .map(|(_, categories)| categories[position]);
-        rows.push(Row::new(user, category, items));
+        rows.push(Row::new(user, categories.next().copied(), items));
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! `bloom_filter`: takes the items that a user has seen out of the candidates, and tops up with popular ones. README.md has
 //! the tensors, the parameters and what happens at the edges.
 
+#![warn(clippy::indexing_slicing)]
+
 mod batch;
 mod rows;
 

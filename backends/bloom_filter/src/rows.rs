@@ -1,18 +1,29 @@
 //! The candidates of each user as rows of their own, apart from Triton.
 
-/// Splits the candidates of `users` users into rows of equal length.
+use std::iter;
+
+/// Splits the candidates of `users` users into rows of equal length, one for each user.
 ///
 /// # Errors
 /// What is wrong, when they do not divide evenly.
-pub(crate) fn row_length(users: usize, candidates: usize) -> Result<usize, String> {
-    match candidates.checked_rem(users) {
-        Some(0) => Ok(candidates / users),
-        None if candidates == 0 => Ok(0),
-        _ => Err(format!(
-            "{candidates} candidates cannot be rows of equal length for {users} users; accepted: a multiple of the \
-             number of users"
-        )),
-    }
+pub(crate) fn rows_of(
+    users: usize,
+    candidates: &[i64],
+) -> Result<impl Iterator<Item = &[i64]>, String> {
+    let count = candidates.len();
+    let length = match count.checked_rem(users) {
+        Some(0) => count / users,
+        None if count == 0 => 0,
+        _ => {
+            return Err(format!(
+                "{count} candidates cannot be rows of equal length for {users} users; accepted: a multiple of the \
+                 number of users"
+            ));
+        }
+    };
+    // Without candidates, every user's row is empty.
+    let rows = candidates.chunks_exact(length.max(1));
+    Ok(rows.chain(iter::repeat(&[][..])).take(users))
 }
 
 #[cfg(test)]
@@ -21,10 +32,16 @@ mod tests {
 
     #[test]
     fn rows_must_be_of_equal_length() {
-        assert_eq!(row_length(2, 6), Ok(3));
-        assert_eq!(row_length(3, 0), Ok(0));
-        assert_eq!(row_length(0, 0), Ok(0));
-        assert!(row_length(2, 5).unwrap_err().contains("5 candidates"));
-        assert!(row_length(0, 5).is_err());
+        let rows = |users, candidates: &[i64]| {
+            rows_of(users, candidates).map(|rows| rows.map(<[i64]>::to_vec).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            rows(2, &[1, 2, 3, 4, 5, 6]),
+            Ok(vec![vec![1, 2, 3], vec![4, 5, 6]])
+        );
+        assert_eq!(rows(3, &[]), Ok(vec![Vec::new(); 3]));
+        assert_eq!(rows(0, &[]), Ok(Vec::new()));
+        assert!(rows(2, &[0; 5]).unwrap_err().contains("5 candidates"));
+        assert!(rows(0, &[0; 5]).is_err());
     }
 }
