@@ -1,5 +1,7 @@
 //! Finds the items whose vectors are nearest to a query in a FAISS index. See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! `feature_lookup`: the features of users or items from Feast's online store. README.md has the tensors, the parameters
 //! and what happens at the edges.
 
+#![warn(clippy::indexing_slicing)]
+
 mod cached;
 mod online;
 

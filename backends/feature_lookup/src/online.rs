@@ -43,9 +43,18 @@ impl Online {
             batch.respond(*index, |request, response| {
                 let input = request.input_at(0)?;
                 let shape = input.as_ref().map_or(&[][..], |tensor| tensor.shape());
-                let found = self.store.ids[start..start + count].iter().copied();
-                tensors.write_echo(response, shape, found)?;
-                let unanswered = &self.store.unanswered()[start..start + count];
+                let rows = start..start + count;
+                let (Some(found), Some(unanswered)) = (
+                    self.store.ids.get(rows.clone()),
+                    self.store.unanswered().get(rows),
+                ) else {
+                    return Err(Error::internal(format!(
+                        "rows {start} to {} of a batch with {} ids",
+                        start + count,
+                        self.store.ids.len()
+                    )));
+                };
+                tensors.write_echo(response, shape, found.iter().copied())?;
                 tensors.write_degraded(response, shape, unanswered)?;
                 self.store
                     .columns()
