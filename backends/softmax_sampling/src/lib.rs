@@ -1,11 +1,14 @@
 //! Picks the items that are returned: the best by score, or a weighted sample of them. See the README beside this crate.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 
 use saker_steps::select::{self, Choice};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
+    TensorConfig,
 };
 
 /// The code of padding, which stands for no item.
@@ -70,24 +73,7 @@ impl Model for SoftmaxSampling {
                 "max_batch_size must be 0: several users come as rows of one flat tensor",
             ));
         }
-        let only = |what: &str, found: Vec<usize>| match found[..] {
-            [one] => Ok(one),
-            _ => Err(Error::invalid_argument(format!(
-                "config.pbtxt must declare one {what}; it declares {}",
-                found.len()
-            ))),
-        };
-        let of_type = |tensors: &[triton_backend::TensorConfig], is_score: bool| {
-            let matching = tensors
-                .iter()
-                .enumerate()
-                .filter(|(_, tensor)| (tensor.data_type == DataType::Fp32) == is_score);
-            matching.map(|(position, _)| position).collect()
-        };
-        let id_output = only(
-            "integer output, for the ids",
-            of_type(config.outputs(), false),
-        )?;
+        let (id_output, output) = only("integer output, for the ids", config.outputs(), false)?;
         let position = |key: &str, name: &str| {
             config.input_index(name).ok_or_else(|| {
                 Error::invalid_argument(format!(
@@ -115,25 +101,22 @@ impl Model for SoftmaxSampling {
                 input.name, input.data_type
             )));
         }
-        let item_type = config.input(&parameters.item_input)?.data_type;
-        let output = &config.outputs()[id_output];
+        let name = &parameters.item_input;
+        let item_type = config.input(name)?.data_type;
         if output.data_type != item_type {
             return Err(Error::invalid_argument(format!(
-                "output '{}' is {}, but input '{}' is {item_type}; accepted: the same type",
-                output.name, output.data_type, parameters.item_input
+                "output '{}' is {}, but input '{name}' is {item_type}; accepted: the same type",
+                output.name, output.data_type
             )));
         }
         Ok(Self {
             choice: Choice::new(&choice)?,
             item_input,
             item_type,
-            score_input: only("FP32 input, for the scores", of_type(config.inputs(), true))?,
+            score_input: only("FP32 input, for the scores", config.inputs(), true)?.0,
             user_input,
             id_output,
-            score_output: only(
-                "FP32 output, for the scores",
-                of_type(config.outputs(), true),
-            )?,
+            score_output: only("FP32 output, for the scores", config.outputs(), true)?.0,
         })
     }
 
@@ -142,6 +125,26 @@ impl Model for SoftmaxSampling {
             choice: self.choice.worker(),
             candidates: Vec::new(),
         })
+    }
+}
+
+/// The only tensor that is FP32, or that is not, and its position.
+fn only<'a>(
+    what: &str,
+    tensors: &'a [TensorConfig],
+    is_score: bool,
+) -> Result<(usize, &'a TensorConfig), Error> {
+    let matching = tensors
+        .iter()
+        .enumerate()
+        .filter(|(_, tensor)| (tensor.data_type == DataType::Fp32) == is_score);
+    let found: Vec<_> = matching.collect();
+    match found[..] {
+        [one] => Ok(one),
+        _ => Err(Error::invalid_argument(format!(
+            "config.pbtxt must declare one {what}; it declares {}",
+            found.len()
+        ))),
     }
 }
 
@@ -188,56 +191,59 @@ impl Worker {
                 ids.len()
             )));
         }
-        let row_length = ids.len() / users.max(1);
+        let row_length = (ids.len() / users.max(1)).max(1);
         // With one user the answer is as long as it is; with several, the rows are padded to the longest.
-        let rows: Vec<Vec<usize>> = (0..users)
-            .map(|user| {
-                let start = user * row_length;
-                self.pick(
-                    model,
-                    &ids[start..start + row_length],
-                    &values[start..start + row_length],
-                )
-            })
-            .collect();
+        let rows = ids
+            .chunks_exact(row_length)
+            .zip(values.chunks_exact(row_length))
+            .map(|(ids, scores)| self.pick(model, ids, scores))
+            .collect::<Result<Vec<_>, Error>>()?;
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let shape = [(users * longest) as i64];
         // Triton's buffers start as zero: padding's code and score.
         if let Some(output) = response.output_at::<Id>(model.id_output, &shape)? {
-            write_rows(output, &ids, &rows, row_length, longest);
+            write_rows(output, longest, &rows, |&(id, _)| id);
         }
         if let Some(output) = response.output_at::<f32>(model.score_output, &shape)? {
-            write_rows(output, &values, &rows, row_length, longest);
+            write_rows(output, longest, &rows, |&(_, score)| score);
         }
         Ok(())
     }
 
-    /// Positions in one user's row, best first.
+    /// The items of one user's row that are chosen and their scores, best first.
     fn pick<Id: Copy + Into<i64>>(
         &mut self,
         model: &SoftmaxSampling,
         ids: &[Id],
         scores: &[f32],
-    ) -> Vec<usize> {
+    ) -> Result<Vec<(Id, f32)>, Error> {
         self.candidates.clear();
-        self.candidates
-            .extend((0..ids.len()).filter(|position| ids[*position].into() != PADDING));
+        let items = ids.iter().enumerate();
+        let items = items.filter(|(_, id)| (**id).into() != PADDING);
+        self.candidates.extend(items.map(|(position, _)| position));
         self.choice
             .choose(&model.choice, scores, &mut self.candidates);
-        self.candidates.clone()
+        let chosen = self.candidates.iter().map(|&position| {
+            let chosen = ids
+                .get(position)
+                .copied()
+                .zip(scores.get(position).copied());
+            chosen.ok_or_else(|| {
+                Error::internal(format!(
+                    "candidate {position} of a row of {} was chosen",
+                    ids.len()
+                ))
+            })
+        });
+        chosen.collect()
     }
 }
 
-fn write_rows<T: Copy>(
-    output: &mut [T],
-    input: &[T],
-    rows: &[Vec<usize>],
-    row_length: usize,
-    longest: usize,
-) {
-    for (user, row) in rows.iter().enumerate() {
-        for (to, from) in output[user * longest..].iter_mut().zip(row) {
-            *to = input[user * row_length + from];
+/// Writes the rows, each in `longest` elements.
+fn write_rows<P, T>(output: &mut [T], longest: usize, rows: &[Vec<P>], value: impl Fn(&P) -> T) {
+    for (output, row) in output.chunks_exact_mut(longest.max(1)).zip(rows) {
+        for (to, chosen) in output.iter_mut().zip(row) {
+            *to = value(chosen);
         }
     }
 }
