@@ -100,11 +100,13 @@ impl Triton {
     /// The server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
         let statistics = self.get("v2/models/stats")?;
-        let models = statistics["model_stats"]
-            .as_array()
+        let models = statistics
+            .get("model_stats")
+            .and_then(Value::as_array)
             .ok_or_else(|| answer("no model_stats"))?;
         let of = |model: &Value| {
-            let (name, version) = (model["name"].as_str()?, model["version"].as_str()?);
+            let text = |key: &str| model.get(key)?.as_str();
+            let (name, version) = (text("name")?, text("version")?);
             Some((format!("{name}/{version}"), model.clone()))
         };
         Ok(models.iter().filter_map(of).collect())
@@ -119,11 +121,12 @@ impl Triton {
         let models: Vec<Value> =
             serde_json::from_slice(&body).map_err(|error| answer(error.to_string()))?;
         let version = |model: &Value| {
+            let text = |key: &str| model.get(key)?.as_str();
             Some(ModelVersion {
-                model: model["name"].as_str()?.to_owned(),
-                version: model["version"].as_str()?.parse().ok()?,
-                ready: model["state"] == "READY",
-                reason: model["reason"].as_str().unwrap_or_default().to_owned(),
+                model: text("name")?.to_owned(),
+                version: text("version")?.parse().ok()?,
+                ready: text("state") == Some("READY"),
+                reason: text("reason").unwrap_or_default().to_owned(),
             })
         };
         Ok(models.iter().filter_map(version).collect())
@@ -283,7 +286,7 @@ fn message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let error = serde_json::from_slice::<Value>(body)
         .ok()
-        .and_then(|json| json["error"].as_str().map(str::to_owned));
+        .and_then(|json| json.get("error")?.as_str().map(str::to_owned));
     error.unwrap_or_else(|| text.into_owned())
 }
 
@@ -293,16 +296,17 @@ fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
         .split_at_checked(header)
         .ok_or_else(|| answer("shorter than its header"))?;
     let json: Value = serde_json::from_slice(json).map_err(|error| answer(error.to_string()))?;
-    let outputs = json["outputs"]
-        .as_array()
+    let outputs = json
+        .get("outputs")
+        .and_then(Value::as_array)
         .ok_or_else(|| answer("no outputs"))?;
     let mut tensors = Vec::new();
     for output in outputs {
-        let name = output["name"]
-            .as_str()
-            .ok_or_else(|| answer("an output without a name"))?;
-        let length = output["parameters"]["binary_data_size"]
-            .as_u64()
+        let text = |key: &str| output.get(key).and_then(Value::as_str);
+        let name = text("name").ok_or_else(|| answer("an output without a name"))?;
+        let length = output
+            .pointer("/parameters/binary_data_size")
+            .and_then(Value::as_u64)
             .ok_or_else(|| answer(format!("output {name} is not binary")))?;
         let (data, after) = rest
             .split_at_checked(length as usize)
@@ -310,9 +314,10 @@ fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
         rest = after;
         tensors.push(Tensor {
             name: name.to_owned(),
-            data_type: output["datatype"].as_str().unwrap_or_default().to_owned(),
-            shape: output["shape"]
-                .as_array()
+            data_type: text("datatype").unwrap_or_default().to_owned(),
+            shape: output
+                .get("shape")
+                .and_then(Value::as_array)
                 .into_iter()
                 .flatten()
                 .filter_map(Value::as_i64)

@@ -7,6 +7,8 @@
 //! | [`grpc`] | an asynchronous client over gRPC, for many requests at once on one connection |
 //! | [`steps`] | an ensemble's steps asked one by one, to see the tensors between them |
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod grpc;
 pub mod http;
 pub mod steps;

@@ -52,8 +52,9 @@ pub fn explain(triton: &Triton, ensemble: &str, request: &[Tensor]) -> Result<Ex
         })
     };
     let config = triton.config(ensemble)?;
-    let described = config["ensemble_scheduling"]["step"]
-        .as_array()
+    let described = config
+        .pointer("/ensemble_scheduling/step")
+        .and_then(Value::as_array)
         .ok_or_else(|| answer(format!("{ensemble} has no steps")))?;
 
     let mut tensors: HashMap<String, Tensor> = request
@@ -62,12 +63,14 @@ pub fn explain(triton: &Triton, ensemble: &str, request: &[Tensor]) -> Result<Ex
         .collect();
     let mut steps = Vec::new();
     for step in described {
-        let model = step["model_name"]
-            .as_str()
+        let model = step
+            .get("model_name")
+            .and_then(Value::as_str)
             .ok_or_else(|| answer("a step without a model"))?;
         // The number of the release that serves: another may be loaded beside it.
-        let version = step["model_version"]
-            .as_u64()
+        let version = step
+            .get("model_version")
+            .and_then(Value::as_u64)
             .ok_or_else(|| answer(format!("step {model} without a version")))?;
         let (inputs, outputs) =
             ask(triton, model, version, step, &mut tensors).map_err(|source| Error::Step {
@@ -99,8 +102,8 @@ fn ask(
     tensors: &mut HashMap<String, Tensor>,
 ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
     let map = |name: &str| {
-        step[name]
-            .as_object()
+        step.get(name)
+            .and_then(Value::as_object)
             .ok_or_else(|| answer(format!("no {name}")))
     };
     // A tensor that is not there is one that the request left out.
@@ -125,6 +128,6 @@ fn ask(
 fn nanoseconds(statistics: &Map<String, Value>, model: &str, time: &str) -> u64 {
     statistics
         .get(model)
-        .and_then(|model| model["inference_stats"][time]["ns"].as_u64())
+        .and_then(|model| model.get("inference_stats")?.get(time)?.get("ns")?.as_u64())
         .unwrap_or(0)
 }

@@ -72,18 +72,15 @@ impl Tensor {
     }
 
     fn elements(&self, data_type: &str) -> Result<impl Iterator<Item = [u8; 4]>> {
-        if self.data_type != data_type || !self.data.len().is_multiple_of(4) {
-            return Err(Error::Tensor(format!(
+        match self.data.as_chunks() {
+            (elements, []) if self.data_type == data_type => Ok(elements.iter().copied()),
+            _ => Err(Error::Tensor(format!(
                 "{} is {} of {} bytes, expected {data_type}",
                 self.name,
                 self.data_type,
                 self.data.len()
-            )));
+            ))),
         }
-        Ok(self
-            .data
-            .chunks_exact(4)
-            .map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 }
 
