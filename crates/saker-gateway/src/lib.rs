@@ -15,6 +15,8 @@
 //!
 //! `docs/gateway.md` describes the routes, and what is answered when something is down.
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod access;
 pub mod catalogue;
 pub mod openapi;

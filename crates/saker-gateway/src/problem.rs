@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::json;
 
 /// What is answered when something is wrong.
@@ -51,17 +52,26 @@ impl Problem {
     }
 }
 
+/// The body of the answer.
+#[derive(Serialize)]
+struct Document<'p> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'p str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'p str>,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut document = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+        let document = json!(Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
         });
-        if let Some(field) = self.field {
-            document["field"] = field.into();
-        }
         let mut response = Response::new(Body::from(document.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();

@@ -64,7 +64,9 @@ pub(crate) enum Unranked {
 }
 
 pub(crate) struct Ranking {
-    clients: Vec<Client>,
+    /// The connections: one, and perhaps more.
+    client: Client,
+    more_clients: Vec<Client>,
     next: AtomicUsize,
     free: Semaphore,
     most: usize,
@@ -84,12 +86,13 @@ pub(crate) struct Ranking {
 
 impl Ranking {
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
-        let clients = (0..settings.connections.max(1))
+        let more_clients = (1..settings.connections)
             .map(|_| Client::new(&settings.triton))
             .collect::<Result<_, _>>()?;
         let most = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
-            clients,
+            client: Client::new(&settings.triton)?,
+            more_clients,
             next: AtomicUsize::new(0),
             free: Semaphore::new(most),
             most,
@@ -107,9 +110,8 @@ impl Ranking {
 
     /// One of the connections.
     pub(crate) fn client(&self) -> &Client {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        // `open` makes at least one.
-        &self.clients[next % self.clients.len()]
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % (self.more_clients.len() + 1);
+        self.more_clients.get(next).unwrap_or(&self.client)
     }
 
     /// The ensemble's inputs for a visit.

@@ -55,7 +55,8 @@ pub(super) async fn explain(
         let explained = ask_steps(&triton, ENSEMBLE, &asked.ranking.inputs(visit))?;
         let backends = explained.steps.iter().map(|step| {
             let config = triton.config(&step.model)?;
-            Ok(config["backend"].as_str().unwrap_or_default().to_owned())
+            let backend = config.get("backend").and_then(Value::as_str);
+            Ok(backend.unwrap_or_default().to_owned())
         });
         let backends = backends.collect::<triton_client::Result<Vec<String>>>()?;
         Ok::<_, triton_client::Error>((explained, backends))
@@ -73,13 +74,7 @@ pub(super) async fn explain(
             ));
         }
     };
-    let mut answer = Journey::of(&explained).answer(&state.catalogue, visit, k, item);
-    answer["stages"] = explained
-        .steps
-        .iter()
-        .zip(&backends)
-        .map(|(step, backend)| stage(step, backend))
-        .collect();
+    let answer = Journey::of(&explained, &backends).answer(&state.catalogue, visit, k, item);
     Ok(super::json(answer.to_string()))
 }
 
@@ -160,6 +155,8 @@ fn find<'s>(step: &'s Step, output: &str) -> Option<&'s Tensor> {
 /// What became of the items on their way through the steps.
 struct Journey {
     release: Option<String>,
+    /// What each step made of the request.
+    stages: Vec<Value>,
     /// What the index gave, best first.
     retrieved: Vec<i32>,
     /// What the user has not seen.
@@ -173,7 +170,8 @@ struct Journey {
 }
 
 impl Journey {
-    fn of(explained: &Explained) -> Self {
+    fn of(explained: &Explained, backends: &[String]) -> Self {
+        let stages = explained.steps.iter().zip(backends);
         let step = |model: &str| explained.steps.iter().find(|step| step.model == model);
         let ids = |(model, output): (&str, &str)| {
             let tensor = step(model).and_then(|step| find(step, output));
@@ -215,6 +213,7 @@ impl Journey {
         let release = step(DECODER).and_then(|step| find(step, "release"));
         Self {
             release: release.and_then(|release| release.texts().ok()?.into_iter().next()),
+            stages: stages.map(|(step, backend)| stage(step, backend)).collect(),
             retrieved: ids(RETRIEVAL),
             shown: shown.collect(),
             raw: features(USER_LOOKUP),
@@ -248,6 +247,7 @@ impl Journey {
         let asked = item.map(|item| self.asked(catalogue, &retrieval_rank, item, k));
         json!({
             "release": self.release,
+            "stages": self.stages,
             "request": {
                 "user_id": visit.user,
                 "device_type": visit.device_type,
@@ -275,7 +275,10 @@ impl Journey {
             None => format!("item {item}"),
         };
         let retrieved = self.retrieved.len();
-        let place = |ranked: &[(i32, f32)]| ranked.iter().position(|(id, _)| *id == item);
+        let place = |ranked: &[(i32, f32)]| {
+            let found = (1..).zip(ranked).find(|(_, (id, _))| *id == item);
+            found.map(|(rank, (_, score))| (rank, *score))
+        };
         let at = retrieval_rank.get(&item).copied();
         let found = match at {
             Some(at) => format!("retrieval found it as number {at} of {retrieved}"),
@@ -283,17 +286,15 @@ impl Journey {
                 "retrieval did not find it, it filled a short list as a popular item".to_owned()
             }
         };
-        let (verdict, rank, score, sentence) = if let Some(place) =
-            place(&self.shown).filter(|place| *place < k)
+        let (verdict, rank, score, sentence) = if let Some((rank, score)) =
+            place(&self.shown).filter(|(rank, _)| *rank <= k)
         {
-            let score = self.shown[place].1;
-            let rank = place + 1;
             let sentence = format!(
                 "{name} is shown at place {rank}: {found}, and the ranker gives it {score:.4}."
             );
             ("shown", Some(rank), Some(score), sentence)
-        } else if let Some(place) = place(&self.ranked) {
-            let (score, rank, of) = (self.ranked[place].1, place + 1, self.ranked.len());
+        } else if let Some((rank, score)) = place(&self.ranked) {
+            let of = self.ranked.len();
             let shown = k.min(self.shown.len());
             let sentence = format!(
                 "{name} was ranked and not shown: {found}, the ranker gives it {score:.4}, which is place {rank} of {of}, \
@@ -339,6 +340,7 @@ mod tests {
         });
         let journey = Journey {
             release: Some("r".to_owned()),
+            stages: Vec::new(),
             retrieved: vec![1, 2, 3, 4],
             filtered: vec![1, 3, 4, 6],
             ranked: vec![(3, 0.9), (6, 0.8), (1, 0.7), (4, 0.1)],

@@ -32,10 +32,12 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
         Ok(()) => json!({ "ready": true }),
         Err(why) => json!({ "ready": false, "reason": why }),
     };
-    let mut answer = json!({ "ready": ready, "triton": part(&triton), "valkey": part(&valkey) });
-    if stopping {
-        answer["stopping"] = true.into();
-    }
+    let (triton, valkey) = (part(&triton), part(&valkey));
+    let answer = if stopping {
+        json!({ "ready": ready, "triton": triton, "valkey": valkey, "stopping": true })
+    } else {
+        json!({ "ready": ready, "triton": triton, "valkey": valkey })
+    };
     let mut response = super::json(answer.to_string());
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -92,8 +92,9 @@ pub(super) async fn forget(
         let delete = move |client: &mut Client| {
             let mut pipeline = Pipeline::new();
             for view in &views {
-                let words = view.remove(&view.id(id));
-                pipeline.command(&words[1], |cmd| {
+                let entity = view.id(id);
+                let words = view.remove(&entity);
+                pipeline.command(&view.key(&entity), |cmd| {
                     words.iter().for_each(|word| {
                         cmd.arg(word);
                     });
