@@ -275,16 +275,14 @@ fn check_vectors(dimension: usize, vectors: &[f32], ids: &[i64]) -> Result<(), E
             need: format!("{} ids x dimension {dimension}", ids.len()),
         });
     }
-    if let Some(row) = ids.iter().position(|id| *id < 0) {
-        return Err(Error::NegativeId { row, id: ids[row] });
+    if let Some((row, &id)) = ids.iter().enumerate().find(|(_, id)| **id < 0) {
+        return Err(Error::NegativeId { row, id });
     }
-    if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
-        let row = at / dimension;
-        return Err(Error::NotFinite {
-            row,
-            id: ids[row],
-            value: vectors[at],
-        });
+    let vectors = vectors.chunks_exact(dimension.max(1));
+    for (row, (&id, vector)) in ids.iter().zip(vectors).enumerate() {
+        if let Some(&value) = vector.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { row, id, value });
+        }
     }
     Ok(())
 }

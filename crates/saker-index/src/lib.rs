@@ -18,6 +18,8 @@
 //! # }
 //! ```
 
+#![warn(clippy::indexing_slicing)]
+
 mod error;
 mod index;
 mod metric;

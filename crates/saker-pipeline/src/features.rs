@@ -208,9 +208,8 @@ impl Feature {
             [column] => Chain::feature(&self.name, column, self.operators.clone()),
             several => Chain::new(several.iter().copied(), self.operators.clone()),
         };
-        if chain
-            .output_names()
-            .is_ok_and(|names| names.len() == 1 && names[0] != self.name)
+        if let Ok([name]) = chain.output_names().as_deref()
+            && *name != self.name
         {
             chain.operators.push(rename);
         }

@@ -3,6 +3,8 @@
 //! [`Pipeline::load`] reads a file, refuses what it does not know and checks what it knows; an error names the key, the
 //! value and what is accepted. Every key is documented on the field that holds it and in `docs/pipeline.md`.
 
+#![warn(clippy::indexing_slicing)]
+
 mod codes;
 mod data;
 mod error;

@@ -682,8 +682,9 @@ fn feature(key: &str, feature: &Feature, columns: &[&str]) -> Result<(), Error> 
 fn unique(group: &str, columns: &[Column], id: &str) -> Result<(), Error> {
     for (index, column) in columns.iter().enumerate() {
         let twice = column.name == id
-            || columns[..index]
+            || columns
                 .iter()
+                .take(index)
                 .any(|earlier| earlier.name == column.name);
         let key = format!("{group}.columns.{}", column.name);
         check(
