@@ -27,15 +27,30 @@ struct Member {
     address: Address,
     /// `None` when it could not be reached, or failed since.
     node: Option<Node>,
-    /// The units sent to it in the call under way.
-    sent: Vec<usize>,
+    /// What is sent to it in the call under way.
+    sent: Vec<Sent>,
     bytes: Vec<u8>,
 }
 
+#[derive(Clone, Copy)]
+enum Sent {
+    Asking,
+    Unit {
+        /// Its place among the replies.
+        position: usize,
+        /// How many replies come back for it.
+        replies: usize,
+    },
+}
+
 impl Cluster {
-    pub(crate) fn open(settings: &Settings, deadline: Instant) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        settings: &Settings,
+        seeds: &[Address],
+        deadline: Instant,
+    ) -> Result<Self, StoreError> {
         let mut last = StoreError::Settings("no host".into());
-        for seed in &settings.addresses {
+        for seed in seeds {
             match Self::open_from(settings, seed, deadline) {
                 Ok(cluster) => return Ok(cluster),
                 Err(error) => last = error,
@@ -68,7 +83,10 @@ impl Cluster {
                 });
                 members.len() - 1
             });
-            owner[usize::from(start)..=usize::from(end)].fill(index as u16);
+            let slots = owner.iter_mut().take(usize::from(end) + 1);
+            slots
+                .skip(usize::from(start))
+                .for_each(|slot| *slot = index as u16);
         }
         if members.iter().all(|member| member.node.is_none()) {
             return Err(StoreError::Io(
@@ -93,16 +111,16 @@ impl Cluster {
     }
 
     pub(crate) fn node(&mut self, index: usize) -> Result<&mut Node, StoreError> {
-        let member = &mut self.members[index];
-        member
-            .node
-            .as_mut()
-            .ok_or_else(|| unreachable_member(&member.address))
+        let count = self.members.len();
+        let member = self.members.get_mut(index).ok_or_else(|| {
+            StoreError::Io(format!("the cluster has {count} nodes, no number {index}"))
+        })?;
+        member.node()
     }
 
     pub(crate) fn ping(&mut self, deadline: Instant) -> Result<(), StoreError> {
-        for index in 0..self.members.len() {
-            self.node(index)?.ping(deadline)?;
+        for member in &mut self.members {
+            member.node()?.ping(deadline)?;
         }
         Ok(())
     }
@@ -119,18 +137,17 @@ impl Cluster {
         let any = self.members.iter().position(|member| member.node.is_some());
         for (position, unit) in pipeline.units().iter().enumerate() {
             let index = match unit.slot {
-                Some(slot) => Some(usize::from(self.owner[usize::from(slot)])),
+                Some(slot) => self.owner.get(usize::from(slot)).copied().map(usize::from),
                 None => any,
             };
             if let Some(member) = index.and_then(|index| self.members.get_mut(index)) {
-                member.sent.push(position);
-                member.bytes.extend_from_slice(pipeline.unit_bytes(unit));
+                member.add(pipeline, position, unit)?;
             } else {
                 self.complete = false;
             }
         }
-        self.exchange(pipeline, deadline, replies);
-        self.follow(pipeline, deadline, replies);
+        self.exchange(deadline, replies);
+        self.follow(pipeline, deadline, replies)?;
         if self.members.iter().all(|member| member.node.is_none()) {
             return Err(StoreError::Io("every master of the cluster is lost".into()));
         }
@@ -138,7 +155,7 @@ impl Cluster {
     }
 
     /// Sends what waits in each member and reads the replies.
-    fn exchange(&mut self, pipeline: &Pipeline, deadline: Instant, replies: &mut [CommandResult]) {
+    fn exchange(&mut self, deadline: Instant, replies: &mut [CommandResult]) {
         for member in &mut self.members {
             if member.sent.is_empty() {
                 continue;
@@ -157,7 +174,7 @@ impl Cluster {
             if let Some(node) = &mut member.node {
                 node.extend(deadline.max(Instant::now() + GRACE));
             }
-            if let Err(error) = member.receive(pipeline.units(), replies) {
+            if let Err(error) = member.receive(replies) {
                 member.lose(error, replies);
                 self.complete = false;
             }
@@ -166,19 +183,22 @@ impl Cluster {
     }
 
     /// Sends commands once more whose slot has moved or is moving.
-    fn follow(&mut self, pipeline: &Pipeline, deadline: Instant, replies: &mut [CommandResult]) {
+    fn follow(
+        &mut self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+        replies: &mut [CommandResult],
+    ) -> Result<(), StoreError> {
         let mut moved = false;
-        for (position, unit) in pipeline.units().iter().enumerate() {
-            let Err(StoreError::Server(text)) = &replies[position] else {
+        for (position, (unit, reply)) in pipeline.units().iter().zip(&*replies).enumerate() {
+            let Err(StoreError::Server(text)) = reply else {
                 continue;
             };
             let Some((asking, slot, address)) = read_redirection(text) else {
                 continue;
             };
-            let Some(index) = self
-                .members
-                .iter()
-                .position(|member| member.address == address)
+            let mut members = self.members.iter_mut().enumerate();
+            let Some((index, member)) = members.find(|(_, member)| member.address == address)
             else {
                 self.complete = false;
                 continue;
@@ -190,35 +210,60 @@ impl Cluster {
                 }
                 self.complete = false;
             }
-            let member = &mut self.members[index];
             if asking {
                 // A transaction cannot be asked for as a whole: it stays an error of that command.
                 if unit.replies > 1 {
                     continue;
                 }
                 member.bytes.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
-                member.sent.push(usize::MAX);
+                member.sent.push(Sent::Asking);
             }
-            member.sent.push(position);
-            member.bytes.extend_from_slice(pipeline.unit_bytes(unit));
+            member.add(pipeline, position, unit)?;
             moved = true;
         }
         if moved {
-            self.exchange(pipeline, deadline, replies);
+            self.exchange(deadline, replies);
         }
+        Ok(())
     }
 }
 
 impl Member {
-    fn receive(&mut self, units: &[Unit], replies: &mut [CommandResult]) -> Result<(), StoreError> {
+    fn node(&mut self) -> Result<&mut Node, StoreError> {
+        self.node
+            .as_mut()
+            .ok_or_else(|| unreachable_member(&self.address))
+    }
+
+    /// Adds a unit of the pipeline to what is sent; its reply comes at `position`.
+    fn add(&mut self, pipeline: &Pipeline, position: usize, unit: &Unit) -> Result<(), StoreError> {
+        self.bytes.extend_from_slice(pipeline.unit_bytes(unit)?);
+        self.sent.push(Sent::Unit {
+            position,
+            replies: unit.replies,
+        });
+        Ok(())
+    }
+
+    fn receive(&mut self, replies: &mut [CommandResult]) -> Result<(), StoreError> {
         let Some(node) = &mut self.node else {
             return Ok(());
         };
-        for &position in &self.sent {
-            if position == usize::MAX {
-                let _asking = node.receive_unit(1)?;
-            } else {
-                replies[position] = node.receive_unit(units[position].replies)?;
+        for sent in &self.sent {
+            match *sent {
+                Sent::Asking => {
+                    let _asking = node.receive_unit(1)?;
+                }
+                Sent::Unit {
+                    position,
+                    replies: count,
+                } => {
+                    let received = node.receive_unit(count)?;
+                    let places = replies.len();
+                    *replies.get_mut(position).ok_or_else(|| {
+                        StoreError::Protocol(format!("reply {position} to {places} commands"))
+                    })? = received;
+                }
             }
         }
         Ok(())
@@ -227,10 +272,14 @@ impl Member {
     /// Drops the connection: what it has not answered must not be read as an answer to what comes next.
     fn lose(&mut self, error: StoreError, replies: &mut [CommandResult]) {
         self.node = None;
-        for &position in self.sent.iter().filter(|&&position| position != usize::MAX) {
-            replies[position] = Err(error.clone());
+        for sent in self.sent.drain(..) {
+            // A unit without a place has no reply to give.
+            if let Sent::Unit { position, .. } = sent
+                && let Some(reply) = replies.get_mut(position)
+            {
+                *reply = Err(error.clone());
+            }
         }
-        self.sent.clear();
     }
 }
 

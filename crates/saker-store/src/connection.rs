@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Value};
 
 use crate::cluster::Cluster;
-use crate::settings::Address;
+use crate::settings::{Address, Servers};
 use crate::stream::Stream;
 use crate::{Pipeline, RedactedUrl, Settings, StoreError};
 
@@ -38,11 +38,9 @@ impl Connection {
     /// What went wrong, without credentials.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         let deadline = Instant::now() + settings.connect_timeout;
-        let kind = if settings.cluster {
-            Kind::Cluster(Cluster::open(settings, deadline)?)
-        } else {
-            let address = &settings.addresses[0];
-            Kind::Single(Node::open(settings, address, deadline)?)
+        let kind = match &settings.servers {
+            Servers::Cluster(seeds) => Kind::Cluster(Cluster::open(settings, seeds, deadline)?),
+            Servers::Single(address) => Kind::Single(Node::open(settings, address, deadline)?),
         };
         let mut connection = Self {
             kind,

@@ -239,18 +239,18 @@ pub fn publish(
         add(&mut pipeline, ("EVALSHA", SCRIPT_SHA1), event, limits);
     }
     run(&pipeline, &mut replies)?;
-    let unknown: Vec<usize> = (0..replies.len())
-        .filter(|&place| replies[place].as_ref().is_err_and(is_unknown_script))
+    let unknown: Vec<(&Event, &mut CommandResult)> = (events.iter().zip(&mut replies))
+        .filter(|(_, reply)| reply.as_ref().is_err_and(is_unknown_script))
         .collect();
     if !unknown.is_empty() {
         pipeline.clear();
-        for &place in &unknown {
-            add(&mut pipeline, ("EVAL", SCRIPT), &events[place], limits);
+        for (event, _) in &unknown {
+            add(&mut pipeline, ("EVAL", SCRIPT), event, limits);
         }
         let mut again = Vec::with_capacity(unknown.len());
         run(&pipeline, &mut again)?;
-        for (place, reply) in unknown.into_iter().zip(again) {
-            replies[place] = reply;
+        for ((_, reply), second) in unknown.into_iter().zip(again) {
+            *reply = second;
         }
     }
     replies.into_iter().map(|reply| outcome(reply?)).collect()

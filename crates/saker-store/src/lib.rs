@@ -14,6 +14,8 @@
 //! | [`popularity`] | the `trending:*` sets |
 //! | [`events`] | what visitors do, each event once, for whoever applies it |
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod address;
 pub mod connection;
 pub mod error;

@@ -1,6 +1,10 @@
 //! Commands packed for one round trip.
 
+use std::ops::Range;
+
 use redis::Cmd;
+
+use crate::StoreError;
 
 /// How many hash slots a cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
@@ -16,8 +20,7 @@ pub struct Pipeline {
 
 /// One command, or one MULTI…EXEC, that goes to one node.
 pub(crate) struct Unit {
-    start: usize,
-    end: usize,
+    bytes: Range<usize>,
     /// Replies that come back; the last one is the unit's.
     pub(crate) replies: usize,
     /// `None`: any node will do.
@@ -119,8 +122,7 @@ impl Pipeline {
         let start = self.bytes.len();
         let replies = fill(self);
         self.units.push(Unit {
-            start,
-            end: self.bytes.len(),
+            bytes: start..self.bytes.len(),
             replies,
             slot,
             select: false,
@@ -141,8 +143,18 @@ impl Pipeline {
         &self.units
     }
 
-    pub(crate) fn unit_bytes(&self, unit: &Unit) -> &[u8] {
-        &self.bytes[unit.start..unit.end]
+    /// The bytes of one of [`units`](Self::units).
+    ///
+    /// # Errors
+    /// The unit is of another pipeline.
+    pub(crate) fn unit_bytes(&self, unit: &Unit) -> Result<&[u8], StoreError> {
+        self.bytes.get(unit.bytes.clone()).ok_or_else(|| {
+            StoreError::Protocol(format!(
+                "commands in bytes {:?} of a pipeline of {}",
+                unit.bytes,
+                self.bytes.len()
+            ))
+        })
     }
 }
 
@@ -163,9 +175,9 @@ impl Transaction<'_> {
 /// The cluster slot of a key: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}`.
 pub(crate) fn slot(key: &[u8]) -> u16 {
     let tag = key.iter().position(|&b| b == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
+        let rest = key.get(open + 1..)?;
         let close = rest.iter().position(|&b| b == b'}')?;
-        (close > 0).then(|| &rest[..close])
+        rest.get(..close).filter(|tag| !tag.is_empty())
     });
     crc16::State::<crc16::XMODEM>::calculate(tag.unwrap_or(key)) % SLOTS
 }

@@ -58,9 +58,9 @@ pub fn read(connection: &mut Connection, most: usize) -> Result<Popular, StoreEr
     let mut sets = vec![Set::Global];
     connection.scan(b"trending:cat_l1:*", TIMEOUT, &mut |_, keys| {
         for key in keys {
-            let category = std::str::from_utf8(&key[b"trending:cat_l1:".len()..])
-                .ok()
-                .and_then(|c| c.parse().ok());
+            let category = key
+                .strip_prefix(b"trending:cat_l1:")
+                .and_then(|category| std::str::from_utf8(category).ok()?.parse().ok());
             sets.extend(category.map(Set::CategoryL1));
         }
         Ok(())

@@ -71,12 +71,19 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
+/// The servers that hold a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Servers {
+    Single(Address),
+    /// Where the topology is asked for.
+    Cluster(Vec<Address>),
+}
+
 /// Where a store is, who we are there, and how long we wait for it.
 #[derive(Clone)]
 pub struct Settings {
     pub(crate) url: RedactedUrl,
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) cluster: bool,
+    pub(crate) servers: Servers,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
@@ -154,9 +161,6 @@ impl Settings {
         let info = first.ok_or_else(|| refuse("no host"))?;
         let secure = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let login = info.redis_settings();
-        if addresses.len() > 1 && !cluster {
-            return Err(refuse("several hosts need the scheme redis+cluster"));
-        }
         if cluster && login.db() != 0 {
             return Err(refuse("a cluster has database 0 alone"));
         }
@@ -167,13 +171,19 @@ impl Settings {
         {
             return Err(refuse("a cluster is reached over TCP"));
         }
+        let servers = if cluster {
+            Servers::Cluster(addresses)
+        } else {
+            let [address] = <[Address; 1]>::try_from(addresses)
+                .map_err(|_| refuse("several hosts need the scheme redis+cluster"))?;
+            Servers::Single(address)
+        };
         if certificate_authority.is_some() && !secure {
             return Err(refuse("a certificate authority needs the scheme rediss"));
         }
         Ok(Self {
             url: redacted.clone(),
-            addresses,
-            cluster,
+            servers,
             tls: if secure {
                 Some(tls_config(certificate_authority)?)
             } else {
@@ -197,7 +207,7 @@ impl Settings {
     /// Whether the URL is that of a cluster, which has database 0 alone.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
-        self.cluster
+        matches!(self.servers, Servers::Cluster(_))
     }
 
     /// How long a call on the request path may take in all. 20 ms when not set.
@@ -233,7 +243,7 @@ impl Settings {
     /// # Errors
     /// [`StoreError::Settings`] for anything but 0 in a cluster, and for negative numbers.
     pub fn with_database(mut self, database: i64) -> Result<Self, StoreError> {
-        if database < 0 || (self.cluster && database != 0) {
+        if database < 0 || (self.is_cluster() && database != 0) {
             return Err(StoreError::Settings(format!(
                 "store URL {}: database {database} does not exist; accepted: 0 and up, in a cluster 0 alone",
                 self.url
@@ -253,8 +263,7 @@ impl Settings {
     /// Whether both reach the same server with the same login, whatever the database: one connection can serve both.
     #[must_use]
     pub fn is_same_server(&self, other: &Self) -> bool {
-        self.addresses == other.addresses
-            && self.cluster == other.cluster
+        self.servers == other.servers
             && self.tls.is_some() == other.tls.is_some()
             && self.username == other.username
             && self.password == other.password
@@ -336,11 +345,11 @@ mod tests {
     fn urls_are_read() {
         let settings = Settings::parse("redis://reader:s%40crt@store:6380/3", None).unwrap();
         assert_eq!(
-            settings.addresses,
-            [Address::Tcp {
+            settings.servers,
+            Servers::Single(Address::Tcp {
                 host: "store".into(),
                 port: 6380
-            }]
+            })
         );
         assert_eq!(settings.username.as_deref(), Some("reader"));
         assert_eq!(settings.password.as_deref(), Some("s@crt"));
@@ -362,12 +371,15 @@ mod tests {
         assert!(!same("redis://reader:s%40crt@store/3") && !same("redis://store:6380/3"));
 
         let settings = Settings::parse("redis+cluster://:pw@a:1,b:2", None).unwrap();
-        assert!(settings.cluster);
-        assert_eq!(settings.addresses.len(), 2);
+        assert!(matches!(&settings.servers, Servers::Cluster(seeds) if seeds.len() == 2));
+        assert!(settings.is_cluster());
         assert_eq!(settings.password.as_deref(), Some("pw"));
 
         let settings = Settings::parse("redis+unix:///tmp/v.sock?db=2", None).unwrap();
-        assert_eq!(settings.addresses, [Address::Unix("/tmp/v.sock".into())]);
+        assert_eq!(
+            settings.servers,
+            Servers::Single(Address::Unix("/tmp/v.sock".into()))
+        );
         assert_eq!(settings.database, 2);
     }
 

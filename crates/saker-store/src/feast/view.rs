@@ -207,25 +207,31 @@ impl FeatureView {
         let Reply::Array(values) = reply else {
             return Err(StoreError::Protocol("HMGET: not an array".into()));
         };
-        let features = self.features.len();
-        if values.len() != features + 1 + 2 * self.elsewhere.len() {
-            return Err(StoreError::Protocol(format!(
-                "HMGET: {} values for {features} features, of which {} lie elsewhere too",
+        let row = values
+            .split_at_checked(self.features.len())
+            .and_then(|(features, rest)| {
+                let (time, rest) = rest.split_first()?;
+                let (elsewhere, []) = rest.as_chunks() else {
+                    return None;
+                };
+                (elsewhere.len() == self.elsewhere.len()).then_some(Row {
+                    view: self,
+                    features,
+                    time,
+                    elsewhere,
+                })
+            });
+        let row = row.ok_or_else(|| {
+            StoreError::Protocol(format!(
+                "HMGET: {} values for {} features, of which {} lie elsewhere too",
                 values.len(),
+                self.features.len(),
                 self.elsewhere.len()
-            )));
-        }
-        let (own, elsewhere) = values.split_at(features + 1);
-        let mut times = own[features..]
-            .iter()
-            .chain(elsewhere.iter().skip(1).step_by(2));
-        Ok(times
-            .any(|time| !matches!(time, Reply::Nil))
-            .then_some(Row {
-                view: self,
-                own,
-                elsewhere,
-            }))
+            ))
+        })?;
+        let is_there = |time: &Reply| !matches!(time, Reply::Nil);
+        let known = is_there(row.time) || row.elsewhere.iter().any(|[_, time]| is_there(time));
+        Ok(known.then_some(row))
     }
 
     /// The words of the command that takes the view's features from one entity. What other views hold of it stays.
@@ -270,10 +276,11 @@ impl FeatureView {
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'r> {
     view: &'r FeatureView,
-    /// The features, then the view's event time.
-    own: &'r [Reply],
+    features: &'r [Reply],
+    /// The view's event time.
+    time: &'r Reply,
     /// Value and event time of each feature that lies elsewhere too.
-    elsewhere: &'r [Reply],
+    elsewhere: &'r [[Reply; 2]],
 }
 
 impl Row<'_> {
@@ -282,19 +289,19 @@ impl Row<'_> {
     /// # Errors
     /// [`StoreError::Data`] when the bytes are no ValueProto, or an event time that decides is no Timestamp.
     pub fn value(&self, position: usize) -> Result<Option<Value>, StoreError> {
-        let Some(own) = self.own[..self.own.len() - 1].get(position) else {
+        let Some(own) = self.features.get(position) else {
             return Ok(None);
         };
-        let mut best = (own, self.own.last());
-        for (other, pair) in self.view.elsewhere.iter().zip(self.elsewhere.chunks(2)) {
+        let mut best = (own, self.time);
+        for (other, pair) in self.view.elsewhere.iter().zip(self.elsewhere) {
             let [value @ Reply::BulkString(_), time] = pair else {
                 continue;
             };
             if other.position == position
                 && (!matches!(best.0, Reply::BulkString(_))
-                    || event_time(Some(time))? >= event_time(best.1)?)
+                    || event_time(time)? >= event_time(best.1)?)
             {
-                best = (value, Some(time));
+                best = (value, time);
             }
         }
         match best.0 {
@@ -305,8 +312,8 @@ impl Row<'_> {
 }
 
 /// Seconds since 1970 and nanoseconds; `None`, which is before any, when there is none.
-fn event_time(reply: Option<&Reply>) -> Result<Option<(i64, i32)>, StoreError> {
-    let Some(Reply::BulkString(bytes)) = reply else {
+fn event_time(reply: &Reply) -> Result<Option<(i64, i32)>, StoreError> {
+    let Reply::BulkString(bytes) = reply else {
         return Ok(None);
     };
     let time = Timestamp::from_bytes(bytes)?;

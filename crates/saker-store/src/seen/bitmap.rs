@@ -75,9 +75,15 @@ impl Geometry {
     /// # Errors
     /// [`StoreError::Data`] when the bytes start no filter of this version.
     pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        Self::split(bytes).map(|(geometry, _)| geometry)
+    }
+
+    /// Reads the header and gives the layers behind it.
+    fn split(bytes: &[u8]) -> Result<(Self, &[u8]), StoreError> {
         let refuse =
             |why: &str| StoreError::Data(format!("not a seen-items bitmap of version 1: {why}"));
-        let Some([x, y, z, hashes, a, b, c, d]) = bytes.first_chunk::<HEADER>() else {
+        let Some(([x, y, z, hashes, a, b, c, d], layers)) = bytes.split_first_chunk::<HEADER>()
+        else {
             return Err(refuse("shorter than its header"));
         };
         let geometry = Self {
@@ -93,7 +99,7 @@ impl Geometry {
         {
             return Err(refuse("sizes out of range"));
         }
-        Ok(geometry)
+        Ok((geometry, layers))
     }
 }
 
@@ -145,11 +151,8 @@ impl<'b> Filter<'b> {
     /// # Errors
     /// As [`Geometry::read`].
     pub fn read(bytes: &'b [u8]) -> Result<Self, StoreError> {
-        let geometry = Geometry::read(bytes)?;
-        Ok(Self {
-            geometry,
-            layers: &bytes[HEADER..],
-        })
+        let (geometry, layers) = Geometry::split(bytes)?;
+        Ok(Self { geometry, layers })
     }
 
     /// Whether the item is in the filter; true of the share `error_rate` of those that are not.
@@ -188,45 +191,54 @@ pub fn insert(
     geometry: Geometry,
     items: &[i64],
 ) -> Result<Change, StoreError> {
-    let mut bytes = stored.map_or_else(|| geometry.header().to_vec(), <[u8]>::to_vec);
-    let geometry = Geometry::read(&bytes)?;
+    let (geometry, mut layers) = match stored {
+        None => (geometry, Vec::new()),
+        Some(bytes) => {
+            let (geometry, layers) = Geometry::split(bytes)?;
+            (geometry, layers.to_vec())
+        }
+    };
     let mut set = Vec::new();
 
-    // The last layer that has begun: its first byte, its bits and how many of them are set.
-    let (mut start, mut bits) = (HEADER, u64::from(geometry.bits));
-    while bytes.len() > start + (bits / 8) as usize {
+    // The last layer that has begun: its first byte behind the header, its bits and how many of them are set.
+    let (mut start, mut bits) = (0, u64::from(geometry.bits));
+    while layers.len() > start + (bits / 8) as usize {
         start += (bits / 8) as usize;
         bits *= 2;
     }
-    let mut ones = bytes[start..]
+    let mut ones = layers
         .iter()
+        .skip(start)
         .map(|byte| u64::from(byte.count_ones()))
         .sum::<u64>();
 
     for &item in items {
-        if (Filter {
+        let filter = Filter {
             geometry,
-            layers: &bytes[HEADER..],
-        })
-        .contains(item)
-        {
+            layers: &layers,
+        };
+        if filter.contains(item) {
             continue;
         }
         let next = start + (bits / 8) as usize;
-        if ones * 2 >= bits && next as u64 * 8 + bits * 2 <= MOST_BITS {
-            bytes.resize(next, 0);
+        if ones * 2 >= bits && (HEADER + next) as u64 * 8 + bits * 2 <= MOST_BITS {
+            layers.resize(next, 0);
             (start, bits, ones) = (next, bits * 2, 0);
         }
         for position in positions(hash(item), geometry.hashes, bits) {
-            let byte = start + (position / 8) as usize;
-            if bytes.len() <= byte {
-                bytes.resize(byte + 1, 0);
-            }
+            let at = start + (position / 8) as usize;
+            let byte = match layers.get_mut(at) {
+                Some(byte) => byte,
+                None => {
+                    layers.resize(at, 0);
+                    layers.push_mut(0)
+                }
+            };
             let mask = 0x80 >> (position % 8);
-            if bytes[byte] & mask == 0 {
-                bytes[byte] |= mask;
+            if *byte & mask == 0 {
+                *byte |= mask;
                 ones += 1;
-                set.push(start as u64 * 8 + position);
+                set.push((HEADER + start) as u64 * 8 + position);
             }
         }
     }
