@@ -210,24 +210,26 @@ fn scores() -> Vec<f32> {
 
 fn best() -> Kernel {
     let scores = scores();
-    let mut places = Vec::new();
+    let mut candidates = Vec::new();
     Box::new(move || {
-        places.clear();
-        places.extend(0..scores.len());
-        select::largest(black_box(&scores), &mut places, 10);
-        black_box(&places);
+        candidates.clear();
+        candidates.extend(black_box(&scores).iter().copied().zip(0..));
+        select::largest(&mut candidates, 10);
+        black_box(&candidates);
     })
 }
 
 fn draw() -> Kernel {
     let (scores, mut random) = (scores(), random());
-    let (mut keys, mut places) = (Vec::new(), Vec::new());
+    let mut candidates = Vec::new();
     Box::new(move || {
-        select::keys(black_box(&scores), &mut random, &mut keys);
-        places.clear();
-        places.extend(0..keys.len());
-        select::largest(&keys, &mut places, 10);
-        black_box(&places);
+        let keys = black_box(&scores)
+            .iter()
+            .map(|score| select::key(*score, &mut random));
+        candidates.clear();
+        candidates.extend(keys.zip(0..));
+        select::largest(&mut candidates, 10);
+        black_box(&candidates);
     })
 }
 

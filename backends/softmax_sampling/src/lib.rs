@@ -45,10 +45,9 @@ pub struct SoftmaxSampling {
     score_output: usize,
 }
 
-/// What it chooses with, and a buffer that is used again.
+/// What it chooses with.
 pub struct Worker {
     choice: select::Worker,
-    candidates: Vec<usize>,
 }
 
 impl Model for SoftmaxSampling {
@@ -123,7 +122,6 @@ impl Model for SoftmaxSampling {
     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
         Ok(Worker {
             choice: self.choice.worker(),
-            candidates: Vec::new(),
         })
     }
 }
@@ -217,25 +215,19 @@ impl Worker {
         ids: &[Id],
         scores: &[f32],
     ) -> Result<Vec<(Id, f32)>, Error> {
-        self.candidates.clear();
-        let items = ids.iter().enumerate();
-        let items = items.filter(|(_, id)| (**id).into() != PADDING);
-        self.candidates.extend(items.map(|(position, _)| position));
-        self.choice
-            .choose(&model.choice, scores, &mut self.candidates);
-        let chosen = self.candidates.iter().map(|&position| {
-            let chosen = ids
-                .get(position)
-                .copied()
-                .zip(scores.get(position).copied());
-            chosen.ok_or_else(|| {
-                Error::internal(format!(
-                    "candidate {position} of a row of {} was chosen",
-                    ids.len()
-                ))
+        let is_item = |position: usize| ids.get(position).is_some_and(|id| (*id).into() != PADDING);
+        let chosen = self.choice.choose(&model.choice, scores, is_item);
+        let item = |position: usize| Some((*ids.get(position)?, *scores.get(position)?));
+        chosen
+            .map(|position| {
+                item(position).ok_or_else(|| {
+                    Error::internal(format!(
+                        "candidate {position} of a row of {} was chosen",
+                        ids.len()
+                    ))
+                })
             })
-        });
-        chosen.collect()
+            .collect()
     }
 }
 

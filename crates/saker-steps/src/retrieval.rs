@@ -153,8 +153,9 @@ impl Retrieval {
 
 /// The row of the first value that is NaN or infinite.
 fn first_odd_row(queries: &[f32], dimension: usize) -> Option<(usize, f32)> {
-    let at = queries.iter().position(|value| !value.is_finite())?;
-    Some((at / dimension, queries[at]))
+    let mut values = queries.iter().enumerate();
+    let (at, &value) = values.find(|(_, value)| !value.is_finite())?;
+    Some((at / dimension, value))
 }
 
 #[cfg(test)]

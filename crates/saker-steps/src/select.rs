@@ -63,7 +63,7 @@ impl Choice {
                 Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(instance)),
                 None => StdRng::from_rng(&mut rand::rng()),
             },
-            keys: Vec::new(),
+            candidates: Vec::new(),
         }
     }
 }
@@ -71,28 +71,41 @@ impl Choice {
 /// Random numbers and a buffer that is used again.
 pub struct Worker {
     random: StdRng,
-    keys: Vec<f64>,
+    /// What orders each candidate, and its position.
+    candidates: Vec<(f64, usize)>,
 }
 
 impl Worker {
-    /// Cuts the candidates, positions in `scores` in ascending order, to those that are chosen, in their order.
-    pub fn choose(&mut self, choice: &Choice, scores: &[f32], candidates: &mut Vec<usize>) {
-        if choice.diversity {
-            keys(scores, &mut self.random, &mut self.keys);
-            largest(&self.keys, candidates, choice.k);
-        } else {
-            largest(scores, candidates, choice.k);
-        }
+    /// The positions in `scores` that are chosen, best first. `is_candidate` says which positions may be.
+    pub fn choose(
+        &mut self,
+        choice: &Choice,
+        scores: &[f32],
+        is_candidate: impl Fn(usize) -> bool,
+    ) -> impl ExactSizeIterator<Item = usize> {
+        let key = |&score: &f32| {
+            if choice.diversity {
+                key(score, &mut self.random)
+            } else {
+                f64::from(score)
+            }
+        };
+        // A key is drawn for every score, so that a draw does not depend on which positions are candidates.
+        let keys = scores.iter().map(key).zip(0..);
+        self.candidates.clear();
+        self.candidates
+            .extend(keys.filter(|&(_, position)| is_candidate(position)));
+        largest(&mut self.candidates, choice.k);
+        self.candidates.iter().map(|&(_, position)| position)
     }
 }
 
-/// Positions of the `k` largest values among `candidates`, largest first; ties keep the order of the candidates, NaN
+/// Cuts candidates, values and their positions, to the `k` of the largest values, largest first; ties come by position, NaN
 /// comes last.
 ///
-/// `candidates` are positions in `values`, in ascending order; they are reordered and cut to the answer. Linear in their
-/// number: only the answer is sorted.
-pub fn largest<V: PartialOrd + Copy>(values: &[V], candidates: &mut Vec<usize>, k: usize) {
-    let order = |a: &usize, b: &usize| compare(values[*a], values[*b]).then(a.cmp(b));
+/// Linear in the number of candidates: only the answer is sorted.
+pub fn largest<V: PartialOrd + Copy>(candidates: &mut Vec<(V, usize)>, k: usize) {
+    let order = |a: &(V, usize), b: &(V, usize)| compare(a.0, b.0).then(a.1.cmp(&b.1));
     if k == 0 {
         candidates.clear();
         return;
@@ -110,7 +123,7 @@ fn compare<V: PartialOrd + Copy>(a: V, b: V) -> Ordering {
     b.partial_cmp(&a).unwrap_or_else(|| (a != a).cmp(&(b != b)))
 }
 
-/// One random key for each score; the positions of the `k` largest keys are a draw of `k` items without replacement with
+/// A random key for a score; of one key for each score, the `k` largest are a draw of `k` items without replacement with
 /// probabilities proportional to exp([`SHARPNESS`] · score), in the order of the draw.
 ///
 /// A score of infinity comes first, of minus infinity after all numbers, NaN last.
@@ -120,12 +133,9 @@ fn compare<V: PartialOrd + Copy>(a: V, b: V) -> Ordering {
 /// Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: the smallest E/w win, with E from the
 /// exponential distribution and w the weight. Here as its negative logarithm, `SHARPNESS · score - ln E`, so that no
 /// weight overflows.
-pub fn keys(scores: &[f32], random: &mut impl Rng, keys: &mut Vec<f64>) {
-    keys.clear();
-    keys.extend(scores.iter().map(|score| {
-        let exponential: f64 = Exp1.sample(random);
-        SHARPNESS * f64::from(*score) - exponential.ln()
-    }));
+pub fn key(score: f32, random: &mut impl Rng) -> f64 {
+    let exponential: f64 = Exp1.sample(random);
+    SHARPNESS * f64::from(score) - exponential.ln()
 }
 
 #[cfg(test)]
@@ -138,9 +148,38 @@ mod tests {
     use super::*;
 
     fn top(scores: &[f32], k: usize) -> Vec<usize> {
-        let mut candidates = (0..scores.len()).collect();
-        largest(scores, &mut candidates, k);
-        candidates
+        let mut candidates = scores.iter().copied().zip(0..).collect();
+        largest(&mut candidates, k);
+        candidates.iter().map(|candidate| candidate.1).collect()
+    }
+
+    fn draw(scores: &[f32], random: &mut StdRng, k: usize) -> Vec<usize> {
+        let keys = scores.iter().map(|score| key(*score, random));
+        let mut candidates = keys.zip(0..).collect();
+        largest(&mut candidates, k);
+        candidates.iter().map(|candidate| candidate.1).collect()
+    }
+
+    #[test]
+    fn padding_is_never_chosen_and_does_not_change_a_draw() {
+        let choose = |diversity: bool, is_candidate: fn(usize) -> bool| {
+            let choice = Choice::new(&Parameters {
+                ranking_topk: 3,
+                diversity_mode: diversity,
+                seed: Some(5),
+            });
+            let choice = choice.unwrap();
+            let scores = [0.4, 0.1, 0.4, f32::NAN, 0.9, 0.3];
+            let mut worker = choice.worker();
+            let chosen = worker.choose(&choice, &scores, is_candidate);
+            chosen.collect::<Vec<_>>()
+        };
+        assert_eq!(choose(false, |_| true), [4, 0, 2]);
+        assert_eq!(choose(false, |position| position != 4), [0, 2, 5]);
+        assert_eq!(choose(false, |position| position == 3), [3]);
+        assert_eq!(choose(false, |_| false), [0usize; 0]);
+        let all = choose(true, |_| true);
+        assert_eq!(choose(true, |position| position != 3), all);
     }
 
     #[test]
@@ -196,12 +235,9 @@ mod tests {
         let mut random = StdRng::seed_from_u64(11);
         let draws = 200_000;
         let mut counts: HashMap<(usize, usize), u32> = HashMap::new();
-        let mut drawn = Vec::new();
         for _ in 0..draws {
-            keys(&scores, &mut random, &mut drawn);
-            let mut candidates = (0..scores.len()).collect();
-            largest(&drawn, &mut candidates, 2);
-            *counts.entry((candidates[0], candidates[1])).or_default() += 1;
+            let drawn = draw(&scores, &mut random, 2);
+            *counts.entry((drawn[0], drawn[1])).or_default() += 1;
         }
         let mut chi_squared = 0.0;
         for first in 0..4 {
@@ -227,10 +263,6 @@ mod tests {
             f32::MAX,
         ];
         let mut random = StdRng::seed_from_u64(1);
-        let mut drawn = Vec::new();
-        keys(&scores, &mut random, &mut drawn);
-        let mut candidates = (0..scores.len()).collect();
-        largest(&drawn, &mut candidates, 6);
-        assert_eq!(candidates, [2, 5, 0, 3, 4, 1]);
+        assert_eq!(draw(&scores, &mut random, 6), [2, 5, 0, 3, 4, 1]);
     }
 }

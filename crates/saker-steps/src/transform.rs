@@ -7,7 +7,7 @@ use triton_backend::{DataType, Element, Error, Response};
 /// inputs.
 ///
 /// # Errors
-/// Triton refuses the buffer, or an input is none that the plan takes.
+/// Triton refuses the buffer, an input is none that the plan takes, or the plan has no such output.
 pub fn write(
     plan: &Plan,
     bound: &Bound<'_>,
@@ -17,7 +17,13 @@ pub fn write(
     shape: &[i64],
     scratch: &mut Scratch,
 ) -> Result<(), Error> {
-    let write = match plan.outputs()[output].dtype {
+    let computed = plan.outputs().get(output).ok_or_else(|| {
+        Error::internal(format!(
+            "output number {output} of a workflow that has {}",
+            plan.outputs().len()
+        ))
+    })?;
+    let write = match computed.dtype {
         DType::Int32 => typed::<i32>,
         DType::Int64 => typed::<i64>,
         DType::Float32 => typed::<f32>,

@@ -388,7 +388,7 @@ impl Columns {
     /// Writes `count` rows from `start` to the outputs.
     ///
     /// # Errors
-    /// Triton refuses a buffer.
+    /// Triton refuses a buffer, or there are fewer rows.
     pub fn copy(
         &self,
         features: &[Feature],
@@ -401,7 +401,16 @@ impl Columns {
         for (column, feature) in self.columns.iter().zip(features) {
             let shape = feature.shape(shape);
             let range = rows.start * feature.width..rows.end * feature.width;
-            each_type!(column, data => response.write_at(feature.output, &shape, &data[range]))?;
+            each_type!(column, data => {
+                let values = data.get(range.clone()).ok_or_else(|| {
+                    Error::internal(format!(
+                        "values {range:?} of feature '{}', which has {}",
+                        feature.name,
+                        data.len()
+                    ))
+                })?;
+                response.write_at(feature.output, &shape, values)
+            })?;
         }
         Ok(())
     }

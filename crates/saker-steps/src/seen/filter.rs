@@ -47,8 +47,7 @@ pub struct Worker {
     pub(super) replies: Vec<CommandResult>,
     /// What was asked on the connection of the users' lookup.
     pub(super) along: Option<Along>,
-    second: Pipeline,
-    second_replies: Vec<CommandResult>,
+    second: Second,
     /// The users and their candidates: filled by the caller.
     pub rows: Vec<Row>,
     /// How the store was asked, and by when it must answer.
@@ -86,11 +85,20 @@ impl Row {
 }
 
 /// A row that needs popular items.
-struct Needy {
-    row: usize,
+struct Needy<'r> {
+    row: &'r mut Row,
+    /// The user's top category, where it is known.
+    category: Option<i64>,
     items: Vec<i64>,
     /// Place among the second replies.
     asked: Option<usize>,
+}
+
+/// What the store is asked for users with too few candidates.
+#[derive(Default)]
+struct Second {
+    pipeline: Pipeline,
+    replies: Vec<CommandResult>,
 }
 
 impl Filter {
@@ -181,8 +189,7 @@ impl Worker {
             pipeline: Pipeline::new(),
             replies: Vec::new(),
             along: None,
-            second: Pipeline::new(),
-            second_replies: Vec::new(),
+            second: Second::default(),
             rows: Vec::new(),
             asked: None,
         }
@@ -243,7 +250,11 @@ impl Worker {
             Some((method, deadline)) => self.take_out(filter, method, deadline),
             None => Some(self.client.disconnected()),
         };
-        let unknown = |rows: Range<usize>| self.rows[rows].iter().any(|row| !row.known);
+        // Of a row that is not there nothing is known.
+        let unknown = |rows: Range<usize>| {
+            let rows = self.rows.get(rows);
+            rows.is_none_or(|rows| rows.iter().any(|row| !row.known))
+        };
         let degraded = requests.filter(|rows| unknown(rows.clone())).count();
         if let (Some((method, deadline)), Some(fallback)) = (asked, &filter.fallback)
             && let Some(error) = self.fill(filter, fallback, method, deadline)
@@ -278,7 +289,13 @@ impl Worker {
             let Some((count, place)) = row.asked else {
                 continue;
             };
-            match Reader::answer(method, &self.replies[place], count) {
+            let reply = self.replies.get(place).ok_or_else(|| {
+                StoreError::Protocol(format!(
+                    "no reply to command {place}, of {} replies",
+                    self.replies.len()
+                ))
+            });
+            match reply.and_then(|reply| Reader::answer(method, reply, count)) {
                 Ok(seen) => {
                     row.known = true;
                     filtered += keep_unseen(&mut row.items, &seen);
@@ -302,10 +319,10 @@ impl Worker {
         method: Method,
         deadline: Instant,
     ) -> Option<StoreError> {
-        let short = |row: &Row| row.known && row.items.len() < fallback.wanted;
-        let mut needy: Vec<Needy> = (0..self.rows.len())
-            .filter(|&row| short(&self.rows[row]))
+        let short = |row: &&mut Row| row.known && row.items.len() < fallback.wanted;
+        let mut needy: Vec<Needy<'_>> = (self.rows.iter_mut().filter(short))
             .map(|row| Needy {
+                category: row.category,
                 row,
                 items: Vec::new(),
                 asked: None,
@@ -315,26 +332,31 @@ impl Worker {
         if needy.is_empty() || popular.global.is_empty() && popular.by_category_l1.is_empty() {
             return None;
         }
-        let categories = self.categories(&needy, deadline);
-        for (needy, category) in needy.iter_mut().zip(categories) {
-            let row = &self.rows[needy.row];
-            needy.items = not_in_row(&row.items, popular.of_category(category), fallback.most);
+        if let Some((client, view)) = &mut self.category {
+            self.second.categories(client, view, &mut needy, deadline);
         }
+        for needy in &mut needy {
+            let popular = popular.of_category(needy.category);
+            needy.items = not_in_row(&needy.row.items, popular, fallback.most);
+        }
+        let client = &mut self.client;
         let failure = match method {
-            Method::Server => self.ask_again(filter, &mut needy, deadline),
+            Method::Server => self.second.seen(client, filter, &mut needy, deadline),
             Method::Plain => None,
         };
         let mut added = 0;
-        for needy in &needy {
-            let row = &mut self.rows[needy.row];
-            let reply = match (method, row.asked, needy.asked) {
+        for Needy {
+            row, items, asked, ..
+        } in needy
+        {
+            let reply = match (method, row.asked, asked) {
                 (Method::Plain, Some((count, place)), _) => {
                     self.replies.get(place).map(|reply| (reply, count))
                 }
-                (Method::Server, _, Some(place)) => self
-                    .second_replies
-                    .get(place)
-                    .map(|reply| (reply, needy.items.len())),
+                (Method::Server, _, Some(place)) => {
+                    let reply = self.second.replies.get(place);
+                    reply.map(|reply| (reply, items.len()))
+                }
                 _ => None,
             };
             let seen = match reply {
@@ -343,7 +365,7 @@ impl Worker {
                 None => None,
             };
             if let Some(seen) = seen {
-                added += top_up(&mut row.items, &needy.items, &seen, fallback.wanted);
+                added += top_up(&mut row.items, &items, &seen, fallback.wanted);
             }
         }
         if added > 0 {
@@ -351,73 +373,74 @@ impl Worker {
         }
         failure
     }
+}
 
+impl Second {
     /// Asks the server's filters about the popular items.
-    fn ask_again(
+    fn seen(
         &mut self,
+        client: &mut Client,
         filter: &Filter,
-        needy: &mut [Needy],
+        needy: &mut [Needy<'_>],
         deadline: Instant,
     ) -> Option<StoreError> {
-        self.second.clear();
-        self.second_replies.clear();
+        self.pipeline.clear();
+        self.replies.clear();
         for needy in needy {
-            let user = self.rows[needy.row].user;
+            let user = needy.row.user;
             if user != PADDING && !needy.items.is_empty() {
-                needy.asked = Some(self.second.len());
+                needy.asked = Some(self.pipeline.len());
                 filter.reader.ask(
                     Method::Server,
                     user,
                     needy.items.iter().copied(),
-                    &mut self.second,
+                    &mut self.pipeline,
                 );
             }
         }
-        if self.second.is_empty() {
+        if self.pipeline.is_empty() {
             return None;
         }
-        self.client
-            .run_until(&self.second, deadline, &mut self.second_replies)
+        client
+            .run_until(&self.pipeline, deadline, &mut self.replies)
             .err()
     }
 
-    /// The top category of each needy user: as the request gives it, else where a store is named, knows it and answers
-    /// in time.
-    fn categories(&mut self, needy: &[Needy], deadline: Instant) -> Vec<Option<i64>> {
-        let mut categories: Vec<Option<i64>> = needy
-            .iter()
-            .map(|needy| self.rows[needy.row].category)
-            .collect();
-        let Some((client, view)) = &mut self.category else {
-            return categories;
-        };
-        self.second.clear();
-        let mut places = Vec::new();
-        for (place, needy) in needy.iter().enumerate() {
-            let user = self.rows[needy.row].user;
-            if user != PADDING && categories[place].is_none() {
-                view.read(&view.id(user), &mut self.second);
-                places.push(place);
+    /// Asks for the top category of each user whose request does not give it. It stays unknown where the store does not know
+    /// it or does not answer in time.
+    fn categories(
+        &mut self,
+        client: &mut Client,
+        view: &FeatureView,
+        needy: &mut [Needy<'_>],
+        deadline: Instant,
+    ) {
+        self.pipeline.clear();
+        let mut asked = Vec::new();
+        for needy in needy {
+            let user = needy.row.user;
+            if user != PADDING && needy.category.is_none() {
+                view.read(&view.id(user), &mut self.pipeline);
+                asked.push(&mut needy.category);
             }
         }
-        if places.is_empty()
+        if asked.is_empty()
             || client
-                .run_until(&self.second, deadline, &mut self.second_replies)
+                .run_until(&self.pipeline, deadline, &mut self.replies)
                 .is_err()
         {
-            return categories;
+            return;
         }
-        for (place, reply) in places.into_iter().zip(&self.second_replies) {
+        for (category, reply) in asked.into_iter().zip(&self.replies) {
             let value = reply
                 .as_ref()
                 .ok()
                 .and_then(|reply| view.row(reply).ok()??.value(0).ok()?);
-            categories[place] = match value {
+            *category = match value {
                 Some(Value::Int32(category)) => Some(i64::from(category)),
                 Some(Value::Int64(category)) => Some(category),
                 _ => None,
             };
         }
-        categories
     }
 }
