@@ -48,7 +48,10 @@ impl Catalogue {
             Some(places) => {
                 let mut dense = vec![-1; places];
                 for (id, row) in rows() {
-                    let place = &mut dense[(id - first) as usize];
+                    let place = usize::try_from(id - first).ok();
+                    let place = place.and_then(|place| dense.get_mut(place));
+                    let place = place
+                        .ok_or_else(|| format!("the item {id} is not in {first} to {last}"))?;
                     if *place >= 0 {
                         return Err(twice(id));
                     }

@@ -51,13 +51,14 @@ impl Moment {
         }
         let folder = context.version_dir().join("context");
         let workflow = Workflow::load(&folder).map_err(invalid)?;
-        let inputs = workflow
+        let read = workflow
             .definition()
             .input_names()
             .iter()
             .map(|name| {
-                let place = columns.iter().position(|column| column.name == *name);
-                place.ok_or_else(|| {
+                let mut columns = columns.iter().enumerate();
+                let found = columns.find(|(_, column)| column.name == *name);
+                found.ok_or_else(|| {
                     Error::invalid_argument(format!(
                         "the workflow in {} reads '{name}'; config.pbtxt declares: {}",
                         folder.display(),
@@ -66,18 +67,13 @@ impl Moment {
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        let typed = inputs
+        let typed = read
             .iter()
-            .map(|&place| {
-                Ok((
-                    columns[place].name.as_str(),
-                    dtype(columns[place].data_type)?,
-                ))
-            })
+            .map(|(_, column)| Ok((column.name.as_str(), dtype(column.data_type)?)))
             .collect::<Result<Vec<_>, Error>>()?;
         Ok(Self {
             plan: Plan::prepare(&workflow, &typed).map_err(invalid)?,
-            inputs,
+            inputs: read.into_iter().map(|(place, _)| place).collect(),
             columns,
         })
     }
@@ -135,14 +131,20 @@ impl Worker {
     }
 
     /// The moment as the plan takes it.
-    pub(crate) fn slices(&self, moment: &Moment) -> Vec<Slice<'_>> {
-        let slice = |&place: &usize| match &self.columns[place] {
-            Values::Int32(values) => Slice::Int32(values),
-            Values::Int64(values) => Slice::Int64(values),
-            Values::Fp32(values) => Slice::Float32(values),
-            Values::Fp64(values) => Slice::Float64(values),
+    ///
+    /// # Errors
+    /// The moment was not filled in.
+    pub(crate) fn slices(&self, moment: &Moment) -> Result<Vec<Slice<'_>>, Error> {
+        let slice = |&place: &usize| {
+            Some(match self.columns.get(place)? {
+                Values::Int32(values) => Slice::Int32(values),
+                Values::Int64(values) => Slice::Int64(values),
+                Values::Fp32(values) => Slice::Float32(values),
+                Values::Fp64(values) => Slice::Float64(values),
+            })
         };
-        moment.inputs.iter().map(slice).collect()
+        let slices: Option<Vec<_>> = moment.inputs.iter().map(slice).collect();
+        slices.ok_or_else(|| Error::internal("fewer columns of the moment than the workflow reads"))
     }
 }
 

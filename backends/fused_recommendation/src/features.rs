@@ -43,8 +43,9 @@ impl<'p> Sources<'p> {
         model: &Sessions,
     ) -> Result<usize, Error> {
         let of = |plan: &Plan| {
-            let output = plan.output_index(name)?;
-            Some((output, triton_type(plan.outputs()[output].dtype)))
+            let mut outputs = plan.outputs().iter().enumerate();
+            let (place, output) = outputs.find(|(_, output)| output.name == name)?;
+            Some((place, triton_type(output.dtype)))
         };
         let (of_user, (output, given)) = of(self.user)
             .map(|found| (true, found))
@@ -76,7 +77,9 @@ impl<'p> Sources<'p> {
 
     /// Whether a column is one of the user's features.
     pub(crate) fn is_of_user(&self, column: usize) -> bool {
-        self.columns[column].of_user
+        self.columns
+            .get(column)
+            .is_some_and(|column| column.of_user)
     }
 
     /// All columns, in order.
@@ -147,33 +150,57 @@ impl Features {
     }
 
     /// The codes of a column of them.
-    pub(crate) fn codes(&self, column: usize) -> &[i32] {
-        match &self.values[column] {
-            Values::Codes(codes) => codes,
-            Values::Numbers(_) => &[],
+    ///
+    /// # Errors
+    /// The column is not one of codes.
+    pub(crate) fn codes(&self, column: usize) -> Result<&[i32], Error> {
+        match self.values.get(column) {
+            Some(Values::Codes(codes)) => Ok(codes),
+            _ => Err(Error::internal(format!(
+                "feature number {column} has no codes"
+            ))),
         }
     }
 
     /// The numbers of a column of them.
-    pub(crate) fn numbers(&self, column: usize) -> &[f32] {
-        match &self.values[column] {
-            Values::Numbers(numbers) => numbers,
-            Values::Codes(_) => &[],
+    ///
+    /// # Errors
+    /// The column is not one of numbers.
+    pub(crate) fn numbers(&self, column: usize) -> Result<&[f32], Error> {
+        match self.values.get(column) {
+            Some(Values::Numbers(numbers)) => Ok(numbers),
+            _ => Err(Error::internal(format!(
+                "feature number {column} has no numbers"
+            ))),
         }
     }
 
     /// The code for the user at a place.
-    pub(crate) fn code(&self, column: usize, user: usize) -> i32 {
-        of_user(self.codes(column), user)
+    ///
+    /// # Errors
+    /// As [`codes`](Self::codes), or there are fewer users.
+    pub(crate) fn code(&self, column: usize, user: usize) -> Result<i32, Error> {
+        of_user(self.codes(column)?, user)
     }
 
     /// The number for the user at a place.
-    pub(crate) fn number(&self, column: usize, user: usize) -> f32 {
-        of_user(self.numbers(column), user)
+    ///
+    /// # Errors
+    /// As [`numbers`](Self::numbers), or there are fewer users.
+    pub(crate) fn number(&self, column: usize, user: usize) -> Result<f32, Error> {
+        of_user(self.numbers(column)?, user)
     }
 }
 
 /// The value of the user at a place; one stands for all.
-fn of_user<T: Copy>(values: &[T], user: usize) -> T {
-    values[if values.len() == 1 { 0 } else { user }]
+fn of_user<T: Copy>(values: &[T], user: usize) -> Result<T, Error> {
+    match values {
+        [one] => Ok(*one),
+        _ => values.get(user).copied().ok_or_else(|| {
+            Error::internal(format!(
+                "a feature has values of {} users, not of user number {user}",
+                values.len()
+            ))
+        }),
+    }
 }

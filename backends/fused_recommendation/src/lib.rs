@@ -2,6 +2,8 @@
 //! the user has seen (one round trip to the store), both transforms, query tower, retrieval, the ranker over the whole catalogue's
 //! precomputed rows, and the choice. README.md has the tensors, the parameters and what happens at the edges.
 
+#![warn(clippy::indexing_slicing)]
+
 mod catalogue;
 mod context;
 mod features;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use triton_backend::{DataType, Error, ModelContext};
 
 use crate::features::{Features, Sources};
-use crate::sessions::{Sessions, failed};
+use crate::sessions::{Sessions, failed, floats};
 
 const MODEL_FILE: &str = "ranker.onnx";
 /// The inputs of a hoisted ranker: rows of the catalogue, INT32 `[N]`; codes, INT32 `[features]`; continuous features, FP32
@@ -61,7 +61,7 @@ impl Ranker {
         let session = sessions.session()?;
         let inputs = inputs(&session)
             .ok_or_else(|| sessions.invalid("is no ranker that `saker assemble` has hoisted"))?;
-        let output = sessions.only_output(&session)?;
+        let output = sessions.only_output(&session)?.name().to_owned();
         let codes = inputs.codes.into_iter();
         let codes = codes.map(|(name, cardinality)| {
             let column = sources.column(&name, DataType::Int32, &sessions)?;
@@ -111,7 +111,7 @@ impl Ranker {
         } = run;
         codes.clear();
         for feature in &self.codes {
-            let code = features.code(feature.column, user);
+            let code = features.code(feature.column, user)?;
             if !usize::try_from(code).is_ok_and(|code| code < feature.cardinality) {
                 // The transforms make the codes: it is their release that is wrong.
                 return Err(Error::internal(format!(
@@ -123,11 +123,9 @@ impl Ranker {
             codes.push(code);
         }
         numbers.clear();
-        numbers.extend(
-            self.numbers
-                .iter()
-                .map(|&column| features.number(column, user)),
-        );
+        for &column in &self.numbers {
+            numbers.push(features.number(column, user)?);
+        }
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(3);
         let value = TensorRef::from_array_view(([codes.len()], &codes[..])).map_err(failed)?;
         inputs.push((CODES_INPUT, value.into()));
@@ -138,9 +136,7 @@ impl Ranker {
         let candidates = TensorRef::from_array_view(([rows.len()], rows)).map_err(failed)?;
         inputs.push((ROWS_INPUT, candidates.into()));
         let outputs = session.run(inputs).map_err(failed)?;
-        let (_, found) = outputs[self.output.as_str()]
-            .try_extract_tensor::<f32>()
-            .map_err(failed)?;
+        let found = floats(&outputs, &self.output)?;
         if found.len() != rows.len() {
             return Err(Error::internal(format!(
                 "the ranker gives {} scores for {} candidates",

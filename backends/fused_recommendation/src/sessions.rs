@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use ort::environment::Environment;
-use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session, SessionOutputs};
+use ort::value::Outlet;
 use saker_steps::onnx;
 use triton_backend::{Error, ModelContext};
 
@@ -51,13 +52,13 @@ impl Sessions {
         Ok(session)
     }
 
-    /// The name of the output.
+    /// The output.
     ///
     /// # Errors
     /// The model has several.
-    pub(crate) fn only_output(&self, session: &Session) -> Result<String, Error> {
+    pub(crate) fn only_output<'s>(&self, session: &'s Session) -> Result<&'s Outlet, Error> {
         match session.outputs() {
-            [output] => Ok(output.name().to_owned()),
+            [output] => Ok(output),
             outputs => Err(self.invalid(&format!("has {} outputs; accepted: one", outputs.len()))),
         }
     }
@@ -66,6 +67,18 @@ impl Sessions {
     pub(crate) fn invalid(&self, what: &str) -> Error {
         Error::invalid_argument(format!("{} {what}", self.path.display()))
     }
+}
+
+/// The elements of an output of a run.
+///
+/// # Errors
+/// The model does not give it, or not as FP32.
+pub(crate) fn floats<'o>(outputs: &'o SessionOutputs<'_>, name: &str) -> Result<&'o [f32], Error> {
+    let output = outputs
+        .get(name)
+        .ok_or_else(|| Error::internal(format!("ONNX Runtime: a run gave no output '{name}'")))?;
+    let (_, elements) = output.try_extract_tensor::<f32>().map_err(failed)?;
+    Ok(elements)
 }
 
 /// What ONNX Runtime says of a run. No tensor of a run is the client's: its codes are the transforms' and its shapes ours.

@@ -5,7 +5,7 @@ use ort::value::{TensorElementType, TensorRef};
 use triton_backend::{DataType, Error, ModelContext};
 
 use crate::features::{Features, Sources};
-use crate::sessions::{Sessions, failed};
+use crate::sessions::{Sessions, failed, floats};
 
 const MODEL_FILE: &str = "query_tower.onnx";
 
@@ -37,7 +37,7 @@ impl Tower {
         let sessions = Sessions::open(context, context.version_dir().join(MODEL_FILE), threads)?;
         let session = sessions.session()?;
         let output = sessions.only_output(&session)?;
-        let dimension = session.outputs()[0].dtype().tensor_shape();
+        let dimension = output.dtype().tensor_shape();
         let dimension = dimension
             .and_then(|shape| shape.last().copied())
             .unwrap_or(-1);
@@ -79,9 +79,9 @@ impl Tower {
         });
         let inputs = inputs.collect::<Result<_, Error>>()?;
         Ok(Self {
+            output: output.name().to_owned(),
             sessions,
             inputs,
-            output,
             dimension,
         })
     }
@@ -105,22 +105,23 @@ impl Tower {
         if users == 0 {
             return Ok(());
         }
-        let shape = [users, 1];
+        let (column, vector) = ([users, 1], [users]);
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
-            let shape = &shape[..if input.is_column { 2 } else { 1 }];
-            let value = if input.codes {
-                TensorRef::from_array_view((shape, features.codes(input.column))).map(Into::into)
+            let shape = if input.is_column {
+                &column[..]
             } else {
-                TensorRef::from_array_view((shape, features.numbers(input.column))).map(Into::into)
+                &vector
+            };
+            let value = if input.codes {
+                TensorRef::from_array_view((shape, features.codes(input.column)?)).map(Into::into)
+            } else {
+                TensorRef::from_array_view((shape, features.numbers(input.column)?)).map(Into::into)
             };
             inputs.push((&input.name, value.map_err(failed)?));
         }
         let outputs = session.run(inputs).map_err(failed)?;
-        let (_, found) = outputs[self.output.as_str()]
-            .try_extract_tensor::<f32>()
-            .map_err(failed)?;
-        queries.extend_from_slice(found);
+        queries.extend_from_slice(floats(&outputs, &self.output)?);
         Ok(())
     }
 }

@@ -79,8 +79,9 @@ impl User {
                 columns.push((name, dtype(id.data_type)?));
                 continue;
             }
-            let place = features.iter().position(|feature| feature.name == name);
-            let place = place.ok_or_else(|| {
+            let mut places = features.iter().enumerate();
+            let found = places.find(|(_, feature)| feature.name == name);
+            let (place, feature) = found.ok_or_else(|| {
                 Error::invalid_argument(format!(
                     "the workflow in {} reads '{name}'; parameter 'ENTITY' is '{}', and 'USER_COLUMNS' has: {}",
                     folder.display(),
@@ -89,7 +90,7 @@ impl User {
                 ))
             })?;
             inputs.push(Input::Column(place));
-            columns.push((name, dtype(stored.outputs()[place].data_type)?));
+            columns.push((name, dtype(feature.data_type)?));
         }
         let plan = Plan::prepare(&workflow, &columns).map_err(invalid)?;
         let names = features.iter().map(|feature| feature.name.clone());

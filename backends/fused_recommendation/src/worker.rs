@@ -153,7 +153,7 @@ impl Worker {
         let features = self.features.get_mut(place).ok_or_else(no_row)?;
         let slices = self.user.slices(&model.user, users.clone())?;
         let bound = model.user.plan.bind(&slices).map_err(invalid)?;
-        let moments = self.moment.slices(&model.moment);
+        let moments = self.moment.slices(&model.moment)?;
         let moments = model.moment.plan.bind(&moments).map_err(invalid)?;
         features.fill(&model.columns, &bound, &moments)?;
         let before = self.queries.len();
@@ -294,13 +294,10 @@ impl Worker {
             scores.extend_from_slice(self.scores.get(added).ok_or_else(no_row)?);
             items.extend(more);
         }
-        let mut places: Vec<usize> = (0..items.len()).collect();
-        self.choice.choose(&model.choice, &scores, &mut places);
+        let chosen = self.choice.choose(&model.choice, &scores, |_| true);
         let of = |place: usize| Some((*items.get(place)?, *scores.get(place)?));
-        places
-            .into_iter()
-            .map(|place| of(place).ok_or_else(no_row))
-            .collect()
+        let line: Option<Line> = chosen.map(of).collect();
+        line.ok_or_else(no_row)
     }
 
     /// Writes what the answers of a request's users lack.
