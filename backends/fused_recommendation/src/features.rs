@@ -204,3 +204,33 @@ fn of_user<T: Copy>(values: &[T], user: usize) -> Result<T, Error> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_of_the_user_or_of_all() {
+        assert_eq!(of_user(&[7, 8], 1), Ok(8));
+        assert_eq!(of_user(&[7], 5), Ok(7));
+        for values in [&[][..], &[7, 8]] {
+            let error = of_user(values, 2).unwrap_err();
+            let count = format!("values of {} users, not of user number 2", values.len());
+            assert!(error.message().contains(&count), "{}", error.message());
+        }
+    }
+
+    #[test]
+    fn a_column_has_values_of_its_own_type() {
+        let column = |data_type| Column {
+            name: "f".to_owned(),
+            of_user: true,
+            output: 0,
+            data_type,
+        };
+        let features = Features::new(&[column(DataType::Int32), column(DataType::Fp32)]);
+        assert!(features.codes(0).is_ok() && features.numbers(1).is_ok());
+        assert!(features.codes(1).is_err() && features.numbers(0).is_err());
+        assert!(features.codes(2).is_err() && features.number(2, 0).is_err());
+    }
+}

@@ -12,6 +12,8 @@
 //! Files are written whole and under names that the writer chooses: a batch that is appended once more, after a crash say,
 //! replaces itself and is not counted twice.
 
+#![warn(clippy::indexing_slicing)]
+
 mod error;
 mod location;
 mod partition;

@@ -213,3 +213,53 @@ fn tensor_config(tensor: &Value, role: &str) -> Result<TensorConfig, Error> {
 fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_is_an_object() {
+        for json in ["", "{", "null", "3", "[]", "\"{}\""] {
+            let error = ModelConfig::from_json(json).unwrap_err();
+            let message = error.message();
+            assert!(
+                message.contains("is not a JSON object"),
+                "{json}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_config_leaves_out_is_empty() {
+        for json in [
+            "{}",
+            r#"{ "input": null, "output": {}, "parameters": [], "max_batch_size": -1 }"#,
+        ] {
+            let config = ModelConfig::from_json(json).unwrap();
+            assert!(
+                config.inputs().is_empty() && config.outputs().is_empty(),
+                "{json}"
+            );
+            assert!(config.parameters().is_empty(), "{json}");
+            assert_eq!(config.max_batch_size(), 0, "{json}");
+            assert_eq!(config.json().get("optimization"), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_reshaped_tensor_has_the_backends_dimensions() {
+        let dims = |tensor: &str| {
+            let config = format!(
+                r#"{{ "input": [{{ "name": "x", "data_type": "TYPE_FP32", "dims": ["-1", 3] {tensor} }}] }}"#
+            );
+            ModelConfig::from_json(&config).unwrap().inputs()[0]
+                .dims
+                .clone()
+        };
+        assert_eq!(dims(""), [-1, 3]);
+        assert_eq!(dims(r#", "reshape": {}"#), [-1, 3]);
+        assert_eq!(dims(r#", "reshape": { "shape": ["6"] }"#), [6]);
+        assert_eq!(dims(r#", "reshape": { "shape": [] }"#), [0_i64; 0]);
+    }
+}

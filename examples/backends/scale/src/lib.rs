@@ -1,5 +1,7 @@
 //! `scale`: multiplies the FP32 tensor `x`, of any shape, by the parameter `FACTOR` into `y`.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 
 use serde::Deserialize;
