@@ -93,6 +93,15 @@ fn table(workflow: &Workflow) -> Result<Table> {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header(["columns", "operators", "outputs"]);
+    for stage in workflow.before() {
+        add_rows(&mut table, stage)?;
+    }
+    add_rows(&mut table, workflow)?;
+    Ok(table)
+}
+
+/// The rows of one definition.
+fn add_rows(table: &mut Table, workflow: &Workflow) -> Result<()> {
     let definition = workflow.definition();
     for operator in &definition.table {
         table.add_row(["(the table)".to_owned(), written(operator)?, String::new()]);
@@ -120,7 +129,12 @@ fn table(workflow: &Workflow) -> Result<Table> {
                 [] => String::new(),
                 tags => format!(", tags {}", tags.join(" ")),
             };
-            format!("{}: {list}{}{codes}{tags}", output.name, output.dtype)
+            let kind = if output.datetime {
+                "datetime".to_owned()
+            } else {
+                output.dtype.to_string()
+            };
+            format!("{}: {list}{kind}{codes}{tags}", output.name)
         });
         let columns: Vec<String> = columns.collect();
         table.add_row([
@@ -129,7 +143,7 @@ fn table(workflow: &Workflow) -> Result<Table> {
             columns.join("\n"),
         ]);
     }
-    Ok(table)
+    Ok(())
 }
 
 /// An operator as in a definition, without the braces: `Bucketize boundaries=[18.0,25.0]`.

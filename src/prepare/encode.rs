@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 use saker_bulk::plan::{JoinType, ScalarValue, ident, lit, when};
 use saker_bulk::{DataFrame, Engine, Progress};
 use saker_pipeline::{Default as Fallback, Entity, Feature, FeatureKind, Group, Pipeline};
-use saker_workflow::{Definition, Function, Operator, Workflow};
+use saker_workflow::{Definition, Operator, Workflow};
 
 use super::split::PARTS;
 use crate::layout::Layout;
@@ -127,9 +127,7 @@ pub(super) fn cardinality(workflow: &Workflow, feature: &Feature) -> Result<Opti
         .cardinality(&feature.name)
         .or_else(|| match feature.operators.last() {
             Some(Operator::Bucketize { boundaries }) => Some(boundaries.len() + 1),
-            Some(Operator::LambdaOp(Function::Hour)) => Some(24),
-            Some(Operator::LambdaOp(Function::Weekday)) => Some(7),
-            Some(Operator::LambdaOp(Function::Compare { .. })) => Some(2),
+            Some(Operator::LambdaOp(function)) => function.cardinality(),
             _ => None,
         });
     let counted = counted.with_context(|| {

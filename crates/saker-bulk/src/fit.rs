@@ -58,7 +58,8 @@ impl Engine {
         mut progress: impl FnMut(Progress),
     ) -> Result<Workflow, Error> {
         definition.validate()?;
-        let pieces: Vec<Definition> = if definition.table.is_empty() {
+        let rows_alone = definition.before.is_empty() && definition.table.is_empty();
+        let pieces: Vec<Definition> = if rows_alone {
             let chains = definition.chains.iter().cloned();
             chains.map(|chain| Definition::new(vec![chain])).collect()
         } else {
@@ -67,7 +68,8 @@ impl Engine {
         let mut fitted: Vec<Option<Workflow>> = vec![None; pieces.len()];
         let mut scans: Vec<Scan> = Vec::new();
         for (place, piece) in pieces.into_iter().enumerate() {
-            let read = if piece.table.is_empty() {
+            let first = piece.before.first().unwrap_or(&piece);
+            let read = if first.table.is_empty() {
                 piece.fit_input_names()
             } else {
                 // Dropna may look at any column.
@@ -172,28 +174,36 @@ impl Engine {
                 Ok::<(), Error>(())
             }),
             Reading::Whole => {
-                let environment = self.in_order.runtime_env();
-                let name = format!("all rows of {}", columns.join(", "));
-                let reservation = MemoryConsumer::new(name).register(&environment.memory_pool);
-                let rows = self.ordered(&rows);
-                let schema = rows.schema().inner().clone();
-                let mut batches = Vec::new();
-                self.run(rows, progress, |batch| {
-                    // Once as batches, once put together.
-                    reservation
-                        .try_grow(2 * batch.get_array_memory_size())
-                        .map_err(|error| self.error(error))?;
-                    batches.push(batch);
-                    Ok::<_, Error>(())
-                })?;
-                let all = concat_batches(&schema, &batches).map_err(|error| self.error(error))?;
-                drop(batches);
+                let all = self.whole(&rows, progress)?;
                 for (_, fitter) in &mut scan.fitters {
                     fitter.update(&all)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// All rows of a plan in order, within the bound of the memory.
+    pub(crate) fn whole(
+        &self,
+        rows: &DataFrame,
+        progress: impl FnMut(u64),
+    ) -> Result<RecordBatch, Error> {
+        let environment = self.in_order.runtime_env();
+        let name = format!("all rows of {}", names(rows).join(", "));
+        let reservation = MemoryConsumer::new(name).register(&environment.memory_pool);
+        let rows = self.ordered(rows);
+        let schema = rows.schema().inner().clone();
+        let mut batches = Vec::new();
+        self.run(rows, progress, |batch| {
+            // Once as batches, once put together.
+            reservation
+                .try_grow(2 * batch.get_array_memory_size())
+                .map_err(|error| self.error(error))?;
+            batches.push(batch);
+            Ok::<_, Error>(())
+        })?;
+        concat_batches(&schema, &batches).map_err(|error| self.error(error))
     }
 }
 
@@ -205,17 +215,27 @@ fn grouped(rows: &DataFrame, columns: &[&str]) -> datafusion::error::Result<Data
         .sort_by(columns)
 }
 
+/// Whether a definition gives a row the same whatever rows are around it.
+pub(crate) fn row_by_row(definition: &Definition) -> bool {
+    definition.stages().all(|stage| {
+        let mut operators = stage.chains.iter().flat_map(|chain| &chain.operators);
+        let mut tables = stage.table.iter();
+        operators.all(of_row_alone)
+            && tables.all(|operator| !matches!(operator, TableOperator::Groupby { .. }))
+    })
+}
+
 /// How rows must be read for a definition: by what its operators look at beside the row itself.
 fn reading(definition: &Definition, nested: bool) -> Reading {
-    let chains = definition.chains.iter();
-    let operators: Vec<&Operator> = chains.flat_map(|chain| &chain.operators).collect();
-    let tables = &definition.table;
-    let row_by_row = |operator: &TableOperator| !matches!(operator, TableOperator::Groupby { .. });
-    if !operators.iter().all(|operator| of_row_alone(operator)) || !tables.iter().all(row_by_row) {
+    if !row_by_row(definition) {
         return Reading::Whole;
     }
-    let folds = |operator: &&Operator| matches!(operator, Operator::TargetEncoding { kfold, .. } if *kfold > 1);
-    if nested || !tables.is_empty() || operators.iter().any(folds) {
+    let chains = definition.stages().flat_map(|stage| &stage.chains);
+    let mut operators = chains.flat_map(|chain| &chain.operators);
+    let folds = operators
+        .any(|operator| matches!(operator, Operator::TargetEncoding { kfold, .. } if *kfold > 1));
+    let tables = definition.stages().any(|stage| !stage.table.is_empty());
+    if nested || tables || folds || !definition.before.is_empty() {
         return Reading::Streamed;
     }
     Reading::Grouped
@@ -252,8 +272,11 @@ fn of_row_alone(operator: &Operator) -> bool {
         | Operator::Rename { .. }
         | Operator::Select { .. }
         | Operator::LambdaOp(
-            Function::Hour
-            | Function::Weekday
+            Function::Hour { .. }
+            | Function::Weekday { .. }
+            | Function::Day { .. }
+            | Function::Month { .. }
+            | Function::Datetime { .. }
             | Function::Sine { .. }
             | Function::Cosine { .. }
             | Function::Compare { .. }

@@ -15,6 +15,7 @@ use saker_workflow::Workflow;
 
 use crate::engine::{Engine, Progress};
 use crate::error::Error;
+use crate::fit;
 use crate::source::BoxError;
 
 /// Rows of a row group: what a writer holds at once.
@@ -148,7 +149,9 @@ impl Engine {
         writer.finish()
     }
 
-    /// Rows through a workflow into a Parquet file of its output columns, in order; see [`Engine::write`].
+    /// Rows through a workflow into a Parquet file of its output columns, in order; see [`Engine::write`]. A workflow with operators that look
+    /// at other rows (Groupby, DifferenceLag, hashes of [`HashKey::ValueAndRow`](saker_workflow::HashKey::ValueAndRow)) gets all rows at
+    /// once, within the bound of the memory.
     ///
     /// # Errors
     /// As [`Engine::write`].
@@ -157,9 +160,21 @@ impl Engine {
         workflow: &Workflow,
         rows: &DataFrame,
         path: &Path,
-        progress: impl FnMut(Progress),
+        mut progress: impl FnMut(Progress),
     ) -> Result<u64, Error> {
         let rows = self.select(rows, &workflow.definition().input_names())?;
+        if !fit::row_by_row(workflow.definition()) {
+            let all = self.whole(&rows, |rows| {
+                progress(Progress {
+                    rows,
+                    scan: 1,
+                    scans: 1,
+                });
+            })?;
+            let mut writer = Writer::new(path);
+            writer.write(&workflow.apply(&all)?)?;
+            return writer.finish();
+        }
         let workflow = workflow.clone();
         self.write(&rows, path, progress, move |batch| {
             Ok(workflow.apply(batch)?)

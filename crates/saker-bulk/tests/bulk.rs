@@ -209,6 +209,54 @@ fn operators_over_the_table_are_fitted_as_in_memory() {
     }
 }
 
+/// Sessions whose rows lie in several files and in more rows than a batch holds: codes, then groups, then cut lists.
+#[test]
+fn sessions_are_fitted_and_applied_as_in_memory() {
+    let rows = 20_000;
+    let ids = |modulus: i64| -> ArrayRef {
+        let ids = (0..rows).map(|row: i64| (row * 7_919 + row / 13) % modulus);
+        Arc::new(ids.collect::<Int64Array>())
+    };
+    let time: ArrayRef = Arc::new((0..rows).rev().map(Some).collect::<Int64Array>());
+    let rows =
+        RecordBatch::try_from_iter([("session", ids(301)), ("item", ids(97)), ("time", time)])
+            .unwrap();
+    let definition: Definition = serde_json::from_value(json!({
+        "before": [{ "chains": [
+            { "columns": ["item"], "operators": [{ "op": "Categorify" }, { "op": "TagAsItemID" }] },
+            { "columns": ["session", "time"] },
+        ] }],
+        "table": [{ "op": "Groupby", "groupby_cols": ["session"], "sort_cols": ["time"],
+            "aggs": { "item": ["list", "count", "last"], "time": ["first"] } }],
+        "chains": [
+            { "columns": ["session", "item_last"] },
+            { "columns": ["item_list"], "operators": [{ "op": "ListSlice", "start": -5, "pad": true }] },
+            { "columns": ["time_first"], "operators": [{ "op": "Normalize" }] },
+            { "columns": ["item_count"], "operators": [{ "op": "Categorify" }] },
+        ],
+    }))
+    .unwrap();
+    check(&definition, &rows, &[1, 9_000], &[1, 3]);
+
+    let workflow = Workflow::fit(definition, std::slice::from_ref(&rows)).unwrap();
+    // What is known of a code is known of a list of codes, and of the last of them.
+    for name in ["item_list", "item_last"] {
+        let output = workflow.output(name).unwrap();
+        assert_eq!(output.cardinality, Some(100), "{name}");
+        assert_eq!(output.tags, ["id", "item"], "{name}");
+    }
+    assert_eq!(workflow.output("time_first").unwrap().cardinality, None);
+    let memory = workflow.apply(&rows).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path(), &rows, &[1, 9_000]);
+    let engine = engine(3, 64);
+    let plan = engine.read(&files).unwrap();
+    let path = folder.path().join("sessions.parquet");
+    let written = engine.apply(&workflow, &plan, &path, |_| {}).unwrap();
+    assert_eq!(written, 301);
+    assert_eq!(read_parquet(&path).unwrap(), memory);
+}
+
 type Row = (
     Option<i32>,
     Option<String>,

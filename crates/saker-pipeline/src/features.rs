@@ -179,7 +179,11 @@ impl Feature {
                 | Operator::HashedCross { .. }
                 | Operator::Bucketize { .. }
                 | Operator::LambdaOp(
-                    Function::Hour | Function::Weekday | Function::Compare { .. },
+                    Function::Hour { .. }
+                    | Function::Weekday { .. }
+                    | Function::Day { .. }
+                    | Function::Month { .. }
+                    | Function::Compare { .. },
                 ) => Some(FeatureKind::Categorical),
                 Operator::LogOp
                 | Operator::Normalize { .. }

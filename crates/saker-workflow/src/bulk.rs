@@ -8,22 +8,27 @@ use arrow::array::{
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::{CastOptions, cast_with_options, concat, take};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema};
+use arrow::datatypes::{
+    DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, TimeUnit as ArrowUnit,
+};
 use arrow::record_batch::RecordBatch;
 
 use crate::column::{Column, DType, Slice, SliceMut};
 use crate::compile::{self, SmallInt, Variable};
-use crate::definition::{Chain, Operator, list_slice_bounds, list_slice_length};
+use crate::definition::{Chain, Operator, TimeUnit, list_slice_bounds, list_slice_length};
 use crate::error::Error;
 use crate::fitted::Fitted;
 use crate::folds::BatchFolds;
 use crate::program::{self, Expression, Scratch};
+use crate::workflow::InputColumn;
 
 /// An arrow column in one of our types, its lists flattened.
 #[derive(Debug, Clone)]
 pub(crate) struct Ingested {
     pub(crate) name: String,
     pub(crate) dtype: DType,
+    /// Whether the elements are datetimes, as nanoseconds since 1970.
+    pub(crate) datetime: bool,
     /// The column as given, or as an operator made it.
     pub(crate) array: ArrayRef,
     /// Its elements: the array itself, or the lists' values one after the other.
@@ -70,15 +75,23 @@ impl Ingested {
             | DataType::LargeUtf8
             | DataType::Utf8View
             | DataType::Dictionary(_, _) => (DType::String, DataType::Utf8),
+            DataType::Timestamp(_, zone) if is_utc(zone.as_deref()) => (
+                DType::Int64,
+                DataType::Timestamp(ArrowUnit::Nanosecond, None),
+            ),
             other => {
                 return Err(Error::types(
                     name,
                     other,
-                    "integers, floats, bool, strings, or lists of them",
+                    "integers, floats, bool, strings, datetimes without a time zone or in UTC, or lists of them",
                 ));
             }
         };
         let mut elements = convert(name, &elements, &target)?;
+        let datetime = matches!(target, DataType::Timestamp(..));
+        if datetime {
+            elements = convert(name, &elements, &DataType::Int64)?;
+        }
         let mut valid = None;
         if elements.null_count() > 0 {
             match dtype {
@@ -102,6 +115,7 @@ impl Ingested {
         Ok(Self {
             name: name.to_owned(),
             dtype,
+            datetime,
             array: Arc::clone(array),
             elements,
             lists,
@@ -147,8 +161,39 @@ impl Ingested {
         }
     }
 
+    /// Name and type.
+    pub(crate) fn described(&self) -> InputColumn {
+        InputColumn {
+            name: self.name.clone(),
+            dtype: self.dtype,
+            list: self.lists.is_some(),
+            datetime: self.datetime,
+        }
+    }
+
+    pub(crate) fn type_name(&self) -> String {
+        match self.datetime {
+            true => "datetime".to_owned(),
+            false => self.dtype.to_string(),
+        }
+    }
+
     pub(crate) fn variable(&self, index: usize) -> Variable {
-        Variable::input(&self.name, self.dtype, self.lists.is_some(), index)
+        Variable::input(&self.described(), index)
+    }
+}
+
+/// Whether the hours of a column are those of UTC.
+fn is_utc(zone: Option<&str>) -> bool {
+    zone.is_none_or(|zone| matches!(zone, "UTC" | "Etc/UTC" | "Z" | "+00:00"))
+}
+
+fn arrow_unit(unit: TimeUnit) -> ArrowUnit {
+    match unit {
+        TimeUnit::S => ArrowUnit::Second,
+        TimeUnit::Ms => ArrowUnit::Millisecond,
+        TimeUnit::Us => ArrowUnit::Microsecond,
+        TimeUnit::Ns => ArrowUnit::Nanosecond,
     }
 }
 
@@ -169,11 +214,29 @@ fn convert(name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef, Erro
     })
 }
 
-/// Gives columns without any value, which Arrow may keep as type null, the type that they had in the fit: `fitted` tells a column's
-/// element type and whether it holds lists.
+/// A column of a table, in the type that stands for ours.
+pub(crate) fn field(column: &InputColumn) -> Field {
+    let element = match column.dtype {
+        DType::Int64 if column.datetime => DataType::Timestamp(ArrowUnit::Nanosecond, None),
+        DType::Int32 => DataType::Int32,
+        DType::Int64 => DataType::Int64,
+        DType::Float32 => DataType::Float32,
+        DType::Float64 => DataType::Float64,
+        DType::Bool => DataType::Boolean,
+        DType::String => DataType::Utf8,
+    };
+    let dtype = if column.list {
+        DataType::new_list(element, true)
+    } else {
+        element
+    };
+    Field::new(&column.name, dtype, true)
+}
+
+/// Gives columns without any value, which Arrow may keep as type null, the type that they had in the fit.
 pub(crate) fn typed_nulls(
     batch: &RecordBatch,
-    fitted: impl Fn(&str) -> Option<(DType, bool)>,
+    fitted: &[InputColumn],
 ) -> Result<RecordBatch, Error> {
     let untyped = |array: &ArrayRef| match array.data_type() {
         DataType::Null => true,
@@ -188,22 +251,9 @@ pub(crate) fn typed_nulls(
     let schema = batch.schema();
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for (field, array) in schema.fields().iter().zip(batch.columns()) {
-        let array = match fitted(field.name()) {
-            Some((dtype, list)) if untyped(array) => {
-                let element = match dtype {
-                    DType::Int32 => DataType::Int32,
-                    DType::Int64 => DataType::Int64,
-                    DType::Float32 => DataType::Float32,
-                    DType::Float64 => DataType::Float64,
-                    DType::Bool => DataType::Boolean,
-                    DType::String => DataType::Utf8,
-                };
-                let to = if list {
-                    DataType::new_list(element, true)
-                } else {
-                    element
-                };
-                convert(field.name(), array, &to)?
+        let array = match fitted.iter().find(|input| input.name == *field.name()) {
+            Some(input) if untyped(array) => {
+                convert(field.name(), array, self::field(input).data_type())?
             }
             _ => Arc::clone(array),
         };
@@ -218,6 +268,30 @@ pub(crate) fn typed_nulls(
             message: error.to_string(),
         },
     )
+}
+
+/// Refuses integers for a column that held datetimes in the fit, and datetimes for one that did not: their integers differ in unit.
+pub(crate) fn check_datetimes(batch: &RecordBatch, fitted: &[InputColumn]) -> Result<(), Error> {
+    let is_datetime = |array: &ArrayRef| match array.data_type() {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            matches!(item.data_type(), DataType::Timestamp(..))
+        }
+        other => matches!(other, DataType::Timestamp(..)),
+    };
+    for input in fitted {
+        let Some(array) = batch.column_by_name(&input.name) else {
+            continue;
+        };
+        if is_datetime(array) != input.datetime {
+            let accepted = if input.datetime {
+                "datetime, as in the fit"
+            } else {
+                "no datetime, as in the fit"
+            };
+            return Err(Error::types(&input.name, array.data_type(), accepted));
+        }
+    }
+    Ok(())
 }
 
 /// Finds and converts a column of a batch.
@@ -338,6 +412,10 @@ fn apply_operator(
             let elements = match variable.small {
                 Some(SmallInt::Int8) => convert(&variable.name, &elements, &DataType::Int8)?,
                 Some(SmallInt::Int16) => convert(&variable.name, &elements, &DataType::Int16)?,
+                None => elements,
+            };
+            let elements = match variable.datetime.map(arrow_unit) {
+                Some(unit) => convert(&variable.name, &elements, &DataType::Timestamp(unit, None))?,
                 None => elements,
             };
             let array = match shape.lists {

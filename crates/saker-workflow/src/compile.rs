@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use crate::column::DType;
 use crate::definition::{
-    Chain, FloatType, Function, Grouping, IntType, Operator, Properties, joined_statistics,
+    Chain, FloatType, Function, Grouping, IntType, Operator, Properties, TimeUnit,
+    joined_statistics,
 };
 use crate::error::Error;
 use crate::fitted::Fitted;
+use crate::kernels::TimePart;
 use crate::program::{Encoder, Expression, Kernel, Node};
 use crate::vocabulary::{GroupTable, Vocabulary};
+use crate::workflow::InputColumn;
 
 /// A column between operators.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub(crate) struct Variable {
     pub(crate) dtype: DType,
     /// Whether the column holds lists of `dtype`.
     pub(crate) list: bool,
+    /// The unit since 1970, where the column holds datetimes as int64.
+    pub(crate) datetime: Option<TimeUnit>,
     pub(crate) expression: Expression,
     /// Number of codes, for categorical columns.
     pub(crate) cardinality: Option<usize>,
@@ -36,11 +41,12 @@ pub(crate) enum SmallInt {
 }
 
 impl Variable {
-    pub(crate) fn input(name: &str, dtype: DType, list: bool, index: usize) -> Self {
+    pub(crate) fn input(column: &InputColumn, index: usize) -> Self {
         Self {
-            name: name.to_owned(),
-            dtype,
-            list,
+            name: column.name.clone(),
+            dtype: column.dtype,
+            list: column.list,
+            datetime: column.datetime.then_some(TimeUnit::Ns),
             expression: Expression::Input(index),
             cardinality: None,
             vocabulary: None,
@@ -77,18 +83,31 @@ impl Variable {
     }
 
     fn numeric(&self) -> Result<(), Error> {
-        self.require(self.dtype.is_numeric(), "int32, int64, float32 or float64")
+        let number = self.dtype.is_numeric() && self.datetime.is_none();
+        self.require(number, "int32, int64, float32 or float64")
     }
 
     fn scalar(&self) -> Result<(), Error> {
         self.require(!self.list, "one value a row, not lists")
     }
 
+    /// Refuses datetimes in another unit than pandas has: their integers are not those of NVTabular.
+    fn in_nanoseconds(&self) -> Result<(), Error> {
+        self.require(
+            self.datetime.is_none_or(|unit| unit == TimeUnit::Ns),
+            "a datetime column of the input, in nanoseconds",
+        )
+    }
+
     fn type_name(&self) -> String {
+        let element = match self.datetime {
+            Some(_) => "datetime".to_owned(),
+            None => self.dtype.to_string(),
+        };
         if self.list {
-            format!("list of {}", self.dtype)
+            format!("list of {element}")
         } else {
-            self.dtype.to_string()
+            element
         }
     }
 }
@@ -104,6 +123,7 @@ fn apply(
         name,
         dtype,
         list,
+        datetime: None,
         expression: Expression::Apply(Arc::new(Node {
             kernel,
             arguments,
@@ -190,6 +210,7 @@ fn kernels(
             };
             let encode = |name: String, vocabulary: &Arc<Vocabulary>, keys: &[Variable]| {
                 for (key, lookup) in keys.iter().zip(&vocabulary.index().columns) {
+                    key.in_nanoseconds()?;
                     check_key(key, lookup.is_string())?;
                 }
                 let encoder = Encoder {
@@ -238,6 +259,7 @@ fn kernels(
             }
         }
         Operator::HashBucket { num_buckets, hash } => each(&|column| {
+            column.in_nanoseconds()?;
             let mut hashed = column.apply(
                 DType::Int32,
                 Kernel::Hash {
@@ -250,6 +272,7 @@ fn kernels(
         }),
         Operator::HashedCross { num_buckets, hash } => {
             columns.iter().try_for_each(Variable::scalar)?;
+            columns.iter().try_for_each(Variable::in_nanoseconds)?;
             let mut crossed = apply(
                 joined(columns, "_X_"),
                 DType::Int32,
@@ -534,52 +557,70 @@ fn kernels(
                 })
             })
             .collect(),
-        Operator::LambdaOp(function) => each(&|column| match *function {
-            Function::Hour | Function::Weekday => {
-                column.require(column.dtype.is_integer(), "int32 or int64, Unix seconds")?;
-                let (kernel, values) = match function {
-                    Function::Hour => (Kernel::Hour, 24),
-                    _ => (Kernel::Weekday, 7),
-                };
-                let mut column = column.apply(DType::Int32, kernel);
-                column.cardinality = Some(values);
-                Ok(column)
-            }
-            Function::Sine { period } => {
-                column.numeric()?;
-                Ok(column.apply(DType::Float32, Kernel::Sine(period)))
-            }
-            Function::Cosine { period } => {
-                column.numeric()?;
-                Ok(column.apply(DType::Float32, Kernel::Cosine(period)))
-            }
-            Function::Compare { is, value } => {
-                column.numeric()?;
-                let mut compared = column.apply(DType::Bool, Kernel::Compare(is, value));
-                compared.cardinality = Some(2);
-                Ok(compared)
-            }
-            Function::Linear { factor, offset } => {
-                column.numeric()?;
-                let whole = |x: f64| x.fract() == 0.0 && x.abs() <= LARGEST_WHOLE;
-                let exact = column.dtype.is_integer() && whole(factor) && whole(offset);
-                let dtype = if exact { DType::Int64 } else { DType::Float32 };
-                Ok(column.apply(dtype, Kernel::Linear { factor, offset }))
-            }
-            Function::Cast { dtype } => {
-                let exact = column.dtype.is_integer() || column.dtype == DType::Bool;
-                column.require(
-                    exact || (dtype.is_float() && column.dtype.is_numeric()),
-                    if dtype.is_float() {
-                        "a number or bool"
-                    } else {
-                        "int32, int64 or bool, which keep their value as an integer"
-                    },
-                )?;
-                Ok(column.apply(dtype, Kernel::Cast))
-            }
-        }),
+        Operator::LambdaOp(function) => each(&|column| lambda(*function, column)),
     }
+}
+
+/// A named function of a column.
+fn lambda(function: Function, column: &Variable) -> Result<Variable, Error> {
+    let part = |part: TimePart, unit: TimeUnit| {
+        column.require(
+            column.dtype.is_integer(),
+            "int32 or int64 (time since 1970), or datetime",
+        )?;
+        let unit = column.datetime.unwrap_or(unit);
+        Ok(column.apply(DType::Int32, Kernel::Time(part, unit)))
+    };
+    let mut output = match function {
+        Function::Hour { unit } => part(TimePart::Hour, unit)?,
+        Function::Weekday { unit } => part(TimePart::Weekday, unit)?,
+        Function::Day { unit } => part(TimePart::Day, unit)?,
+        Function::Month { unit } => part(TimePart::Month, unit)?,
+        Function::Datetime { .. } if column.datetime.is_some() => column.clone(),
+        Function::Datetime { unit } => {
+            column.require(
+                column.dtype.is_integer(),
+                "int32 or int64 (time since 1970)",
+            )?;
+            let mut datetime = column.apply(DType::Int64, Kernel::Cast);
+            datetime.datetime = Some(unit);
+            datetime
+        }
+        Function::Sine { period } => {
+            column.numeric()?;
+            column.apply(DType::Float32, Kernel::Sine(period))
+        }
+        Function::Cosine { period } => {
+            column.numeric()?;
+            column.apply(DType::Float32, Kernel::Cosine(period))
+        }
+        Function::Compare { is, value } => {
+            column.numeric()?;
+            column.apply(DType::Bool, Kernel::Compare(is, value))
+        }
+        Function::Linear { factor, offset } => {
+            column.numeric()?;
+            let whole = |x: f64| x.fract() == 0.0 && x.abs() <= LARGEST_WHOLE;
+            let exact = column.dtype.is_integer() && whole(factor) && whole(offset);
+            let dtype = if exact { DType::Int64 } else { DType::Float32 };
+            column.apply(dtype, Kernel::Linear { factor, offset })
+        }
+        Function::Cast { dtype } => {
+            column.require(column.datetime.is_none(), "a number or bool")?;
+            let exact = column.dtype.is_integer() || column.dtype == DType::Bool;
+            column.require(
+                exact || (dtype.is_float() && column.dtype.is_numeric()),
+                if dtype.is_float() {
+                    "a number or bool"
+                } else {
+                    "int32, int64 or bool, which keep their value as an integer"
+                },
+            )?;
+            column.apply(dtype, Kernel::Cast)
+        }
+    };
+    output.cardinality = function.cardinality();
+    Ok(output)
 }
 
 /// Up to here float64 holds every integer.
@@ -647,6 +688,7 @@ pub(crate) fn key_groups(group: Grouping, columns: &[Variable]) -> Vec<(String, 
 fn find_row(keys: &[Variable], table: &GroupTable) -> Result<Expression, Error> {
     for (key, lookup) in keys.iter().zip(&table.index.columns) {
         key.scalar()?;
+        key.in_nanoseconds()?;
         check_key(key, lookup.is_string())?;
     }
     let row = apply(

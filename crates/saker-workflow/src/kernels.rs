@@ -6,6 +6,8 @@
 use std::cmp::Ordering;
 use std::f64::consts::PI;
 
+use crate::definition::TimeUnit;
+
 /// A number a kernel can read.
 pub trait Number: Copy + PartialOrd {
     /// The value in float64.
@@ -211,18 +213,66 @@ pub fn fill<T: Number>(input: &[T], value: T, output: &mut [T]) {
     map(input, output, |x| if x.is_missing() { value } else { x });
 }
 
-/// Hour of the day, 0 to 23, of Unix seconds in UTC.
-pub fn hour<T: Into<i64> + Copy>(input: &[T], output: &mut [i32]) {
-    map(input, output, |t| {
-        t.into().div_euclid(3_600).rem_euclid(24) as i32
-    });
+/// A part of the date or of the time of day, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimePart {
+    /// Hour of the day, 0 to 23.
+    Hour,
+    /// Day of the week, Monday = 0.
+    Weekday,
+    /// Day of the month, 1 to 31.
+    Day,
+    /// Month of the year, 1 to 12.
+    Month,
 }
 
-/// Day of the week, Monday = 0, of Unix seconds in UTC (1 January 1970 was a Thursday).
-pub fn weekday<T: Into<i64> + Copy>(input: &[T], output: &mut [i32]) {
-    map(input, output, |t| {
-        (t.into().div_euclid(86_400) + 3).rem_euclid(7) as i32
-    });
+/// A part of integers that count time since 1970 in `unit`.
+pub fn time_part<T: Into<i64> + Copy>(
+    input: &[T],
+    part: TimePart,
+    unit: TimeUnit,
+    output: &mut [i32],
+) {
+    // Divisions by a constant, each compiled for its unit.
+    match unit {
+        TimeUnit::S => part_of::<1, T>(input, part, output),
+        TimeUnit::Ms => part_of::<1_000, T>(input, part, output),
+        TimeUnit::Us => part_of::<1_000_000, T>(input, part, output),
+        TimeUnit::Ns => part_of::<1_000_000_000, T>(input, part, output),
+    }
+}
+
+fn part_of<const PER_SECOND: i64, T: Into<i64> + Copy>(
+    input: &[T],
+    part: TimePart,
+    output: &mut [i32],
+) {
+    let days = |t: T| t.into().div_euclid(86_400 * PER_SECOND);
+    match part {
+        TimePart::Hour => map(input, output, |t| {
+            t.into().div_euclid(3_600 * PER_SECOND).rem_euclid(24) as i32
+        }),
+        // 1 January 1970 was a Thursday.
+        TimePart::Weekday => map(input, output, |t| (days(t) + 3).rem_euclid(7) as i32),
+        TimePart::Day => map(input, output, |t| month_and_day(days(t)).1),
+        TimePart::Month => map(input, output, |t| month_and_day(days(t)).0),
+    }
+}
+
+/// Month and day of the Gregorian calendar, of days since 1970.
+fn month_and_day(days: i64) -> (i32, i32) {
+    // The calendar repeats after 400 years. Its years are taken from March, so that the leap day is the last of a year.
+    const DAYS_OF_400_YEARS: i64 = 146_097;
+    const MARCH_2000: i64 = 11_017;
+    let day = (days - MARCH_2000).rem_euclid(DAYS_OF_400_YEARS);
+    // Each 4 years have a leap day but for the centuries, each 400 years have one again.
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    // From March, five months have 153 days, again and again.
+    let month = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (month as i32, day_of_month as i32)
 }
 
 /// sin(2π x / period), computed in float64.

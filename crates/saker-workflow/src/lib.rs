@@ -31,7 +31,7 @@ mod workflow;
 pub use column::{DType, Slice, SliceMut};
 pub use definition::{
     Aggregation, Chain, Comparison, Condition, Definition, FloatType, Function, Grouping, HashKey,
-    IntType, Join, Operator, Properties, Scalar, Similarity, Statistic, TableOperator,
+    IntType, Join, Operator, Properties, Scalar, Similarity, Statistic, TableOperator, TimeUnit,
 };
 pub use error::Error;
 pub use fit::{Fitter, Pass};

@@ -35,20 +35,35 @@ impl Plan {
     /// The workflow has an operator that changes rows; it needs a column that is missing; a type does not suit; a column holds lists or
     /// an output strings, which cannot be served.
     pub fn prepare(workflow: &Workflow, inputs: &[(&str, DType)]) -> Result<Self, Error> {
-        if let Some(operator) = workflow.definition().table.first() {
+        let mut tables = workflow
+            .definition()
+            .stages()
+            .flat_map(|stage| &stage.table);
+        if let Some(operator) = tables.next() {
             return Err(Error::NotServed {
                 operator: operator.name(),
                 effect: operator.effect(),
             });
         }
-        let inputs: Vec<InputColumn> = inputs
+        let inputs = inputs
             .iter()
-            .map(|&(name, dtype)| InputColumn {
-                name: name.to_owned(),
-                dtype,
-                list: false,
+            .map(|&(name, dtype)| {
+                let datetime = workflow.is_datetime(name);
+                if datetime && dtype != DType::Int64 {
+                    return Err(Error::types(
+                        name,
+                        dtype,
+                        "int64, nanoseconds since 1970: the column held datetimes in the fit",
+                    ));
+                }
+                Ok(InputColumn {
+                    name: name.to_owned(),
+                    dtype,
+                    list: false,
+                    datetime,
+                })
             })
-            .collect();
+            .collect::<Result<Vec<_>, Error>>()?;
         let outputs = workflow
             .compile(&inputs)?
             .into_iter()

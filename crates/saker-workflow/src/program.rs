@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use crate::column::{Column, DType, Slice, SliceMut};
-use crate::definition::{Comparison, HashKey};
+use crate::definition::{Comparison, HashKey, TimeUnit};
 use crate::hash;
-use crate::kernels::{self, Number};
+use crate::kernels::{self, Number, TimePart};
 use crate::lookup::{ABSENT, KeyIndex};
 use crate::similarity::Features;
 
@@ -73,8 +73,8 @@ pub(crate) enum Kernel {
     Fill(f64),
     /// First argument minus its lagged self; NaN where any other argument differs.
     DifferenceLag(i64),
-    Hour,
-    Weekday,
+    /// A part of an integer's time.
+    Time(TimePart, TimeUnit),
     Sine(f64),
     Cosine(f64),
     /// Each value beside a constant.
@@ -182,7 +182,7 @@ pub(crate) fn mask(expression: &Expression) -> Option<usize> {
     match expression {
         Expression::Input(index) => Some(*index),
         Expression::Apply(node) => match node.kernel {
-            Kernel::Clip { .. } | Kernel::Limit { .. } | Kernel::Hour | Kernel::Weekday => {
+            Kernel::Clip { .. } | Kernel::Limit { .. } | Kernel::Time(..) => {
                 mask(&node.arguments[0])
             }
             Kernel::Linear { .. } | Kernel::Cast if node.dtype.is_integer() => {
@@ -450,14 +450,9 @@ fn apply(
                 }
             }
         }
-        (Kernel::Hour, SliceMut::Int32(out)) => match column.values {
-            Slice::Int32(x) => kernels::hour(x, out),
-            Slice::Int64(x) => kernels::hour(x, out),
-            _ => {}
-        },
-        (Kernel::Weekday, SliceMut::Int32(out)) => match column.values {
-            Slice::Int32(x) => kernels::weekday(x, out),
-            Slice::Int64(x) => kernels::weekday(x, out),
+        (Kernel::Time(part, unit), SliceMut::Int32(out)) => match column.values {
+            Slice::Int32(x) => kernels::time_part(x, *part, *unit, out),
+            Slice::Int64(x) => kernels::time_part(x, *part, *unit, out),
             _ => {}
         },
         (Kernel::Sine(period), SliceMut::Float32(out)) => {
@@ -706,12 +701,21 @@ fn encode<T: Copy + PartialEq>(
     hashes: &mut Vec<u64>,
     code: impl Fn(usize) -> T,
 ) {
-    use crate::vocabulary::{NULL_CODE, OOV_CODE, PADDING_CODE};
-    let start = encoder.vocabulary.start();
-    let oov = code(OOV_CODE);
+    use crate::vocabulary::{Codes, PADDING_CODE};
+    let Codes {
+        start,
+        null,
+        unseen,
+    } = encoder.vocabulary.codes();
+    // With buckets, the code of an unseen value follows from its hash: -1 until then.
+    let absent = code(if encoder.num_buckets > 1 {
+        usize::MAX
+    } else {
+        unseen
+    });
     find(encoder.vocabulary.index(), arguments, output, keys, |row| {
         if row == ABSENT {
-            oov
+            absent
         } else {
             code(start + row as usize)
         }
@@ -719,8 +723,8 @@ fn encode<T: Copy + PartialEq>(
     if encoder.num_buckets > 1 {
         combined_hashes(arguments, encoder.hash, hashes, output.len());
         for (out, hash) in output.iter_mut().zip(hashes) {
-            if *out == oov {
-                *out = code(OOV_CODE + (*hash % encoder.num_buckets) as usize);
+            if *out == absent {
+                *out = code(unseen + (*hash % encoder.num_buckets) as usize);
             }
         }
     }
@@ -728,7 +732,7 @@ fn encode<T: Copy + PartialEq>(
     if arguments.all().all(may_be_null) {
         for (row, out) in output.iter_mut().enumerate() {
             if arguments.all().all(|column| is_null(column, row)) {
-                *out = code(NULL_CODE);
+                *out = code(null);
             }
         }
     }

@@ -11,18 +11,54 @@ use crate::definition::{Chain, Definition, Grouping, Operator, Similarity, Table
 use crate::error::Error;
 use crate::fitted::{ColumnStatistics, Fitted};
 use crate::similarity::Features;
-use crate::vocabulary::{GroupTable, OOV_CODE, Vocabulary, read_parquet, write_batch};
-use crate::workflow::{FORMAT, InputColumn, Parts, WORKFLOW_FILE};
+use crate::vocabulary::{Codes, GroupTable, Vocabulary, read_parquet, write_batch};
+use crate::workflow::{FORMAT, InputColumn, Parts, WORKFLOW_FILE, Workflow};
 
 pub(crate) fn write(parts: &Parts, folder: &Path) -> Result<(), Error> {
+    let mut files = Files::default();
+    let before = parts.before.iter();
+    let before = before
+        .map(|workflow| stage(workflow.parts(), &mut files))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let SavedStage {
+        inputs,
+        sources,
+        table,
+        chains,
+    } = stage(parts, &mut files)?;
+    for (file, content) in &files.content {
+        let path = folder.join(file);
+        match content {
+            Content::Vocabulary(vocabulary) => vocabulary.write(&path)?,
+            Content::Table(table) => table.write(&path)?,
+            Content::Features(features) => features.write(&path)?,
+            Content::External(table) => write_batch(&path, table)?,
+        }
+    }
+    let saved = Saved {
+        format: FORMAT,
+        before,
+        inputs,
+        sources,
+        table,
+        chains,
+    };
+    let path = folder.join(WORKFLOW_FILE);
+    let json = serde_json::to_string_pretty(&saved).map_err(|error| Error::file(&path, error))?;
+    std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+    std::fs::write(&path, json + "\n").map_err(|error| Error::file(&path, error))
+}
+
+/// A definition and what was fitted, without those before it.
+fn stage(parts: &Parts, files: &mut Files) -> Result<SavedStage, Error> {
     let Parts {
         definition,
+        before: _,
         inputs,
         sources,
         table,
         fitted,
     } = parts;
-    let mut files = Files::default();
     let table = (definition.table.iter().zip(table)).map(|(operator, state)| {
         Ok(SavedOperator {
             operator: operator.clone(),
@@ -47,26 +83,12 @@ pub(crate) fn write(parts: &Parts, folder: &Path) -> Result<(), Error> {
             operators: operators.collect::<Result<_, Error>>()?,
         });
     }
-    for (file, content) in &files.content {
-        let path = folder.join(file);
-        match content {
-            Content::Vocabulary(vocabulary) => vocabulary.write(&path)?,
-            Content::Table(table) => table.write(&path)?,
-            Content::Features(features) => features.write(&path)?,
-            Content::External(table) => write_batch(&path, table)?,
-        }
-    }
-    let saved = Saved {
-        format: FORMAT,
+    Ok(SavedStage {
         inputs: inputs.clone(),
         sources: (!definition.table.is_empty()).then(|| sources.clone()),
         table,
         chains,
-    };
-    let path = folder.join(WORKFLOW_FILE);
-    let json = serde_json::to_string_pretty(&saved).map_err(|error| Error::file(&path, error))?;
-    std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
-    std::fs::write(&path, json + "\n").map_err(|error| Error::file(&path, error))
+    })
 }
 
 pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
@@ -87,7 +109,33 @@ pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
             ),
         ));
     }
-    let saved: Saved = serde_json::from_str(&json).map_err(|error| Error::file(&path, error))?;
+    let Saved {
+        format: _,
+        before,
+        inputs,
+        sources,
+        table,
+        chains,
+    } = serde_json::from_str(&json).map_err(|error| Error::file(&path, error))?;
+    let before = before
+        .into_iter()
+        .map(|stage| Workflow::from_parts(load(folder, stage)?))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let last = SavedStage {
+        inputs,
+        sources,
+        table,
+        chains,
+    };
+    let mut parts = load(folder, last)?;
+    let definitions = before.iter().map(Workflow::definition);
+    parts.definition.before = definitions.cloned().collect();
+    parts.before = before;
+    Ok(parts)
+}
+
+/// A definition and what was fitted, without those before it.
+fn load(folder: &Path, saved: SavedStage) -> Result<Parts, Error> {
     let mut definition = Definition::default();
     let mut table = Vec::new();
     for saved in saved.table {
@@ -110,6 +158,7 @@ pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
     }
     Ok(Parts {
         definition,
+        before: Vec::new(),
         sources: saved.sources.unwrap_or_else(|| saved.inputs.clone()),
         inputs: saved.inputs,
         table,
@@ -121,8 +170,23 @@ pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
 #[serde(deny_unknown_fields)]
 struct Saved {
     format: u32,
+    /// The definitions that come before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<SavedStage>,
     inputs: Vec<InputColumn>,
     /// The columns that the chains read, where `table` makes others of the inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sources: Option<Vec<InputColumn>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    table: Vec<SavedOperator<TableOperator>>,
+    chains: Vec<SavedChain>,
+}
+
+/// A definition with what was fitted, without those before it: what `Saved` holds of the last one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedStage {
+    inputs: Vec<InputColumn>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sources: Option<Vec<InputColumn>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -200,6 +264,9 @@ struct SavedTable {
     /// Key columns; those of a vocabulary stand in the file itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keys: Vec<String>,
+    /// The code of a vocabulary's first value, in a table of codes that columns share (NVTabular's `single_table`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start: Option<usize>,
     file: PathBuf,
 }
 
@@ -220,7 +287,7 @@ impl Files {
         let same = match (self.content.get(file), &content) {
             (None, _) => true,
             (Some(Content::Vocabulary(a)), Content::Vocabulary(b)) => {
-                a.columns() == b.columns() && a.start() == b.start()
+                a.columns() == b.columns() && a.codes() == b.codes()
             }
             (Some(Content::Table(a)), Content::Table(b)) => Arc::ptr_eq(a, b),
             _ => false,
@@ -252,6 +319,7 @@ impl Files {
                 Ok(SavedTable {
                     name,
                     keys,
+                    start: None,
                     file: file.into(),
                 })
             })
@@ -297,6 +365,7 @@ impl Files {
                         Ok(SavedTable {
                             name,
                             keys: Vec::new(),
+                            start: (vocabulary.in_single_table()).then(|| vocabulary.start()),
                             file: file.into(),
                         })
                     })
@@ -372,7 +441,11 @@ fn load_fitted(
                 .into_iter()
                 .map(|saved| {
                     let path = inside(folder, &saved.file)?;
-                    let vocabulary = Vocabulary::read(&path, &saved.name, OOV_CODE + buckets)?;
+                    let codes = match saved.start {
+                        None => Codes::new(buckets),
+                        Some(start) => Codes::in_single_table(&path, start)?,
+                    };
+                    let vocabulary = Vocabulary::read(&path, &saved.name, codes)?;
                     if vocabulary.columns().len() > 1 && !combo {
                         return Err(Error::file(
                             &path,

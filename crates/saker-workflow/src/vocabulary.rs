@@ -21,13 +21,55 @@ pub const NULL_CODE: usize = 1;
 /// The first out-of-vocabulary code.
 pub const OOV_CODE: usize = 2;
 
+/// Where the codes of a vocabulary begin, and which ones stand for null and for unseen values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Codes {
+    /// The code of the first value.
+    pub(crate) start: usize,
+    pub(crate) null: usize,
+    /// The first code of unseen values.
+    pub(crate) unseen: usize,
+}
+
+impl Codes {
+    /// Those of a vocabulary with a table of its own.
+    pub(crate) fn new(num_buckets: usize) -> Self {
+        Self {
+            start: OOV_CODE.saturating_add(num_buckets),
+            null: NULL_CODE,
+            unseen: OOV_CODE,
+        }
+    }
+
+    /// Those that NVTabular gives for `single_table`, where each column's values follow the ones of the column before it. Null has the
+    /// code of the column's first value, and unseen values have the codes after that one.
+    ///
+    /// # Errors
+    /// The start does not leave a code for unseen values.
+    pub(crate) fn in_single_table(path: &Path, start: usize) -> Result<Self, Error> {
+        let accepted = PADDING_CODE + 1..=i32::MAX as usize - 1;
+        if !accepted.contains(&start) {
+            let (least, most) = accepted.into_inner();
+            return Err(Error::file(
+                path,
+                format!("its codes start at {start}, accepted: {least} to {most}"),
+            ));
+        }
+        Ok(Self {
+            start,
+            null: start,
+            unseen: start + 1,
+        })
+    }
+}
+
 /// The values of a Categorify, in code order, with how often each was seen when fitting.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
     name: String,
     columns: Vec<(String, Keys)>,
     sizes: Vec<i64>,
-    start: usize,
+    codes: Codes,
     index: KeyIndex,
 }
 
@@ -36,14 +78,14 @@ impl Vocabulary {
         name: &str,
         columns: Vec<(String, Keys)>,
         sizes: Vec<i64>,
-        start: usize,
+        codes: Codes,
     ) -> Self {
         let index = KeyIndex::new(&columns.iter().map(|(_, keys)| keys).collect::<Vec<_>>());
         Self {
             name: name.to_owned(),
             columns,
             sizes,
-            start,
+            codes,
             index,
         }
     }
@@ -63,14 +105,25 @@ impl Vocabulary {
         self.len() == 0
     }
 
-    /// The code of the first value: 2 + the number of out-of-vocabulary codes.
+    /// The code of the first value: 2 + the number of out-of-vocabulary codes, more in a table that columns share.
     pub fn start(&self) -> usize {
-        self.start
+        self.codes.start
+    }
+
+    pub(crate) fn codes(&self) -> Codes {
+        self.codes
+    }
+
+    /// Whether the columns of its Categorify shared one table of codes, as with NVTabular's `single_table`.
+    pub(crate) fn in_single_table(&self) -> bool {
+        self.codes.null == self.codes.start
     }
 
     /// Rows of an embedding table for these codes: start + number of values.
     pub fn cardinality(&self) -> usize {
-        self.start + self.len()
+        // In a shared table the codes of unseen values may lie after the values.
+        let codes = self.len().max(if self.in_single_table() { 2 } else { 0 });
+        self.codes.start.saturating_add(codes)
     }
 
     /// The raw values by key column, in code order: element i has code `start() + i`. One column unless the keys are combinations.
@@ -93,7 +146,7 @@ impl Vocabulary {
 
     /// The raw integer of a code; none for the reserved codes, for codes beyond the vocabulary and for other key types.
     pub fn decode(&self, code: i64) -> Option<i64> {
-        let position = usize::try_from(code).ok()?.checked_sub(self.start)?;
+        let position = usize::try_from(code).ok()?.checked_sub(self.codes.start)?;
         match self.columns.as_slice() {
             [(_, Keys::Int(keys))] => keys.get(position).copied().flatten(),
             _ => None,
@@ -105,7 +158,7 @@ impl Vocabulary {
         match self.index.columns.as_slice() {
             [lookup] => match lookup.int(value) {
                 ABSENT => None,
-                row => Some(self.start + row as usize),
+                row => Some(self.codes.start + row as usize),
             },
             _ => None,
         }
@@ -115,12 +168,12 @@ impl Vocabulary {
         &self.index
     }
 
-    /// Reads an NVTabular vocabulary: a parquet file, or a folder of `part.N.parquet`. Row order and `start` give the codes; the index
+    /// Reads an NVTabular vocabulary: a parquet file, or a folder of `part.N.parquet`. Row order and the start give the codes; the index
     /// that pandas may have saved is not looked at, as some writers leave it out or start it at 0.
     ///
     /// # Errors
     /// The file cannot be read, or a key column is neither integer nor string.
-    pub fn read(path: &Path, name: &str, start: usize) -> Result<Self, Error> {
+    pub(crate) fn read(path: &Path, name: &str, codes: Codes) -> Result<Self, Error> {
         let batch = read_parquet(path)?;
         let size_name = format!("{name}_size");
         let schema = batch.schema();
@@ -161,7 +214,7 @@ impl Vocabulary {
                 ));
             }
         }
-        Ok(Self::new(name, columns, sizes, start))
+        Ok(Self::new(name, columns, sizes, codes))
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
@@ -184,7 +237,7 @@ impl Vocabulary {
         let pandas = serde_json::json!({
             "index_columns": [{
                 "kind": "range", "name": null,
-                "start": self.start, "stop": self.cardinality(), "step": 1,
+                "start": self.codes.start, "stop": self.codes.start.saturating_add(self.len()), "step": 1,
             }],
             "column_indexes": [],
             "columns": fields.iter().map(|field| {

@@ -1,5 +1,6 @@
 //! A fitted workflow: applied in bulk, saved to and loaded from a folder.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,9 +22,10 @@ use crate::vocabulary::Vocabulary;
 /// Name of the file in a workflow's folder.
 pub const WORKFLOW_FILE: &str = "workflow.json";
 
-/// The format this library writes, and the newest it reads. Format 2 added operators over the table, folds and tags to format 1; what
-/// format 1 holds means the same in it.
-pub const FORMAT: u32 = 2;
+/// The format this library writes, and the newest it reads. Format 2 added operators over the table, folds and tags to format 1; format 3
+/// added datetimes, units of time, tables of codes that columns share, and definitions that come before. What an earlier format holds
+/// means the same in it.
+pub const FORMAT: u32 = 3;
 
 /// A column that a workflow reads, as it was when fitting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct InputColumn {
     /// Whether a row holds a list of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub list: bool,
+    /// Whether the column holds datetimes, as int64: nanoseconds since 1970 in UTC, as pandas has them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub datetime: bool,
 }
 
 /// A column that a workflow gives.
@@ -47,6 +52,8 @@ pub struct OutputColumn {
     pub dtype: DType,
     /// Whether a row holds a list of them.
     pub list: bool,
+    /// Whether the column holds datetimes: in tables as Arrow's timestamps, served as the integers of their unit.
+    pub datetime: bool,
     /// Number of codes, reserved ones included, when the column is categorical.
     pub cardinality: Option<usize>,
     /// The vocabulary of the codes, when Categorify made them.
@@ -61,7 +68,9 @@ pub struct OutputColumn {
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) definition: Definition,
-    /// The columns read of the input.
+    /// The definitions in `before`, fitted.
+    pub(crate) before: Vec<Workflow>,
+    /// The columns read of the input, or of what the workflows before give.
     pub(crate) inputs: Vec<InputColumn>,
     /// The columns that the chains read: of the input, or of what the table's operators make of it.
     pub(crate) sources: Vec<InputColumn>,
@@ -86,12 +95,13 @@ impl Workflow {
             outputs: Vec::new(),
         };
         workflow.outputs = workflow
-            .compile(&workflow.parts.sources)?
+            .compile_chains(&workflow.sources())?
             .into_iter()
             .map(|variable| OutputColumn {
                 name: variable.name,
                 dtype: variable.dtype,
                 list: variable.list,
+                datetime: variable.datetime.is_some(),
                 cardinality: variable.cardinality,
                 vocabulary: variable.vocabulary,
                 tags: variable.tags,
@@ -101,16 +111,54 @@ impl Workflow {
         Ok(workflow)
     }
 
-    /// The output columns as programs over `inputs`.
+    /// The columns that the chains read, with what the workflows before tell of them.
+    fn sources(&self) -> Vec<Variable> {
+        let Parts {
+            definition,
+            before,
+            sources,
+            ..
+        } = &self.parts;
+        let known = before.last().map_or(&[][..], |before| before.outputs());
+        let describe = |(index, source): (usize, &InputColumn)| {
+            let mut variable = Variable::input(source, index);
+            let operators = definition.table.iter().rev();
+            let origin = operators.fold(Some(source.name.as_str()), |name, operator| {
+                operator.origin(name?)
+            });
+            if let Some(column) = known
+                .iter()
+                .find(|column| Some(column.name.as_str()) == origin)
+            {
+                variable.cardinality = column.cardinality;
+                variable.vocabulary.clone_from(&column.vocabulary);
+                variable.tags.clone_from(&column.tags);
+                variable.properties.clone_from(&column.properties);
+            }
+            variable
+        };
+        sources.iter().enumerate().map(describe).collect()
+    }
+
+    /// The output columns as programs over `inputs`, of a workflow without operators over the table.
     pub(crate) fn compile(&self, inputs: &[InputColumn]) -> Result<Vec<Variable>, Error> {
+        let inputs = inputs.iter().enumerate();
+        let mut columns = inputs
+            .map(|(index, input)| Variable::input(input, index))
+            .collect::<Vec<_>>();
+        for stage in &self.parts.before {
+            columns = stage.compile_chains(&columns)?;
+        }
+        self.compile_chains(&columns)
+    }
+
+    /// The output columns as programs over what the columns that the chains read are computed from.
+    fn compile_chains(&self, inputs: &[Variable]) -> Result<Vec<Variable>, Error> {
         let input = |name: &str| {
             inputs
                 .iter()
-                .position(|column| column.name == name)
-                .map(|index| {
-                    let column = &inputs[index];
-                    Variable::input(&column.name, column.dtype, column.list, index)
-                })
+                .find(|column| column.name == name)
+                .cloned()
                 .ok_or_else(|| Error::MissingColumn {
                     column: name.to_owned(),
                     given: inputs
@@ -152,6 +200,7 @@ impl Workflow {
     pub fn concat(workflows: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
         let mut all = Parts {
             definition: Definition::default(),
+            before: Vec::new(),
             inputs: Vec::new(),
             sources: Vec::new(),
             table: Vec::new(),
@@ -162,6 +211,12 @@ impl Workflow {
                 return Err(Error::definition(
                     &operator.reads().join(", "),
                     &format!("{}: fit the whole definition at once", operator.name()),
+                ));
+            }
+            if !parts.before.is_empty() {
+                return Err(Error::definition(
+                    &parts.definition.input_names().join(", "),
+                    "it has definitions in `before`: fit the whole definition at once",
                 ));
             }
             for input in parts.inputs {
@@ -196,7 +251,7 @@ impl Workflow {
                 parts.fitted.push(state.clone());
             }
         }
-        let read = parts.definition.input_names();
+        let read = parts.definition.own_input_names();
         parts
             .inputs
             .retain(|input| read.contains(&input.name.as_str()));
@@ -219,29 +274,43 @@ impl Workflow {
     pub fn out_of_fold(&self) -> OutOfFold<'_> {
         OutOfFold {
             workflow: self,
-            folds: Folds::new(&self.parts.definition),
+            folds: self.folds(),
         }
     }
 
-    fn transform(
+    /// The folds of the first rows: of the workflows before, and of this one.
+    pub(crate) fn folds(&self) -> Vec<Folds> {
+        let stages = self.parts.definition.stages();
+        stages.map(Folds::new).collect()
+    }
+
+    pub(crate) fn transform(
         &self,
         batch: &RecordBatch,
-        folds: Option<&mut Folds>,
+        mut folds: Option<&mut [Folds]>,
     ) -> Result<RecordBatch, Error> {
+        let mut batch = Cow::Borrowed(batch);
+        for (place, stage) in self.parts.before.iter().enumerate() {
+            let of_stage = folds.as_deref_mut();
+            let of_stage = of_stage.and_then(|folds| folds.get_mut(place..=place));
+            batch = Cow::Owned(stage.transform(&batch, of_stage)?);
+        }
         let Parts {
             definition,
             table: states,
             fitted,
             ..
         } = &self.parts;
-        let fitted_type = |name: &str| {
-            let input = self.parts.inputs.iter().find(|input| input.name == name);
-            input.map(|input| (input.dtype, input.list))
-        };
-        let batch = &bulk::typed_nulls(batch, fitted_type)?;
+        let batch = &bulk::typed_nulls(&batch, &self.parts.inputs)?;
+        bulk::check_datetimes(batch, &self.parts.inputs)?;
         let table = table::apply(&definition.table, states, batch)?;
+        let folds = folds.and_then(|folds| folds.last_mut());
         let folds = folds.map(|folds| folds.next(table.num_rows()));
         bulk::apply(&definition.chains, fitted, &table, folds.as_ref())
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// What the workflow does.
@@ -251,7 +320,32 @@ impl Workflow {
 
     /// The columns it reads.
     pub fn inputs(&self) -> &[InputColumn] {
-        &self.parts.inputs
+        match self.parts.before.first() {
+            Some(first) => first.inputs(),
+            None => &self.parts.inputs,
+        }
+    }
+
+    /// The workflows of the definitions in [`Definition::before`].
+    pub fn before(&self) -> &[Self] {
+        &self.parts.before
+    }
+
+    /// The columns that it gives, as another workflow reads them.
+    pub(crate) fn outputs_as_inputs(&self) -> Vec<InputColumn> {
+        let outputs = self.outputs.iter().map(|output| InputColumn {
+            name: output.name.clone(),
+            dtype: output.dtype,
+            list: output.list,
+            datetime: output.datetime,
+        });
+        outputs.collect()
+    }
+
+    /// Whether an input column held datetimes in the fit.
+    pub(crate) fn is_datetime(&self, name: &str) -> bool {
+        let mut inputs = self.inputs().iter();
+        inputs.any(|input| input.name == name && input.datetime)
     }
 
     /// The columns it gives.
@@ -302,7 +396,7 @@ impl Workflow {
 #[derive(Debug)]
 pub struct OutOfFold<'a> {
     workflow: &'a Workflow,
-    folds: Folds,
+    folds: Vec<Folds>,
 }
 
 impl OutOfFold<'_> {

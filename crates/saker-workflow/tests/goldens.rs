@@ -477,7 +477,7 @@ fn check_applied(case: &str, workflow: &Workflow, applied: &RecordBatch) -> Resu
         if case.starts_with("groupby") {
             theirs = cast(&theirs, ours.data_type()).unwrap();
         }
-        compare(&name, &ours, &theirs, tolerance)?;
+        compare(&name, &ours, &theirs, tolerance, 0.0)?;
     }
     Ok(())
 }
@@ -769,7 +769,7 @@ fn run_case(case: &str, definition: &Value) -> Result<(), String> {
             ours.apply(&applied).unwrap(),
         );
         for (index, field) in b.schema().fields().iter().enumerate() {
-            compare(field.name(), a.column(index), b.column(index), 0.0)
+            compare(field.name(), a.column(index), b.column(index), 0.0, 0.0)
                 .map_err(|e| format!("saved and loaded: {e}"))?;
         }
     }

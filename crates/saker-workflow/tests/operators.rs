@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
-    StringArray,
+    StringArray, TimestampNanosecondArray, UInt32Array,
 };
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 use saker_workflow::{
@@ -629,4 +630,160 @@ fn columns_of_type_null_are_missing_values() {
         .unwrap()
         .as_primitive::<Int64Type>();
     assert_eq!(filled.values(), &[7, 7]);
+}
+
+/// Datetimes of 2024-02-29 23:00:00, of the last nanosecond of 1969, and none.
+fn moments(zone: Option<&str>, unit: TimeUnit) -> ArrayRef {
+    let moments = [Some(1_709_247_600_000_000_000), Some(-1), None];
+    let moments: ArrayRef = Arc::new(TimestampNanosecondArray::from_iter(moments));
+    cast(&moments, &DataType::Timestamp(unit, zone.map(Into::into))).unwrap()
+}
+
+/// A datetime column of any unit is read as nanoseconds, and served as such.
+#[test]
+fn parts_of_datetimes() {
+    let parts = definition(
+        r#"{ "chains": [
+            { "columns": ["t"], "operators": [{ "op": "LambdaOp", "function": "hour" }, { "op": "Rename", "name": "hour" }] },
+            { "columns": ["t"], "operators": [{ "op": "LambdaOp", "function": "weekday" }, { "op": "Rename", "name": "weekday" }] },
+            { "columns": ["t"], "operators": [{ "op": "LambdaOp", "function": "day" }, { "op": "Rename", "name": "day" }] },
+            { "columns": ["t"], "operators": [{ "op": "LambdaOp", "function": "month" }, { "op": "Rename", "name": "month" }] },
+            { "columns": ["t"], "operators": [{ "op": "LambdaOp", "function": "day" }, { "op": "Categorify" }, { "op": "Rename", "name": "code" }] },
+            { "columns": ["t"], "operators": [] }] }"#,
+    );
+    let given = batch(vec![("t", moments(None, TimeUnit::Nanosecond))]);
+    let workflow = reloaded(&Workflow::fit(parts.clone(), std::slice::from_ref(&given)).unwrap());
+    assert!(workflow.inputs()[0].datetime && workflow.output("t").unwrap().datetime);
+    assert_eq!(workflow.cardinality("day"), Some(32));
+    let wanted: [(&str, [Option<i32>; 3]); 5] = [
+        ("hour", [Some(23), Some(23), None]),
+        ("weekday", [Some(3), Some(2), None]),
+        ("day", [Some(29), Some(31), None]),
+        ("month", [Some(2), Some(12), None]),
+        ("code", [Some(3), Some(4), Some(1)]),
+    ];
+    for zone in [None, Some("UTC"), Some("+00:00")] {
+        for unit in [
+            TimeUnit::Nanosecond,
+            TimeUnit::Microsecond,
+            TimeUnit::Millisecond,
+        ] {
+            // -1 ns is 0 in a larger unit.
+            let rows = if unit == TimeUnit::Nanosecond { 3 } else { 1 };
+            let given = batch(vec![("t", moments(zone, unit).slice(0, rows))]);
+            let output = workflow.apply(&given).unwrap();
+            for (name, wanted) in &wanted {
+                let ours = output
+                    .column_by_name(name)
+                    .unwrap()
+                    .as_primitive::<Int32Type>();
+                assert_eq!(ours.iter().collect::<Vec<_>>(), wanted[..rows], "{name}");
+            }
+            assert_eq!(output.column_by_name("t").unwrap(), &given.columns()[0]);
+        }
+    }
+    // Served, the column is int64.
+    let plan = Plan::prepare(&workflow, &[("t", DType::Int64)]).unwrap();
+    let bound = plan
+        .bind(&[Slice::Int64(&[1_709_247_600_000_000_000, -1])])
+        .unwrap();
+    for (name, wanted) in &wanted {
+        let mut served = [0; 2];
+        let index = plan.output_index(name).unwrap();
+        bound
+            .write(index, SliceMut::Int32(&mut served), &mut Scratch::default())
+            .unwrap();
+        assert_eq!(served.map(Some), wanted[..2], "{name}");
+    }
+    // Where the unit could be another one, the type is refused.
+    let refused = |column: ArrayRef| {
+        workflow
+            .apply(&batch(vec![("t", column)]))
+            .unwrap_err()
+            .to_string()
+    };
+    let error = refused(moments(Some("Asia/Tokyo"), TimeUnit::Nanosecond));
+    assert!(error.contains("'t'") && error.contains("in UTC"), "{error}");
+    let error = refused(ints([Some(1)]));
+    assert!(
+        error.contains("'t'") && error.contains("accepted: datetime"),
+        "{error}"
+    );
+    let error = Plan::prepare(&workflow, &[("t", DType::Int32)])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("int64, nanoseconds"), "{error}");
+    let numbers = Workflow::fit(parts, &[batch(vec![("t", ints([Some(1)]))])]).unwrap();
+    let error = numbers.apply(&given).unwrap_err().to_string();
+    assert!(
+        error.contains("'t'") && error.contains("no datetime"),
+        "{error}"
+    );
+    for operator in [
+        r#"{ "op": "Normalize" }"#,
+        r#"{ "op": "Clip", "min": 0 }"#,
+        r#"{ "op": "FillMissing" }"#,
+        r#"{ "op": "LogOp" }"#,
+        r#"{ "op": "Bucketize", "boundaries": [1] }"#,
+        r#"{ "op": "LambdaOp", "function": "sine", "period": 7 }"#,
+        r#"{ "op": "LambdaOp", "function": "cast", "dtype": "int64" }"#,
+    ] {
+        let chain = definition(&format!(
+            r#"{{ "chains": [{{ "columns": ["t"], "operators": [{operator}] }}] }}"#
+        ));
+        let error = Workflow::fit(chain, std::slice::from_ref(&given)).unwrap_err();
+        assert!(
+            error.to_string().contains("datetime"),
+            "{operator}: {error}"
+        );
+    }
+}
+
+/// Integers of any unit become datetimes: pandas' `to_datetime`.
+#[test]
+fn datetimes_of_integers() {
+    for (unit, per_second, arrow) in [
+        ("s", 1, TimeUnit::Second),
+        ("ms", 1_000, TimeUnit::Millisecond),
+        ("us", 1_000_000, TimeUnit::Microsecond),
+        ("ns", 1_000_000_000, TimeUnit::Nanosecond),
+    ] {
+        let workflow = definition(&format!(
+            r#"{{ "chains": [
+                {{ "columns": ["t"], "operators": [{{ "op": "LambdaOp", "function": "datetime", "unit": "{unit}" }}] }},
+                {{ "columns": ["t"], "operators": [{{ "op": "LambdaOp", "function": "datetime", "unit": "{unit}" }},
+                    {{ "op": "Rename", "name": "month" }}, {{ "op": "LambdaOp", "function": "month" }}] }},
+                {{ "columns": ["t"], "operators": [{{ "op": "LambdaOp", "function": "day", "unit": "{unit}" }},
+                    {{ "op": "Rename", "name": "day" }}] }}] }}"#
+        ));
+        let given = batch(vec![("t", ints([Some(1_709_247_600 * per_second), None]))]);
+        let workflow = reloaded(&Workflow::fit(workflow, std::slice::from_ref(&given)).unwrap());
+        let output = workflow.apply(&given).unwrap();
+        assert_eq!(
+            &cast(&output.columns()[0], &DataType::Timestamp(arrow, None)).unwrap(),
+            &cast(
+                &take(&moments(None, arrow), &UInt32Array::from(vec![0, 2]), None).unwrap(),
+                &DataType::Timestamp(arrow, None)
+            )
+            .unwrap()
+        );
+        let of = |name| {
+            output
+                .column_by_name(name)
+                .unwrap()
+                .as_primitive::<Int32Type>()
+                .clone()
+        };
+        assert_eq!(of("month").iter().collect::<Vec<_>>(), [Some(2), None]);
+        assert_eq!(of("day").iter().collect::<Vec<_>>(), [Some(29), None]);
+        let plan = Plan::prepare(&workflow, &[("t", DType::Int64)]).unwrap();
+        let seconds = [1_709_247_600 * per_second];
+        let bound = plan.bind(&[Slice::Int64(&seconds)]).unwrap();
+        let mut month = [0];
+        let index = plan.output_index("month").unwrap();
+        bound
+            .write(index, SliceMut::Int32(&mut month), &mut Scratch::default())
+            .unwrap();
+        assert_eq!(month, [2]);
+    }
 }

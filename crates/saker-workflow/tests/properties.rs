@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, ListArray, StringArray};
+use arrow::array::{
+    ArrayRef, AsArray, Int32Array, Int64Array, ListArray, StringArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+};
 use arrow::datatypes::Int32Type;
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
-use saker_workflow::kernels;
+use saker_workflow::kernels::{self, TimePart};
 use saker_workflow::{
-    Chain, DType, Definition, Operator, Plan, Scratch, Slice, SliceMut, Workflow,
+    Chain, DType, Definition, Operator, Plan, Scratch, Slice, SliceMut, TimeUnit, Workflow,
 };
 
 fn operators(json: &str) -> Vec<Operator> {
@@ -125,14 +128,40 @@ proptest! {
         prop_assert_eq!(out, expected);
     }
 
+    /// Arrow computes the parts of a date too, from the years 1677 to 2262 in nanoseconds.
     #[test]
-    fn time_repeats_by_day_and_week(t in any::<i32>()) {
-        let (mut hour, mut weekday) = ([0; 2], [0; 2]);
-        let t = i64::from(t);
-        kernels::hour(&[t, t + 86_400], &mut hour);
-        kernels::weekday(&[t, t + 7 * 86_400], &mut weekday);
-        prop_assert!(hour[0] == hour[1] && (0..24).contains(&hour[0]));
-        prop_assert!(weekday[0] == weekday[1] && (0..7).contains(&weekday[0]));
+    fn parts_of_time_are_arrows(moments in prop::collection::vec(any::<i64>(), 1..50), near in prop::collection::vec(any::<i32>(), 1..50)) {
+        use arrow::compute::{DatePart, date_part};
+        let parts = [
+            (TimePart::Hour, DatePart::Hour),
+            (TimePart::Weekday, DatePart::DayOfWeekMonday0),
+            (TimePart::Day, DatePart::Day),
+            (TimePart::Month, DatePart::Month),
+        ];
+        let seconds: Vec<i64> = near.iter().map(|&t| i64::from(t)).collect();
+        let units = [
+            (TimeUnit::S, 1_000_000_000, Arc::new(TimestampSecondArray::from(seconds.clone())) as ArrayRef),
+            (TimeUnit::Ms, 1_000_000, Arc::new(TimestampMillisecondArray::from_iter_values(moments.iter().map(|t| t / 1_000_000)))),
+            (TimeUnit::Us, 1_000, Arc::new(TimestampMicrosecondArray::from_iter_values(moments.iter().map(|t| t / 1_000)))),
+            (TimeUnit::Ns, 1, Arc::new(TimestampNanosecondArray::from(moments.clone()))),
+        ];
+        for (part, theirs) in parts {
+            for (unit, nanoseconds, array) in &units {
+                let values: Vec<i64> = match unit {
+                    TimeUnit::S => seconds.clone(),
+                    _ => moments.iter().map(|t| t / nanoseconds).collect(),
+                };
+                let mut out = vec![0; values.len()];
+                kernels::time_part(&values, part, *unit, &mut out);
+                let theirs = date_part(array, theirs).unwrap();
+                prop_assert_eq!(&out, theirs.as_primitive::<Int32Type>().values(), "{:?} {:?}", part, unit);
+            }
+            let mut narrow = vec![0; near.len()];
+            kernels::time_part(&near, part, TimeUnit::S, &mut narrow);
+            let mut wide = vec![0; near.len()];
+            kernels::time_part(&seconds, part, TimeUnit::S, &mut wide);
+            prop_assert_eq!(narrow, wide);
+        }
     }
 
     /// Codes are the rank by frequency, then by value; everything else is a reserved code.
@@ -300,10 +329,10 @@ fn errors_name_column_value_and_what_is_accepted() {
 fn a_workflow_of_another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("workflow.json");
-    std::fs::write(&path, r#"{ "format": 3, "something": "new" }"#).unwrap();
+    std::fs::write(&path, r#"{ "format": 4, "something": "new" }"#).unwrap();
     let error = Workflow::load(folder.path()).unwrap_err().to_string();
     assert!(
-        error.contains("format 3") && error.contains("workflow.json"),
+        error.contains("format 4") && error.contains("workflow.json"),
         "{error}"
     );
     std::fs::write(

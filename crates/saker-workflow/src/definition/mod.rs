@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::operator::Operator;
 pub(crate) use self::operator::{joined_statistics, list_slice_bounds, list_slice_length};
 pub use self::parameters::{
-    FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic,
+    FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic, TimeUnit,
 };
 pub use self::table::{Aggregation, Comparison, Condition, Join, Scalar, TableOperator};
 use crate::error::Error;
@@ -32,6 +32,10 @@ use crate::error::Error;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
+    /// Definitions that the rows pass through before, first to last: each takes the columns that the one before it gives, and so does this
+    /// one. An operator over the table can so follow chains, as a Groupby of codes does. They hold no `before` themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Definition>,
     /// Operators over the whole table, first to last, before the chains read it. A workflow with any prepares data; it does not
     /// serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,19 +63,30 @@ impl Definition {
     /// A definition of these chains.
     pub fn new(chains: Vec<Chain>) -> Self {
         Self {
+            before: Vec::new(),
             table: Vec::new(),
             chains,
         }
     }
 
+    /// This definition and those before it, in the order in which rows pass through them.
+    pub fn stages(&self) -> impl Iterator<Item = &Self> {
+        self.before.iter().chain(std::iter::once(self))
+    }
+
     /// The input columns that serving needs, in order of first use.
     pub fn input_names(&self) -> Vec<&str> {
-        self.collect_inputs(false)
+        self.before.first().unwrap_or(self).collect_inputs(false)
     }
 
     /// The input columns that fitting needs: those of serving and the columns aggregated by JoinGroupby and TargetEncoding.
     pub fn fit_input_names(&self) -> Vec<&str> {
-        self.collect_inputs(true)
+        self.before.first().unwrap_or(self).collect_inputs(true)
+    }
+
+    /// The columns that this definition itself reads: of what the ones before it give.
+    pub(crate) fn own_input_names(&self) -> Vec<&str> {
+        self.collect_inputs(false)
     }
 
     fn collect_inputs(&self, fitting: bool) -> Vec<&str> {
@@ -146,8 +161,23 @@ impl Definition {
     /// # Errors
     /// Names the column, the operator and what is accepted.
     pub fn validate(&self) -> Result<(), Error> {
+        let mut given: Option<Vec<String>> = None;
+        for stage in &self.before {
+            if !stage.before.is_empty() {
+                return Err(Error::definition(
+                    &stage.input_names().join(", "),
+                    "a definition in `before` holds a `before` itself, accepted is one list of definitions",
+                ));
+            }
+            stage.validate_own(given)?;
+            given = Some(stage.output_names()?);
+        }
+        self.validate_own(given)
+    }
+
+    /// Checks the table's operators and the chains, of which the first read the columns `left`; any columns where it is none.
+    fn validate_own(&self, mut left: Option<Vec<String>>) -> Result<(), Error> {
         self.output_names()?;
-        let mut left: Option<Vec<String>> = None;
         let check = |left: &Option<Vec<String>>, name: &str| match left {
             Some(left) if !left.iter().any(|column| column == name) => Err(Error::MissingColumn {
                 column: name.to_owned(),

@@ -111,10 +111,36 @@ impl Statistic {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "function", rename_all = "snake_case")]
 pub enum Function {
-    /// Hour of the day, 0 to 23, of Unix seconds in UTC: (t / 3600) mod 24. Integer in, int32 out.
-    Hour,
-    /// Day of the week, Monday = 0, of Unix seconds in UTC: (t / 86400 + 3) mod 7. Integer in, int32 out.
-    Weekday,
+    /// Hour of the day in UTC, 0 to 23. Integer or datetime in, int32 out.
+    Hour {
+        /// The unit of integers since 1970; a datetime column has its own.
+        #[serde(default, skip_serializing_if = "TimeUnit::is_second")]
+        unit: TimeUnit,
+    },
+    /// Day of the week in UTC, Monday = 0. Integer or datetime in, int32 out.
+    Weekday {
+        /// The unit of integers since 1970; a datetime column has its own.
+        #[serde(default, skip_serializing_if = "TimeUnit::is_second")]
+        unit: TimeUnit,
+    },
+    /// Day of the month in UTC, 1 to 31. Integer or datetime in, int32 out.
+    Day {
+        /// The unit of integers since 1970; a datetime column has its own.
+        #[serde(default, skip_serializing_if = "TimeUnit::is_second")]
+        unit: TimeUnit,
+    },
+    /// Month of the year in UTC, 1 to 12. Integer or datetime in, int32 out.
+    Month {
+        /// The unit of integers since 1970; a datetime column has its own.
+        #[serde(default, skip_serializing_if = "TimeUnit::is_second")]
+        unit: TimeUnit,
+    },
+    /// Integers since 1970 as a datetime column, as `pandas.to_datetime(x, unit=...)` does. A datetime column stays as it is.
+    Datetime {
+        /// The unit of the integers.
+        #[serde(default, skip_serializing_if = "TimeUnit::is_second")]
+        unit: TimeUnit,
+    },
     /// sin(2π x / period), computed in float64; float32 out.
     Sine {
         /// The x after which the wave repeats: 24 for hours, 7 for weekdays.
@@ -144,6 +170,46 @@ pub enum Function {
         /// The type.
         dtype: DType,
     },
+}
+
+/// The unit of an integer that counts time since 1970 in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    /// Seconds: the default.
+    #[default]
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+impl TimeUnit {
+    fn is_second(&self) -> bool {
+        *self == Self::S
+    }
+}
+
+impl Function {
+    /// Codes that the function's values need, from 0; none where the values are no codes.
+    pub fn cardinality(self) -> Option<usize> {
+        match self {
+            Self::Hour { .. } => Some(24),
+            Self::Weekday { .. } => Some(7),
+            // From 1.
+            Self::Day { .. } => Some(32),
+            Self::Month { .. } => Some(13),
+            Self::Compare { .. } => Some(2),
+            Self::Datetime { .. }
+            | Self::Sine { .. }
+            | Self::Cosine { .. }
+            | Self::Linear { .. }
+            | Self::Cast { .. } => None,
+        }
+    }
 }
 
 impl Grouping {

@@ -108,6 +108,14 @@ pub enum Aggregation {
 }
 
 impl Aggregation {
+    /// Whether it gives values of its column, not numbers about them.
+    fn keeps_values(self) -> bool {
+        matches!(
+            self,
+            Self::List | Self::First | Self::Last | Self::Min | Self::Max
+        )
+    }
+
     /// The name in a column such as `price_mean`.
     pub fn name(self) -> &'static str {
         match self {
@@ -342,6 +350,22 @@ impl TableOperator {
                 .cloned()
                 .collect(),
         }
+    }
+
+    /// The column before it whose values a column after it holds, one or several of them a row.
+    pub(crate) fn origin<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let Self::Groupby { aggs, name_sep, .. } = self else {
+            return (!self.makes().iter().any(|made| made == name)).then_some(name);
+        };
+        if self.reads().contains(&name) && !aggs.contains_key(name) {
+            return Some(name);
+        }
+        aggs.iter().find_map(|(column, aggs)| {
+            let agg = name.strip_prefix(column.as_str())?;
+            let agg = agg.strip_prefix(name_sep.as_str())?;
+            let same = aggs.iter().any(|a| a.keeps_values() && a.name() == agg);
+            same.then_some(column.as_str())
+        })
     }
 
     /// The only columns that are left after it; none: the ones before it stay.

@@ -9,7 +9,7 @@ use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::definition::Operator;
 use crate::error::Error;
-use crate::vocabulary::{OOV_CODE, Vocabulary};
+use crate::vocabulary::{Codes, Vocabulary};
 
 #[derive(Debug)]
 pub(super) struct Counter {
@@ -109,7 +109,7 @@ impl Counter {
             } => (*freq_threshold, *max_size, *num_buckets),
             _ => (0, 0, 1),
         };
-        let start = OOV_CODE + buckets;
+        let codes = Codes::new(buckets);
         let single = |key: Key, count| (KeyRow::from_iter([key]), count);
         let mut counted: Vec<(KeyRow, u64)> = (self.ints.into_iter())
             .map(|(key, count)| single(Key::Int(key), count))
@@ -119,10 +119,10 @@ impl Counter {
             .collect();
         counted.sort_unstable_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
         if max_size > 0 {
-            counted.truncate(max_size - start.min(max_size));
+            counted.truncate(max_size.saturating_sub(codes.start));
         }
         let sizes = counted.iter().map(|(_, count)| *count as i64).collect();
         let keys: Vec<KeyRow> = counted.into_iter().map(|(keys, _)| keys).collect();
-        Vocabulary::new(&self.name, table_keys(&self.columns, &keys), sizes, start)
+        Vocabulary::new(&self.name, table_keys(&self.columns, &keys), sizes, codes)
     }
 }

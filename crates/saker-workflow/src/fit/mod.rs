@@ -8,7 +8,8 @@ mod median;
 mod moments;
 mod statistics;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -55,6 +56,12 @@ use crate::workflow::{InputColumn, Parts, Workflow};
 /// ```
 #[derive(Debug)]
 pub struct Fitter {
+    /// What is fitted already of the definitions before, with the folds of the next rows.
+    done: Vec<(Workflow, Vec<Folds>)>,
+    /// The definitions that come after the one that is fitted, first to last.
+    next: VecDeque<Definition>,
+    /// The definition as a whole.
+    whole: Definition,
     parts: Parts,
     /// Per chain, the operator that this pass fits.
     current: Vec<Option<(usize, Accumulator)>>,
@@ -77,13 +84,33 @@ impl Fitter {
     /// The definition is not accepted, or a file that it names cannot be read.
     pub fn new(definition: Definition) -> Result<Self, Error> {
         definition.validate()?;
-        let table = definition.table.iter().map(table::prepare);
+        let mut next: VecDeque<Definition> = definition.before.iter().cloned().collect();
+        next.push_back(Definition {
+            before: Vec::new(),
+            ..definition.clone()
+        });
+        let first = next.pop_front().unwrap_or_default();
+        Self::stage(Vec::new(), first, next, definition)
+    }
+
+    /// Begins with one of the definitions.
+    fn stage(
+        done: Vec<(Workflow, Vec<Folds>)>,
+        stage: Definition,
+        next: VecDeque<Definition>,
+        whole: Definition,
+    ) -> Result<Self, Error> {
+        let table = stage.table.iter().map(table::prepare);
         let mut fitter = Self {
-            folds: Folds::new(&definition),
+            done,
+            next,
+            whole,
+            folds: Folds::new(&stage),
             parts: Parts {
                 table: table.collect::<Result<_, _>>()?,
-                fitted: definition.chains.iter().map(|_| Vec::new()).collect(),
-                definition,
+                fitted: stage.chains.iter().map(|_| Vec::new()).collect(),
+                definition: stage,
+                before: Vec::new(),
                 inputs: Vec::new(),
                 sources: Vec::new(),
             },
@@ -115,7 +142,8 @@ impl Fitter {
     /// Whether any operator is left to fit, so that batches must be given. Without one, a batch without rows is enough: it tells the
     /// columns' types.
     pub fn needs_rows(&self) -> bool {
-        self.current.iter().any(Option::is_some)
+        // What comes next is not known to need none before it has begun.
+        !self.next.is_empty() || self.current.iter().any(Option::is_some)
     }
 
     /// Takes in a batch. Batches may have any number of rows; each must have all columns of
@@ -131,7 +159,7 @@ impl Fitter {
     /// Takes in a batch of which row i stands for `counts[i]` rows: what grouping equal rows leaves of a large table. The fit is that
     /// of the rows written out, where no operator looks at a row's neighbours (DifferenceLag), at its number (hashes of
     /// [`HashKey::ValueAndRow`](crate::HashKey::ValueAndRow), folds of TargetEncoding), or at the table as a whole
-    /// ([`Definition::table`]).
+    /// ([`Definition::table`]), also of the definitions before.
     ///
     /// # Errors
     /// As [`Fitter::update`].
@@ -144,17 +172,25 @@ impl Fitter {
     }
 
     fn update_rows(&mut self, batch: &RecordBatch, counts: Counts<'_>) -> Result<(), Error> {
+        let mut batch = Cow::Borrowed(batch);
+        for (workflow, folds) in &mut self.done {
+            batch = Cow::Owned(workflow.transform(&batch, Some(folds))?);
+        }
+        let batch = batch.as_ref();
         let Parts {
             definition,
             inputs,
             sources,
             table: states,
             fitted,
+            ..
         } = &mut self.parts;
         let table = table::apply(&definition.table, states, batch)?;
         if inputs.is_empty() {
-            *inputs = described(batch, &definition.input_names())?;
+            *inputs = described(batch, &definition.own_input_names())?;
             *sources = described(&table, &definition.chain_inputs(false))?;
+        } else {
+            bulk::check_datetimes(batch, inputs)?;
         }
         let folds = self.folds.next(table.num_rows());
         for ((chain, fitted), current) in
@@ -202,24 +238,35 @@ impl Fitter {
                 }
             }
         }
+        for (workflow, folds) in &mut self.done {
+            *folds = workflow.folds();
+        }
         if self.advance()? {
             self.folds = Folds::new(&self.parts.definition);
             return Ok(Pass::Again(self));
         }
-        Workflow::from_parts(self.parts).map(Pass::Done)
+        let Self {
+            mut done,
+            mut next,
+            whole,
+            mut parts,
+            ..
+        } = self;
+        if let Some(stage) = next.pop_front() {
+            let workflow = Workflow::from_parts(parts)?;
+            let folds = workflow.folds();
+            done.push((workflow, folds));
+            return Self::stage(done, stage, next, whole).map(Pass::Again);
+        }
+        parts.before = done.into_iter().map(|(workflow, _)| workflow).collect();
+        parts.definition = whole;
+        Workflow::from_parts(parts).map(Pass::Done)
     }
 }
 
 /// Name and type of each column.
 fn described(batch: &RecordBatch, names: &[&str]) -> Result<Vec<InputColumn>, Error> {
-    let describe = |name: &&str| {
-        let column = bulk::ingest(batch, name)?;
-        Ok(InputColumn {
-            name: (*name).to_owned(),
-            dtype: column.dtype,
-            list: column.lists.is_some(),
-        })
-    };
+    let describe = |name: &&str| Ok(bulk::ingest(batch, name)?.described());
     names.iter().map(describe).collect()
 }
 
@@ -587,8 +634,8 @@ fn for_each_number(
 /// A column's elements as numbers, NaN where one is missing.
 fn numbers(column: &Ingested) -> Result<Vec<f64>, Error> {
     let accepted = "a numeric type";
-    if column.dtype == DType::String {
-        return Err(Error::types(&column.name, column.dtype, accepted));
+    if column.dtype == DType::String || column.datetime {
+        return Err(Error::types(&column.name, column.type_name(), accepted));
     }
     let numbers = cast(&column.elements, &DataType::Float64)
         .map_err(|error| Error::types(&column.name, error, accepted))?;

@@ -20,6 +20,12 @@ use crate::workflow::Workflow;
 /// An operator, or one of its parameters, has no form there; a file cannot be written.
 pub fn export(workflow: &Workflow, folder: &Path) -> Result<(), Error> {
     let definition = workflow.definition();
+    if let Some(before) = definition.before.first() {
+        return Err(Error::definition(
+            &before.input_names().join(", "),
+            "graph.json is written for workflows without definitions in `before`",
+        ));
+    }
     if let Some(operator) = definition.table.first() {
         return Err(Error::definition(
             "(table)",
@@ -116,7 +122,7 @@ impl Nodes<'_> {
         let input = |name: &str| {
             let column = workflow.inputs().iter().find(|input| input.name == name);
             column
-                .map(|column| Variable::input(name, column.dtype, column.list, 0))
+                .map(|column| Variable::input(column, 0))
                 .ok_or_else(|| Error::MissingColumn {
                     column: name.to_owned(),
                     given: workflow
@@ -192,6 +198,9 @@ fn form(
                 return fail(
                     "hash = \"value\": NVTabular takes in the row number, which is hash = \"value_and_row\"",
                 );
+            }
+            if vocabularies.iter().any(|v| v.in_single_table()) {
+                return fail("codes in a table that columns share (single_table)");
             }
             if *encode_type == Grouping::Combo {
                 return fail("combinations of columns");
@@ -368,6 +377,7 @@ fn float(dtype: FloatType) -> &'static str {
 
 fn column(variable: &Variable) -> Column {
     let (name, kind, size, signed) = match variable.dtype {
+        _ if variable.datetime.is_some() => ("datetime64[ns]", "datetime", Some(64), None),
         DType::Int32 => ("int32", "int", Some(32), Some(true)),
         DType::Int64 => ("int64", "int", Some(64), Some(true)),
         DType::Float32 => ("float32", "float", Some(32), Some(true)),

@@ -9,6 +9,7 @@ use crate::column::DType;
 use crate::definition::{Chain, Definition, Operator, TableOperator};
 use crate::error::Error;
 use crate::fitted::Fitted;
+use crate::table;
 use crate::workflow::{InputColumn, Parts, Workflow};
 
 /// Reads a workflow that NVTabular saved as `graph.json`, or that `scripts/export-nvtabular` made of one of 23.8.
@@ -39,6 +40,7 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
         path: &path,
         folder,
         nodes: graph.nodes.iter().map(|node| (node.id, node)).collect(),
+        stages: Vec::new(),
         table: Vec::new(),
         done: BTreeMap::new(),
     };
@@ -60,38 +62,76 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
         .collect();
     bundles.sort_by_key(|bundle| place(bundle).unwrap_or(usize::MAX));
 
-    let (mut chains, mut fitted) = (Vec::new(), Vec::new());
-    for bundle in bundles {
-        chains.push(Chain {
-            columns: bundle.columns,
-            operators: bundle.operators,
-        });
-        fitted.push(bundle.fitted);
-    }
-    let (operators, states) = import.table.into_iter().unzip();
-    let definition = Definition {
-        table: operators,
-        chains,
-    };
+    let Import {
+        mut stages, table, ..
+    } = import;
+    stages.push(Stage {
+        table,
+        chains: bundles,
+    });
     let types = column_types(&graph);
-    let described = |names: Vec<&str>| {
-        let describe = |name: &&str| {
-            types.get(*name).cloned().ok_or_else(|| {
+    let mut before: Vec<Workflow> = Vec::new();
+    while !stages.is_empty() {
+        let last = stages.len() == 1;
+        let given = before.last().map(Workflow::outputs_as_inputs);
+        let described = |name: &str| {
+            let column = match &given {
+                None => types.get(name),
+                Some(given) => given.iter().find(|column| column.name == name),
+            };
+            column.cloned().ok_or_else(|| {
                 Error::file(
                     &path,
                     format!("the type of the input column '{name}' is not given"),
                 )
             })
         };
-        names.iter().map(describe).collect::<Result<Vec<_>, _>>()
-    };
-    Workflow::from_parts(Parts {
-        inputs: described(definition.input_names())?,
-        sources: described(definition.chain_inputs(false))?,
-        table: states,
-        fitted,
-        definition,
-    })
+        let mut parts = stages.remove(0).parts(&described)?;
+        if last {
+            let definitions = before.iter().map(Workflow::definition);
+            parts.definition.before = definitions.cloned().collect();
+            parts.before = std::mem::take(&mut before);
+        }
+        before.push(Workflow::from_parts(parts)?);
+    }
+    before
+        .pop()
+        .ok_or_else(|| Error::file(&path, "the graph has no node"))
+}
+
+/// A definition before it has types.
+struct Stage {
+    table: Vec<(TableOperator, Fitted)>,
+    chains: Vec<Bundle>,
+}
+
+impl Stage {
+    /// `described` tells the type of an input column.
+    fn parts(self, described: &dyn Fn(&str) -> Result<InputColumn, Error>) -> Result<Parts, Error> {
+        let (operators, table): (Vec<_>, Vec<_>) = self.table.into_iter().unzip();
+        let mut definition = Definition {
+            table: operators,
+            ..Definition::default()
+        };
+        let mut fitted = Vec::new();
+        for bundle in self.chains {
+            definition.chains.push(Chain {
+                columns: bundle.columns,
+                operators: bundle.operators,
+            });
+            fitted.push(bundle.fitted);
+        }
+        let inputs = definition.own_input_names().into_iter().map(described);
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        Ok(Parts {
+            sources: table::sources(&definition, &table, &inputs)?,
+            before: Vec::new(),
+            inputs,
+            table,
+            fitted,
+            definition,
+        })
+    }
 }
 
 /// Some of a node's columns: those that one chain gives.
@@ -103,18 +143,18 @@ pub(super) struct Bundle {
     pub(super) fitted: Vec<Fitted>,
     /// What the chain gives.
     pub(super) names: Vec<String>,
-    /// How many operators over the table it comes after.
-    table: usize,
+    /// How many definitions that come before, and operators over the table after these, it passes through.
+    after: (usize, usize),
 }
 
 impl Bundle {
-    fn input(name: &str, table: usize) -> Self {
+    fn input(name: &str, after: (usize, usize)) -> Self {
         Self {
             columns: vec![name.to_owned()],
             operators: Vec::new(),
             fitted: Vec::new(),
             names: vec![name.to_owned()],
-            table,
+            after,
         }
     }
 
@@ -159,6 +199,9 @@ struct Import<'a> {
     path: &'a Path,
     folder: &'a Path,
     nodes: BTreeMap<usize, &'a Node>,
+    /// The definitions that come before.
+    stages: Vec<Stage>,
+    /// The operators over the table after these.
     table: Vec<(TableOperator, Fitted)>,
     done: BTreeMap<usize, Vec<Bundle>>,
 }
@@ -196,12 +239,57 @@ impl<'a> Import<'a> {
         }
         let selected = node.selector.as_ref().map_or(&[][..], |s| &s.names);
         if node.parent_ids.is_empty() && bundles.is_empty() {
-            bundles = selected.iter().map(|name| Bundle::input(name, 0)).collect();
+            bundles = selected
+                .iter()
+                .map(|name| Bundle::input(name, (0, 0)))
+                .collect();
         } else if !joins && !selected.is_empty() {
             bundles = self.select(node, bundles, selected)?;
         }
+        if matches!(node.operator(), "Groupby" | "DifferenceLag") {
+            bundles = self.with_input_columns(node, bundles)?;
+        }
         let bundles = self.apply(node, bundles)?;
         self.done.insert(id, bundles.clone());
+        Ok(bundles)
+    }
+
+    /// The columns that an operator takes from the input itself, in place of those that nodes before it give by the same name: the keys of
+    /// a Groupby, the partition of a DifferenceLag.
+    fn with_input_columns(
+        &mut self,
+        node: &'a Node,
+        mut bundles: Vec<Bundle>,
+    ) -> Result<Vec<Bundle>, Error> {
+        for &dependency in &node.dependency_ids {
+            if dependency >= node.id {
+                let message = format!("its dependency {dependency} does not come before it");
+                return Err(self.fail(node, &message));
+            }
+            for input in self.node(dependency)? {
+                if let Some(operator) = self.not_passed(&input) {
+                    return Err(self.fail(
+                        node,
+                        &format!(
+                            "NVTabular takes its column '{}' from the rows before {}, which are not the rows after it: no group has the \
+                             rows of its key",
+                            input.names.join(", "),
+                            operator.name()
+                        ),
+                    ));
+                }
+                if node.operator() != "Groupby" {
+                    continue;
+                }
+                let left = bundles.into_iter().filter_map(|bundle| {
+                    let others = |name: &&String| !input.names.contains(name);
+                    let others: Vec<String> = bundle.names.iter().filter(others).cloned().collect();
+                    (!others.is_empty()).then(|| bundle.only(&others))
+                });
+                bundles = left.collect();
+                bundles.push(input);
+            }
+        }
         Ok(bundles)
     }
 
@@ -251,28 +339,24 @@ impl<'a> Import<'a> {
         match read.steps().map_err(failed)? {
             Step::Pass => return Ok(bundles),
             Step::Table(operator, state) => {
-                if let Some(bundle) = bundles.iter().find(|b| !b.operators.is_empty()) {
-                    return Err(self.fail(
-                        node,
-                        &format!(
-                            "it works on '{}', which is made by {}: an operator over the table must come first here. Split the \
-                             workflow in two: one up to it, one after it",
-                            bundle.names.join(", "),
-                            bundle.operators[0].name()
-                        ),
-                    ));
-                }
                 for bundle in &bundles {
                     self.passes_table(bundle, node.id)?;
                 }
+                if bundles.iter().any(|bundle| !bundle.operators.is_empty()) {
+                    self.end_stage(&operator, &bundles);
+                }
                 let before = bundles.iter().flat_map(|bundle| bundle.names.clone());
-                let names = match operator.leaves() {
+                let mut names = match operator.leaves() {
                     Some(left) => left,
                     None => before.chain(operator.makes()).collect::<Vec<_>>(),
                 };
+                // NVTabular gives no key that its selector does not name.
+                if let Some(outputs) = &node.output_schema {
+                    names.retain(|name| outputs.iter().any(|output| output.name == *name));
+                }
                 self.table.push((*operator, state));
-                let depth = self.table.len();
-                given.extend(names.iter().map(|name| Bundle::input(name, depth)));
+                let after = (self.stages.len(), self.table.len());
+                given.extend(names.iter().map(|name| Bundle::input(name, after)));
             }
             Step::Each(steps) => {
                 let mut left = bundles;
@@ -300,6 +384,20 @@ impl<'a> Import<'a> {
         Ok(given)
     }
 
+    /// Makes a definition of its own of the columns that an operator over the table takes: these chains and, as they are, the other
+    /// columns that it reads.
+    fn end_stage(&mut self, operator: &TableOperator, bundles: &[Bundle]) {
+        let mut chains = bundles.to_vec();
+        for name in operator.reads() {
+            let given = |bundle: &Bundle| bundle.names.iter().any(|given| given == name);
+            if !chains.iter().any(given) {
+                chains.push(Bundle::input(name, (self.stages.len(), self.table.len())));
+            }
+        }
+        let table = std::mem::take(&mut self.table);
+        self.stages.push(Stage { table, chains });
+    }
+
     /// One chain of several, which must be input columns as they are.
     fn join(&self, node: &Node, bundles: Vec<Bundle>) -> Result<Bundle, Error> {
         let mut bundles = bundles.into_iter();
@@ -324,9 +422,24 @@ impl<'a> Import<'a> {
         Ok(joined)
     }
 
+    /// The first operator over the table that other columns pass through and a bundle does not.
+    fn not_passed(&self, bundle: &Bundle) -> Option<&TableOperator> {
+        let (stage, table) = bundle.after;
+        let next = match self.stages.get(stage) {
+            // The operator that a definition ended for is the first of the next one.
+            Some(ended) => {
+                let next = self.stages.get(stage + 1).map(|stage| &stage.table);
+                let after = next.unwrap_or(&self.table).first();
+                ended.table.get(table).or(after)
+            }
+            None => self.table.get(table),
+        };
+        next.map(|(operator, _)| operator)
+    }
+
     fn passes_table(&self, bundle: &Bundle, id: usize) -> Result<(), Error> {
-        match self.table.get(bundle.table) {
-            Some((operator, _)) => Err(self.fail(
+        match self.not_passed(bundle) {
+            Some(operator) => Err(self.fail(
                 self.get(id)?,
                 &format!(
                     "'{}' does not pass through {}, which other columns do: their rows differ",
@@ -356,7 +469,10 @@ fn column_types(graph: &Graph) -> BTreeMap<String, InputColumn> {
             serde_json::Value::String(name) => name.as_str(),
             other => other["name"].as_str().unwrap_or_default(),
         });
-        let dtype = match name.unwrap_or_default() {
+        let name = name.unwrap_or_default();
+        let datetime = name.starts_with("datetime64");
+        let dtype = match name {
+            _ if datetime => DType::Int64,
             "int8" | "int16" | "int32" | "uint8" | "uint16" => DType::Int32,
             "int64" | "uint32" | "uint64" => DType::Int64,
             "float16" | "float32" => DType::Float32,
@@ -369,6 +485,7 @@ fn column_types(graph: &Graph) -> BTreeMap<String, InputColumn> {
             name: column.name.clone(),
             dtype,
             list: column.is_list == Some(true),
+            datetime,
         });
     }
     types

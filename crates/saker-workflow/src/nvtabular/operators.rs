@@ -16,7 +16,7 @@ use crate::definition::{
 use crate::error::Error;
 use crate::fitted::{ColumnStatistics, Fitted};
 use crate::similarity::Features;
-use crate::vocabulary::{GroupTable, OOV_CODE, Vocabulary, read_parquet};
+use crate::vocabulary::{Codes, GroupTable, Vocabulary, read_parquet};
 
 /// An operator with its state.
 pub(super) type Fit = (Operator, Fitted);
@@ -43,7 +43,8 @@ pub(super) struct Read<'a> {
     pub(super) folder: &'a Path,
 }
 
-const FUNCTIONS: &str = "hour, weekday, sine (period), cosine (period), compare (is, value), linear (factor, offset), cast (dtype)";
+const FUNCTIONS: &str = "hour, weekday, day and month (unit), datetime (unit), sine (period), cosine (period), compare (is, value), linear (factor, offset), \
+     cast (dtype)";
 
 impl Read<'_> {
     pub(super) fn steps(&self) -> Result<Step, Error> {
@@ -204,9 +205,17 @@ impl Read<'_> {
     }
 
     fn categorify(&self) -> Result<Step, Error> {
-        if self.param("single_table")? {
-            return Err(self.fail("single_table = true numbers the codes of all columns together, which is not done here"));
-        }
+        let starts: Option<BTreeMap<String, usize>> = if self.param("single_table")? {
+            let Some(starts) = self.state("starts")? else {
+                return Err(self.fail(
+                    "single_table is true, and op_state.starts, the first code of each column, is missing: export the workflow \
+                     with scripts/export-nvtabular",
+                ));
+            };
+            Some(starts)
+        } else {
+            None
+        };
         let records: Vec<Record> = self.state("categories")?;
         let storage: BTreeMap<String, String> = self.state("storage_name")?;
         let combo = self.param::<String>("encode_type")? == "combo";
@@ -247,7 +256,16 @@ impl Read<'_> {
                 hash: HashKey::ValueAndRow,
             };
             let path = self.file(&record.path)?;
-            let vocabulary = Vocabulary::read(&path, &stored, OOV_CODE + buckets)?;
+            let codes = match &starts {
+                None => Codes::new(buckets),
+                Some(starts) => {
+                    let start = starts.get(&stored).ok_or_else(|| {
+                        self.fail(&format!("op_state.starts has no number for '{stored}'"))
+                    })?;
+                    Codes::in_single_table(&path, *start)?
+                }
+            };
+            let vocabulary = Vocabulary::read(&path, &stored, codes)?;
             let state = Fitted::Vocabularies(vec![Arc::new(vocabulary)]);
             steps.push((names, vec![(operator, state)]));
         }

@@ -41,6 +41,13 @@ fn compare(
     if column.lists.is_some() {
         return Err(Error::types(name, "list", "one value a row to compare"));
     }
+    if column.datetime {
+        return Err(Error::types(
+            name,
+            "datetime",
+            "numbers, strings or bool to compare",
+        ));
+    }
     let elements = &column.elements;
     let meets = |order: Option<Ordering>| is.meets(order);
     let mismatch = || Error::Value {

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use crate::definition::TableOperator;
+use crate::bulk;
+use crate::definition::{Definition, TableOperator};
 use crate::error::Error;
 use crate::fitted::Fitted;
 use crate::vocabulary::read_parquet;
+use crate::workflow::InputColumn;
 
 /// What an operator needs before the first batch.
 pub(crate) fn prepare(operator: &TableOperator) -> Result<Fitted, Error> {
@@ -51,6 +53,22 @@ pub(crate) fn apply<'a>(
         table = Cow::Owned(apply_one(operator, state, &table)?);
     }
     Ok(table)
+}
+
+/// The columns that chains read after the operators of a definition, with the types that these give for columns of the types `inputs`.
+pub(crate) fn sources(
+    definition: &Definition,
+    states: &[Fitted],
+    inputs: &[InputColumn],
+) -> Result<Vec<InputColumn>, Error> {
+    let fields: Vec<Field> = inputs.iter().map(bulk::field).collect();
+    let rows = RecordBatch::new_empty(Arc::new(Schema::new(fields)));
+    let table = apply(&definition.table, states, &rows)?;
+    let names = definition.chain_inputs(false);
+    let sources = names
+        .iter()
+        .map(|name| Ok(bulk::ingest(&table, name)?.described()));
+    sources.collect()
 }
 
 fn apply_one(

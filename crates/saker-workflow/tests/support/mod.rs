@@ -11,12 +11,13 @@ pub(crate) fn near(ours: f64, theirs: f64, tolerance: f64) -> bool {
         || (ours - theirs).abs() <= tolerance * theirs.abs().max(1e-30)
 }
 
-/// Compares two columns; missing values may be null in one and NaN in the other. Floats count as equal within `tolerance`, relative.
+/// Compares two columns; missing values may be null in one and NaN in the other. Floats count as equal within `tolerance`, relative, or within `least`.
 pub(crate) fn compare(
     name: &str,
     ours: &ArrayRef,
     theirs: &ArrayRef,
     tolerance: f64,
+    least: f64,
 ) -> Result<(), String> {
     if ours.len() != theirs.len() {
         return Err(format!("{name}: {} rows, not {}", ours.len(), theirs.len()));
@@ -28,7 +29,7 @@ pub(crate) fn compare(
         if lengths(ours) != lengths(theirs) {
             return Err(format!("{name}: list lengths differ"));
         }
-        return compare(name, ours.values(), theirs.values(), tolerance);
+        return compare(name, ours.values(), theirs.values(), tolerance, least);
     }
     let (ours, theirs) = (&plain(ours), &plain(theirs));
     if ours.data_type() == &DataType::Utf8 && theirs.data_type() == &DataType::Utf8 {
@@ -58,7 +59,7 @@ pub(crate) fn compare(
         array.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
     };
     for (row, (ours, theirs)) in numbers(ours).into_iter().zip(numbers(theirs)).enumerate() {
-        if !near(ours, theirs, tolerance) {
+        if !near(ours, theirs, tolerance) && (ours - theirs).abs().total_cmp(&least).is_gt() {
             return Err(format!("{name}, row {row}: {ours}, not {theirs}"));
         }
     }
