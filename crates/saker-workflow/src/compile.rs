@@ -87,6 +87,17 @@ impl Variable {
         self.require(number, "int32, int64, float32 or float64")
     }
 
+    /// Refuses what FillMissing and FillMedian do not fill. A list has no single flag.
+    fn fillable(&self, flagged: bool) -> Result<(), Error> {
+        if self.dtype != DType::Bool {
+            self.numeric()?;
+        }
+        self.require(
+            !(flagged && self.list),
+            "one value a row where add_binary_cols is true",
+        )
+    }
+
     fn scalar(&self) -> Result<(), Error> {
         self.require(!self.list, "one value a row, not lists")
     }
@@ -97,6 +108,12 @@ impl Variable {
             self.datetime.is_none_or(|unit| unit == TimeUnit::Ns),
             "a datetime column of the input, in nanoseconds",
         )
+    }
+
+    /// Refuses datetimes: pandas hashes one that is missing as an integer.
+    fn hashed(&self) -> Result<(), Error> {
+        let plain = self.datetime.is_none();
+        self.require(plain, "integers, floats, strings or bool to hash")
     }
 
     fn type_name(&self) -> String {
@@ -259,7 +276,7 @@ fn kernels(
             }
         }
         Operator::HashBucket { num_buckets, hash } => each(&|column| {
-            column.in_nanoseconds()?;
+            column.hashed()?;
             let mut hashed = column.apply(
                 DType::Int32,
                 Kernel::Hash {
@@ -272,7 +289,7 @@ fn kernels(
         }),
         Operator::HashedCross { num_buckets, hash } => {
             columns.iter().try_for_each(Variable::scalar)?;
-            columns.iter().try_for_each(Variable::in_nanoseconds)?;
+            columns.iter().try_for_each(Variable::hashed)?;
             let mut crossed = apply(
                 joined(columns, "_X_"),
                 DType::Int32,
@@ -287,12 +304,14 @@ fn kernels(
             Ok(vec![crossed])
         }
         Operator::Bucketize { boundaries } => each(&|column| {
+            let column = &column.as_number();
             column.numeric()?;
             let mut buckets = column.apply(DType::Int32, Kernel::Bucketize(boundaries.clone()));
             buckets.cardinality = Some(boundaries.len() + 1);
             Ok(buckets)
         }),
         Operator::LogOp => each(&|column| {
+            let column = &column.as_number();
             column.numeric()?;
             Ok(column.apply(DType::Float32, Kernel::Log))
         }),
@@ -328,6 +347,7 @@ fn kernels(
             })
         }
         Operator::Clip { min, max } => each(&|column| {
+            let column = &column.as_number();
             column.numeric()?;
             for bound in [min, max].into_iter().flatten() {
                 check_whole(column, *bound)?;
@@ -346,7 +366,7 @@ fn kernels(
         } => {
             let mut filled = Vec::new();
             for column in columns {
-                column.numeric()?;
+                column.fillable(*add_binary_cols)?;
                 check_whole(column, *value)?;
                 filled.push(column.apply(column.dtype, Kernel::Fill(*value)));
                 if *add_binary_cols {
@@ -361,7 +381,7 @@ fn kernels(
             };
             let mut filled = Vec::new();
             for column in columns {
-                column.numeric()?;
+                column.fillable(*add_binary_cols)?;
                 let median = *medians
                     .get(&column.name)
                     .ok_or_else(|| not_fitted(operator, std::slice::from_ref(column)))?;
@@ -373,10 +393,12 @@ fn kernels(
             Ok(filled)
         }
         // The rows of lists are cut by the bulk side; their type stays.
-        Operator::ListSlice { .. } | Operator::ValueCount => each(&|column| {
+        Operator::ListSlice { .. } => each(&|column| {
             column.require(column.list, "lists")?;
             Ok(column.clone())
         }),
+        // NVTabular counts nothing of a column without lists.
+        Operator::ValueCount => Ok(columns.to_vec()),
         Operator::DifferenceLag { partition, shift } => {
             let partition = partition
                 .iter()
@@ -385,6 +407,7 @@ fn kernels(
             partition.iter().try_for_each(Variable::scalar)?;
             let mut differences = Vec::new();
             for column in columns {
+                let column = &column.as_number();
                 column.numeric()?;
                 column.scalar()?;
                 for &shift in shift {
@@ -587,18 +610,22 @@ fn lambda(function: Function, column: &Variable) -> Result<Variable, Error> {
             datetime
         }
         Function::Sine { period } => {
+            let column = &column.as_number();
             column.numeric()?;
             column.apply(DType::Float32, Kernel::Sine(period))
         }
         Function::Cosine { period } => {
+            let column = &column.as_number();
             column.numeric()?;
             column.apply(DType::Float32, Kernel::Cosine(period))
         }
         Function::Compare { is, value } => {
+            let column = &column.as_number();
             column.numeric()?;
             column.apply(DType::Bool, Kernel::Compare(is, value))
         }
         Function::Linear { factor, offset } => {
+            let column = &column.as_number();
             column.numeric()?;
             let whole = |x: f64| x.fract() == 0.0 && x.abs() <= LARGEST_WHOLE;
             let exact = column.dtype.is_integer() && whole(factor) && whole(offset);

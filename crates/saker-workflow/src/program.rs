@@ -428,6 +428,12 @@ fn apply(
                 out
             ));
         }
+        (Kernel::Fill(value), SliceMut::Bool(out)) => {
+            if let Slice::Bool(x) = column.values {
+                out.copy_from_slice(x);
+            }
+            patch(column.valid, out, *value != 0.0);
+        }
         (Kernel::Fill(value), output) => {
             same_type!(column.values, output, |x, out| {
                 kernels::fill(x, Number::from_f64(*value), out);

@@ -445,7 +445,7 @@ fn load_fitted(
                         None => Codes::new(buckets),
                         Some(start) => Codes::in_single_table(&path, start)?,
                     };
-                    let vocabulary = Vocabulary::read(&path, &saved.name, codes)?;
+                    let vocabulary = Vocabulary::read_with(&path, &saved.name, codes)?;
                     if vocabulary.columns().len() > 1 && !combo {
                         return Err(Error::file(
                             &path,

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, Int64Array, StringArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -168,12 +168,20 @@ impl Vocabulary {
         &self.index
     }
 
-    /// Reads an NVTabular vocabulary: a parquet file, or a folder of `part.N.parquet`. Row order and the start give the codes; the index
+    /// Reads an NVTabular vocabulary: a parquet file, or a folder of `part.N.parquet`. Row order and `start` give the codes; the index
     /// that pandas may have saved is not looked at, as some writers leave it out or start it at 0.
     ///
     /// # Errors
     /// The file cannot be read, or a key column is neither integer nor string.
-    pub(crate) fn read(path: &Path, name: &str, codes: Codes) -> Result<Self, Error> {
+    pub fn read(path: &Path, name: &str, start: usize) -> Result<Self, Error> {
+        let codes = Codes {
+            start,
+            ..Codes::new(1)
+        };
+        Self::read_with(path, name, codes)
+    }
+
+    pub(crate) fn read_with(path: &Path, name: &str, codes: Codes) -> Result<Self, Error> {
         let batch = read_parquet(path)?;
         let size_name = format!("{name}_size");
         let schema = batch.schema();
@@ -358,6 +366,20 @@ fn keys(path: &Path, name: &str, array: &ArrayRef) -> Result<Keys, Error> {
             let strings = array.as_string::<i32>();
             Ok(Keys::String(
                 strings.iter().map(|key| key.map(str::to_owned)).collect(),
+            ))
+        }
+        // Datetimes are nanoseconds here.
+        DataType::Timestamp(_, None) => {
+            let options = CastOptions {
+                safe: false,
+                ..CastOptions::default()
+            };
+            let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
+            let array = cast_with_options(array, &nanoseconds, &options)
+                .and_then(|array| cast(&array, &DataType::Int64))
+                .map_err(|error| Error::file(path, error))?;
+            Ok(Keys::Int(
+                array.as_primitive::<Int64Type>().iter().collect(),
             ))
         }
         kind if kind.is_numeric() || kind == &DataType::Boolean => {

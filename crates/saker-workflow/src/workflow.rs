@@ -122,10 +122,9 @@ impl Workflow {
         let known = before.last().map_or(&[][..], |before| before.outputs());
         let describe = |(index, source): (usize, &InputColumn)| {
             let mut variable = Variable::input(source, index);
-            let operators = definition.table.iter().rev();
-            let origin = operators.fold(Some(source.name.as_str()), |name, operator| {
-                operator.origin(name?)
-            });
+            let mut operators = definition.table.iter().rev();
+            let origin =
+                operators.try_fold(source.name.as_str(), |name, operator| operator.origin(name));
             if let Some(column) = known
                 .iter()
                 .find(|column| Some(column.name.as_str()) == origin)

@@ -265,7 +265,7 @@ impl Read<'_> {
                     Codes::in_single_table(&path, *start)?
                 }
             };
-            let vocabulary = Vocabulary::read(&path, &stored, codes)?;
+            let vocabulary = Vocabulary::read_with(&path, &stored, codes)?;
             let state = Fitted::Vocabularies(vec![Arc::new(vocabulary)]);
             steps.push((names, vec![(operator, state)]));
         }

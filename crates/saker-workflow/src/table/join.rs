@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{cast, take, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -137,6 +137,8 @@ fn common(a: &DataType, b: &DataType) -> Option<DataType> {
         Some(DataType::Float64)
     } else if text(a) && text(b) {
         Some(DataType::Utf8)
+    } else if matches!((a, b), (DataType::Timestamp(_, x), DataType::Timestamp(_, y)) if x == y) {
+        Some(DataType::Timestamp(TimeUnit::Nanosecond, None))
     } else {
         (a == b && a == &DataType::Boolean).then(|| a.clone())
     }
