@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use saker_index::{Index, Metric};
-use saker_steps::select;
+use saker_steps::select::{self, Candidate};
 use saker_store::Pipeline;
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView};
 use saker_store::seen::bitmap::{Filter, Geometry, insert};
@@ -213,8 +213,9 @@ fn best() -> Kernel {
     let mut candidates = Vec::new();
     Box::new(move || {
         candidates.clear();
-        candidates.extend(black_box(&scores).iter().copied().zip(0..));
-        select::largest(&mut candidates, 10);
+        let scores = black_box(&scores).iter().zip(0..);
+        candidates.extend(scores.map(|(score, at)| Candidate::new(f64::from(*score), at)));
+        select::first(&mut candidates, 10);
         black_box(&candidates);
     })
 }
@@ -227,8 +228,8 @@ fn draw() -> Kernel {
             .iter()
             .map(|score| select::key(*score, &mut random));
         candidates.clear();
-        candidates.extend(keys.zip(0..));
-        select::largest(&mut candidates, 10);
+        candidates.extend(keys.zip(0..).map(|(key, at)| Candidate::new(key, at)));
+        select::first(&mut candidates, 10);
         black_box(&candidates);
     })
 }

@@ -1,6 +1,5 @@
 //! Which candidates are returned, and in which order: `softmax_sampling`, and the fused step.
 
-use std::cmp::Ordering;
 use std::sync::atomic::{self, AtomicU64};
 
 use rand::rngs::StdRng;
@@ -71,8 +70,7 @@ impl Choice {
 /// Random numbers and a buffer that is used again.
 pub struct Worker {
     random: StdRng,
-    /// What orders each candidate, and its position.
-    candidates: Vec<(f64, usize)>,
+    candidates: Vec<Candidate>,
 }
 
 impl Worker {
@@ -92,35 +90,55 @@ impl Worker {
         };
         // A key is drawn for every score, so that a draw does not depend on which positions are candidates.
         let keys = scores.iter().map(key).zip(0..);
+        let keys = keys.filter(|&(_, position)| is_candidate(position));
         self.candidates.clear();
         self.candidates
-            .extend(keys.filter(|&(_, position)| is_candidate(position)));
-        largest(&mut self.candidates, choice.k);
-        self.candidates.iter().map(|&(_, position)| position)
+            .extend(keys.map(|(key, position)| Candidate::new(key, position)));
+        first(&mut self.candidates, choice.k);
+        self.candidates.iter().map(|candidate| candidate.position())
     }
 }
 
-/// Cuts candidates, values and their positions, to the `k` of the largest values, largest first; ties come by position, NaN
-/// comes last.
+/// A position and the key that orders it: the largest key first, NaN last, equal keys by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidate(u128);
+
+impl Candidate {
+    /// The candidate at this position.
+    pub fn new(key: f64, position: usize) -> Self {
+        let place = if key.is_nan() {
+            u64::MAX
+        } else {
+            // The bits of a positive number rise with it, those of a negative one rise as it falls. -0 + 0 is 0.
+            let bits = (key + 0.0).to_bits();
+            if bits >> 63 == 0 {
+                !bits ^ 1 << 63
+            } else {
+                bits
+            }
+        };
+        Self(u128::from(place) << 64 | position as u128)
+    }
+
+    /// Its position.
+    pub fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Cuts candidates to the first `k` in order, and sorts these.
 ///
 /// Linear in the number of candidates: only the answer is sorted.
-pub fn largest<V: PartialOrd + Copy>(candidates: &mut Vec<(V, usize)>, k: usize) {
-    let order = |a: &(V, usize), b: &(V, usize)| compare(a.0, b.0).then(a.1.cmp(&b.1));
+pub fn first(candidates: &mut Vec<Candidate>, k: usize) {
     if k == 0 {
         candidates.clear();
         return;
     }
     if k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, order);
+        candidates.select_nth_unstable(k - 1);
         candidates.truncate(k);
     }
-    candidates.sort_unstable_by(order);
-}
-
-/// Descending, what does not equal itself (NaN) last.
-#[allow(clippy::eq_op, reason = "a NaN is what does not equal itself")]
-fn compare<V: PartialOrd + Copy>(a: V, b: V) -> Ordering {
-    b.partial_cmp(&a).unwrap_or_else(|| (a != a).cmp(&(b != b)))
+    candidates.sort_unstable();
 }
 
 /// A random key for a score; of one key for each score, the `k` largest are a draw of `k` items without replacement with
@@ -148,16 +166,52 @@ mod tests {
     use super::*;
 
     fn top(scores: &[f32], k: usize) -> Vec<usize> {
-        let mut candidates = scores.iter().copied().zip(0..).collect();
-        largest(&mut candidates, k);
-        candidates.iter().map(|candidate| candidate.1).collect()
+        of_keys(scores.iter().map(|score| f64::from(*score)), k)
     }
 
     fn draw(scores: &[f32], random: &mut StdRng, k: usize) -> Vec<usize> {
-        let keys = scores.iter().map(|score| key(*score, random));
-        let mut candidates = keys.zip(0..).collect();
-        largest(&mut candidates, k);
-        candidates.iter().map(|candidate| candidate.1).collect()
+        of_keys(scores.iter().map(|score| key(*score, random)), k)
+    }
+
+    fn of_keys(keys: impl Iterator<Item = f64>, k: usize) -> Vec<usize> {
+        let candidates = keys.zip(0..).map(|(key, at)| Candidate::new(key, at));
+        let mut candidates = candidates.collect();
+        first(&mut candidates, k);
+        candidates.into_iter().map(Candidate::position).collect()
+    }
+
+    #[test]
+    fn candidates_are_ordered_as_numbers_are() {
+        let tiny = f64::from_bits(1);
+        let keys = [
+            (f64::INFINITY, 0),
+            (f64::MAX, 1),
+            (1.5, 2),
+            (1.0, 3),
+            (f64::MIN_POSITIVE, 4),
+            (tiny, 5),
+            (0.0, 6),
+            (-0.0, 6),
+            (-tiny, 7),
+            (-1.0, 8),
+            (f64::MIN, 9),
+            (f64::NEG_INFINITY, 10),
+            (f64::NAN, 11),
+            (-f64::NAN, 11),
+            (f64::from_bits(u64::MAX >> 1), 11),
+        ];
+        for (key, place) in keys {
+            assert_eq!(Candidate::new(key, usize::MAX).position(), usize::MAX);
+            for (other, place_of_other) in keys {
+                for (at, other_at) in [(0, 1), (1, 0), (7, 7), (usize::MAX, 0)] {
+                    assert_eq!(
+                        Candidate::new(key, at).cmp(&Candidate::new(other, other_at)),
+                        (place, at).cmp(&(place_of_other, other_at)),
+                        "{key} at {at}, {other} at {other_at}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
