@@ -51,7 +51,8 @@ impl Ingested {
             Some(lists) => {
                 let lists = lists.as_list::<i32>();
                 let offsets = lists.offsets();
-                let (first, last) = (offsets[0] as usize, offsets[lists.len()] as usize);
+                let at = |offset: Option<&i32>| offset.copied().unwrap_or_default() as usize;
+                let (first, last) = (at(offsets.first()), at(offsets.last()));
                 let elements = lists.values().slice(first, last - first);
                 let offsets = OffsetBuffer::from_lengths(offsets.lengths());
                 (elements, Some((offsets, lists.nulls().cloned())))
@@ -365,16 +366,17 @@ fn apply_operator(
     }
     let first_side = columns.len();
     let side_variable = |name: &str| {
-        side_columns
-            .iter()
-            .position(|column| column.name == name)
-            .map(|index| side_columns[index].variable(first_side + index))
+        let mut columns = (first_side..).zip(&side_columns);
+        columns
+            .find(|(_, column)| column.name == name)
+            .map(|(index, column)| column.variable(index))
             .ok_or_else(|| Error::MissingColumn {
                 column: name.to_owned(),
                 given: "none".to_owned(),
             })
     };
-    let fold = in_fold.then(|| side_columns[0].variable(first_side));
+    let fold = side_columns.first().filter(|_| in_fold);
+    let fold = fold.map(|column| column.variable(first_side));
     let outputs = compile::compile(operator, fitted, &variables, &side_variable, fold.as_ref())?;
     if let Operator::ListSlice {
         start,
@@ -401,10 +403,12 @@ fn apply_operator(
     outputs
         .into_iter()
         .map(|variable| {
-            if let Expression::Input(index) = variable.expression {
+            if let Expression::Input(index) = variable.expression
+                && let Some(column) = columns.get(index)
+            {
                 return Ok(Ingested {
                     name: variable.name,
-                    ..columns[index].clone()
+                    ..column.clone()
                 });
             }
             let shape = Shape::of(&variable, &columns)?;
@@ -482,7 +486,7 @@ fn evaluate(
 ) -> ArrayRef {
     let expression = &variable.expression;
     let nulls = program::mask(expression)
-        .and_then(|index| inputs[index].valid)
+        .and_then(|index| inputs.get(index)?.valid)
         .map(|valid| NullBuffer::new(BooleanBuffer::from(valid)));
     macro_rules! run {
         ($slice:path, $zero:expr, $array:ty) => {{
@@ -526,8 +530,8 @@ fn slice_lists(
     }
     let mut indices = Vec::new();
     let mut lengths = Vec::with_capacity(offsets.len());
-    for bounds in offsets.windows(2) {
-        let (first, size) = (bounds[0] as i64, i64::from(bounds[1] - bounds[0]));
+    for (&first, size) in offsets.iter().zip(offsets.lengths()) {
+        let (first, size) = (i64::from(first), size as i64);
         let clamp = |at: i64| {
             if at < 0 {
                 (size + at).max(0)

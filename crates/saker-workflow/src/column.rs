@@ -115,3 +115,12 @@ pub(crate) struct Column<'a> {
     pub(crate) values: Slice<'a>,
     pub(crate) valid: Option<&'a [bool]>,
 }
+
+impl Column<'_> {
+    /// Whether a row is not null; NaN counts as a value here.
+    #[inline]
+    pub(crate) fn is_valid(&self, row: usize) -> bool {
+        self.valid
+            .is_none_or(|valid| valid.get(row).copied().unwrap_or(false))
+    }
+}

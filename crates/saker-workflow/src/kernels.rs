@@ -299,9 +299,10 @@ pub fn lagged(row: usize, shift: i64, rows: usize) -> Option<usize> {
 /// x - (x of the row `shift` before); NaN where there is none.
 pub fn difference_lag<T: Number>(input: &[T], shift: i64, output: &mut [f32]) {
     for (row, out) in output.iter_mut().enumerate().take(input.len()) {
-        *out = match lagged(row, shift, input.len()) {
-            Some(other) => input[row].difference(input[other]) as f32,
-            None => f32::NAN,
+        let other = lagged(row, shift, input.len()).and_then(|other| input.get(other));
+        *out = match (input.get(row), other) {
+            (Some(x), Some(&other)) => x.difference(other) as f32,
+            _ => f32::NAN,
         };
     }
 }

@@ -8,6 +8,8 @@
 //!
 //! Training data and requests go through the same kernels.
 
+#![warn(clippy::indexing_slicing)]
+
 mod bulk;
 mod column;
 mod compile;

@@ -64,7 +64,9 @@ impl Lookup {
         if span < DENSE_MINIMUM.max(DENSE_PER_KEY * pairs.len() as u64) {
             let mut rows = vec![ABSENT; span as usize + 1];
             for (key, row) in values() {
-                rows[key.abs_diff(first) as usize] = row;
+                if let Some(slot) = rows.get_mut(key.abs_diff(first) as usize) {
+                    *slot = row;
+                }
             }
             Self::Dense { first, rows, null }
         } else {

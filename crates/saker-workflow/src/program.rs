@@ -162,13 +162,21 @@ struct Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     fn get(&self, position: usize) -> Column<'a> {
-        match &self.node.arguments[position] {
-            Expression::Input(index) => self.inputs[*index],
-            Expression::Apply(node) => Column {
-                values: self.slots[self.depth + position].slice(node.dtype),
-                valid: mask(&self.node.arguments[position])
-                    .and_then(|index| self.inputs[index].valid),
-            },
+        // The compiler of programs gives a kernel the arguments that it reads, and an input for each.
+        self.find(position).unwrap_or(Column {
+            values: Slice::Bool(&[]),
+            valid: None,
+        })
+    }
+
+    fn find(&self, position: usize) -> Option<Column<'a>> {
+        let argument = self.node.arguments.get(position)?;
+        match argument {
+            Expression::Input(index) => self.inputs.get(*index).copied(),
+            Expression::Apply(node) => Some(Column {
+                values: self.slots.get(self.depth + position)?.slice(node.dtype),
+                valid: mask(argument).and_then(|index| self.inputs.get(index)?.valid),
+            }),
         }
     }
 
@@ -183,10 +191,10 @@ pub(crate) fn mask(expression: &Expression) -> Option<usize> {
         Expression::Input(index) => Some(*index),
         Expression::Apply(node) => match node.kernel {
             Kernel::Clip { .. } | Kernel::Limit { .. } | Kernel::Time(..) => {
-                mask(&node.arguments[0])
+                node.arguments.first().and_then(mask)
             }
             Kernel::Linear { .. } | Kernel::Cast if node.dtype.is_integer() => {
-                mask(&node.arguments[0])
+                node.arguments.first().and_then(mask)
             }
             _ => None,
         },
@@ -214,7 +222,11 @@ pub(crate) fn evaluate(
     scratch: &mut Scratch,
 ) {
     match expression {
-        Expression::Input(index) => copy(inputs[*index].values, output),
+        Expression::Input(index) => {
+            if let Some(column) = inputs.get(*index) {
+                copy(column.values, output);
+            }
+        }
         Expression::Apply(node) => evaluate_node(node, inputs, output, scratch, 0),
     }
 }
@@ -234,7 +246,8 @@ fn evaluate_node(
             if scratch.slots.len() < below {
                 scratch.slots.resize_with(below, Slot::default);
             }
-            let mut slot = std::mem::take(&mut scratch.slots[depth + position]);
+            let slot = scratch.slots.get_mut(depth + position);
+            let mut slot = slot.map(std::mem::take).unwrap_or_default();
             evaluate_node(
                 child,
                 inputs,
@@ -242,7 +255,9 @@ fn evaluate_node(
                 scratch,
                 below,
             );
-            scratch.slots[depth + position] = slot;
+            if let Some(place) = scratch.slots.get_mut(depth + position) {
+                *place = slot;
+            }
         }
     }
     let Scratch {
@@ -446,11 +461,11 @@ fn apply(
                 mark_boundaries(partition, *shift, out);
             }
             // A null in the column itself has no difference, on either side.
-            if let Some(valid) = column.valid {
+            if column.valid.is_some() {
                 let rows = out.len();
                 for (row, out) in out.iter_mut().enumerate() {
                     let other = kernels::lagged(row, *shift, rows);
-                    if !valid[row] || other.is_some_and(|other| !valid[other]) {
+                    if is_null(column, row) || other.is_some_and(|other| is_null(column, other)) {
                         *out = f32::NAN;
                     }
                 }
@@ -540,10 +555,10 @@ fn cast(column: Column<'_>, output: &mut SliceMut<'_>) {
 
 /// An integer column's value; none where it is null.
 fn integer(column: Column<'_>, row: usize) -> Option<i64> {
-    match (column.valid, column.values) {
-        (Some(valid), _) if !valid[row] => None,
-        (_, Slice::Int32(x)) => Some(x[row].into()),
-        (_, Slice::Int64(x)) => Some(x[row]),
+    match column.values {
+        _ if !column.is_valid(row) => None,
+        Slice::Int32(x) => x.get(row).map(|&x| x.into()),
+        Slice::Int64(x) => x.get(row).copied(),
         _ => None,
     }
 }
@@ -574,12 +589,12 @@ fn mark_boundaries(partition: Column<'_>, shift: i64, output: &mut [f32]) {
             !is_null(partition, row)
                 && !is_null(partition, other)
                 && match partition.values {
-                    Slice::Int32(x) => x[row] == x[other],
-                    Slice::Int64(x) => x[row] == x[other],
-                    Slice::Float32(x) => x[row] == x[other],
-                    Slice::Float64(x) => x[row] == x[other],
-                    Slice::Bool(x) => x[row] == x[other],
-                    Slice::String(x) => x[row] == x[other],
+                    Slice::Int32(x) => x.get(row) == x.get(other),
+                    Slice::Int64(x) => x.get(row) == x.get(other),
+                    Slice::Float32(x) => x.get(row) == x.get(other),
+                    Slice::Float64(x) => x.get(row) == x.get(other),
+                    Slice::Bool(x) => x.get(row) == x.get(other),
+                    Slice::String(x) => x.get(row) == x.get(other),
                 }
         });
         if !same {
@@ -593,9 +608,10 @@ fn combined_hashes(arguments: &Arguments<'_>, key: HashKey, hashes: &mut Vec<u64
     hashes.resize(rows, 0);
     for column in arguments.all() {
         let place = |row: usize, hash: u64| {
-            let hash = match column.valid {
-                Some(valid) if !valid[row] => hash::NULL,
-                _ => hash,
+            let hash = if column.is_valid(row) {
+                hash
+            } else {
+                hash::NULL
             };
             match key {
                 HashKey::Value => hash,
@@ -653,7 +669,9 @@ fn find<T: Copy>(
     emit: impl Fn(u32) -> T,
 ) {
     let Some(combinations) = &index.combinations else {
-        look_up(&index.columns[0], arguments.get(0), output, emit);
+        if let Some(lookup) = index.columns.first() {
+            look_up(lookup, arguments.get(0), output, emit);
+        }
         return;
     };
     const NONE: u128 = u128::MAX;
@@ -673,22 +691,19 @@ fn find<T: Copy>(
             };
         };
         for (row, key) in keys.iter_mut().enumerate() {
-            let valid = column.valid.is_none_or(|valid| valid[row]);
-            digit(
-                key,
-                if !valid {
-                    lookup.null()
-                } else {
-                    match column.values {
-                        Slice::Int32(x) => lookup.int(i64::from(x[row])),
-                        Slice::Int64(x) => lookup.int(x[row]),
-                        Slice::Float32(x) => lookup.float(f64::from(x[row])),
-                        Slice::Float64(x) => lookup.float(x[row]),
-                        Slice::Bool(x) => lookup.int(i64::from(x[row])),
-                        Slice::String(x) => lookup.bytes(x[row]),
-                    }
-                },
-            );
+            let number = if column.is_valid(row) {
+                match column.values {
+                    Slice::Int32(x) => x.get(row).map(|&x| lookup.int(i64::from(x))),
+                    Slice::Int64(x) => x.get(row).map(|&x| lookup.int(x)),
+                    Slice::Float32(x) => x.get(row).map(|&x| lookup.float(f64::from(x))),
+                    Slice::Float64(x) => x.get(row).map(|&x| lookup.float(x)),
+                    Slice::Bool(x) => x.get(row).map(|&x| lookup.int(i64::from(x))),
+                    Slice::String(x) => x.get(row).map(|x| lookup.bytes(x)),
+                }
+            } else {
+                Some(lookup.null())
+            };
+            digit(key, number.unwrap_or(ABSENT));
         }
     }
     kernels::map(keys, output, |key| {
@@ -769,10 +784,10 @@ fn may_be_null(column: Column<'_>) -> bool {
 
 #[inline]
 fn is_null(column: Column<'_>, row: usize) -> bool {
-    match (column.valid, column.values) {
-        (Some(valid), _) if !valid[row] => true,
-        (_, Slice::Float32(x)) => x[row].is_nan(),
-        (_, Slice::Float64(x)) => x[row].is_nan(),
+    match column.values {
+        _ if !column.is_valid(row) => true,
+        Slice::Float32(x) => x.get(row).is_none_or(|x| x.is_nan()),
+        Slice::Float64(x) => x.get(row).is_none_or(|x| x.is_nan()),
         _ => false,
     }
 }

@@ -40,16 +40,22 @@ impl Features {
                 *uses.entry(*column).or_default() += 1.0;
             }
             for (_, column, value) in &mut weighted {
-                *value *= (rows as f64 / uses[column]).ln();
+                // Every column has been counted.
+                let uses = uses.get(column).copied().unwrap_or(1.0);
+                *value *= (rows as f64 / uses).ln();
             }
         }
         if metric != Similarity::Inner {
             let mut squares = vec![0.0; rows];
             for &(row, _, value) in &weighted {
-                squares[row as usize] += value * value;
+                if let Some(sum) = squares.get_mut(row as usize) {
+                    *sum += value * value;
+                }
             }
             for (row, _, value) in &mut weighted {
-                *value /= squares[*row as usize].sqrt();
+                if let Some(sum) = squares.get(*row as usize) {
+                    *value /= sum.sqrt();
+                }
             }
         }
         weighted.sort_by_key(|&(row, column, _)| (row, column));
@@ -62,10 +68,14 @@ impl Features {
         });
         let mut starts = vec![0; rows + 1];
         for &(row, _, _) in &weighted {
-            starts[row as usize + 1] += 1;
+            if let Some(entries) = starts.get_mut(row as usize + 1) {
+                *entries += 1;
+            }
         }
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
+        let mut before = 0;
+        for start in &mut starts {
+            before += *start;
+            *start = before;
         }
         Self {
             starts,
@@ -94,15 +104,17 @@ impl Features {
     pub fn inner(&self, row: i64, other: &Self, other_row: i64) -> f64 {
         let (mut left, mut right) = (self.row(row), other.row(other_row));
         let mut sum = 0.0;
-        while let (Some((a, x)), Some((b, y))) = (left.first(), right.first()) {
+        while let (Some(((a, x), after_a)), Some(((b, y), after_b))) =
+            (left.split_first(), right.split_first())
+        {
             if a == b {
                 sum += x * y;
             }
             if a <= b {
-                left = &left[1..];
+                left = after_a;
             }
             if b <= a {
-                right = &right[1..];
+                right = after_b;
             }
         }
         sum
@@ -141,9 +153,9 @@ impl Features {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let rows = self.starts.windows(2).zip(0i64..);
-        let rows: Int64Array = rows
-            .flat_map(|(bounds, row)| std::iter::repeat_n(Some(row), bounds[1] - bounds[0]))
+        let bounds = self.starts.iter().zip(self.starts.iter().skip(1));
+        let rows: Int64Array = (bounds.zip(0i64..))
+            .flat_map(|((from, to), row)| std::iter::repeat_n(Some(row), to - from))
             .collect();
         let columns: Int64Array = self.entries.iter().map(|&(c, _)| Some(c)).collect();
         let values: Float64Array = self.entries.iter().map(|&(_, v)| Some(v)).collect();

@@ -93,7 +93,7 @@ impl Definition {
         let made: Vec<String> = (self.table.iter()).flat_map(TableOperator::makes).collect();
         let mut names: Vec<&str> = Vec::new();
         for (position, operator) in self.table.iter().enumerate() {
-            let made: Vec<String> = (self.table[..position].iter())
+            let made: Vec<String> = (self.table.iter().take(position))
                 .flat_map(TableOperator::makes)
                 .collect();
             for name in operator.reads() {

@@ -429,7 +429,7 @@ impl Operator {
             Self::Bucketize { boundaries }
                 if boundaries.is_empty()
                     || boundaries.iter().any(|b| b.is_nan())
-                    || boundaries.windows(2).any(|pair| pair[0] > pair[1]) =>
+                    || !boundaries.is_sorted() =>
             {
                 return fail("boundaries must be numbers in ascending order, at least one");
             }

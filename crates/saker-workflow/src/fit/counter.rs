@@ -54,14 +54,15 @@ impl Counter {
                 ));
             }
             let columns = key_columns(members)?;
-            for row in 0..members[0].elements.len() {
+            for row in 0..members.first().map_or(0, |column| column.elements.len()) {
                 let keys = columns.iter().map(|column| column.get(row)).collect();
                 *self.combined.entry(keys).or_default() += counts.at(row);
             }
             return Ok(());
         }
         for column in members {
-            if (column.dtype == DType::String) != self.columns[0].1 {
+            let string = column.dtype == DType::String;
+            if (self.columns.first()).is_none_or(|(_, fitted)| *fitted != string) {
                 return Err(Error::types(
                     &column.name,
                     column.dtype,

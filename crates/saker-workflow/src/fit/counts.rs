@@ -17,7 +17,7 @@ impl Counts<'_> {
     pub(super) fn at(self, row: usize) -> u64 {
         match self {
             Self::Ones => 1,
-            Self::Each(counts) => counts[row],
+            Self::Each(counts) => counts.get(row).copied().unwrap_or_default(),
         }
     }
 
@@ -37,6 +37,9 @@ impl Counts<'_> {
 
 impl ElementCounts {
     pub(super) fn at(&self, element: usize) -> u64 {
-        self.0.as_ref().map_or(1, |counts| counts[element])
+        match &self.0 {
+            None => 1,
+            Some(counts) => counts.get(element).copied().unwrap_or_default(),
+        }
     }
 }

@@ -95,9 +95,13 @@ impl Groups {
                 }
                 self.counts.len() - 1
             });
-            self.counts[place] += counts.at(row);
+            if let Some(count) = self.counts.get_mut(place) {
+                *count += counts.at(row);
+            }
             for ((_, moments), values) in self.moments.iter_mut().zip(&values) {
-                moments[place].add(values[row], counts.at(row));
+                if let (Some(moments), Some(&value)) = (moments.get_mut(place), values.get(row)) {
+                    moments.add(value, counts.at(row));
+                }
             }
         }
         Ok(())
@@ -110,21 +114,22 @@ impl Groups {
         let values = joined_statistics(&self.name, aggregated, stats)
             .into_iter()
             .map(|(name, (column, statistic))| {
-                let single = column.is_some_and(|column| self.moments[column].0);
-                let value = |place: usize| match column {
-                    None => self.counts[place] as f64,
-                    Some(column) => {
-                        let moments = &self.moments[column].1[place];
-                        match statistic {
-                            Statistic::Count => self.counts[place] as f64,
-                            Statistic::Sum => moments.sum(),
-                            Statistic::Mean => moments.mean().unwrap_or(f64::NAN),
-                            Statistic::Var => moments.variance(),
-                            Statistic::Std => moments.variance().sqrt(),
-                            Statistic::Min if moments.count > 0 => moments.min,
-                            Statistic::Max if moments.count > 0 => moments.max,
-                            Statistic::Min | Statistic::Max => f64::NAN,
+                let column = column.and_then(|column| self.moments.get(column));
+                let single = column.is_some_and(|(single, _)| *single);
+                let value = |place: usize| {
+                    let moments = column.and_then(|(_, moments)| moments.get(place));
+                    match (statistic, moments) {
+                        (Statistic::Count, _) | (_, None) => {
+                            let count = self.counts.get(place).copied();
+                            count.unwrap_or_default() as f64
                         }
+                        (Statistic::Sum, Some(moments)) => moments.sum(),
+                        (Statistic::Mean, Some(moments)) => moments.mean().unwrap_or(f64::NAN),
+                        (Statistic::Var, Some(moments)) => moments.variance(),
+                        (Statistic::Std, Some(moments)) => moments.variance().sqrt(),
+                        (Statistic::Min, Some(moments)) if moments.count > 0 => moments.min,
+                        (Statistic::Max, Some(moments)) if moments.count > 0 => moments.max,
+                        (Statistic::Min | Statistic::Max, Some(_)) => f64::NAN,
                     }
                 };
                 let single =

@@ -87,11 +87,11 @@ pub(super) fn table_keys(names: &[(String, bool)], rows: &[KeyRow]) -> Vec<(Stri
         .iter()
         .enumerate()
         .map(|(position, (name, string))| {
-            let keys = rows.iter().map(|row| &row[position]);
+            let keys = rows.iter().map(|row| row.get(position));
             let keys = if *string {
                 Keys::String(
                     keys.map(|key| match key {
-                        Key::String(s) => Some(s.to_string()),
+                        Some(Key::String(s)) => Some(s.to_string()),
                         _ => None,
                     })
                     .collect(),
@@ -99,7 +99,7 @@ pub(super) fn table_keys(names: &[(String, bool)], rows: &[KeyRow]) -> Vec<(Stri
             } else {
                 Keys::Int(
                     keys.map(|key| match key {
-                        Key::Int(i) => Some(*i),
+                        Some(Key::Int(i)) => Some(*i),
                         _ => None,
                     })
                     .collect(),

@@ -127,10 +127,17 @@ impl Interval {
             }
             self.buckets = vec![0; 1 << DIGIT];
             for (kept, n) in std::mem::take(&mut self.kept) {
-                self.buckets[digit(kept, self.free)] += n;
+                self.count_in_bucket(kept, n);
             }
         }
-        self.buckets[digit(key, self.free)] += n;
+        self.count_in_bucket(key, n);
+    }
+
+    fn count_in_bucket(&mut self, key: u64, n: u64) {
+        // There is a bucket for each value of a digit.
+        if let Some(bucket) = self.buckets.get_mut(digit(key, self.free)) {
+            *bucket += n;
+        }
     }
 
     /// The intervals that hold the ranks looked for, or what was found there.

@@ -129,10 +129,12 @@ impl Fitter {
         for ((chain, fitted), current) in
             (definition.chains.iter().zip(fitted)).zip(&mut self.current)
         {
-            while current.is_none() && fitted.len() < chain.operators.len() {
-                match Accumulator::new(&chain.operators[fitted.len()]) {
+            while current.is_none()
+                && let Some(operator) = chain.operators.get(fitted.len())
+            {
+                match Accumulator::new(operator) {
                     Some(accumulator) => *current = Some((fitted.len(), accumulator)),
-                    None => fitted.push(without_data(chain, fitted)?),
+                    None => fitted.push(without_data(operator, chain, fitted)?),
                 }
             }
         }
@@ -196,15 +198,11 @@ impl Fitter {
         for ((chain, fitted), current) in
             (definition.chains.iter().zip(fitted)).zip(&mut self.current)
         {
-            if let Some((position, accumulator)) = current {
+            if let Some((position, accumulator)) = current
+                && let Some(operator) = chain.operators.get(*position)
+            {
                 let columns = bulk::apply_chain(chain, fitted, *position, &table, Some(&folds))?;
-                accumulator.update(
-                    &chain.operators[*position],
-                    &columns,
-                    &table,
-                    &folds,
-                    counts,
-                )?;
+                accumulator.update(operator, &columns, &table, &folds, counts)?;
             }
         }
         Ok(())
@@ -231,8 +229,10 @@ impl Fitter {
         for ((chain, fitted), current) in
             (definition.chains.iter().zip(fitted)).zip(&mut self.current)
         {
-            if let Some((position, accumulator)) = current.take() {
-                match accumulator.finish(&chain.operators[position])? {
+            if let Some((position, accumulator)) = current.take()
+                && let Some(operator) = chain.operators.get(position)
+            {
+                match accumulator.finish(operator)? {
                     Finished::Fitted(state) => fitted.push(state),
                     Finished::Again(accumulator) => *current = Some((position, accumulator)),
                 }
@@ -271,8 +271,8 @@ fn described(batch: &RecordBatch, names: &[&str]) -> Result<Vec<InputColumn>, Er
 }
 
 /// The state of a chain's next operator, when it follows from the operators before it and from files.
-fn without_data(chain: &Chain, fitted: &[Fitted]) -> Result<Fitted, Error> {
-    Ok(match &chain.operators[fitted.len()] {
+fn without_data(operator: &Operator, chain: &Chain, fitted: &[Fitted]) -> Result<Fitted, Error> {
+    Ok(match operator {
         Operator::DropLowCardinality { min_cardinality } => Fitted::Columns {
             kept: greatest_codes(chain, fitted)
                 .into_iter()
@@ -487,7 +487,9 @@ impl Accumulator {
                             let name = format!("{}_{name}", fold.name);
                             by_fold.push(Groups::new(&name, &members, &values));
                         }
-                        by_fold[position].update(&members, &values, counts)?;
+                        if let Some(groups) = by_fold.get_mut(position) {
+                            groups.update(&members, &values, counts)?;
+                        }
                     }
                 }
             }

@@ -54,8 +54,10 @@ pub fn export(workflow: &Workflow, folder: &Path) -> Result<(), Error> {
         &outputs,
     );
     let first = ends.iter().copied().take(1).collect();
-    nodes.nodes[end].parent_ids = first;
-    nodes.nodes[end].dependency_ids = ends.iter().copied().skip(1).collect();
+    if let Some(node) = nodes.nodes.get_mut(end) {
+        node.parent_ids = first;
+        node.dependency_ids = ends.iter().copied().skip(1).collect();
+    }
     let graph = Graph {
         format_version: FORMAT_VERSION,
         output_node_id: end,
@@ -155,7 +157,9 @@ impl Nodes<'_> {
                 .join(format!("node_{}", self.nodes.len()));
             let (class, params, state) = form(operator, state, &columns, &folder)?;
             let node = self.push(class, params, state, &columns, &outputs);
-            self.nodes[node].parent_ids = vec![last];
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.parent_ids = vec![last];
+            }
             last = node;
             columns = outputs;
         }
@@ -385,22 +389,26 @@ fn column(variable: &Variable) -> Column {
         DType::Bool => ("bool", "bool", None, None),
         DType::String => ("object", "object", None, None),
     };
-    let mut dtype = json!({ "name": name, "element_type": kind });
-    if let (Some(size), Some(signed)) = (size, signed) {
-        dtype["element_size"] = json!(size);
-        dtype["signed"] = json!(signed);
-    }
     let rows = json!({ "min": 0, "max": null });
-    dtype["shape"] = if variable.list {
+    let shape = if variable.list {
         json!([rows, rows])
     } else {
         json!([rows])
     };
+    let mut dtype = Map::from_iter([
+        ("name".to_owned(), json!(name)),
+        ("element_type".to_owned(), json!(kind)),
+        ("shape".to_owned(), shape),
+    ]);
+    if let (Some(size), Some(signed)) = (size, signed) {
+        dtype.insert("element_size".to_owned(), json!(size));
+        dtype.insert("signed".to_owned(), json!(signed));
+    }
     Column {
         name: variable.name.clone(),
         tags: variable.tags.clone(),
         properties: variable.properties.clone().into_iter().collect(),
-        dtype: Some(dtype),
+        dtype: Some(Value::Object(dtype)),
         is_list: Some(variable.list),
         is_ragged: Some(variable.list),
     }

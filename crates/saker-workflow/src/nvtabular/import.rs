@@ -175,7 +175,10 @@ impl Bundle {
         let places: Option<Vec<usize>> = (self.names.iter())
             .map(|name| order.iter().position(|other| other == name))
             .collect();
-        let follows = |places: Vec<usize>| places.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        let follows = |places: Vec<usize>| {
+            let mut pairs = places.iter().zip(places.iter().skip(1));
+            pairs.all(|(place, next)| place + 1 == *next)
+        };
         if places.is_none_or(follows) {
             return vec![self];
         }

@@ -283,7 +283,7 @@ impl Read<'_> {
         if self
             .float_type("out_dtype")
             .is_ok_and(|dtype| dtype == FloatType::Float64)
-            && !self.node.op_params["out_dtype"].is_null()
+            && (self.node.op_params.get("out_dtype")).is_some_and(|dtype| !dtype.is_null())
         {
             return Err(self.fail("out_dtype is float64, accepted is float32"));
         }
@@ -499,7 +499,7 @@ impl Read<'_> {
         let dtype: Option<Value> = self.param(name)?;
         Ok(dtype.and_then(|dtype| match dtype {
             Value::String(name) => Some(name),
-            other => other["name"].as_str().map(str::to_owned),
+            other => other.get("name").and_then(Value::as_str).map(str::to_owned),
         }))
     }
 

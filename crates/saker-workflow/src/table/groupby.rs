@@ -102,9 +102,12 @@ fn groups(table: &RecordBatch, keys: &[String], order: &[u32]) -> Result<Vec<Vec
             groups.push(Vec::new());
             groups.len() - 1
         });
-        groups[place].push(row);
+        if let Some(group) = groups.get_mut(place) {
+            group.push(row);
+        }
     }
-    groups.sort_by(|a, b| rows.row(a[0] as usize).cmp(&rows.row(b[0] as usize)));
+    let key = |group: &Vec<u32>| group.first().map(|&row| rows.row(row as usize));
+    groups.sort_by(|a, b| key(a).cmp(&key(b)));
     Ok(groups)
 }
 
@@ -205,9 +208,11 @@ fn variance(x: &[f64]) -> f64 {
 fn median(x: &[f64]) -> f64 {
     let mut x = x.to_vec();
     x.sort_unstable_by(f64::total_cmp);
-    match (x.len(), x.len() / 2) {
-        (0, _) => f64::NAN,
-        (n, middle) if n.is_multiple_of(2) => (x[middle - 1] + x[middle]) / 2.0,
-        (_, middle) => x[middle],
+    let upper = x.get(x.len() / 2);
+    let lower = x.get(x.len().saturating_sub(1) / 2);
+    match (lower, upper) {
+        (Some(lower), Some(upper)) if x.len().is_multiple_of(2) => (lower + upper) / 2.0,
+        (_, Some(middle)) => *middle,
+        _ => f64::NAN,
     }
 }
