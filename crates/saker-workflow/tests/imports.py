@@ -235,6 +235,9 @@ REFUSED = {
     "groups_of_groups": lambda: session(codes(), {"city": ["last"]})
     >> ops.Groupby(groupby_cols=["session"], aggs={"city-last": ["max"]}),
     "groups_of_whole_rows": lambda: session(["session", "t", "x"] >> ops.Dropna(), {"x": ["sum"]}),
+    "target_of_whole_rows": lambda: (["session", "x"] >> ops.Dropna())["session"] >> ops.TargetEncoding(["f"], kfold=1),
+    "joined_whole_rows": lambda: (["session", "x"] >> ops.Dropna())["session"] >> ops.JoinGroupby(cont_cols=["f"], stats=["sum"]),
+    "lag_of_whole_rows": lambda: ["n", "x"] >> ops.Dropna() >> ops.DifferenceLag(partition_cols=["session"]),
     "columns_beside_groups": lambda: session(codes(), {"city": ["list"]}) + (["n"] >> ops.Normalize()),
 }
 cases = {**GRAPHS, **{f"session_{name}": graph for name, graph in SESSIONS.items()}, **{f"refused_{name}": graph for name, graph in REFUSED.items()}}

@@ -249,7 +249,10 @@ impl<'a> Import<'a> {
         } else if !joins && !selected.is_empty() {
             bundles = self.select(node, bundles, selected)?;
         }
-        if matches!(node.operator(), "Groupby" | "DifferenceLag") {
+        if matches!(
+            node.operator(),
+            "Groupby" | "DifferenceLag" | "JoinGroupby" | "TargetEncoding"
+        ) {
             bundles = self.with_input_columns(node, bundles)?;
         }
         let bundles = self.apply(node, bundles)?;
@@ -257,8 +260,8 @@ impl<'a> Import<'a> {
         Ok(bundles)
     }
 
-    /// The columns that an operator takes from the input itself, in place of those that nodes before it give by the same name: the keys of
-    /// a Groupby, the partition of a DifferenceLag.
+    /// Refuses an operator that takes columns from the input itself where its own columns have other rows: keys, a partition, a target. The keys of
+    /// a Groupby are those of the input, in place of what nodes before it give by the same name.
     fn with_input_columns(
         &mut self,
         node: &'a Node,
@@ -270,12 +273,13 @@ impl<'a> Import<'a> {
                 return Err(self.fail(node, &message));
             }
             for input in self.node(dependency)? {
-                if let Some(operator) = self.not_passed(&input) {
+                let changed = bundles.iter().any(|bundle| bundle.after > input.after);
+                if changed && let Some(operator) = self.not_passed(&input) {
                     return Err(self.fail(
                         node,
                         &format!(
-                            "NVTabular takes its column '{}' from the rows before {}, which are not the rows after it: no group has the \
-                             rows of its key",
+                            "NVTabular takes its column '{}' from the rows before {}, which are not the rows after it: it gives \
+                             other rows than it was given",
                             input.names.join(", "),
                             operator.name()
                         ),
