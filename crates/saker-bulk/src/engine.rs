@@ -109,9 +109,9 @@ impl Engine {
                 .parquet
                 .schema_force_view_types = false;
             // What a sort of each part keeps for merging its runs: a quarter of its share, so that the merge does not fail for want of
-            // memory that the rows have taken, nor take a small bound for itself.
+            // memory that the rows of another part have taken. The keys of a merge grow with the rows that it merges.
             config.options_mut().execution.sort_spill_reservation_bytes =
-                (settings.memory_bytes / (4 * settings.threads.max(1))).min(16 << 20);
+                settings.memory_bytes / (4 * settings.threads.max(1));
             let state = SessionStateBuilder::new()
                 .with_config(config)
                 .with_runtime_env(Arc::clone(&environment))

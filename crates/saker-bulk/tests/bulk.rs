@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ListArray};
+use arrow::array::{Array, AsArray, ListArray};
 use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 use saker_bulk::{Engine, Error, Settings, Writer};
@@ -381,6 +381,49 @@ fn groups_beyond_the_bound_are_spilled() {
         .unwrap();
     let memory = Workflow::fit(definition, std::slice::from_ref(&rows)).unwrap();
     assert_eq!(saved(&workflow), saved(&memory));
+}
+
+/// The merge of what was spilled has memory of its own, whatever the other parts of the sort take.
+#[test]
+fn sorts_beyond_the_bound_are_spilled() {
+    const ROWS: usize = 1_500_000;
+    let random = |seed: u64| {
+        (0..ROWS as u64).map(move |row| {
+            let mixed = (row + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ seed);
+            ((mixed ^ mixed >> 29) % 1_000_003) as i64
+        })
+    };
+    let columns = ["user", "time", "item", "kind"].into_iter().zip(1..);
+    let columns = columns.map(|(name, seed)| {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(random(seed)));
+        (name, values)
+    });
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path(), &rows, &[ROWS / 3, ROWS / 3]);
+    for (threads, memory_mib) in [(1, 8), (1, 16), (2, 16), (2, 32), (4, 32), (4, 48)] {
+        let engine = engine(threads, memory_mib);
+        let rows = engine.read(&files).unwrap();
+        let sorted = engine.sorted(rows, &["user", "time"]).unwrap();
+        let (mut count, mut last) = (0, (i64::MIN, i64::MIN));
+        let outcome = engine.run(
+            sorted,
+            |_| {},
+            |batch| {
+                let of = |name: &str| batch.column_by_name(name).unwrap().clone();
+                let (users, times) = (of("user"), of("time"));
+                let pairs = users.as_primitive::<Int64Type>().values().iter();
+                for (&user, &time) in pairs.zip(times.as_primitive::<Int64Type>().values()) {
+                    assert!(last <= (user, time));
+                    last = (user, time);
+                }
+                count += batch.num_rows();
+                Ok::<(), Error>(())
+            },
+        );
+        outcome.unwrap_or_else(|error| panic!("{threads} threads, {memory_mib} MiB: {error}"));
+        assert_eq!(count, ROWS);
+    }
 }
 
 #[test]
