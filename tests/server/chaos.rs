@@ -954,7 +954,7 @@ fn memory_stays_what_it_was() {
     println!("| ensemble | requests | failed | wrong | Triton's memory |");
     println!("|---|--:|--:|--:|--:|");
     let mut grown = Vec::new();
-    for model in MODELS {
+    for model in MODELS.into_iter().rev() {
         let (tally, stop) = (Mutex::<Tally>::default(), AtomicBool::new(false));
         let mut sizes = Vec::new();
         thread::scope(|scope| {
