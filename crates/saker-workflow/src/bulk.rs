@@ -234,18 +234,22 @@ pub(crate) fn field(column: &InputColumn) -> Field {
     Field::new(&column.name, dtype, true)
 }
 
+/// The type of a column's values, or of its lists' elements.
+fn element_type(array: &ArrayRef) -> &DataType {
+    match array.data_type() {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            item.data_type()
+        }
+        other => other,
+    }
+}
+
 /// Gives columns without any value, which Arrow may keep as type null, the type that they had in the fit.
 pub(crate) fn typed_nulls(
     batch: &RecordBatch,
     fitted: &[InputColumn],
 ) -> Result<RecordBatch, Error> {
-    let untyped = |array: &ArrayRef| match array.data_type() {
-        DataType::Null => true,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            item.data_type() == &DataType::Null
-        }
-        _ => false,
-    };
+    let untyped = |array: &ArrayRef| element_type(array) == &DataType::Null;
     if !batch.columns().iter().any(untyped) {
         return Ok(batch.clone());
     }
@@ -273,12 +277,7 @@ pub(crate) fn typed_nulls(
 
 /// Refuses integers for a column that held datetimes in the fit, and datetimes for one that did not: their integers differ in unit.
 pub(crate) fn check_datetimes(batch: &RecordBatch, fitted: &[InputColumn]) -> Result<(), Error> {
-    let is_datetime = |array: &ArrayRef| match array.data_type() {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            matches!(item.data_type(), DataType::Timestamp(..))
-        }
-        other => matches!(other, DataType::Timestamp(..)),
-    };
+    let is_datetime = |array: &ArrayRef| matches!(element_type(array), DataType::Timestamp(..));
     for input in fitted {
         let Some(array) = batch.column_by_name(&input.name) else {
             continue;

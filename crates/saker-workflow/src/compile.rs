@@ -74,6 +74,13 @@ impl Variable {
         }
     }
 
+    /// A column of numbers, truth values as 0 and 1.
+    fn number(&self) -> Result<Self, Error> {
+        let number = self.as_number();
+        number.numeric()?;
+        Ok(number)
+    }
+
     fn require(&self, accepted: bool, types: &str) -> Result<(), Error> {
         if accepted {
             Ok(())
@@ -304,15 +311,13 @@ fn kernels(
             Ok(vec![crossed])
         }
         Operator::Bucketize { boundaries } => each(&|column| {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             let mut buckets = column.apply(DType::Int32, Kernel::Bucketize(boundaries.clone()));
             buckets.cardinality = Some(boundaries.len() + 1);
             Ok(buckets)
         }),
         Operator::LogOp => each(&|column| {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             Ok(column.apply(DType::Float32, Kernel::Log))
         }),
         Operator::Normalize { dtype } => {
@@ -320,8 +325,7 @@ fn kernels(
                 return Err(not_fitted(operator, columns));
             };
             each(&|column| {
-                let column = &column.as_number();
-                column.numeric()?;
+                let column = &column.number()?;
                 let find = |numbers: &std::collections::BTreeMap<String, f64>| {
                     numbers
                         .get(&column.name)
@@ -337,8 +341,7 @@ fn kernels(
                 return Err(not_fitted(operator, columns));
             };
             each(&|column| {
-                let column = &column.as_number();
-                column.numeric()?;
+                let column = &column.number()?;
                 let (Some(&min), Some(&max)) = (mins.get(&column.name), maxs.get(&column.name))
                 else {
                     return Err(not_fitted(operator, std::slice::from_ref(column)));
@@ -347,8 +350,7 @@ fn kernels(
             })
         }
         Operator::Clip { min, max } => each(&|column| {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             for bound in [min, max].into_iter().flatten() {
                 check_whole(column, *bound)?;
             }
@@ -407,8 +409,7 @@ fn kernels(
             partition.iter().try_for_each(Variable::scalar)?;
             let mut differences = Vec::new();
             for column in columns {
-                let column = &column.as_number();
-                column.numeric()?;
+                let column = &column.number()?;
                 column.scalar()?;
                 for &shift in shift {
                     let arguments = std::iter::once(column)
@@ -610,23 +611,19 @@ fn lambda(function: Function, column: &Variable) -> Result<Variable, Error> {
             datetime
         }
         Function::Sine { period } => {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             column.apply(DType::Float32, Kernel::Sine(period))
         }
         Function::Cosine { period } => {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             column.apply(DType::Float32, Kernel::Cosine(period))
         }
         Function::Compare { is, value } => {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             column.apply(DType::Bool, Kernel::Compare(is, value))
         }
         Function::Linear { factor, offset } => {
-            let column = &column.as_number();
-            column.numeric()?;
+            let column = &column.number()?;
             let whole = |x: f64| x.fract() == 0.0 && x.abs() <= LARGEST_WHOLE;
             let exact = column.dtype.is_integer() && whole(factor) && whole(offset);
             let dtype = if exact { DType::Int64 } else { DType::Float32 };

@@ -163,7 +163,9 @@ struct Arguments<'a> {
 impl<'a> Arguments<'a> {
     fn get(&self, position: usize) -> Column<'a> {
         // The compiler of programs gives a kernel the arguments that it reads, and an input for each.
-        self.find(position).unwrap_or(Column {
+        let found = self.find(position);
+        debug_assert!(found.is_some(), "a kernel without argument {position}");
+        found.unwrap_or(Column {
             values: Slice::Bool(&[]),
             valid: None,
         })
@@ -223,7 +225,9 @@ pub(crate) fn evaluate(
 ) {
     match expression {
         Expression::Input(index) => {
-            if let Some(column) = inputs.get(*index) {
+            let column = inputs.get(*index);
+            debug_assert!(column.is_some(), "a program without input {index}");
+            if let Some(column) = column {
                 copy(column.values, output);
             }
         }

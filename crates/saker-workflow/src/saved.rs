@@ -127,11 +127,7 @@ pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
         table,
         chains,
     };
-    let mut parts = load(folder, last)?;
-    let definitions = before.iter().map(Workflow::definition);
-    parts.definition.before = definitions.cloned().collect();
-    parts.before = before;
-    Ok(parts)
+    Ok(load(folder, last)?.after(before))
 }
 
 /// A definition and what was fitted, without those before it.
@@ -182,7 +178,8 @@ struct Saved {
     chains: Vec<SavedChain>,
 }
 
-/// A definition with what was fitted, without those before it: what `Saved` holds of the last one.
+/// A definition with what was fitted, without those before it: what `Saved` holds of the last one. Serde cannot flatten a struct that
+/// denies unknown fields into another.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedStage {

@@ -80,6 +80,16 @@ pub(crate) struct Parts {
     pub(crate) fitted: Vec<Vec<Fitted>>,
 }
 
+impl Parts {
+    /// The same, for rows that pass through these workflows before.
+    pub(crate) fn after(mut self, before: Vec<Workflow>) -> Self {
+        let definitions = before.iter().map(Workflow::definition);
+        self.definition.before = definitions.cloned().collect();
+        self.before = before;
+        self
+    }
+}
+
 /// A fitted workflow.
 #[derive(Debug, Clone)]
 pub struct Workflow {

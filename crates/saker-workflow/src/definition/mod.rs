@@ -175,7 +175,7 @@ impl Definition {
         self.validate_own(given)
     }
 
-    /// Checks the table's operators and the chains, of which the first read the columns `left`; any columns where it is none.
+    /// Checks the table's operators and the chains, of which the first read the columns `left`, or any columns where `left` is `None`.
     fn validate_own(&self, mut left: Option<Vec<String>>) -> Result<(), Error> {
         self.output_names()?;
         let check = |left: &Option<Vec<String>>, name: &str| match left {

@@ -119,10 +119,11 @@ impl Groups {
                 let value = |place: usize| {
                     let moments = column.and_then(|(_, moments)| moments.get(place));
                     match (statistic, moments) {
-                        (Statistic::Count, _) | (_, None) => {
+                        (Statistic::Count, _) => {
                             let count = self.counts.get(place).copied();
                             count.unwrap_or_default() as f64
                         }
+                        (_, None) => f64::NAN,
                         (Statistic::Sum, Some(moments)) => moments.sum(),
                         (Statistic::Mean, Some(moments)) => moments.mean().unwrap_or(f64::NAN),
                         (Statistic::Var, Some(moments)) => moments.variance(),

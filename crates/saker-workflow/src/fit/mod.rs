@@ -60,8 +60,6 @@ pub struct Fitter {
     done: Vec<(Workflow, Vec<Folds>)>,
     /// The definitions that come after the one that is fitted, first to last.
     next: VecDeque<Definition>,
-    /// The definition as a whole.
-    whole: Definition,
     parts: Parts,
     /// Per chain, the operator that this pass fits.
     current: Vec<Option<(usize, Accumulator)>>,
@@ -84,13 +82,11 @@ impl Fitter {
     /// The definition is not accepted, or a file that it names cannot be read.
     pub fn new(definition: Definition) -> Result<Self, Error> {
         definition.validate()?;
-        let mut next: VecDeque<Definition> = definition.before.iter().cloned().collect();
-        next.push_back(Definition {
-            before: Vec::new(),
-            ..definition.clone()
-        });
+        let mut last = definition;
+        let mut next = VecDeque::from(std::mem::take(&mut last.before));
+        next.push_back(last);
         let first = next.pop_front().unwrap_or_default();
-        Self::stage(Vec::new(), first, next, definition)
+        Self::stage(Vec::new(), first, next)
     }
 
     /// Begins with one of the definitions.
@@ -98,13 +94,11 @@ impl Fitter {
         done: Vec<(Workflow, Vec<Folds>)>,
         stage: Definition,
         next: VecDeque<Definition>,
-        whole: Definition,
     ) -> Result<Self, Error> {
         let table = stage.table.iter().map(table::prepare);
         let mut fitter = Self {
             done,
             next,
-            whole,
             folds: Folds::new(&stage),
             parts: Parts {
                 table: table.collect::<Result<_, _>>()?,
@@ -248,19 +242,17 @@ impl Fitter {
         let Self {
             mut done,
             mut next,
-            whole,
-            mut parts,
+            parts,
             ..
         } = self;
         if let Some(stage) = next.pop_front() {
             let workflow = Workflow::from_parts(parts)?;
             let folds = workflow.folds();
             done.push((workflow, folds));
-            return Self::stage(done, stage, next, whole).map(Pass::Again);
+            return Self::stage(done, stage, next).map(Pass::Again);
         }
-        parts.before = done.into_iter().map(|(workflow, _)| workflow).collect();
-        parts.definition = whole;
-        Workflow::from_parts(parts).map(Pass::Done)
+        let before = done.into_iter().map(|(workflow, _)| workflow).collect();
+        Workflow::from_parts(parts.after(before)).map(Pass::Done)
     }
 }
 

@@ -62,41 +62,19 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
         .collect();
     bundles.sort_by_key(|bundle| place(bundle).unwrap_or(usize::MAX));
 
-    let Import {
-        mut stages, table, ..
-    } = import;
-    stages.push(Stage {
+    let Import { stages, table, .. } = import;
+    let last = Stage {
         table,
         chains: bundles,
-    });
+    };
     let types = column_types(&graph);
     let mut before: Vec<Workflow> = Vec::new();
-    while !stages.is_empty() {
-        let last = stages.len() == 1;
-        let given = before.last().map(Workflow::outputs_as_inputs);
-        let described = |name: &str| {
-            let column = match &given {
-                None => types.get(name),
-                Some(given) => given.iter().find(|column| column.name == name),
-            };
-            column.cloned().ok_or_else(|| {
-                Error::file(
-                    &path,
-                    format!("the type of the input column '{name}' is not given"),
-                )
-            })
-        };
-        let mut parts = stages.remove(0).parts(&described)?;
-        if last {
-            let definitions = before.iter().map(Workflow::definition);
-            parts.definition.before = definitions.cloned().collect();
-            parts.before = std::mem::take(&mut before);
-        }
+    for stage in stages {
+        let parts = stage.parts(&path, &types, before.last())?;
         before.push(Workflow::from_parts(parts)?);
     }
-    before
-        .pop()
-        .ok_or_else(|| Error::file(&path, "the graph has no node"))
+    let parts = last.parts(&path, &types, before.last())?;
+    Workflow::from_parts(parts.after(before))
 }
 
 /// A definition before it has types.
@@ -106,8 +84,26 @@ struct Stage {
 }
 
 impl Stage {
-    /// `described` tells the type of an input column.
-    fn parts(self, described: &dyn Fn(&str) -> Result<InputColumn, Error>) -> Result<Parts, Error> {
+    /// Reads the columns that the workflow before gives, or those of the input, whose `types` the graph in `path` tells.
+    fn parts(
+        self,
+        path: &Path,
+        types: &BTreeMap<String, InputColumn>,
+        before: Option<&Workflow>,
+    ) -> Result<Parts, Error> {
+        let given = before.map(Workflow::outputs_as_inputs);
+        let described = |name: &str| {
+            let column = match &given {
+                None => types.get(name),
+                Some(given) => given.iter().find(|column| column.name == name),
+            };
+            column.cloned().ok_or_else(|| {
+                Error::file(
+                    path,
+                    format!("the type of the input column '{name}' is not given"),
+                )
+            })
+        };
         let (operators, table): (Vec<_>, Vec<_>) = self.table.into_iter().unzip();
         let mut definition = Definition {
             table: operators,
