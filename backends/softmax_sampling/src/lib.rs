@@ -73,16 +73,9 @@ impl Model for SoftmaxSampling {
             ));
         }
         let (id_output, output) = only("integer output, for the ids", config.outputs(), false)?;
-        let position = |key: &str, name: &str| {
-            config.input_index(name).ok_or_else(|| {
-                Error::invalid_argument(format!(
-                    "parameter {key} = '{name}': config.pbtxt has no input of that name"
-                ))
-            })
-        };
-        let item_input = position("ITEM_INPUT", &parameters.item_input)?;
+        let item_input = config.input_of_parameter("ITEM_INPUT", &parameters.item_input)?;
         let user_input = match &parameters.user_input {
-            Some(name) => Some(position("USER_INPUT", name)?),
+            Some(name) => Some(config.input_of_parameter("USER_INPUT", name)?),
             None => config.input_index(USER_INPUT),
         };
         let unnamed = config

@@ -62,13 +62,6 @@ impl Model for Unroll {
                 "max_batch_size must be 0: the tensors of one request differ in length",
             ));
         }
-        let position = |key: &str, name: &str| {
-            config.input_index(name).ok_or_else(|| {
-                Error::invalid_argument(format!(
-                    "parameter {key} = '{name}': config.pbtxt has no input of that name"
-                ))
-            })
-        };
         let outputs = config.outputs().iter().map(|output| {
             let input = config.input(&output.name)?;
             if input.data_type != output.data_type {
@@ -77,11 +70,12 @@ impl Model for Unroll {
                     output.name, output.data_type, input.data_type
                 )));
             }
-            Ok((position("output", &output.name)?, output.data_type))
+            let position = config.input_of_parameter("output", &output.name)?;
+            Ok((position, output.data_type))
         });
         Ok(Self {
-            item_input: position("ITEM_INPUT", &parameters.item_input)?,
-            user_input: position("USER_INPUT", &parameters.user_input)?,
+            item_input: config.input_of_parameter("ITEM_INPUT", &parameters.item_input)?,
+            user_input: config.input_of_parameter("USER_INPUT", &parameters.user_input)?,
             outputs: outputs.collect::<Result<_, Error>>()?,
         })
     }

@@ -119,6 +119,18 @@ impl ModelConfig {
         self.inputs.iter().position(|t| t.name == name)
     }
 
+    /// The position of the input that a parameter names.
+    ///
+    /// # Errors
+    /// Names the parameter where there is no such input.
+    pub fn input_of_parameter(&self, parameter: &str, name: &str) -> Result<usize, Error> {
+        self.input_index(name).ok_or_else(|| {
+            Error::invalid_argument(format!(
+                "parameter {parameter} = '{name}': config.pbtxt has no input of that name"
+            ))
+        })
+    }
+
     /// The position of an output, or `None`.
     pub fn output_index(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|t| t.name == name)
