@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::State as Shared;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 use triton_client::Tensor;
 use triton_client::grpc::Call;
@@ -19,6 +20,24 @@ const FILTER: &str = "filter_seen_items";
 /// How long the parts may take to say that they are there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The answer of `/health/ready`.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    triton: Part,
+    valkey: Part,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stopping: bool,
+}
+
+/// What it says of a part.
+#[derive(Serialize)]
+struct Part {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
 pub(super) async fn live() -> Response {
     super::json(json!({ "live": true }).to_string())
 }
@@ -28,16 +47,16 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let valkey = valkey.map_err(|error| error.to_string());
     let stopping = state.is_stopping();
     let ready = triton.is_ok() && valkey.is_ok() && !stopping;
-    let part = |part: &Result<(), String>| match part {
-        Ok(()) => json!({ "ready": true }),
-        Err(why) => json!({ "ready": false, "reason": why }),
+    let part = |part: Result<(), String>| Part {
+        ready: part.is_ok(),
+        reason: part.err(),
     };
-    let (triton, valkey) = (part(&triton), part(&valkey));
-    let answer = if stopping {
-        json!({ "ready": ready, "triton": triton, "valkey": valkey, "stopping": true })
-    } else {
-        json!({ "ready": ready, "triton": triton, "valkey": valkey })
-    };
+    let answer = json!(Readiness {
+        ready,
+        triton: part(triton),
+        valkey: part(valkey),
+        stopping,
+    });
     let mut response = super::json(answer.to_string());
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
