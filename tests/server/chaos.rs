@@ -28,6 +28,7 @@ use triton_testing::valkey::Valkey;
 
 use crate::pipeline::{ITEMS, STEPS, Shop, USERS, free_address, write_shop};
 use crate::support::{
+    number,
     store::{command, connect, features_key},
     until::until_so as until,
 };
@@ -900,8 +901,7 @@ fn nothing_fails_whatever_happens() {
 #[ignore = "takes the better part of an hour: scripts/chaos promotions runs it alone"]
 fn promotions_under_load() {
     const CLIENTS: u32 = 4;
-    let wanted = std::env::var("SAKER_PROMOTIONS").map_or(Ok(1000), |count| count.parse());
-    let wanted: u32 = wanted.expect("SAKER_PROMOTIONS is a number");
+    let wanted = number("SAKER_PROMOTIONS").unwrap_or(1000);
     let stack = Stack::start();
     assembled(&stack, "second");
     let triton = stack.id("triton");
@@ -948,8 +948,7 @@ fn memory_stays_what_it_was() {
     const CLIENTS: u64 = 4;
     /// Of the requests: what is allocated once is allocated in these.
     const WARM_UP: u64 = 20;
-    let wanted = std::env::var("SAKER_REQUESTS").map_or(Ok(1_000_000), |count| count.parse());
-    let wanted: u64 = wanted.expect("SAKER_REQUESTS is a number");
+    let wanted = number("SAKER_REQUESTS").unwrap_or(1_000_000);
     let stack = Stack::start();
     println!("| ensemble | requests | failed | wrong | Triton's memory |");
     println!("|---|--:|--:|--:|--:|");

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     io::Write,
     net::TcpStream,
     ops::ControlFlow,
@@ -23,6 +23,7 @@ use triton_client::{Tensor, Triton, grpc, steps::explain};
 use triton_testing::server::TritonServer;
 
 use crate::pipeline::{Shop, USERS, write_shop};
+use crate::support::number;
 
 const ENSEMBLES: [&str; 2] = ["ensemble_model", "ensemble_fused"];
 /// Clients of each protocol.
@@ -268,7 +269,6 @@ struct Budget {
 
 impl Budget {
     fn of_environment() -> Self {
-        let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
         let requests = number("SAKER_FUZZ_REQUESTS");
         // By requests, where their number is given; the time is then a bound that ends a hung run.
         let seconds = match requests {

@@ -241,18 +241,28 @@ fn a_store_that_is_down_gives_defaults_and_is_found_again() {
     connected(&again);
 }
 
-/// Puts a text where the rows of these users are.
-fn spoil(valkey: &Valkey, users: &[i32]) {
+/// Runs commands in the store.
+fn run(valkey: &Valkey, commands: &Pipeline) {
     let settings = Settings::parse(&valkey.url(0), None).unwrap();
     let mut connection = Connection::open(&settings).unwrap();
-    let mut pipeline = Pipeline::new();
-    for user in users {
-        let key = view().key(&EntityType::Int32.id((*user).into()));
-        pipeline.command(&key, |command| {
+    connection.run(commands, Duration::from_secs(5)).unwrap();
+}
+
+/// The key of a user's features.
+fn key(user: i32) -> Vec<u8> {
+    view().key(&EntityType::Int32.id(user.into()))
+}
+
+/// Puts a text where the rows of these users are.
+fn spoil(valkey: &Valkey, users: &[i32]) {
+    let mut commands = Pipeline::new();
+    for &user in users {
+        let key = key(user);
+        commands.command(&key, |command| {
             command.arg("SET").arg(&key).arg("no row");
         });
     }
-    connection.run(&pipeline, Duration::from_secs(5)).unwrap();
+    run(valkey, &commands);
 }
 
 #[test]
@@ -288,15 +298,13 @@ fn a_row_that_cannot_be_read_degrades_its_own_request_alone() {
 
 /// Puts bytes where a user's age is.
 fn set_age(valkey: &Valkey, user: i32, bytes: &[u8]) {
-    let settings = Settings::parse(&valkey.url(0), None).unwrap();
-    let mut connection = Connection::open(&settings).unwrap();
-    let mut pipeline = Pipeline::new();
-    let key = view().key(&EntityType::Int32.id(user.into()));
-    pipeline.command(&key, |command| {
+    let mut commands = Pipeline::new();
+    let key = key(user);
+    commands.command(&key, |command| {
         let field = feature_field("user_features", "age");
         command.arg("HSET").arg(&key).arg(&field).arg(bytes);
     });
-    connection.run(&pipeline, Duration::from_secs(5)).unwrap();
+    run(valkey, &commands);
 }
 
 #[test]
