@@ -231,7 +231,7 @@ impl<'s> Crowd<'s> {
             .find(|&id| self.shop.item_index(id).is_none());
         match foreign {
             Some(id) => bail!(
-                "the gateway at {} shows item {id}, which is none of this shop's: it serves another data set",
+                "the gateway at {} shows item {id}, which this shop does not have: it serves another data set",
                 self.settings.gateway
             ),
             None => Ok(()),

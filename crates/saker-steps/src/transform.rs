@@ -7,7 +7,7 @@ use triton_backend::{DataType, Element, Error, Response};
 /// inputs.
 ///
 /// # Errors
-/// Triton refuses the buffer, an input is none that the plan takes, or the plan has no such output.
+/// Triton refuses the buffer, the plan does not take an input, or it has no such output.
 pub fn write(
     plan: &Plan,
     bound: &Bound<'_>,

@@ -299,7 +299,7 @@ fn exports_of_the_real_nvtabular_transform_as_it_does() {
         .args([&pickle, &exported]));
     assert_eq!(output.status.code(), Some(2), "a folder that is not empty");
 
-    // A function that is none of those that can be written down.
+    // A function that workflow.json has no name for.
     let saved = work.path().join("lambda");
     let code = format!(
         "import nvtabular as nvt, pandas as pd\n\

@@ -19,7 +19,7 @@ pub enum Error {
         /// Triton's text.
         message: String,
     },
-    /// An answer that is none of the protocol.
+    /// An answer that does not follow the protocol.
     #[error("Triton's answer cannot be read: {0}")]
     Answer(String),
     /// A tensor of another type than expected, or whose bytes do not add up.

@@ -86,7 +86,7 @@ fn category_feature() -> String {
 /// How the seen items are kept, as the parameter of this name says: the server's own way when nothing is said.
 ///
 /// # Errors
-/// A way that is none.
+/// The value is not a mode.
 pub fn mode(name: &str, said: Option<&str>) -> Result<Mode, Error> {
     said.map_or(Ok(Mode::Auto), |mode| {
         mode.parse()
