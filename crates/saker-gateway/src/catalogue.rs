@@ -117,6 +117,16 @@ impl Catalogue {
         });
     }
 
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none, as where nothing is prepared on this machine.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     pub(crate) fn item(&self, id: i32) -> Option<&Kept> {
         self.items.get(*self.place_of.get(&id)? as usize)
     }

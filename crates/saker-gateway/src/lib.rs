@@ -108,6 +108,13 @@ impl Gateway {
         Ok(Self { state, origins })
     }
 
+    /// Replaces the items and users that the gateway knows, for example when another release serves. Requests that begin from now
+    /// on see the new ones; a request under way keeps the old ones. Popular items that the new catalogue lacks are no longer
+    /// answered.
+    pub fn replace_catalogue(&self, catalogue: Catalogue) {
+        self.state.replace_catalogue(catalogue);
+    }
+
     /// Serves until `stop` is done, then finishes what is under way. A listener that is not on loopback has not the operators'
     /// routes.
     ///

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use saker_store::popularity::{self, Set};
 use saker_store::{Client, Settings, StoreError};
 
+use crate::catalogue::Catalogue;
 use crate::store::{Store, replies};
 
 /// How long what was read counts as fresh.
 const FRESH: Duration = Duration::from_secs(1);
 /// How many items of a set are kept: as many as a request may ask for, and some that it has reason to leave out.
 const KEPT: usize = 500;
+/// How many items stand in for an unknown popularity.
+const FIRST: usize = 100;
 
 /// Items with the number of interactions each has had, most first.
 pub(crate) type Ranking = Arc<Vec<(i32, f64)>>;
@@ -21,20 +24,13 @@ pub(crate) type Ranking = Arc<Vec<(i32, f64)>>;
 pub(crate) struct Popular {
     store: Store,
     known: Mutex<HashMap<Set, (Instant, Ranking)>>,
-    /// In place of what was never read.
-    first: Ranking,
 }
 
 impl Popular {
-    pub(crate) fn open(
-        settings: &Settings,
-        deadline: Duration,
-        first: impl Iterator<Item = i32>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn open(settings: &Settings, deadline: Duration) -> Result<Self, StoreError> {
         Ok(Self {
             store: Store::open(settings, 3, deadline, 1)?,
             known: Mutex::default(),
-            first: Arc::new(first.map(|id| (id, 0.0)).collect()),
         })
     }
 
@@ -59,13 +55,11 @@ impl Popular {
         }
     }
 
-    /// The last known items of a set, without waiting for the store.
+    /// The last known items of a set, without waiting for the store; empty if it was never read.
     pub(crate) fn last_known(&self, set: Set) -> Ranking {
-        match (self.known(set), set) {
-            (Some((_, ranking)), _) if !ranking.is_empty() => ranking,
-            (_, Set::Global) => Arc::clone(&self.first),
-            _ => Arc::default(),
-        }
+        self.known(set)
+            .map(|(_, ranking)| ranking)
+            .unwrap_or_default()
     }
 
     fn known(&self, set: Set) -> Option<(Instant, Ranking)> {
@@ -77,11 +71,57 @@ impl Popular {
     }
 }
 
+/// The first `count` items of a set's ranking that the catalogue knows: popularity is older than a catalogue that has just been
+/// replaced. If it knows none of those that are popular with everybody, its own first items stand in for them.
+///
+/// A catalogue without items, as where nothing is prepared on this machine, leaves nothing out.
+pub(crate) fn in_catalogue(
+    ranking: &Ranking,
+    set: Set,
+    catalogue: &Catalogue,
+    count: usize,
+) -> Vec<(i32, f64)> {
+    let is_known = |id: i32| catalogue.is_empty() || catalogue.item(id).is_some();
+    let known = ranking.iter().filter(|(id, _)| is_known(*id));
+    let known: Vec<(i32, f64)> = known.take(count).copied().collect();
+    if known.is_empty() && set == Set::Global {
+        let first = catalogue.first(FIRST.min(count));
+        return first.map(|id| (id, 0.0)).collect();
+    }
+    known
+}
+
 fn read(client: &mut Client, set: Set) -> Result<Vec<(i32, f64)>, StoreError> {
     let mut pipeline = saker_store::Pipeline::new();
     popularity::rank(&mut pipeline, set, KEPT);
     match replies(client, &pipeline)?.pop() {
         Some(reply) => popularity::ranked(set, reply),
         None => Err(StoreError::Protocol(format!("{set}: no reply"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Item;
+
+    fn catalogue(ids: &[i32]) -> Catalogue {
+        let items = ids.iter().map(|&id| Item {
+            id,
+            ..Item::default()
+        });
+        Catalogue::new(Vec::new(), items, [], |_| serde_json::Map::new())
+    }
+
+    #[test]
+    fn items_that_the_catalogue_lacks_are_left_out_and_made_up_for() {
+        let ranking: Ranking = Arc::new(vec![(1, 9.0), (2, 5.0), (3, 2.0)]);
+        let of = |ids: &[i32], count| in_catalogue(&ranking, Set::Global, &catalogue(ids), count);
+        assert_eq!(of(&[2, 3, 4], 2), [(2, 5.0), (3, 2.0)]);
+        assert_eq!(of(&[3, 4], 1), [(3, 2.0)]);
+        assert_eq!(of(&[4, 5], 5), [(4, 0.0), (5, 0.0)]);
+        assert_eq!(of(&[], 2), [(1, 9.0), (2, 5.0)]);
+        let of_category = in_catalogue(&ranking, Set::CategoryL1(1), &catalogue(&[4]), 5);
+        assert!(of_category.is_empty(), "{of_category:?}");
     }
 }

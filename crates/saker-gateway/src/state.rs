@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use saker_store::popularity::Set;
 use tokio::sync::Semaphore;
 
@@ -20,12 +21,13 @@ const WATCH: Duration = Duration::from_millis(500);
 const EXPLANATIONS: usize = 2;
 /// The share of its maxmemory that the store may use before events are refused. What is left is the updater's.
 const FULL: f64 = 0.95;
-/// How many items stand in for an unknown popularity.
-const FIRST: usize = 100;
+/// How often a replaced catalogue is looked at until no request uses it any more.
+const RELEASED: Duration = Duration::from_secs(1);
 
 pub(crate) struct State {
     pub(crate) settings: Settings,
-    pub(crate) catalogue: Catalogue,
+    /// What requests that begin now answer from.
+    catalogue: ArcSwap<Catalogue>,
     pub(crate) operations: Operations,
     pub(crate) ranking: Ranking,
     pub(crate) popular: Popular,
@@ -52,7 +54,7 @@ impl State {
         let (store, deadline) = (&settings.store, settings.store_deadline);
         Ok(Self {
             ranking: Ranking::open(&settings)?,
-            popular: Popular::open(store, deadline, catalogue.first(FIRST))?,
+            popular: Popular::open(store, deadline)?,
             features: Store::open(store, 0, deadline, 1)?,
             activity: Store::open(store, saker_store::events::DATABASE, deadline, 4)?,
             metrics: Metrics::new(),
@@ -62,9 +64,30 @@ impl State {
             store_is_full: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             settings,
-            catalogue,
+            catalogue: ArcSwap::from_pointee(catalogue),
             operations,
         })
+    }
+
+    /// The current catalogue. A request asks once and keeps what it got to its end.
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
+    }
+
+    /// Replaces the catalogue for all requests that begin from now on.
+    pub(crate) fn replace_catalogue(&self, catalogue: Catalogue) {
+        tracing::info!("a new catalogue of {} items is in use", catalogue.len());
+        let old = self.catalogue.swap(Arc::new(catalogue));
+        // The last owner frees a million items, which takes longer than a request may: that must be no request.
+        let release = move || {
+            while Arc::strong_count(&old) > 1 {
+                std::thread::sleep(RELEASED);
+            }
+        };
+        let thread = std::thread::Builder::new().name("old catalogue".into());
+        if let Err(error) = thread.spawn(release) {
+            tracing::warn!("no thread to free the old catalogue: {error}");
+        }
     }
 
     /// Whether the store answered when it was last asked, at most about a second ago.

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Fixture, Mode, NO_STORE, Triton};
+use support::{Fixture, Mode, NO_STORE, Triton, catalogue_of};
 
 fn fixture() -> Fixture {
     Fixture::start(NO_STORE, |_| ())
@@ -226,6 +226,44 @@ fn more_than_triton_can_take_is_refused_at_once() {
             .text
             .contains("saker_gateway_shed_total 4")
     );
+}
+
+#[test]
+fn a_new_catalogue_is_the_next_requests_and_not_that_of_one_under_way() {
+    let mut fixture = Fixture::start(NO_STORE, |settings| {
+        settings.deadline = Duration::from_secs(5);
+    });
+    fixture.get("/recommendations");
+    fixture.stub().delay(Duration::from_millis(600));
+    let asked = fixture.stub().asked();
+    let under_way = std::thread::scope(|scope| {
+        let under_way = scope.spawn(|| fixture.get("/recommendations").json);
+        while fixture.stub().asked() == asked {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        fixture
+            .gateway
+            .replace_catalogue(catalogue_of(2..=20, "New"));
+        // The replaced catalogue is needed to the end of the request.
+        under_way.join().unwrap()
+    });
+    assert_eq!(under_way["items"][0]["title"], "Item 1");
+    assert_eq!(under_way["items"][1]["title"], "Item 2");
+    fixture.stub().delay(Duration::ZERO);
+    let next = fixture.get("/recommendations").json;
+    assert_eq!(next["items"][0]["title"], serde_json::Value::Null);
+    assert_eq!(next["items"][1]["title"], "New 2");
+    assert_eq!(fixture.get("/items/1").status, 404);
+    assert_eq!(fixture.get("/items/20").json["title"], "New 20");
+
+    // Without Triton and without a store the catalogue's first items are answered: the new one's.
+    fixture.triton = None;
+    let answer = fixture.until("/recommendations?k=3", |answer| {
+        answer.json["degraded"] == true && answer.json["release"].is_null()
+    });
+    let ids = answer.json["items"].as_array().unwrap().iter();
+    let ids: Vec<i64> = ids.map(|item| item["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, [2, 3, 4]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use saker_store::recent::{self, Event};
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Connection, Pipeline, Reply, Settings};
 use serde_json::{Value, json};
-use support::{Fixture, NO_STORE};
+use support::{Fixture, Mode, NO_STORE, catalogue_of};
 use triton_testing::valkey::Valkey;
 
 fn start(valkey: &Valkey) -> Fixture {
@@ -243,6 +243,44 @@ fn popular_items_follow_the_sets() {
     );
     fixture.get("/items/13").is_problem(404, Some("id"));
     assert_eq!(fixture.get("/categories").json.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn popular_items_that_a_new_catalogue_lacks_are_not_answered() {
+    let valkey = Valkey::start().unwrap();
+    let mut trending = connect(&valkey, 3);
+    for set in ["trending:global", "trending:cat_l1:1"] {
+        let ranks = ["9", "1", "5", "3", "4", "11", "2", "7"];
+        run(&mut trending, &[&["ZADD", set][..], &ranks].concat());
+    }
+    let fixture = start(&valkey);
+    let ids = |path: &str| -> Vec<i64> {
+        let answer = fixture.get(path).json;
+        let items = answer["items"].as_array().unwrap().iter();
+        items.map(|item| item["id"].as_i64().unwrap()).collect()
+    };
+    fixture.stub().set(Mode::Refuse);
+    let paths = [
+        "/popular?k=3",
+        "/popular?k=3&category=category_l1:1",
+        "/recommendations?k=3",
+    ];
+    fixture.until(paths[2], |answer| answer.json["items"][0]["id"] == 1);
+    for path in paths {
+        assert_eq!(ids(path), [1, 3, 11], "{path}");
+    }
+    // Items 1 and 11 are gone; what is still known moves up.
+    let kept = (2..=10).chain(12..=20);
+    fixture.gateway.replace_catalogue(catalogue_of(kept, "New"));
+    for path in paths {
+        assert_eq!(ids(path), [3, 7], "{path}");
+    }
+    let category = ids("/items?k=4&category=category_l1:1");
+    assert_eq!(category, [3, 7, 5, 9]);
+    let gone = json!({"user_id": 1, "item_id": 1, "type": "view"});
+    fixture
+        .post("/events", &gone)
+        .is_problem(400, Some("item_id"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What has to be done from time to time, by whichever process comes first.
 
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use saker_store::guarded::{Command, Guarded, Outcome, Script};
@@ -141,7 +142,9 @@ fn fade(
     }
     if passed > 0 {
         let factor = 0.5f64.powf(passed as f64 * 3600.0 / half_life.as_secs_f64());
-        for set in shared.rules.catalogue.sets() {
+        let sets = shared.popularity_sets.lock();
+        let sets = sets.unwrap_or_else(PoisonError::into_inner).clone();
+        for set in sets {
             let union = Command::new(TRENDING, "ZUNIONSTORE")
                 .arg(set)
                 .arg(1)

@@ -1,10 +1,11 @@
 //! The threads of one process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes};
 use saker_store::{Connection, StoreError, events};
@@ -76,13 +77,14 @@ impl Updater {
         drop(connection);
         let shared = Arc::new(Shared {
             store,
-            rules: Rules {
+            popularity_sets: Mutex::new(settings.catalogue.sets()),
+            rules: ArcSwap::from_pointee(Rules {
                 catalogue: settings.catalogue,
                 top_category: settings.top_category,
                 seen,
                 prefixes: Prefixes::default(),
                 geometry: settings.geometry,
-            },
+            }),
             group: settings.group,
             batch: settings.batch.max(1),
             claim_after: settings.claim_after,
@@ -121,6 +123,24 @@ impl Updater {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
+    }
+
+    /// Replaces the items that events are applied by, for example when another release serves. Events that a worker takes from
+    /// now on follow the new catalogue; those that it has in hand follow the old one to their end.
+    pub fn replace_catalogue(&self, catalogue: Catalogue) {
+        tracing::info!("a new catalogue of {} items is in use", catalogue.len());
+        let sets = catalogue.sets();
+        let known = self.shared.popularity_sets.lock();
+        known.unwrap_or_else(PoisonError::into_inner).extend(sets);
+        // Nothing but the catalogue ever changes, so two calls at once cannot lose each other's change of something else.
+        let old = self.shared.rules.load_full();
+        self.shared.rules.store(Arc::new(Rules {
+            catalogue,
+            top_category: old.top_category.clone(),
+            seen: old.seen,
+            prefixes: old.prefixes.clone(),
+            geometry: old.geometry,
+        }));
     }
 
     /// Lets every thread finish what it has in hand: the workers first, then what writes what they have applied.

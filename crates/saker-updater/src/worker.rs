@@ -1,12 +1,14 @@
 //! Taking events from the stream and applying them.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use saker_store::events::{self, Event};
 use saker_store::guarded::{Group, Guarded, Outcome, Script};
+use saker_store::popularity::Set;
 use saker_store::seen::Method;
 use saker_store::{Connection, Pipeline, Reply, StoreError};
 
@@ -93,7 +95,10 @@ type ByUser = BTreeMap<i32, Waiting>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: saker_store::Settings,
-    pub(crate) rules: Rules,
+    /// What a worker applies the events by that it takes next.
+    pub(crate) rules: ArcSwap<Rules>,
+    /// The popularity sets that events have counted in, those of replaced catalogues included: all of them fade.
+    pub(crate) popularity_sets: Mutex<BTreeSet<Set>>,
     pub(crate) group: String,
     /// Entries of one round.
     pub(crate) batch: usize,
@@ -271,8 +276,10 @@ impl Worker<'_> {
                 }
             }
         }
+        // The same rules for every attempt.
+        let rules = self.shared.rules.load_full();
         while !by_user.is_empty() {
-            self.attempt(connection, script, &mut by_user)?;
+            self.attempt(connection, script, &rules, &mut by_user)?;
             by_user.retain(|&user, waiting| self.goes_on(user, waiting));
         }
         Ok(())
@@ -300,9 +307,9 @@ impl Worker<'_> {
         &self,
         connection: &mut Connection,
         script: &Script,
+        rules: &Rules,
         by_user: &mut ByUser,
     ) -> Result<(), StoreError> {
-        let rules = &self.shared.rules;
         let before = read_before(connection, rules, by_user)?;
         let mut calls = Vec::with_capacity(by_user.len());
         let mut pipeline = Pipeline::new();

@@ -242,6 +242,88 @@ fn an_event_becomes_seen_recent_popular_and_history() {
 }
 
 #[test]
+fn a_new_catalogue_is_that_of_the_events_taken_from_then_on() {
+    let shop = Shop::new();
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    let counters = updater.counters();
+    let applied = |count: u64| {
+        let deadline = Instant::now() + TIMEOUT;
+        while counters.applied.load(Ordering::Relaxed) < count {
+            assert!(Instant::now() < deadline, "{counters:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    shop.publish(&[event(1, 7, 21, NOW), event(2, 7, 31, NOW)]);
+    applied(2);
+    // Item 21 moves to category 8, 31 is gone, and 300 is new.
+    let item = |category| Item {
+        top: Some(category),
+        trending: [Some(category), None],
+    };
+    updater.replace_catalogue([(21, item(8)), (300, item(9))].into_iter().collect());
+    shop.publish(&[
+        event(3, 7, 21, NOW + SECOND),
+        event(4, 8, 31, NOW + SECOND),
+        event(5, 8, 300, NOW + SECOND),
+    ]);
+    finish(&shop, updater, 5);
+    assert_eq!(shop.score("trending:global", 21), 2.0);
+    assert_eq!(shop.score("trending:cat_l1:2", 21), 1.0);
+    assert_eq!(shop.score("trending:cat_l1:8", 21), 1.0);
+    assert_eq!(shop.score("trending:global", 31), 1.0, "before it was gone");
+    assert_eq!(shop.score("trending:cat_l1:9", 300), 1.0);
+    assert!(shop.has_seen(8, 31) && shop.has_seen(8, 300));
+    assert_eq!(shop.top_category(7), Some(Value::Int32(8)));
+    assert_eq!(shop.top_category(8), Some(Value::Int32(9)));
+    assert_eq!(shop.written().len(), 5);
+}
+
+/// Every event counts once, in the categories that one of the catalogues gives its item, however often they change meanwhile.
+#[test]
+fn events_count_once_while_catalogues_change() {
+    const COUNT: usize = 3000;
+    let shop = Shop::new();
+    let of = |shift: i32| -> Catalogue {
+        let item = |id: i32| Item {
+            top: Some(id / 10 + shift),
+            trending: [Some(id / 10 + shift), Some(shift)],
+        };
+        (10..100).map(|id| (id, item(id))).collect()
+    };
+    let events: Vec<Event> = (0..COUNT)
+        .map(|number| {
+            let item = 10 + (number * 7 % 90) as i32;
+            event(number, (number % 50) as i32, item, NOW + number as i64)
+        })
+        .collect();
+    shop.publish(&events);
+    let mut settings = shop.settings("a");
+    settings.catalogue = of(0);
+    let updater = Updater::start(settings).unwrap();
+    let counters = updater.counters();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut changes = 0;
+    while counters.applied.load(Ordering::Relaxed) < COUNT as u64 {
+        assert!(Instant::now() < deadline, "{counters:?}");
+        updater.replace_catalogue(of(100 * (changes % 2)));
+        changes += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(changes > 2, "{changes} changes");
+    finish(&shop, updater, COUNT as u64);
+    let mut counted = [0.0, 0.0];
+    for id in 10..100 {
+        for (count, shift) in counted.iter_mut().zip([0, 100]) {
+            let first = shop.score(&format!("trending:cat_l1:{}", id / 10 + shift), id.into());
+            let second = shop.score(&format!("trending:cat_l2:{shift}"), id.into());
+            assert_eq!(first, second, "item {id} with {shift}");
+            *count += first;
+        }
+    }
+    assert_eq!(counted.iter().sum::<f64>(), COUNT as f64, "{counted:?}");
+}
+
+#[test]
 fn an_entry_that_cannot_be_read_is_put_aside_and_holds_nothing_up() {
     let shop = Shop::new();
     shop.ask(1, "XADD events * user_id 7");

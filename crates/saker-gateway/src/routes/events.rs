@@ -40,7 +40,7 @@ pub(super) async fn take(
         Problem::new(error.status(), detail)
     })?;
     check_content_type(&headers)?;
-    let events = read(&body, &state.catalogue, now_us())?;
+    let events = read(&body, &state.catalogue(), now_us())?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
     let limits = state.settings.events;
     // What memory is left is the updater's, which makes room again by applying what waits.

@@ -40,6 +40,7 @@ pub(super) async fn explain(
     let query = Query::read(query.as_deref(), &accepted)?;
     let (visit, k) = (visit(&query)?, query.k(10)?);
     let item = query.number("item_id", i32::MIN..=i32::MAX)?;
+    let catalogue = state.catalogue();
     let permit = Arc::clone(&state.explanations).try_acquire_owned();
     let permit = permit.map_err(|_| {
         Problem::new(
@@ -74,7 +75,7 @@ pub(super) async fn explain(
             ));
         }
     };
-    let answer = Journey::of(&explained, &backends).answer(&state.catalogue, visit, k, item);
+    let answer = Journey::of(&explained, &backends).answer(&catalogue, visit, k, item);
     Ok(super::json(answer.to_string()))
 }
 

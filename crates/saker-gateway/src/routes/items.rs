@@ -10,6 +10,8 @@ use rustc_hash::FxHashSet;
 use saker_store::popularity::Set;
 
 use super::json;
+use crate::catalogue::Catalogue;
+use crate::popular::in_catalogue;
 use crate::problem::Problem;
 use crate::query::{Query, number, shortened};
 use crate::state::State;
@@ -23,12 +25,12 @@ struct Category {
 
 impl Category {
     /// `<column>:<value>`
-    fn read(query: &Query, state: &State) -> Result<Option<Self>, Problem> {
+    fn read(query: &Query, catalogue: &Catalogue) -> Result<Option<Self>, Problem> {
         let Some(text) = query.text("category") else {
             return Ok(None);
         };
         let refuse = || {
-            let columns = state.catalogue.column_names().join(", ");
+            let columns = catalogue.column_names().join(", ");
             Problem::field(
                 "category",
                 format!(
@@ -38,9 +40,9 @@ impl Category {
             )
         };
         let (column, value) = text.split_once(':').ok_or_else(refuse)?;
-        let column = state.catalogue.column(column).ok_or_else(refuse)?;
+        let column = catalogue.column(column).ok_or_else(refuse)?;
         let value = value.parse().map_err(|_| refuse())?;
-        match state.catalogue.members(column, value) {
+        match catalogue.members(column, value) {
             Some(_) => Ok(Some(Self { column, value })),
             None => Err(refuse()),
         }
@@ -64,23 +66,23 @@ pub(super) async fn of_category(
 ) -> Result<Response, Problem> {
     let query = Query::read(query.as_deref(), &["category", "k"])?;
     let k = query.k(20)?;
-    let Some(category) = Category::read(&query, &state)? else {
+    let catalogue = state.catalogue();
+    let Some(category) = Category::read(&query, &catalogue)? else {
         return Err(Problem::field(
             "category",
             "category is missing; accepted is <column>:<value> as /categories lists them",
         ));
     };
-    let mut items = ranked(&state, category.set()).await;
-    items.truncate(k);
+    let mut items = ranked(&state, &catalogue, category.set(), k).await;
     let ranked: FxHashSet<i32> = items.iter().map(|(id, _)| *id).collect();
-    let others = state.catalogue.members(category.column, category.value);
+    let others = catalogue.members(category.column, category.value);
     let others = others
         .into_iter()
         .flatten()
         .filter(|id| !ranked.contains(id));
     let missing = k - items.len();
     items.extend(others.take(missing).map(|id| (id, 0.0)));
-    Ok(listed(&state, &items))
+    Ok(listed(&catalogue, &items))
 }
 
 pub(super) async fn popular(
@@ -89,30 +91,33 @@ pub(super) async fn popular(
 ) -> Result<Response, Problem> {
     let query = Query::read(query.as_deref(), &["category", "k"])?;
     let k = query.k(20)?;
-    let set = match Category::read(&query, &state)? {
+    let catalogue = state.catalogue();
+    let set = match Category::read(&query, &catalogue)? {
         Some(category) => category.set(),
         None => Some(Set::Global),
     };
-    let mut items = ranked(&state, set).await;
-    items.truncate(k);
-    Ok(listed(&state, &items))
+    let items = ranked(&state, &catalogue, set, k).await;
+    Ok(listed(&catalogue, &items))
 }
 
-/// The items of a set that the catalogue knows.
-async fn ranked(state: &State, set: Option<Set>) -> Vec<(i32, f32)> {
+/// The first items of a set that the catalogue knows.
+async fn ranked(
+    state: &State,
+    catalogue: &Catalogue,
+    set: Option<Set>,
+    count: usize,
+) -> Vec<(i32, f32)> {
     let Some(set) = set else {
         return Vec::new();
     };
     let ranking = state.popular.of(set).await;
-    let known = ranking
-        .iter()
-        .filter(|(id, _)| state.catalogue.item(*id).is_some());
-    known.map(|(id, count)| (*id, *count as f32)).collect()
+    let known = in_catalogue(&ranking, set, catalogue, count).into_iter();
+    known.map(|(id, count)| (id, count as f32)).collect()
 }
 
-fn listed(state: &State, items: &[(i32, f32)]) -> Response {
+fn listed(catalogue: &Catalogue, items: &[(i32, f32)]) -> Response {
     let mut text = String::from("{\"items\":");
-    state.catalogue.write_all(items.iter().copied(), &mut text);
+    catalogue.write_all(items.iter().copied(), &mut text);
     text.push('}');
     json(text)
 }
@@ -124,8 +129,8 @@ pub(super) async fn item(
 ) -> Result<Response, Problem> {
     Query::read(query.as_deref(), &[])?;
     let id = number("id", &id, i32::MIN..=i32::MAX)?;
-    let item = state
-        .catalogue
+    let catalogue = state.catalogue();
+    let item = catalogue
         .item(id)
         .ok_or_else(|| Problem::missing("id", format!("the catalogue has no item {id}")))?;
     let mut text = String::new();
@@ -142,7 +147,7 @@ pub(super) async fn categories(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     Query::read(query.as_deref(), &[])?;
-    Ok(json(state.catalogue.categories().to_string()))
+    Ok(json(state.catalogue().categories().to_string()))
 }
 
 /// A picture, by its item's id; the ending says only what kind it is.
@@ -159,8 +164,8 @@ pub(super) async fn picture(
     let id = name.split('.').next().unwrap_or_default();
     let id: i32 = id.parse().map_err(|_| missing())?;
     // Only what the catalogue names is read: no part of the request gets into a path.
-    let file = state
-        .catalogue
+    let catalogue = state.catalogue();
+    let file = catalogue
         .item(id)
         .and_then(|item| item.picture.as_deref())
         .ok_or_else(missing)?;

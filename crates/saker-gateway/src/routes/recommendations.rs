@@ -11,7 +11,9 @@ use saker_store::popularity::Set;
 use serde_json::json;
 
 use super::json;
+use crate::catalogue::Catalogue;
 use crate::context::Call;
+use crate::popular::in_catalogue;
 use crate::problem::Problem;
 use crate::query::{DEVICES, Query, device, shortened};
 use crate::ranking::{Unranked, Visit};
@@ -38,6 +40,7 @@ pub(super) async fn recommend(
     )?;
     let visit = visit(&query)?;
     let k = query.k(10)?;
+    let catalogue = state.catalogue();
     let (release, items, degraded) = match state.ranking.ask(visit, &call, &state.metrics).await {
         Ok(ranked) => {
             let degraded = match ranked.degraded {
@@ -53,7 +56,7 @@ pub(super) async fn recommend(
             )
             .retry_after(1));
         }
-        Err(Unranked::Failed(reason)) => (None, popular(&state), Some(reason)),
+        Err(Unranked::Failed(reason)) => (None, popular(&state, &catalogue, k), Some(reason)),
     };
     state.metrics.recommended(call.start.elapsed(), degraded);
 
@@ -70,9 +73,7 @@ pub(super) async fn recommend(
         visit.device_type,
         visit.timestamp,
     );
-    state
-        .catalogue
-        .write_all(items.into_iter().take(k), &mut text);
+    catalogue.write_all(items.into_iter().take(k), &mut text);
     text.push('}');
     Ok(json(text))
 }
@@ -109,8 +110,9 @@ pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
 }
 
 /// What everybody likes, each with its share of the most popular one's interactions as score.
-fn popular(state: &State) -> Vec<(i32, f32)> {
+fn popular(state: &State, catalogue: &Catalogue, count: usize) -> Vec<(i32, f32)> {
     let ranking = state.popular.last_known(Set::Global);
+    let ranking = in_catalogue(&ranking, Set::Global, catalogue, count);
     let most = ranking.first().map_or(0.0, |(_, count)| *count).max(1.0);
     ranking
         .iter()

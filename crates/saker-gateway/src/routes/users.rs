@@ -26,8 +26,9 @@ pub(super) async fn some(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let k = Query::read(query.as_deref(), &["k"])?.k(20)?;
+    let catalogue = state.catalogue();
     let mut text = String::from("{\"users\":[");
-    for (place, (id, features)) in state.catalogue.users(k).enumerate() {
+    for (place, (id, features)) in catalogue.users(k).enumerate() {
         let comma = if place > 0 { "," } else { "" };
         let _ = write!(text, "{comma}{{\"user_id\":{id},\"features\":{features}}}");
     }
@@ -43,6 +44,7 @@ pub(super) async fn user(
 ) -> Result<Response, Problem> {
     Query::read(query.as_deref(), &[])?;
     let id = number("id", &id, i32::MIN..=i32::MAX)?;
+    let catalogue = state.catalogue();
     let features = match state.settings.users.clone() {
         Some(view) => {
             let read = move |client: &mut Client| read_features(client, &view, id);
@@ -57,11 +59,11 @@ pub(super) async fn user(
         .map(|(item, time_us)| {
             let title = i32::try_from(item)
                 .ok()
-                .and_then(|item| state.catalogue.title(item));
+                .and_then(|item| catalogue.title(item));
             json!({ "id": item, "title": title, "timestamp": time_us as f64 / 1e6 })
         })
         .collect();
-    let known = features.is_some() || state.catalogue.knows_user(id);
+    let known = features.is_some() || catalogue.knows_user(id);
     let answer = json!({
         "user_id": id,
         "known": known,

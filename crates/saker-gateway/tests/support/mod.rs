@@ -190,13 +190,18 @@ impl Drop for Triton {
 
 /// Twelve items of two categories, three users.
 pub(crate) fn catalogue() -> Catalogue {
+    catalogue_of(1..=12, "Item")
+}
+
+/// Items of two categories, whose titles begin with `title`; three users.
+pub(crate) fn catalogue_of(ids: impl IntoIterator<Item = i32>, title: &str) -> Catalogue {
     let column = Column {
         name: "category_l1".to_owned(),
         names: vec!["Shoes".to_owned(), "Hats".to_owned()],
     };
-    let items = (1..=12).map(|id| Item {
+    let items = ids.into_iter().map(|id| Item {
         id,
-        title: Some(format!("Item {id}")),
+        title: Some(format!("{title} {id}")),
         categories: vec![id % 2],
         price: Some(id as f32 + 0.5),
         picture: None,
@@ -211,6 +216,7 @@ pub(crate) fn catalogue() -> Catalogue {
 pub(crate) struct Fixture {
     pub(crate) triton: Option<Triton>,
     pub(crate) address: String,
+    pub(crate) gateway: Arc<Gateway>,
     agent: ureq::Agent,
     pub(crate) runtime: Runtime,
 }
@@ -252,7 +258,7 @@ impl Fixture {
 
     fn served(redis_url: &str, change: impl FnOnce(&mut Settings), served: Served) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let (triton, address) = runtime.block_on(async {
+        let (triton, address, gateway) = runtime.block_on(async {
             let triton = Triton::start().await;
             let store = saker_store::Settings::parse(redis_url, None).expect("a URL");
             let mut settings = Settings::new(store);
@@ -260,6 +266,8 @@ impl Fixture {
             change(&mut settings);
             let gateway = Gateway::open(settings, catalogue(), Arc::new(Operation::default))
                 .expect("a gateway");
+            let open = Arc::new(gateway);
+            let gateway = Arc::clone(&open);
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address").to_string();
             match served {
@@ -281,7 +289,7 @@ impl Fixture {
                     });
                 }
             }
-            (triton, address)
+            (triton, address, open)
         });
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -291,6 +299,7 @@ impl Fixture {
         Self {
             triton: Some(triton),
             address,
+            gateway,
             agent,
             runtime,
         }
