@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 9] = [
+pub(crate) const SOURCES: [&str; 10] = [
     "Cargo.lock",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
     "crates/saker-index/src",
     "crates/saker-offline/src",
     "crates/saker-pipeline/src",
+    "crates/saker-serving/src",
     "crates/saker-train/src",
     "crates/saker-workflow/src",
     "src",
@@ -22,20 +23,26 @@ pub(crate) const SOURCES: [&str; 9] = [
 
 /// Parts of [`SOURCES`] that no stamped step runs. A file that is missing here costs a step that is run again; a file too many
 /// would leave an old result in place.
-pub(crate) const WITHOUT: [&str; 14] = [
-    "src/commands/gateway.rs",
+pub(crate) const WITHOUT: [&str; 20] = [
+    "crates/saker-serving/src/bin",
+    "crates/saker-serving/src/catalogue.rs",
+    "crates/saker-serving/src/control.rs",
+    "crates/saker-serving/src/counters.rs",
+    "crates/saker-serving/src/follower.rs",
+    "crates/saker-serving/src/programs",
+    "crates/saker-serving/src/registry",
+    "crates/saker-serving/src/running.rs",
+    "src/commands/fetch.rs",
+    "src/commands/publish.rs",
     "src/commands/recommend.rs",
     "src/commands/serve.rs",
     "src/commands/simulate.rs",
     "src/commands/status.rs",
     "src/commands/stop.rs",
-    "src/commands/updater.rs",
-    "src/control.rs",
     "src/report",
     "src/server.rs",
     "src/simulate.rs",
     "src/supervisor.rs",
-    "src/updater.rs",
     "src/watchdog.rs",
 ];
 

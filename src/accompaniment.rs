@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use saker_serving::files;
+use saker_serving::layout::Layout;
 use saker_train::learning::{Checkpoints, Session};
 use saker_train::progress::{Epoch, Progress, Stage};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::{register, register_conditional_shutdown};
 
-use crate::files;
-use crate::layout::Layout;
 use crate::training_run::TrainingRun;
 
 /// Goes along with the training of one command.

@@ -9,6 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
+use saker_serving::files;
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
 use saker_train::Error;
 use saker_train::candidates::Candidates;
 use saker_train::checkpoint::{Checkpoint, LEARNED_UNTIL};
@@ -22,10 +25,8 @@ use saker_train::towers::Towers;
 use serde::{Deserialize, Serialize};
 
 use crate::accompaniment::Accompaniment;
-use crate::layout::Layout;
-use crate::progress::Step;
 use crate::stamp::{self, Fingerprint};
-use crate::{features, files, models, prepare};
+use crate::{features, models, prepare};
 
 /// One fine-tuning, as `models/finetuned.json` lists them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use saker_pipeline::{ColumnType, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::table;
 use saker_train::data::Dataset;
 use saker_train::evaluate::Grouping;
-
-use crate::layout::Layout;
-use crate::table;
 
 const TIMESTAMP: &str = "timestamp";
 /// More values than these make no plot.

@@ -1,13 +1,10 @@
 //! `saker`: prepare data, train, assemble a model repository and serve it on Triton.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use saker::commands::Command;
-use signal_hook::consts::SIGPIPE;
-use tracing_subscriber::EnvFilter;
+use saker_serving::programs;
 
 /// Recommendations from Triton Inference Server, with every custom step in Rust.
 ///
@@ -32,24 +29,6 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    // `saker … | head`: end as other programs do when nobody reads on, with the status of SIGPIPE.
-    let always = Arc::new(AtomicBool::new(true));
-    if let Err(error) = signal_hook::flag::register_conditional_shutdown(SIGPIPE, 141, always) {
-        eprintln!("warning: cannot handle a closed output: {error}");
-    }
     let arguments = Arguments::parse();
-    let level = ["warn", "info", "debug"][usize::from(arguments.verbose).min(2)];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .without_time()
-        .init();
-    match arguments.command.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    programs::run(arguments.verbose, || arguments.command.run())
 }

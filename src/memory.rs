@@ -81,7 +81,7 @@ mod tests {
 
         use saker_store::{Connection, Pipeline, Reply, Settings};
         let folder = tempfile::tempdir().unwrap();
-        let layout = crate::layout::Layout::new(folder.path(), "shop");
+        let layout = saker_serving::layout::Layout::new(folder.path(), "shop");
         let url = format!(
             "redis://127.0.0.1:{}",
             triton_testing::ports::free_port().unwrap()

@@ -3,13 +3,12 @@
 use anyhow::Result;
 use ndarray::ArrayView2;
 use ndarray_npy::WriteNpyExt;
+use saker_serving::files;
+use saker_serving::layout::Layout;
 use saker_train::data::Dataset;
 use saker_train::onnx;
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
-
-use crate::files;
-use crate::layout::Layout;
 
 /// Writes both towers and the items' vectors.
 ///

@@ -7,12 +7,11 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail};
 use saker_generate::Shop;
 use saker_pipeline::Pipeline;
+use saker_serving::layout::Layout;
+use saker_serving::table;
 use saker_train::data::Dataset;
 use saker_train::encoded::UNKNOWN;
 use saker_train::evaluate::Oracle;
-
-use crate::layout::Layout;
-use crate::table;
 
 /// Users that the mean of a context is estimated from.
 const SAMPLE: usize = 2000;

@@ -3,14 +3,13 @@
 use anyhow::{Context, Result};
 use saker_index::{Index, NO_NEIGHBOUR};
 use saker_pipeline::{Metric, Pipeline, Retrieval};
+use saker_serving::layout::Layout;
+use saker_serving::table;
 use saker_store::seen::bitmap::{self, Filter, Geometry, HEADER};
 use saker_train::Error;
 use saker_train::data::Dataset;
 use saker_train::evaluate::{Case, Serving};
 use saker_train::towers::Towers;
-
-use crate::layout::Layout;
-use crate::table;
 
 /// Builds the index that `[retrieval]` describes.
 ///

@@ -12,20 +12,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
+use saker_serving::control;
+use saker_serving::files;
+use saker_serving::layout::Layout;
+use saker_serving::names::{ENSEMBLE, FUSED};
+use saker_serving::releases::Repository;
+use saker_serving::running::{Ports, Running};
+use saker_serving::target::REDIS_URL;
 
-use crate::assemble::fused::FUSED;
-use crate::assemble::steps::ENSEMBLE;
-use crate::control;
-use crate::files;
-use crate::layout::Layout;
 use crate::memory;
-use crate::releases::Repository;
 use crate::runtime;
 use triton_client::Triton;
-
-/// The environment variable with the store's address.
-pub const REDIS_URL: &str = "SAKER_REDIS_URL";
 
 /// How long a server may take to get ready.
 const START: Duration = Duration::from_secs(120);
@@ -40,90 +37,46 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What clients ask.
 const ENSEMBLES: [&str; 2] = [ENSEMBLE, FUSED];
 
-/// Triton's ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ports {
-    /// KServe v2 over HTTP.
-    pub http: u16,
-    /// KServe v2 over gRPC.
-    pub grpc: u16,
-    /// Prometheus.
-    pub metrics: u16,
+/// Asks it to stop, waits, and kills it when it does not. The file about it goes.
+///
+/// # Errors
+/// The system does not let us.
+pub fn stop(running: &Running, layout: &Layout, name: &str) -> Result<()> {
+    // First, so that a `saker serve` in the foreground knows that it was told to stop. Gone already is as good.
+    let _ = fs::remove_file(Running::file(layout, name));
+    if let Some(address) = running.http() {
+        drain(layout, &address);
+    }
+    send(running, Signal::TERM)?;
+    let start = Instant::now();
+    let mut asked = start;
+    while running.is_alive() && start.elapsed() < STOP {
+        sleep(Duration::from_millis(50));
+        // Valkey forgets a signal that comes while it writes its first append-only file. Triton takes a second one for haste.
+        if running.ports.is_none() && asked.elapsed() > ASK_AGAIN {
+            send(running, Signal::TERM)?;
+            asked = Instant::now();
+        }
+    }
+    if running.is_alive() {
+        tracing::warn!(
+            "{} does not stop within {} s and is killed",
+            running.program,
+            STOP.as_secs()
+        );
+        send(running, Signal::KILL)?;
+    }
+    Ok(())
 }
 
-/// A process that `saker serve` started: the content of `run/<name>.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Running {
-    /// Its process id.
-    pub id: i32,
-    /// The program, to tell it from another process that got the same id later.
-    pub program: String,
-    /// Triton's ports.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ports: Option<Ports>,
-}
-
-impl Running {
-    /// Triton's address for this machine's clients.
-    pub fn http(&self) -> Option<String> {
-        self.ports.map(|ports| format!("127.0.0.1:{}", ports.http))
-    }
-
-    /// What was started under this name and still runs.
-    pub fn find(layout: &Layout, name: &str) -> Option<Self> {
-        let text = fs::read(file(layout, name)).ok()?;
-        let running: Self = serde_json::from_slice(&text).ok()?;
-        running.is_alive().then_some(running)
-    }
-
-    fn is_alive(&self) -> bool {
-        let program = fs::read(format!("/proc/{}/cmdline", self.id)).unwrap_or_default();
-        let program = program.split(|byte| *byte == 0).next().unwrap_or_default();
-        // A process that ended and was not waited for has an empty command line.
-        !program.is_empty() && String::from_utf8_lossy(program).contains(&self.program)
-    }
-
-    /// Asks it to stop, waits, and kills it when it does not. The file about it goes.
-    ///
-    /// # Errors
-    /// The system does not let us.
-    pub fn stop(&self, layout: &Layout, name: &str) -> Result<()> {
-        // First, so that a `saker serve` in the foreground knows that it was told to stop. Gone already is as good.
-        let _ = fs::remove_file(file(layout, name));
-        if let Some(address) = self.http() {
-            drain(layout, &address);
-        }
-        self.signal(Signal::TERM)?;
-        let start = Instant::now();
-        let mut asked = start;
-        while self.is_alive() && start.elapsed() < STOP {
-            sleep(Duration::from_millis(50));
-            // Valkey forgets a signal that comes while it writes its first append-only file. Triton takes a second one for haste.
-            if self.ports.is_none() && asked.elapsed() > ASK_AGAIN {
-                self.signal(Signal::TERM)?;
-                asked = Instant::now();
-            }
-        }
-        if self.is_alive() {
-            tracing::warn!(
-                "{} does not stop within {} s and is killed",
-                self.program,
-                STOP.as_secs()
-            );
-            self.signal(Signal::KILL)?;
-        }
-        Ok(())
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let Some(id) = Pid::from_raw(self.id) else {
-            return Ok(());
-        };
-        match kill_process(id, signal) {
-            Err(error) if error != rustix::io::Errno::SRCH => Err(error)
-                .with_context(|| format!("cannot stop {} (process {})", self.program, self.id)),
-            _ => Ok(()),
-        }
+fn send(running: &Running, signal: Signal) -> Result<()> {
+    let Some(id) = Pid::from_raw(running.id) else {
+        return Ok(());
+    };
+    match kill_process(id, signal) {
+        Err(error) if error != rustix::io::Errno::SRCH => Err(error)
+            .with_context(|| format!("cannot stop {} (process {})", running.program, running.id)),
+        _ => Ok(()),
     }
 }
 
@@ -159,10 +112,6 @@ fn drain(layout: &Layout, address: &str) {
     while !unloaded() && start.elapsed() < DRAIN {
         sleep(Duration::from_millis(20));
     }
-}
-
-fn file(layout: &Layout, name: &str) -> PathBuf {
-    layout.run().join(format!("{name}.json"))
 }
 
 /// A started process and the name it is known by in `run/` and `logs/`.
@@ -228,7 +177,7 @@ impl Started {
             ports,
         };
         let record = serde_json::to_string_pretty(&running)?;
-        if let Err(error) = files::write(&file(layout, name), record) {
+        if let Err(error) = files::write(&Running::file(layout, name), record) {
             // Without its record nobody could stop it later.
             let _ = child.kill();
             let _ = child.wait();
@@ -255,7 +204,7 @@ impl Started {
     /// # Errors
     /// Returns an error if the system refuses.
     pub fn kill(&mut self) -> Result<()> {
-        self.running.signal(Signal::KILL)?;
+        send(&self.running, Signal::KILL)?;
         if let Some(child) = &mut self.child {
             child.wait().context("cannot wait for a killed process")?;
         }
@@ -264,7 +213,7 @@ impl Started {
 
     /// Whether somebody has stopped it on purpose, by [`Running::stop`].
     pub fn was_stopped(&self, layout: &Layout) -> bool {
-        !file(layout, self.name).exists()
+        !Running::file(layout, self.name).exists()
     }
 
     /// Waits until `ready`; stops the process when it takes too long, or when `interrupted`.
@@ -284,7 +233,7 @@ impl Started {
                 bail!("interrupted while {} started", self.name);
             }
             if self.has_ended() {
-                let _ = fs::remove_file(file(layout, self.name));
+                let _ = fs::remove_file(Running::file(layout, self.name));
                 bail!(
                     "{} did not start:\n{}\nthe whole log is {}",
                     self.name,
@@ -311,16 +260,16 @@ impl Started {
     /// Stops the process.
     ///
     /// # Errors
-    /// As [`Running::stop`].
+    /// As [`stop`].
     pub fn stop(&mut self, layout: &Layout) -> Result<()> {
         let id = self.running.clone();
         let Some(child) = &mut self.child else {
-            return id.stop(layout, self.name);
+            return stop(&id, layout, self.name);
         };
         // Waited for beside, or the ended process would stay as our zombie and look alive.
         std::thread::scope(|scope| {
             scope.spawn(|| child.wait());
-            id.stop(layout, self.name)
+            stop(&id, layout, self.name)
         })
     }
 

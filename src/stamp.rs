@@ -5,12 +5,11 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use saker_serving::files;
+use saker_serving::files::hex;
+use saker_serving::layout::Layout;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-
-use crate::assemble::files::hex;
-use crate::files;
-use crate::layout::Layout;
 
 /// A hash over all that a step depends on: files, tables of the definition, and the code of `saker` itself.
 pub struct Fingerprint {

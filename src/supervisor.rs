@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
 
-use crate::layout::Layout;
-use crate::progress::Step;
 use crate::server::Started;
 use crate::watchdog::Watchdog;
 

@@ -4,12 +4,11 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
+use saker_serving::files;
+use saker_serving::layout::Layout;
 use saker_train::data::Dataset;
 use saker_train::progress::{Epoch, Stage};
 use serde::{Deserialize, Serialize};
-
-use crate::files;
-use crate::layout::Layout;
 
 /// A line of `epochs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

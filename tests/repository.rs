@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
-use saker::entities::{Compare, settle};
-use saker::materialize::feature_view;
-use saker::releases::Repository;
 use saker_pipeline::{Default as Fallback, EntityType, Group, Pipeline};
+use saker_serving::entities::{Compare, settle};
+use saker_serving::releases::Repository;
+use saker_serving::views::feature_view;
 use saker_store::feast::{
     self, EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, entity_key,
 };

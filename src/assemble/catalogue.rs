@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use saker_pipeline::Pipeline;
+use saker_serving::files::write;
+use saker_serving::layout::Layout;
 
 use super::fused::RECOMMENDATION;
 use crate::features::KnownItems;
-use crate::files::write;
-use crate::layout::Layout;
 
 /// The file in the version folder of each of them.
 pub(super) const FILE: &str = "catalogue.txt";

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use saker_pipeline::{Entity, Group, Names, Pipeline, TextCodes, TextColumn};
-
-use super::files::write_json;
-use crate::layout::Layout;
+use saker_serving::files::write_json;
+use saker_serving::layout::Layout;
 
 /// The name in a version folder.
 pub(super) const FILE: &str = "codes.json";

@@ -9,21 +9,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
+use saker_serving::files::write;
+use saker_serving::layout::Layout;
+use saker_serving::names::{DEGRADED, FUSED};
+use saker_serving::table;
 use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
 use super::steps::{
-    DEGRADED, Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters,
-    max_users, onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
+    Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters, max_users,
+    onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 use crate::features::{KnownItems, embedding_table};
-use crate::files::write;
-use crate::layout::Layout;
 use crate::stamp::{self, Fingerprint};
-use crate::table;
-
-/// The model that a client asks in place of the 14 steps' ensemble.
-pub const FUSED: &str = "ensemble_fused";
 
 /// Its step.
 pub(super) const RECOMMENDATION: &str = "fused_recommendation";

@@ -1,14 +1,13 @@
 //! The artefacts of one training run as a release in a model repository: 14 steps and the ensemble, with one release id.
 //!
 //! A new repository is written beside its place and then renamed; a release beside others is named last. A server never sees
-//! half of one. What happens with releases from there on is in [`releases`](crate::releases).
+//! half of one. What happens with releases from there on is in [`releases`](saker_serving::releases).
 
 mod catalogue;
 mod codes;
-pub(crate) mod edit;
-pub(crate) mod files;
 pub mod fused;
 pub mod pbtxt;
+mod record;
 mod release;
 pub mod steps;
 
@@ -19,20 +18,21 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Group, Pipeline};
+use saker_serving::files::{beside, create, hex, remove_folder, sha256, write, write_json};
+use saker_serving::layout::{CATALOGUE, Layout};
+use saker_serving::names::DEPLOYMENT;
+use saker_serving::releases::edit;
+use saker_serving::releases::install::{own_parameters, write_stamp};
+use saker_serving::releases::manifest::{self, Manifest};
+use saker_serving::releases::record::Record;
+use saker_serving::releases::repository::{Index, Repository};
 use saker_store::address::has_credentials;
 use saker_train::onnx;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 pub use release::{release_id, utc};
 pub use steps::Defaults;
 
-use crate::files::write;
-use crate::layout::Layout;
-use crate::releases::manifest::{self, Manifest};
-use crate::releases::record::Record;
-use crate::releases::repository::{Index, Repository};
-use files::{beside, create, hex, remove, write_json};
 use pbtxt::{ModelConfig, Step};
 
 /// The version number of a new repository's first release.
@@ -59,6 +59,8 @@ pub struct Artefacts {
     pub defaults: Defaults,
     /// The files with the codes of users' and items' texts, where they have some.
     pub codes: BTreeMap<Group, PathBuf>,
+    /// The prepared users and items, by their file name in `data/`: what the gateway and the updater read.
+    pub prepared: BTreeMap<String, PathBuf>,
     /// Where they come from, for the manifest.
     pub record: Record,
 }
@@ -86,7 +88,12 @@ impl Artefacts {
             catalogue: None,
             defaults: Defaults::read(&layout.defaults())?,
             codes: codes::write(pipeline, layout)?,
-            record: Record::of(layout)?,
+            prepared: CATALOGUE
+                .map(|file| (file.to_owned(), layout.catalogue_file(file)))
+                .into_iter()
+                .filter(|(_, path)| path.exists())
+                .collect(),
+            record: record::of(layout)?,
         };
         let dataset = &pipeline.pipeline.name;
         for (path, command) in artefacts.files() {
@@ -122,6 +129,11 @@ impl Artefacts {
             .collect();
         files.extend(self.tables.values().map(|path| (path.as_path(), "prepare")));
         files.extend(self.codes.values().map(|path| (path.as_path(), "prepare")));
+        files.extend(
+            self.prepared
+                .values()
+                .map(|path| (path.as_path(), "prepare")),
+        );
         files.push((&self.query_tower, "train"));
         files.push((&self.ranker, "train"));
         files.push((&self.index, "index"));
@@ -323,7 +335,7 @@ fn fresh(
 ) -> Result<()> {
     let mut models = artefacts.models(pipeline, version)?;
     let folder = beside(target, "new");
-    remove(&folder)?;
+    remove_folder(&folder)?;
     let mut manifest = manifest(pipeline, artefacts, release, version)?;
     let mut tables = Tables::new();
     for model in &mut models {
@@ -357,14 +369,14 @@ fn fresh(
     write_json(&folder.join(format!("manifest-{version}.json")), &manifest)?;
     write_json(&folder.join("releases.json"), &Index::new(version, release))?;
     let old = beside(target, "old");
-    remove(&old)?;
+    remove_folder(&old)?;
     if target.exists() {
         fs::rename(target, &old)
             .with_context(|| format!("cannot move {} away", target.display()))?;
     }
     fs::rename(&folder, target)
         .with_context(|| format!("cannot put {} in place", target.display()))?;
-    remove(&old)
+    remove_folder(&old)
 }
 
 /// A release beside those that stand here. Nothing names it before `releases.json` does, at the end.
@@ -383,9 +395,9 @@ fn add(
         let mut files = BTreeMap::new();
         if model.steps.is_empty() {
             let folder = repository.version_folder(&model.name, version);
-            remove(&folder)?;
+            remove_folder(&folder)?;
             let before = serving.models.get(&model.name);
-            let own = own_parameters(&repository.config(&model.name)?, model, before);
+            let own = own_parameters(&repository.config(&model.name)?, &model.parameters, before);
             files = place_version(
                 pipeline,
                 artefacts,
@@ -411,34 +423,11 @@ fn add(
     Ok(())
 }
 
-/// The parameters that this release needs otherwise than the config.pbtxt that all versions share says; `None` takes one
-/// away that the release before had and this one has not.
-fn own_parameters(
-    shared: &str,
-    model: &ModelConfig,
-    before: Option<&manifest::Model>,
-) -> BTreeMap<String, Option<String>> {
-    let shared = edit::parameters(shared);
-    let travelling = |key: &str| !steps::DEPLOYMENT.contains(&key);
-    let mut own: BTreeMap<String, Option<String>> = model
-        .parameters
-        .iter()
-        .filter(|(key, value)| travelling(key) && shared.get(*key) != Some(value))
-        .map(|(key, value)| (key.clone(), Some(value.clone())))
-        .collect();
-    let gone = before
-        .into_iter()
-        .flat_map(|before| before.parameters.keys())
-        .filter(|key| shared.contains_key(*key) && !model.parameters.contains_key(*key));
-    own.extend(gone.map(|key| (key.clone(), None)));
-    own
-}
-
 /// The settings that belong to the place and not to the release, in a config.pbtxt that stands already.
 fn deploy(text: &str, model: &ModelConfig) -> Result<String> {
     let mut text = edit::set_instances(text, model.instances)?;
     for (key, value) in &model.parameters {
-        if steps::DEPLOYMENT.contains(&key.as_str()) {
+        if DEPLOYMENT.contains(&key.as_str()) {
             text = edit::set_parameter(&text, key, value);
         }
     }
@@ -466,14 +455,13 @@ fn place_version(
         files.copy(&source, &name)?;
     }
     let hashes = files.hashes;
-    let stamp = json!({ "format": 2, "release": release, "files": hashes, "parameters": own });
-    write_json(&folder.join("release.json"), &stamp)?;
+    write_stamp(folder, release, &hashes, own)?;
     Ok(hashes)
 }
 
 fn entry(model: &ModelConfig, files: BTreeMap<String, String>) -> manifest::Model {
     let mut parameters = model.parameters.clone();
-    parameters.retain(|key, _| !steps::DEPLOYMENT.contains(&key.as_str()));
+    parameters.retain(|key, _| !DEPLOYMENT.contains(&key.as_str()));
     manifest::Model {
         interface: interface(model),
         parameters,
@@ -504,6 +492,11 @@ fn manifest(
         saker: env!("CARGO_PKG_VERSION").to_owned(),
         record: artefacts.record.clone(),
         pipeline: serde_json::to_value(&definition).context("the definition as JSON")?,
+        catalogue: artefacts
+            .prepared
+            .iter()
+            .map(|(file, path)| Ok((file.clone(), sha256(path)?)))
+            .collect::<Result<_>>()?,
         models: BTreeMap::new(),
     })
 }

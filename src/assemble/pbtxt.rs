@@ -1,9 +1,9 @@
 //! `config.pbtxt` as a value, and its text.
 
+use saker_serving::releases::edit::{self, quote};
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
-
-use super::edit;
 
 /// Type of a tensor, as Triton names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,33 +206,4 @@ fn field(out: &mut String, depth: usize, key: &str, value: &str) {
 fn line(out: &mut String, depth: usize, text: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{:width$}{text}", "", width = depth * 2);
-}
-
-/// A string of the protobuf text format. Non-ASCII text stands as it is, in UTF-8.
-pub(super) fn quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quote;
-
-    #[test]
-    fn strings_are_escaped() {
-        assert_eq!(quote(r#"{"gender":-1}"#), r#""{\"gender\":-1}""#);
-        assert_eq!(quote("a\\b\n"), r#""a\\b\n""#);
-    }
 }

@@ -7,11 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
+use saker_serving::files::hex;
+use saker_serving::releases::Repository;
 use sha2::{Digest, Sha256};
 
 use super::Artefacts;
-use super::files::hex;
-use crate::releases::Repository;
 
 /// `<pipeline>-<UTC time>-<hash of the artefacts>`, such as `movielens-20260314T150926Z-1f3a9c2b`. The time is `now`, or the
 /// first second after it whose id the repository at `target` does not have.

@@ -9,41 +9,18 @@ use anyhow::{Context, Result, bail};
 use saker_pipeline::{
     Column, ColumnType, Default as Fallback, Entity, Feature, FeatureKind, LookupMode, Pipeline,
 };
+use saker_serving::names::{DEGRADED, ENSEMBLE, ORDERED_IDS, ORDERED_SCORES, RELEASE};
 use saker_store::address::has_credentials;
 use serde::{Deserialize, Serialize};
 
 use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
 
-/// The model a client asks.
-pub const ENSEMBLE: &str = "ensemble_model";
 /// The query tower's output, a vector per user.
 pub const QUERY_VECTOR: &str = "output_1";
 /// The ranker's output, the click probability of each candidate.
 pub const SCORE: &str = "click/binary_classification_task";
-/// The ensemble's first output: raw item ids, best first.
-pub const ORDERED_IDS: &str = "ordered_ids";
-/// The ensemble's second output: the score of each.
-pub const ORDERED_SCORES: &str = "ordered_scores";
-
-/// The ensemble's third output: the id of the release that answered, one text.
-pub const RELEASE: &str = "release";
-/// The ensemble's fourth output: what the store did not know, a mask per user.
-pub const DEGRADED: &str = "degraded";
 /// Users whose candidates the ranker scores in one run.
 const USERS_PER_RUN: usize = 2;
-/// Parameters that belong to where the models run and not to what was trained: they stand in config.pbtxt, for all releases
-/// alike. All others travel with the release that they were assembled for.
-pub const DEPLOYMENT: [&str; 8] = [
-    "DEADLINE_MS",
-    "MAX_USERS",
-    "POPULARITY_URL",
-    "REDIS_URL",
-    "SEEN_URL",
-    "THREADS",
-    "inter_op_thread_count",
-    "intra_op_thread_count",
-];
-
 /// What an entity that the store does not hold gets, by column, with every mean filled in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Defaults {

@@ -3,13 +3,13 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use saker_pipeline::Pipeline;
+use saker_serving::entities::Compare;
+use saker_serving::progress::Step;
+use saker_serving::releases::{Manifest, Repository};
+use saker_serving::target::{Target, settle};
 use saker_store::address::has_credentials;
 
-use super::{Target, settle};
 use crate::assemble::{self, Artefacts};
-use crate::entities::Compare;
-use crate::progress::Step;
-use crate::releases::{Manifest, Repository};
 use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker assemble`.

@@ -2,19 +2,21 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use saker_serving::files;
+use saker_serving::progress::Step;
+use saker_serving::target::Target;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::data::Split;
 use saker_train::evaluate::{Evaluation, MethodMetrics, Models, Options, Oracle, evaluate};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
-use super::{Target, train};
+use super::train;
 use crate::groupings::groupings;
 use crate::oracle::TruePreferences;
-use crate::progress::Step;
 use crate::retrieval::Served;
 use crate::training_run::TrainingRun;
-use crate::{features, files, report};
+use crate::{features, report};
 
 /// Arguments of `saker evaluate`.
 #[derive(clap::Args)]

@@ -2,11 +2,12 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_bulk::Settings;
+use saker_serving::progress::time;
+use saker_serving::target::Target;
 use saker_train::evaluate::ListMetrics;
 
-use super::{Learning, Target};
+use super::Learning;
 use crate::finetune::{Outcome, Request, finetune};
-use crate::progress::time;
 
 /// Arguments of `saker finetune`.
 #[derive(clap::Args)]

@@ -8,11 +8,11 @@ use saker_generate::{
     CATEGORIES, EventType, FirstDay, GROUPS, Item, Pictures, Scale, Settings, Shop, Stage,
     Statistics,
 };
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
 use serde_json::json;
 
 use super::recommend::{align_right, plain};
-use crate::layout::Layout;
-use crate::progress::Step;
 
 /// Arguments of `saker generate`.
 #[derive(clap::Args)]

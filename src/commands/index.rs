@@ -1,9 +1,9 @@
 use anyhow::{Context, Result, bail};
 use ndarray::Array2;
+use saker_serving::progress::Step;
+use saker_serving::target::Target;
 
-use super::Target;
 use crate::features::KnownItems;
-use crate::progress::Step;
 use crate::retrieval;
 use crate::stamp::{self, Fingerprint};
 

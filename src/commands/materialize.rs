@@ -1,9 +1,9 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use saker_serving::entities::Compare;
+use saker_serving::target::{Target, settle};
 
-use super::{Target, settle};
-use crate::entities::Compare;
 use crate::{materialize, server};
 
 /// Arguments of `saker materialize`.

@@ -4,30 +4,24 @@
 // Help texts: clap prints them as they stand.
 #![allow(rustdoc::invalid_html_tags)]
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use saker_pipeline::Pipeline;
-use saker_store::address;
+use saker_serving::programs::{follow, gateway, updater};
 use saker_train::device::Device;
-
-use crate::entities::{self, Compare};
-use crate::layout::Layout;
-use crate::server::REDIS_URL;
 
 mod assemble;
 mod evaluate;
+mod fetch;
 mod finetune;
-mod gateway;
 mod generate;
 mod index;
 mod materialize;
 mod prepare;
 mod promote;
+mod publish;
 mod recommend;
 mod releases;
 mod rollback;
@@ -36,94 +30,7 @@ mod simulate;
 mod status;
 mod stop;
 mod train;
-mod updater;
 mod workflow;
-
-/// Which pipeline a command works on.
-#[derive(Args, Clone, Debug)]
-pub struct Target {
-    /// Dataset, which is the definition examples/<DATASET>/pipeline.toml
-    #[arg(value_name = "DATASET", default_value = "movielens")]
-    pub dataset: String,
-    /// Pipeline definition, in place of a dataset's
-    #[arg(long, value_name = "FILE", env = "SAKER_PIPELINE")]
-    pub pipeline: Option<PathBuf>,
-    /// Folder for all that the commands make
-    #[arg(
-        long,
-        value_name = "FOLDER",
-        env = "SAKER_STATE",
-        default_value = ".saker"
-    )]
-    pub state: PathBuf,
-    /// Address of Valkey or Redis, in place of the definition's. Everybody on the machine can read an argument: an address with
-    /// a password belongs in the variable, or in a file that SAKER_REDIS_URL_FILE names
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SAKER_REDIS_URL",
-        hide_env_values = true
-    )]
-    pub redis_url: Option<String>,
-}
-
-impl Target {
-    /// Reads the definition and says where its files lie.
-    ///
-    /// # Errors
-    /// There is no such definition, or it is not accepted.
-    pub fn open(&self) -> Result<(Pipeline, Layout)> {
-        let path = match &self.pipeline {
-            Some(path) => path.clone(),
-            None => PathBuf::from("examples")
-                .join(&self.dataset)
-                .join("pipeline.toml"),
-        };
-        if !path.is_file() {
-            bail!(
-                "there is no pipeline definition {}; give a dataset of examples/, or a file with --pipeline",
-                path.display()
-            );
-        }
-        let mut pipeline = Pipeline::load(&path)?;
-        pipeline.state = Some(self.state.clone());
-        let url = match &self.redis_url {
-            Some(url) => Some(url.clone()),
-            None => address::from_environment(REDIS_URL)?,
-        };
-        if let Some(url) = url {
-            pipeline.store.redis_url = url;
-            pipeline.validate().context("--redis-url")?;
-        }
-        let layout = Layout::new(&self.state, &pipeline.pipeline.name);
-        Ok((pipeline, layout))
-    }
-
-    /// The same target for another command of ours. The store's address, which may hold a password, is not among the arguments,
-    /// which everybody on the machine can read: see [`Target::environment`].
-    fn arguments(&self) -> Vec<OsString> {
-        let mut arguments = vec![self.dataset.clone().into()];
-        if let Some(pipeline) = &self.pipeline {
-            arguments.extend(["--pipeline".into(), pipeline.into()]);
-        }
-        arguments.extend(["--state".into(), self.state.clone().into()]);
-        arguments
-    }
-
-    /// The environment that goes with [`Target::arguments`].
-    fn environment(&self) -> Vec<(&'static str, OsString)> {
-        let url = self.redis_url.iter();
-        url.map(|url| (REDIS_URL, url.into())).collect()
-    }
-}
-
-/// Compares the store's entities with the definition and takes their types from there; what cannot be compared is a warning.
-fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<()> {
-    for note in entities::settle(pipeline, compare)? {
-        tracing::warn!("{note}");
-    }
-    Ok(())
-}
 
 /// How a command that trains computes.
 #[derive(Args, Clone, Debug)]
@@ -146,15 +53,6 @@ impl Learning {
     }
 }
 
-/// Seconds, which may have decimals.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok();
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "accepted: a number of seconds above 0".to_owned())
-}
-
 /// All commands, in the order in which a new pipeline needs them.
 #[derive(Subcommand)]
 pub enum Command {
@@ -174,6 +72,12 @@ pub enum Command {
     Materialize(materialize::Args),
     /// Write a release into Triton's model repository
     Assemble(assemble::Args),
+    /// Write a release into a store that servers on other machines follow
+    Publish(publish::Args),
+    /// Put a release of such a store into a model repository
+    Fetch(fetch::Args),
+    /// Keep a running Triton on the release that is wanted in such a store
+    Follow(follow::Args),
     /// Make a release the one that serves
     Promote(promote::Args),
     /// Go back to the release that served before
@@ -213,6 +117,9 @@ impl Command {
             Self::Index(args) => index::run(args),
             Self::Materialize(args) => materialize::run(args),
             Self::Assemble(args) => assemble::run(args),
+            Self::Publish(args) => publish::run(args),
+            Self::Fetch(args) => fetch::run(args),
+            Self::Follow(args) => follow::run(args),
             Self::Promote(args) => promote::run(args),
             Self::Rollback(args) => rollback::run(args),
             Self::Releases(args) => releases::run(args),

@@ -2,8 +2,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use saker_bulk::Settings;
+use saker_serving::target::Target;
 
-use super::Target;
 use crate::{prepare, stamp};
 
 /// Arguments of `saker prepare`.

@@ -1,23 +1,28 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
+use saker_serving::control;
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
+use saker_serving::registry::promote::{Standing, Waiting};
+use saker_serving::registry::{self, Named, Registry};
+use saker_serving::releases::{self, Repository, Stage};
+use saker_serving::running::Running;
+use saker_serving::target::Target;
 
-use super::Target;
-use crate::control;
-use crate::layout::Layout;
-use crate::progress::Step;
-use crate::releases::{self, Repository, Stage};
-use crate::server::Running;
 use triton_client::Triton;
 
 /// Arguments of `saker promote`.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  saker promote\n  saker promote --release 4 --keep 5\n  \
-    saker promote retail --repository /models --server triton.shop:8000\n\n\
+    saker promote retail --repository /models --server triton.shop:8000\n  \
+    saker promote --to s3://shop/releases --wait 600\n\n\
     The release is loaded beside the one that serves and asked by a canary; then the ensemble is switched in one step. \
-    Where anything fails, the release that served goes on. Without a running server the next start serves it."
+    Where anything fails, the release that served goes on. Without a running server the next start serves it. With --to, every server that follows the store does so: all \
+    load it and ask their canary, then all switch; where one refuses, all go back."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -30,6 +35,97 @@ pub struct Args {
     /// How many of the newest releases stay; the serving one and the one before it always do
     #[arg(long, value_name = "N", default_value_t = 3)]
     keep: usize,
+    #[command(flatten)]
+    fleet: Fleet,
+}
+
+/// The servers that follow a store of releases.
+#[derive(clap::Args)]
+pub(super) struct Fleet {
+    /// Store of releases whose servers are meant, and not one server: a folder, file:// or s3://bucket/prefix
+    #[arg(long, value_name = "URL", conflicts_with_all = ["repository", "server"], value_parser = NonEmptyStringValueParser::new())]
+    to: Option<String>,
+    /// With --to: wait for the servers, up to so many seconds for each stage, such as 600 or 10m. Without it, all servers switch as
+    /// soon as each can
+    #[arg(long, value_name = "TIME", requires = "to", value_parser = time)]
+    wait: Option<Duration>,
+    /// With --wait: servers that must report
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "wait")]
+    min_servers: usize,
+    /// With --wait: servers that may refuse the release
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "wait")]
+    max_refusals: usize,
+}
+
+/// Seconds, or a number with the unit s, m or h.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let unit = match unit {
+        "h" => 3600.0,
+        "m" => 60.0,
+        _ => 1.0,
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "accepted: a number of seconds above 0, or one with s, m or h".to_owned())
+}
+
+impl Fleet {
+    /// The store, where it is meant.
+    pub(super) fn registry(&self) -> Result<Option<Registry>> {
+        self.to.as_deref().map(Registry::open).transpose()
+    }
+
+    /// Makes a release the wanted one, and waits where that is asked for.
+    pub(super) fn promote(&self, registry: &Registry, to: &Named) -> Result<()> {
+        let wanted = registry.wanted()?;
+        if wanted.is_some_and(|wanted| wanted.stage == registry::Stage::Serve && wanted.to == *to) {
+            println!("{} is wanted already", to.release);
+            return Ok(());
+        }
+        let waiting = self.wait.map(|time| Waiting {
+            time,
+            servers: self.min_servers,
+            refusals: self.max_refusals,
+        });
+        let mut step: Option<(registry::Stage, Step)> = None;
+        let ended = |step: &mut Option<(registry::Stage, Step)>, standing: Standing| {
+            if let Some((_, step)) = step.take() {
+                step.done(&format!("{} of {}", standing.ready, standing.servers));
+            }
+        };
+        let mut last = Standing::default();
+        let made = registry::promote::promote(registry, to, waiting, &mut |stage, standing| {
+            let name = match stage {
+                registry::Stage::Load => "servers that have loaded it and asked their canary",
+                registry::Stage::Serve => "servers that have switched",
+            };
+            if step.as_ref().is_none_or(|(before, _)| *before != stage) {
+                ended(&mut step, last);
+                step = Some((stage, Step::start(name)));
+            }
+            if let Some((_, step)) = &step {
+                step.say(format!(
+                    "{name}: {} of {}",
+                    standing.ready, standing.servers
+                ));
+            }
+            last = standing;
+        })?;
+        ended(&mut step, last);
+        println!(
+            "{} is wanted in {}, generation {}",
+            to.release,
+            registry.location(),
+            made.generation
+        );
+        Ok(())
+    }
 }
 
 /// Which repository, and which server.
@@ -44,9 +140,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn open(&self, layout: &Layout) -> Result<(Repository, Option<Triton>)> {
+    pub(super) fn repository(&self, layout: &Layout) -> Result<Repository> {
         let folder = self.repository.clone();
-        let repository = Repository::open(&folder.unwrap_or_else(|| layout.repository()))?;
+        Repository::open(&folder.unwrap_or_else(|| layout.repository()))
+    }
+
+    pub(super) fn open(&self, layout: &Layout) -> Result<(Repository, Option<Triton>)> {
+        let repository = self.repository(layout)?;
         let running = || Running::find(layout, "triton")?.http();
         // A server that `saker serve` started serves the pipeline's own repository and no other.
         let own = self.repository.is_none();
@@ -58,14 +158,24 @@ impl Place {
 
 /// Makes a release the one that serves.
 pub(super) fn run(args: &Args) -> Result<()> {
+    if let Some(registry) = args.fleet.registry()? {
+        let release = match &args.release {
+            Some(release) => release.clone(),
+            None => registry.releases()?.pop().with_context(|| {
+                format!(
+                    "{} holds no release; `saker publish` writes one",
+                    registry.location()
+                )
+            })?,
+        };
+        let (_, sha256) = registry.release(&release, None)?;
+        return args.fleet.promote(&registry, &Named { release, sha256 });
+    }
     let (_, layout) = args.target.open()?;
     let (repository, triton) = args.place.open(&layout)?;
-    let index = repository.index()?;
-    let newest = index.releases.keys().next_back().copied();
-    let version = match &args.release {
-        Some(name) => index.find(name)?,
-        None => newest.unwrap_or_default(),
-    };
+    let version = repository
+        .index()?
+        .find_or_newest(args.release.as_deref())?;
     show(&repository, triton.as_ref(), version, args.keep)
 }
 

@@ -2,15 +2,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, LineStyle, Table};
+use saker_serving::catalogue::Catalogue;
+use saker_serving::counters::Counters;
+use saker_serving::names::{ENSEMBLE, FUSED, ORDERED_IDS, ORDERED_SCORES, RELEASE};
+use saker_serving::running::Running;
+use saker_serving::target::Target;
 use serde_json::json;
 
-use super::Target;
-use crate::assemble::fused::FUSED;
-use crate::assemble::steps::{ENSEMBLE, RELEASE};
-use crate::catalogue::Catalogue;
-use crate::counters::Counters;
 use crate::explain::Timing;
-use crate::server::Running;
 use triton_client::{Error, Tensor, Triton, steps};
 
 /// Arguments of `saker recommend`.
@@ -101,8 +100,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
             .find(|tensor| tensor.name == name)
             .with_context(|| format!("the answer has no {name}"))
     };
-    let ids = tensor(crate::assemble::steps::ORDERED_IDS)?.int32s()?;
-    let scores = tensor(crate::assemble::steps::ORDERED_SCORES)?.float32s()?;
+    let ids = tensor(ORDERED_IDS)?.int32s()?;
+    let scores = tensor(ORDERED_SCORES)?.float32s()?;
     let answered: Vec<(i32, f32)> = ids
         .into_iter()
         .zip(scores)

@@ -1,13 +1,15 @@
 use anyhow::{Context, Result};
+use saker_serving::registry::Named;
+use saker_serving::releases::promote::server_pins;
+use saker_serving::target::Target;
 
-use super::Target;
-use super::promote::{Place, show};
-use crate::releases::promote::server_pins;
+use super::promote::{Fleet, Place, show};
 
 /// Arguments of `saker rollback`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  saker rollback\n  saker rollback --to movielens-20260314T150926Z-1f3a9c2b\n\n\
+    after_help = "Examples:\n  saker rollback\n  saker rollback --release movielens-20260314T150926Z-1f3a9c2b\n  \
+    saker rollback --to s3://shop/releases --wait 1m\n\n\
     The same steps as `saker promote`. The release before is still loaded, unless the server has started since."
 )]
 pub struct Args {
@@ -15,17 +17,37 @@ pub struct Args {
     target: Target,
     /// Release to go back to, its id or its version [default: the one that served before]
     #[arg(long, value_name = "ID")]
-    to: Option<String>,
+    release: Option<String>,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    fleet: Fleet,
 }
 
 /// Promotes the release that served before. Nothing is removed.
 pub(super) fn run(args: &Args) -> Result<()> {
+    if let Some(registry) = args.fleet.registry()? {
+        let named = match &args.release {
+            Some(release) => Named {
+                release: release.clone(),
+                sha256: registry.release(release, None)?.1,
+            },
+            None => {
+                let before = match registry.wanted()? {
+                    Some(now) => registry.served_before(&now)?,
+                    None => None,
+                };
+                before.with_context(|| {
+                    format!("no release was wanted before in {}", registry.location())
+                })?
+            }
+        };
+        return args.fleet.promote(&registry, &named);
+    }
     let (_, layout) = args.target.open()?;
     let (repository, triton) = args.place.open(&layout)?;
     let index = repository.index()?;
-    let version = match &args.to {
+    let version = match &args.release {
         Some(name) => index.find(name)?,
         None => {
             let serving = match &triton {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
+use saker_serving::files;
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
+use saker_serving::running::{Ports, Running};
+use saker_serving::target::Target;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::Target;
-use crate::files;
-use crate::layout::Layout;
-use crate::progress::Step;
-use crate::server::{self, Ports, Running, Started};
+use crate::server::{self, Started};
 use crate::supervisor::{Lock, Supervisor};
 use crate::watchdog::Watchdog;
 

@@ -6,13 +6,14 @@ use clap::builder::NonEmptyStringValueParser;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use saker_generate::Shop;
+use saker_serving::files;
+use saker_serving::progress::Step;
+use saker_serving::target::Target;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::Target;
-use crate::progress::Step;
+use crate::report;
 use crate::report::simulation;
 use crate::simulate::{Settings, simulate};
-use crate::{files, report};
 
 /// Arguments of `saker simulate`.
 #[derive(clap::Args)]

@@ -1,13 +1,14 @@
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use saker_serving::layout::Layout;
+use saker_serving::running::Running;
+use saker_serving::target::Target;
 use serde_json::{Value, json};
 
-use super::Target;
 use super::serve::is_ready;
-use crate::layout::Layout;
 use crate::runtime;
-use crate::server::{self, Running};
+use crate::server;
 use triton_client::Triton;
 
 /// Arguments of `saker status`.

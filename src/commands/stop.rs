@@ -1,8 +1,9 @@
 use anyhow::Result;
+use saker_serving::running::Running;
+use saker_serving::target::Target;
 
-use super::Target;
 use super::serve::SUPERVISOR;
-use crate::server::Running;
+use crate::server;
 
 /// Arguments of `saker stop`.
 #[derive(clap::Args)]
@@ -21,7 +22,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut any = false;
     for (name, running) in found {
         if let Some(running) = running {
-            running.stop(&layout, name)?;
+            server::stop(&running, &layout, name)?;
             if name != SUPERVISOR {
                 println!("{name} stopped");
             }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use saker_pipeline::Pipeline;
+use saker_serving::files;
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
+use saker_serving::target::Target;
 use saker_train::candidates::Candidates;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::checkpoint::LEARNED_UNTIL;
@@ -14,13 +18,11 @@ use saker_train::progress::{Epoch, Stage};
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
-use super::{Learning, Target};
+use super::Learning;
 use crate::accompaniment::Accompaniment;
-use crate::layout::Layout;
-use crate::progress::Step;
 use crate::stamp::{self, Fingerprint};
 use crate::training_run::TrainingRun;
-use crate::{features, files, models};
+use crate::{features, models};
 
 /// Arguments of `saker train`.
 #[derive(clap::Args)]

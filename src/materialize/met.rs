@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use saker_pipeline::Pipeline;
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
+use saker_serving::table;
 use saker_store::Connection;
 use saker_store::popularity::{self, Set};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, SeenWriter};
 
-use crate::layout::Layout;
 use crate::prepare::PARTS;
-use crate::progress::Step;
-use crate::table;
 
 /// The training interactions, counted.
 #[derive(Debug, Default)]

@@ -7,47 +7,17 @@ mod online;
 
 use anyhow::{Context, Result};
 use saker_offline::OfflineStore;
-use saker_pipeline::{Entity, EntityType, Pipeline};
-use saker_store::feast::{self, EntityKeyVersion, FeatureView, Timestamp};
+use saker_pipeline::Pipeline;
+use saker_serving::layout::Layout;
+use saker_serving::progress::{Step, time};
+use saker_serving::table;
+use saker_serving::views::offline_store;
+use saker_store::feast::Timestamp;
 use saker_store::{Connection, Settings};
 
-use crate::layout::Layout;
-use crate::progress::{Step, time};
-use crate::table;
 use met::Met;
 
 pub use offline::FILES as OFFLINE_FILES;
-
-/// Where the offline store is: the definition's, or the pipeline's own folder.
-pub fn offline_store(pipeline: &Pipeline, layout: &Layout) -> String {
-    let place = pipeline.store.offline.clone();
-    place.unwrap_or_else(|| layout.offline().display().to_string())
-}
-
-/// A view of users or items in the online store.
-pub fn feature_view<'n>(
-    pipeline: &Pipeline,
-    entity: &Entity,
-    view: &str,
-    features: impl IntoIterator<Item = &'n str>,
-) -> FeatureView {
-    let version = match pipeline.store.entity_key_serialization {
-        2 => EntityKeyVersion::V2,
-        _ => EntityKeyVersion::V3,
-    };
-    let project = &pipeline.store.feast_project;
-    let entity_type = if entity.id == pipeline.user.id {
-        pipeline.store.entity_type
-    } else {
-        pipeline.store.item_entity_type
-    };
-    let entity_type = match entity_type {
-        None | Some(EntityType::Int32) => feast::EntityType::Int32,
-        Some(EntityType::Int64) => feast::EntityType::Int64,
-        Some(EntityType::String) => feast::EntityType::String,
-    };
-    FeatureView::new(project, view, &entity.id, version, features).with_entity_type(entity_type)
-}
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,13 +3,11 @@
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use saker_pipeline::{Column, ColumnType, Entity, Pipeline};
+use saker_serving::progress::Step;
+use saker_serving::table;
+use saker_serving::views::feature_view;
 use saker_store::Connection;
 use saker_store::feast::{Timestamp, Value, Writer};
-
-use super::feature_view;
-
-use crate::progress::Step;
-use crate::table;
 
 /// Writes a view: a row per entity, all as of `time`.
 pub(super) fn entities(

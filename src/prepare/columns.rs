@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use rustc_hash::FxHashMap;
 use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
+use saker_serving::table;
 
 use super::source::Source;
-use crate::table;
 use crate::values::Value;
 
 /// The values of a column, before defaults fill what is empty.

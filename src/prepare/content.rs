@@ -10,13 +10,14 @@ use saker_content::{
     Cache, Encoded, Encoder, ImageEncoder, Pca, Pooling, SentenceEncoder, encode, to_unit_length,
 };
 use saker_pipeline::{Embedding, EmbeddingSource, ImagePooling, Missing, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
+use saker_serving::table;
 
 use super::embeddings::Vectors;
 use super::files;
 use super::source::Source;
-use crate::layout::Layout;
-use crate::progress::Step;
-use crate::{runtime, table};
+use crate::runtime;
 
 /// The vectors of an `[[item.embeddings]]` whose source is `sentence` or `image`, row i for row i of `items`.
 pub(super) fn vectors(

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use ndarray::Array2;
 use saker_pipeline::{Embedding, EmbeddingSource, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::progress::Step;
 use saker_train::pretrained;
 
 use super::content;
-use crate::layout::Layout;
-use crate::progress::Step;
 
 /// The vectors of all items.
 pub(super) struct Vectors {

@@ -10,11 +10,11 @@ use arrow::datatypes::DataType;
 use saker_bulk::plan::{JoinType, ScalarValue, ident, lit, when};
 use saker_bulk::{DataFrame, Engine, Progress};
 use saker_pipeline::{Default as Fallback, Entity, Feature, FeatureKind, Group, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::table;
 use saker_workflow::{Definition, Operator, Workflow};
 
 use super::split::PARTS;
-use crate::layout::Layout;
-use crate::table;
 
 /// Fits the features of a group on the training interactions, one row each, as the models see them: a frequent user's values
 /// are frequent values.

@@ -5,14 +5,14 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use saker_bulk::{DataFrame, Engine, Writer};
 use saker_pipeline::{Column, Default as Fallback, Derive, Entity, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::table;
 
 use super::clean::{self, DRAW, ITEM, Met, PLACE, RATING, TIME, USER};
 use super::columns::{Cleaned, Entities};
 use super::derive::{Recent, most_frequent};
 use super::served::Served;
 use super::split::{PARTS, parts};
-use crate::layout::Layout;
-use crate::table;
 
 /// What the events leave once they have passed.
 pub(super) struct Events {

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use saker_bulk::{Engine, Progress, Settings};
 use saker_pipeline::{Column, Data, Embedding, EmbeddingSource, Entity, Group, Names, Pipeline};
+use saker_serving::layout::{FeatureSchema, Layout, Schema};
+use saker_serving::progress::Step;
+use saker_serving::table;
 use saker_workflow::Workflow;
 
 use super::clean::{self, Met};
@@ -20,9 +23,6 @@ use super::{
     rows, write_json,
 };
 use crate::assemble::Defaults;
-use crate::layout::{FeatureSchema, Layout, Schema};
-use crate::progress::Step;
-use crate::table;
 
 /// What every step needs.
 pub(super) struct Job<'a> {

@@ -23,11 +23,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use saker_bulk::Settings;
 use saker_pipeline::{Data, Group, Pipeline};
+use saker_serving::layout::Layout;
 
 pub use served::files as served_files;
 pub use split::PARTS;
 
-use crate::layout::Layout;
 use crate::stamp::Fingerprint;
 
 /// The keys of the tables' paths.

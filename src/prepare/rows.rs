@@ -9,14 +9,14 @@ use rustc_hash::FxHashMap;
 use saker_bulk::plan::{ident, lit};
 use saker_bulk::{BoxError, Engine};
 use saker_pipeline::{Feature, Interactions, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::table;
 use saker_workflow::Workflow;
 
 use super::clean::{RATING, TIME};
 use super::columns::Entities;
 use super::encode;
 use super::split::PARTS;
-use crate::layout::Layout;
-use crate::table;
 
 /// From rows of `data/interactions.parquet` to those of `features/interactions.parquet`.
 pub(super) struct Encoder {

@@ -6,11 +6,11 @@ use arrow::datatypes::DataType;
 use chrono::NaiveDate;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 use saker_pipeline::{Column, Interactions, Pipeline, Unit};
+use saker_serving::layout::Layout;
+use saker_serving::{table, views};
 use saker_updater::offline::EVENTS;
 
-use crate::layout::Layout;
 use crate::values::Values;
-use crate::{materialize, table};
 
 /// A user id, Unix seconds, the value since then.
 pub(super) type Row = (i32, i32, i32);
@@ -28,14 +28,14 @@ impl Served {
         let Some(view) = &column.view else {
             return Ok(Self::default());
         };
-        let store = OfflineStore::open(&materialize::offline_store(pipeline, layout))?;
+        let store = OfflineStore::open(&views::offline_store(pipeline, layout))?;
         let mut rows = Vec::new();
         let days = NaiveDate::MIN..=NaiveDate::MAX;
         store
             .read_files(
                 view,
                 days,
-                |name| !name.starts_with(materialize::OFFLINE_FILES),
+                |name| !name.starts_with(crate::materialize::OFFLINE_FILES),
                 |batch| add(&mut rows, &batch, &pipeline.user.id, &column.name),
             )
             .with_context(|| format!("offline store, view {view}"))?;
@@ -58,14 +58,14 @@ impl Served {
 
 /// The files that serving wrote and [`super::encode_again`] reads: views, days and names, of which none changes once it is there.
 pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
-    let store = OfflineStore::open(&materialize::offline_store(pipeline, layout))?;
+    let store = OfflineStore::open(&views::offline_store(pipeline, layout))?;
     let columns = pipeline.user.stored();
     let views = columns.filter_map(|column| column.view.as_deref());
     let mut files = Vec::new();
     for view in views.chain([EVENTS]) {
         for day in store.days(view)? {
             let names = store.names(view, day)?.into_iter();
-            let served = names.filter(|name| !name.starts_with(materialize::OFFLINE_FILES));
+            let served = names.filter(|name| !name.starts_with(crate::materialize::OFFLINE_FILES));
             files.extend(served.map(|name| format!("{view}/{day}/{name}")));
         }
     }
@@ -85,7 +85,7 @@ pub(super) fn events(
         );
         return Ok(Vec::new());
     }
-    let store = OfflineStore::open(&materialize::offline_store(pipeline, layout))?;
+    let store = OfflineStore::open(&views::offline_store(pipeline, layout))?;
     let mut batches = Vec::new();
     let days = NaiveDate::MIN..=NaiveDate::MAX;
     store

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{ArrayRef, LargeStringArray, LargeStringBuilder, RecordBatch};
 use saker_pipeline::{Data, Encoding, Format, Unit};
+use saker_serving::table;
 
 use super::files::TableFile;
-use crate::table;
 use crate::values::{Value, Values};
 
 /// A column as its file has it.

@@ -235,15 +235,15 @@ impl Stack {
         i32::try_from(record["id"].as_i64()?).ok()
     }
 
-    /// Anonymous memory of Triton: what it has allocated. Pages of files become resident when they are first read.
-    fn anonymous_kib(&self) -> f64 {
+    /// Resident memory of Triton, and the anonymous part of it, which it has allocated; the other pages are those of files.
+    fn memory_kib(&self) -> [f64; 2] {
         let id = self.id("triton").expect("Triton runs");
         let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
-        let words = line.expect("its memory").split_whitespace().next();
-        words.and_then(|kib| kib.parse().ok()).expect("a number")
+        ["VmRSS:", "RssAnon:"].map(|field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            let words = line.expect("its memory").split_whitespace().next();
+            words.and_then(|kib| kib.parse().ok()).expect("a number")
+        })
     }
 
     fn signal(&self, part: &str, signal: Signal) {
@@ -930,7 +930,7 @@ fn promotions_under_load() {
                     tally.direct_failed,
                     tally.direct_cold,
                     tally.direct_slowest.as_secs_f64(),
-                    stack.anonymous_kib() / 1024.0
+                    stack.memory_kib()[1] / 1024.0
                 );
             }
         }
@@ -950,8 +950,8 @@ fn memory_stays_what_it_was() {
     const WARM_UP: u64 = 20;
     let wanted = number("SAKER_REQUESTS").unwrap_or(1_000_000);
     let stack = Stack::start();
-    println!("| ensemble | requests | failed | wrong | Triton's memory |");
-    println!("|---|--:|--:|--:|--:|");
+    println!("| ensemble | requests | failed | wrong | resident memory | of it anonymous |");
+    println!("|---|--:|--:|--:|--:|--:|");
     let mut grown = Vec::new();
     for model in MODELS.into_iter().rev() {
         let (tally, stop) = (Mutex::<Tally>::default(), AtomicBool::new(false));
@@ -967,15 +967,16 @@ fn memory_stays_what_it_was() {
                 while answered() < wanted * part / WARM_UP {
                     thread::sleep(Duration::from_millis(20));
                 }
-                let size = stack.anonymous_kib();
+                let [size, anonymous] = stack.memory_kib();
                 sizes.push(size);
                 let tally = tally.lock().expect("no client panics");
                 println!(
-                    "| {model} | {} | {} | {} | {:.2} MB |",
+                    "| {model} | {} | {} | {} | {:.2} MiB | {:.2} MiB |",
                     tally.direct,
                     tally.direct_failed,
                     tally.wrong.len(),
-                    size / 1024.0
+                    size / 1024.0,
+                    anonymous / 1024.0
                 );
             }
         });

@@ -8,6 +8,7 @@ mod chaos;
 mod clients;
 mod credentials;
 mod feast;
+mod fleet;
 mod fused;
 mod gateway;
 mod malformed;

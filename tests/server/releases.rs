@@ -1,9 +1,9 @@
 //! Releases: several side by side, one of which serves, and what happens between them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Mutex,
@@ -12,13 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use saker::{
-    assemble::{self, Artefacts},
-    releases::{self, Outcome, Repository, Stage},
-    table,
-};
+use saker::assemble::{self, Artefacts};
 use saker_index::{Index, Metric};
 use saker_pipeline::{Default as Fallback, Group, Pipeline};
+use saker_serving::layout::Layout;
+use saker_serving::releases::{self, Outcome, Repository, Stage};
+use saker_serving::table;
 use serde_json::Value;
 use triton_client::{Tensor, Triton};
 use triton_testing::{runtime, server::TritonServer, valkey::Valkey};
@@ -33,13 +32,13 @@ use crate::support::{
 const ENSEMBLE: &str = "ensemble_model";
 
 /// A repository with the golden release, and whatever a test adds to it.
-struct Shop {
+pub(crate) struct Shop {
     valkey: Valkey,
     folder: tempfile::TempDir,
 }
 
 impl Shop {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let valkey = Valkey::start().expect("a running Valkey");
         write_golden(&valkey);
         let folder = tempfile::tempdir().expect("a folder");
@@ -51,17 +50,17 @@ impl Shop {
     }
 
     /// A whole server is what is tested, not what happens when it waits too short for the store.
-    fn pipeline(&self) -> Pipeline {
+    pub(crate) fn pipeline(&self) -> Pipeline {
         let mut pipeline = pipeline(&self.valkey);
         pipeline.store.deadline_ms = 2000;
         pipeline
     }
 
-    fn place(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn place(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn repository(&self) -> Repository {
+    pub(crate) fn repository(&self) -> Repository {
         Repository::open(&self.place("repository")).expect("a repository")
     }
 
@@ -76,7 +75,11 @@ impl Shop {
     /// A run whose every artefact but the towers' and the ranker's weights is another: items have other codes and other
     /// vectors in index and tables, lists are shorter, a new user has another age.
     fn add_other(&self, release: &str) -> u64 {
-        let mut pipeline = self.pipeline();
+        let (pipeline, artefacts) = self.other(release, self.pipeline());
+        self.add(&pipeline, &artefacts, release)
+    }
+
+    fn other(&self, release: &str, mut pipeline: Pipeline) -> (Pipeline, Artefacts) {
         pipeline.ranking.topk = 15;
         let age = pipeline
             .user
@@ -99,7 +102,39 @@ impl Shop {
         let image = tables["item_image_embeddings"].clone();
         let text = tables.insert("item_description_embeddings".to_owned(), image);
         tables.insert("item_image_embeddings".to_owned(), text.expect("a table"));
+        (pipeline, artefacts)
+    }
+
+    /// The golden run with what `saker prepare` has made, assembled where the store's address holds a password.
+    pub(crate) fn add_golden(&self, layout: &Layout, release: &str, password: &str) -> u64 {
+        let pipeline = self.with_password(password);
+        let mut artefacts = artefacts(&pipeline, &self.place(release));
+        artefacts.prepared = prepared(layout);
         self.add(&pipeline, &artefacts, release)
+    }
+
+    /// As [`add_golden`](Self::add_golden), of the other run.
+    pub(crate) fn add_other_of(&self, layout: &Layout, release: &str, password: &str) -> u64 {
+        let (pipeline, mut artefacts) = self.other(release, self.with_password(password));
+        artefacts.prepared = prepared(layout);
+        self.add(&pipeline, &artefacts, release)
+    }
+
+    fn with_password(&self, password: &str) -> Pipeline {
+        let mut pipeline = self.pipeline();
+        let place = pipeline
+            .store
+            .redis_url
+            .split_once("://")
+            .expect("an address")
+            .1;
+        pipeline.store.redis_url = format!("redis://shop:{password}@{place}");
+        pipeline
+    }
+
+    /// The store's address, which servers read from their environment.
+    pub(crate) fn store(&self) -> String {
+        self.pipeline().store.redis_url
     }
 
     /// An index of these ids with vectors that follow from the ids.
@@ -150,28 +185,35 @@ impl Shop {
     }
 }
 
+/// What of a prepared shop goes into a release.
+pub(crate) fn prepared(layout: &Layout) -> BTreeMap<String, PathBuf> {
+    ["users.parquet", "items.parquet"]
+        .map(|file| (file.to_owned(), layout.catalogue_file(file)))
+        .into()
+}
+
 fn golden_items() -> Vec<i64> {
     let ids = parquet::i32_column(&data("reference/items.parquet"), "item_id");
     ids.into_iter().map(i64::from).collect()
 }
 
 /// A running server.
-struct Served {
-    server: TritonServer,
-    triton: Triton,
+pub(crate) struct Served {
+    pub(crate) server: TritonServer,
+    pub(crate) triton: Triton,
 }
 
 /// What a request was answered.
 #[derive(Clone, Debug, PartialEq)]
-struct Answer {
-    release: String,
+pub(crate) struct Answer {
+    pub(crate) release: String,
     ids: Vec<i32>,
     scores: Vec<f32>,
 }
 
 impl Served {
     /// The answer to the golden requests' request of this number; the last is of a user that nobody knows.
-    fn ask(&self, number: usize) -> anyhow::Result<Answer> {
+    pub(crate) fn ask(&self, number: usize) -> anyhow::Result<Answer> {
         let request = answers().get(number);
         let user = request.map_or(-5, |request| request.user_id);
         let (device, time) = request.map_or((1, 1_700_000_000), |request| {
@@ -192,7 +234,7 @@ impl Served {
     }
 
     /// The answers to all golden requests and to the unknown user's, all of one release.
-    fn ask_all(&self, release: &str) -> Vec<Answer> {
+    pub(crate) fn ask_all(&self, release: &str) -> Vec<Answer> {
         let answers: Vec<Answer> = (0..=answers().len())
             .map(|number| self.ask(number).expect("an answer"))
             .collect();
@@ -583,10 +625,10 @@ fn old_releases_go_and_the_one_before_stays_loaded() {
         );
         served.ask_all(release);
     }
-    let (done, text) = run("rollback", &["--to", "c"]);
+    let (done, text) = run("rollback", &["--release", "c"]);
     assert!(done, "{text}");
     served.ask_all("c");
-    let (done, text) = run("rollback", &["--to", "b"]);
+    let (done, text) = run("rollback", &["--release", "b"]);
     assert!(
         !done && text.contains("there is no release b; there are c (version 3)"),
         "{text}"

@@ -1,9 +1,9 @@
 /// What can go wrong with an offline store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address of the store is not one that can be opened.
+    /// The address of a store is not one that can be opened.
     #[error(
-        "offline store '{location}': {reason}; accepted: a folder, file:///folder or s3://bucket/prefix (with AWS_REGION, \
+        "'{location}': {reason}; accepted: a folder, file:///folder or s3://bucket/prefix (with AWS_REGION, \
          AWS_ACCESS_KEY_ID and so on in the environment)"
     )]
     Location {

@@ -20,5 +20,6 @@ mod partition;
 mod store;
 
 pub use error::Error;
+pub use location::open as open_storage;
 pub use partition::EVENT_TIMESTAMP;
 pub use store::{Appended, OfflineStore};

@@ -10,7 +10,10 @@ use crate::Error;
 
 /// Opens a location; the path is the root within the storage. A folder is made where there is none. `settings` are those of
 /// the AWS clients, by the names of their environment variables; others are passed over.
-pub(crate) fn open(
+///
+/// # Errors
+/// It is no folder, `file://` or `s3://` address, or the folder cannot be made.
+pub fn open(
     location: &str,
     settings: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Box<dyn ObjectStore>, Path), Error> {

@@ -1,6 +1,7 @@
 //! A server that answers as S3 does: moto, a Python stand-in that speaks the real protocol.
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use crate::{runtime, stand_in::StandIn};
 
@@ -30,6 +31,14 @@ impl S3Server {
             .send_empty()
             .context("no bucket can be made")?;
         Ok(Self(server))
+    }
+
+    /// Sends the server a signal: `STOP` and it answers nobody, `CONT` and it goes on.
+    ///
+    /// # Panics
+    /// The server has ended.
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal).expect("the S3 server runs");
     }
 
     /// The settings of a client, by the names of the AWS clients' environment variables.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use rustix::process::Signal;
 
 use crate::{ports::free_port, process::Server};
 
@@ -14,7 +15,7 @@ use crate::{ports::free_port, process::Server};
 #[derive(Debug)]
 pub(crate) struct StandIn {
     // First, so that the server ends before its folder goes.
-    _process: Server,
+    process: Server,
     pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
@@ -36,9 +37,14 @@ impl StandIn {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(Self {
-            _process: process,
+            process,
             port,
             _folder: folder,
         })
+    }
+
+    /// Sends it a signal: `STOP` and it answers nobody, `CONT` and it goes on.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 }

@@ -45,6 +45,12 @@ impl Step {
         self.bar.set_position(position);
     }
 
+    /// Units done so far, and in all.
+    pub fn of(&self, position: u64, length: u64) {
+        self.bar.set_length(length);
+        self.bar.set_position(position);
+    }
+
     /// What it is doing right now.
     pub fn say(&self, what: impl Into<Cow<'static, str>>) {
         self.bar.set_message(what);

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::canary;
 use super::repository::{Index, Repository};
-use crate::assemble::steps::ENSEMBLE;
+use crate::names::ENSEMBLE;
 use triton_client::Triton;
 
 /// How far a promotion is.
@@ -77,22 +77,7 @@ pub fn promote(
     }
     let (before, canary) = match triton {
         Some(triton) => {
-            let ensembles = loaded(repository, triton)?;
-            let mut models = Vec::new();
-            for ensemble in &ensembles {
-                models.extend(repository.steps(ensemble)?);
-            }
-            models.sort_unstable();
-            models.dedup();
-            let switch = Switch {
-                repository,
-                triton,
-                ensembles,
-                models,
-                serving,
-                held: server_pins(triton)?,
-                version,
-            };
+            let switch = Switch::new(repository, triton, serving, version)?;
             let asked = switch.try_out(&release, on).and_then(|asked| {
                 on(Stage::Switch);
                 switch.show()?;
@@ -127,6 +112,43 @@ pub fn promote(
         canary,
         pruned,
     })
+}
+
+/// Loads `version` beside the release that serves and asks the canary, and leaves it loaded: a [promotion](promote()) has only to
+/// switch. Returns the number of requests that the canary answered.
+///
+/// # Errors
+/// As [`promote()`].
+pub fn try_out(
+    repository: &Repository,
+    triton: &Triton,
+    version: u64,
+    on: &mut dyn FnMut(Stage),
+) -> Result<usize> {
+    let _lock = repository.lock()?;
+    let index = repository.index()?;
+    let release = index.releases.get(&version).cloned();
+    let release = release.with_context(|| format!("there is no version {version}"))?;
+    on(Stage::Check);
+    if let Err(error) = repository.verify(version) {
+        return Err(failed(repository, &index, version, error));
+    }
+    let switch = Switch::new(repository, triton, repository.serving()?, version)?;
+    switch.try_out(&release, on).map_err(|error| {
+        switch.withdraw();
+        failed(repository, &index, version, error)
+    })
+}
+
+/// Takes every release but the one that serves out of the server.
+///
+/// # Errors
+/// Another process changes the repository now, or the server does not answer.
+pub fn withdraw(repository: &Repository, triton: &Triton) -> Result<()> {
+    let _lock = repository.lock()?;
+    let serving = repository.serving()?;
+    Switch::new(repository, triton, serving, serving)?.withdraw();
+    Ok(())
 }
 
 /// Notes why a release cannot serve.
@@ -205,7 +227,31 @@ struct Switch<'p> {
     version: u64,
 }
 
-impl Switch<'_> {
+impl<'s> Switch<'s> {
+    fn new(
+        repository: &'s Repository,
+        triton: &'s Triton,
+        serving: u64,
+        version: u64,
+    ) -> Result<Self> {
+        let ensembles = loaded(repository, triton)?;
+        let mut models = Vec::new();
+        for ensemble in &ensembles {
+            models.extend(repository.steps(ensemble)?);
+        }
+        models.sort_unstable();
+        models.dedup();
+        Ok(Self {
+            repository,
+            triton,
+            ensembles,
+            models,
+            serving,
+            held: server_pins(triton)?,
+            version,
+        })
+    }
+
     /// Loads the release beside the serving one and asks it; the number of requests.
     fn try_out(&self, release: &str, on: &mut dyn FnMut(Stage)) -> Result<usize> {
         on(Stage::Load);

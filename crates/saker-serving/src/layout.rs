@@ -56,6 +56,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// What of `data/` the gateway and the updater read: a release's catalogue.
+pub const CATALOGUE: [&str; 4] = [
+    "users.parquet",
+    "items.parquet",
+    "names.json",
+    "defaults.json",
+];
+
 /// The folder of one pipeline's state, and every path in it.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -85,6 +93,11 @@ impl Layout {
     /// `data/<table>.parquet`; tables are `users`, `items` and `interactions`.
     pub fn data(&self, table: &str) -> PathBuf {
         self.root.join("data").join(format!("{table}.parquet"))
+    }
+
+    /// `data/<file>`: one of [`CATALOGUE`].
+    pub fn catalogue_file(&self, file: &str) -> PathBuf {
+        self.root.join("data").join(file)
     }
 
     /// `data/names.json`: what the codes of text columns stand for.

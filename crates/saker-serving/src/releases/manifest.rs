@@ -29,6 +29,10 @@ pub struct Manifest {
     pub record: Record,
     /// The pipeline definition, a login in the store's address left out.
     pub pipeline: Value,
+    /// SHA-256 of the prepared users and items, by their file name in `data/`: what the gateway shows and the updater knows. Empty
+    /// in releases of an older saker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub catalogue: BTreeMap<String, String>,
     /// By model.
     pub models: BTreeMap<String, Model>,
 }

@@ -1,4 +1,4 @@
-//! Where a release comes from: the training events' window, and what `saker evaluate` measured.
+//! What a release says of the run that made it.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,56 +8,36 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int32Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde::{Deserialize, Serialize};
+use saker_serving::layout::Layout;
+use saker_serving::releases::record::{Record, Window};
 use serde_json::Value;
 
-use crate::finetune::{self, Round};
-use crate::layout::Layout;
+use crate::finetune;
 
-/// The part of the manifest that the training run leaves behind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The events it was trained on.
-    pub data: Option<Window>,
-    /// What was learned since, by `saker finetune`, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub finetuned: Vec<Round>,
-    /// `models/metrics.json`, where it was written after the models.
-    pub metrics: Option<Value>,
-}
-
-/// First and last event that was learned from; how many there are in the training part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
-    /// Unix seconds of the first.
-    pub first: i64,
-    /// Unix seconds of the last.
-    pub last: i64,
-    /// How many there are.
-    pub interactions: u64,
-}
-
-impl Record {
-    /// What the other commands left; what they did not write is `None`.
-    ///
-    /// # Errors
-    /// A file is there and cannot be read.
-    pub fn of(layout: &Layout) -> Result<Self> {
-        let interactions = layout.data("interactions");
-        let finetuned = finetune::rounds(layout)?;
-        let mut data = match interactions.is_file() {
-            true => window(&interactions)?,
-            false => None,
-        };
-        if let (Some(data), Some(last)) = (&mut data, finetuned.last()) {
-            data.last = data.last.max(i64::from(last.until));
-        }
-        Ok(Self {
-            data,
-            finetuned,
-            metrics: metrics(layout)?,
-        })
+/// What the other commands left; what they did not write is `None`.
+///
+/// # Errors
+/// A file is there and cannot be read.
+pub(super) fn of(layout: &Layout) -> Result<Record> {
+    let interactions = layout.data("interactions");
+    let finetuned = finetune::rounds(layout)?;
+    let mut data = match interactions.is_file() {
+        true => window(&interactions)?,
+        false => None,
+    };
+    if let (Some(data), Some(last)) = (&mut data, finetuned.last()) {
+        data.last = data.last.max(i64::from(last.until));
     }
+    let finetuned: Vec<Value> = finetuned
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()
+        .context("the fine-tunings as JSON")?;
+    Ok(Record {
+        data,
+        finetuned,
+        metrics: metrics(layout)?,
+    })
 }
 
 /// What was measured on these models: a file that is older than they are tells of others.

@@ -1,14 +1,21 @@
+//! The updater as a program: its arguments, and what it takes from a pipeline definition.
+
+#![allow(rustdoc::invalid_html_tags)]
+
+pub mod settings;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use saker_updater::Updater;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Target, seconds, settle};
+use self::settings::Options;
 use crate::entities::Compare;
-use crate::updater::{self, Options};
+use crate::programs::source::{Followed, Opened, Source};
+use crate::programs::{metrics, stop_flag};
+use crate::target::{seconds, settle};
 
 /// Arguments of `saker updater`.
 #[derive(clap::Args)]
@@ -19,7 +26,7 @@ use crate::updater::{self, Options};
 )]
 pub struct Args {
     #[command(flatten)]
-    target: Target,
+    source: Source,
     /// Name of this process in the consumer group: another than that of any other one, and the same after a restart
     #[arg(long, env = "SAKER_UPDATER_NAME", default_value = "updater")]
     name: String,
@@ -35,6 +42,9 @@ pub struct Args {
     /// Days in which a popularity count fades to half; 0: it does not fade
     #[arg(long, default_value_t = 7.0, value_name = "DAYS")]
     popularity_half_life: f64,
+    /// Offline store, in place of the definition's: a folder, file:// or s3://bucket/prefix
+    #[arg(long, value_name = "URL", env = "SAKER_OFFLINE_STORE")]
+    offline_store: Option<String>,
     /// Seconds between two writes to the offline store
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     offline_every: Duration,
@@ -49,10 +59,25 @@ pub struct Args {
 }
 
 /// Applies events until it is told to stop.
-pub(super) fn run(args: &Args) -> Result<()> {
-    let (mut pipeline, layout) = args.target.open()?;
+///
+/// # Errors
+/// What keeps it from working, and what to do about it.
+pub fn run(args: &Args) -> Result<()> {
+    let Opened {
+        mut pipeline,
+        layout,
+        followed,
+    } = args.source.open()?;
+    if let Some(place) = &args.offline_store {
+        pipeline.store.offline = Some(place.clone());
+    } else if followed.is_some() && pipeline.store.offline.is_none() {
+        bail!(
+            "the definition of release {} names no offline store; --offline-store or SAKER_OFFLINE_STORE does",
+            followed.as_ref().map_or("", Followed::release)
+        );
+    }
     settle(&mut pipeline, Compare::Types)?;
-    let settings = updater::settings(
+    let settings = settings::settings(
         &pipeline,
         &layout,
         &Options {
@@ -64,10 +89,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             offline_every: args.offline_every,
         },
     )?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
-    }
+    let stop = stop_flag()?;
     let (items, url) = (settings.catalogue.len(), settings.store.url().to_string());
     let updater = Updater::start(settings).with_context(|| {
         format!(
@@ -76,9 +98,24 @@ pub(super) fn run(args: &Args) -> Result<()> {
         )
     })?;
     let counters = updater.counters();
+    let updater = Arc::new(updater);
+    if let Some(followed) = followed {
+        let updater = Arc::downgrade(&updater);
+        followed.keep_up(move |pipeline, layout| {
+            if let Some(updater) = updater.upgrade() {
+                updater.replace_catalogue(settings::catalogue_of(pipeline, layout)?);
+            }
+            Ok(())
+        })?;
+    }
     let metrics = match args.metrics.as_str() {
         "off" => None,
-        address => Some(updater::serve_metrics(address, counters.clone())?),
+        address => {
+            let (counted, told) = (counters.clone(), stop.clone());
+            let text = move || counted.prometheus();
+            let is_ready = move || !told.load(Ordering::Relaxed);
+            Some(metrics::serve(address, "--metrics", text, is_ready)?)
+        }
     };
     println!("applying the events of {items} items at {url}; Ctrl-C stops");
     if let Some(address) = metrics {
@@ -87,7 +124,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
     }
-    updater.stop();
+    // A thread that brings another catalogue has the updater for a moment.
+    let mut updater = Some(updater);
+    while let Some(shared) = updater.take() {
+        match Arc::try_unwrap(shared) {
+            Ok(updater) => updater.stop(),
+            Err(shared) => {
+                updater = Some(shared);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
     println!(
         "{} events applied",
         counters.applied.load(Ordering::Relaxed)

@@ -1,15 +1,33 @@
 //! Changing a `config.pbtxt` that stands already, line by line, so that what a person has added stays.
 //!
-//! Each of these fields is one line where [`render`](super::pbtxt::ModelConfig::render) wrote it.
+//! Each of these fields is one line where `saker assemble` wrote it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 
-use super::pbtxt::quote;
+use crate::names::DEPLOYMENT;
+
+/// A string of the protobuf text format. Non-ASCII text stands as it is, in UTF-8.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
 
 /// The line that says which versions Triton loads.
-pub(crate) fn version_policy(versions: &[u64]) -> String {
+pub fn version_policy(versions: &[u64]) -> String {
     let versions: Vec<String> = versions.iter().map(u64::to_string).collect();
     format!(
         "version_policy: {{ specific {{ versions: [ {} ] }} }}",
@@ -18,12 +36,12 @@ pub(crate) fn version_policy(versions: &[u64]) -> String {
 }
 
 /// The line that says how many instances there are.
-pub(crate) fn instance_group(count: usize) -> String {
+pub fn instance_group(count: usize) -> String {
     format!("instance_group [ {{ kind: KIND_CPU count: {count} }} ]")
 }
 
 /// The line of one parameter.
-pub(crate) fn parameter(key: &str, value: &str) -> String {
+pub fn parameter(key: &str, value: &str) -> String {
     format!(
         "parameters {{ key: {} value {{ string_value: {} }} }}",
         quote(key),
@@ -35,7 +53,7 @@ pub(crate) fn parameter(key: &str, value: &str) -> String {
 ///
 /// # Errors
 /// The text says it over several lines.
-pub(crate) fn admit(text: &str, versions: &[u64]) -> Result<String> {
+pub fn admit(text: &str, versions: &[u64]) -> Result<String> {
     replace(text, "version_policy", &version_policy(versions))
 }
 
@@ -43,8 +61,27 @@ pub(crate) fn admit(text: &str, versions: &[u64]) -> Result<String> {
 ///
 /// # Errors
 /// The text says it over several lines.
-pub(crate) fn set_instances(text: &str, count: usize) -> Result<String> {
+pub fn set_instances(text: &str, count: usize) -> Result<String> {
     replace(text, "instance_group", &instance_group(count))
+}
+
+/// Takes the settings that belong to the place and not to a release from another text: instances, and the parameters of
+/// [`DEPLOYMENT`].
+///
+/// # Errors
+/// The text says the instances over several lines.
+pub fn deploy(text: &str, from: &str) -> Result<String> {
+    let instances = from.lines().find(|line| line.starts_with("instance_group"));
+    let mut text = match instances {
+        Some(line) => replace(text, "instance_group", line)?,
+        None => text.to_owned(),
+    };
+    for (key, value) in parameters(from) {
+        if DEPLOYMENT.contains(&key.as_str()) {
+            text = set_parameter(&text, &key, &value);
+        }
+    }
+    Ok(text)
 }
 
 /// Puts a line in place of the one that starts with `field`, or after `max_batch_size` where there is none.
@@ -66,7 +103,7 @@ fn replace(text: &str, field: &str, line: &str) -> Result<String> {
 }
 
 /// Sets a parameter; text around its line stays.
-pub(crate) fn set_parameter(text: &str, key: &str, value: &str) -> String {
+pub fn set_parameter(text: &str, key: &str, value: &str) -> String {
     let line = parameter(key, value);
     let mut lines: Vec<&str> = text.lines().collect();
     let known = |line: &&str| parse_parameter(line).is_some_and(|(known, _)| known == key);
@@ -78,7 +115,7 @@ pub(crate) fn set_parameter(text: &str, key: &str, value: &str) -> String {
 }
 
 /// The parameters, those alone that stand on a line of their own.
-pub(crate) fn parameters(text: &str) -> BTreeMap<String, String> {
+pub fn parameters(text: &str) -> BTreeMap<String, String> {
     text.lines().filter_map(parse_parameter).collect()
 }
 
@@ -111,7 +148,7 @@ fn string_after<'t>(text: &'t str, field: &str) -> Option<(String, &'t str)> {
 }
 
 /// The models of an ensemble's steps, in their order.
-pub(crate) fn steps(text: &str) -> Vec<String> {
+pub fn steps(text: &str) -> Vec<String> {
     text.lines()
         .filter(|line| line.trim_start().starts_with("model_name:"))
         .filter_map(|line| Some(string_after(line, "model_name:")?.0))
@@ -122,7 +159,7 @@ pub(crate) fn steps(text: &str) -> Vec<String> {
 ///
 /// # Errors
 /// They are pinned to none or to several.
-pub(crate) fn pinned(text: &str) -> Result<u64> {
+pub fn pinned(text: &str) -> Result<u64> {
     let versions = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix(PIN))
@@ -143,7 +180,7 @@ pub(crate) fn pinned(text: &str) -> Result<u64> {
 }
 
 /// Pins all steps of an ensemble to a version.
-pub(crate) fn pin(text: &str, version: u64) -> String {
+pub fn pin(text: &str, version: u64) -> String {
     let mut pinned = String::with_capacity(text.len());
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();
@@ -164,6 +201,12 @@ mod tests {
 
     const MEMBER: &str = "name: \"m\"\nmax_batch_size: 0\n# by hand\ninstance_group [ { kind: KIND_CPU count: 1 } ]\n\
                           parameters { key: \"A\" value { string_value: \"{\\\"x\\\":1}\" } }\n";
+
+    #[test]
+    fn strings_are_escaped() {
+        assert_eq!(quote(r#"{"gender":-1}"#), r#""{\"gender\":-1}""#);
+        assert_eq!(quote("a\\b\n"), r#""a\\b\n""#);
+    }
 
     #[test]
     fn versions_are_admitted_and_the_rest_stays() {

@@ -1,3 +1,7 @@
+//! The gateway as a program: its arguments, and what it takes from a pipeline definition.
+
+#![allow(rustdoc::invalid_html_tags)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,25 +10,26 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::builder::NonEmptyStringValueParser;
 use saker_gateway::{Gateway, Keys, Operation, Settings};
-use saker_pipeline::{Column, Pipeline};
+use saker_pipeline::Pipeline;
 use saker_store::events::Limits;
-use saker_store::feast::FeatureView;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{Target, releases, seconds, settle};
 use crate::catalogue::Catalogue;
 use crate::control;
 use crate::counters::Counters;
 use crate::entities::Compare;
 use crate::layout::Layout;
-use crate::materialize::feature_view;
+use crate::programs::source::{Followed, Opened, Source};
 use crate::progress::Step;
-use crate::releases::Repository;
-use crate::server::{Ports, Running};
+use crate::registry::Registry;
+use crate::releases::{Repository, list};
+use crate::running::{Ports, Running};
+use crate::target::{seconds, settle};
+use crate::views::{activity_views, user_view};
 
 /// Arguments of `saker gateway`.
 #[derive(clap::Args)]
@@ -35,7 +40,7 @@ use crate::server::{Ports, Running};
 )]
 pub struct Args {
     #[command(flatten)]
-    target: Target,
+    source: Source,
     /// Address to listen on; port 0 takes a free one
     #[arg(
         long,
@@ -105,8 +110,15 @@ pub struct Args {
 }
 
 /// Serves until told to stop.
-pub(super) fn run(args: &Args) -> Result<()> {
-    let (mut pipeline, layout) = args.target.open()?;
+///
+/// # Errors
+/// What keeps it from serving, and what to do about it.
+pub fn run(args: &Args) -> Result<()> {
+    let Opened {
+        mut pipeline,
+        layout,
+        followed,
+    } = args.source.open()?;
     settle(&mut pipeline, Compare::Types)?;
     let settings = settings(args, &pipeline, &layout)?;
     warn_of_missing_keys(args);
@@ -118,12 +130,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let places = layout.clone();
     let metrics = Running::find(&layout, "triton").and_then(|running| running.ports);
     let metrics = metrics.map(|ports| format!("127.0.0.1:{}", ports.metrics));
+    let location = args.source.releases().map(str::to_owned);
     let releases = move || -> Value {
-        // Where the repository is another machine's, there is nothing to list.
-        let listed = Repository::open(&repository).and_then(|repository| {
-            releases::list(&repository, Some(&control::patient_client(&places, &http)))
-                .or_else(|_| releases::list(&repository, None))
-        });
+        let listed = match &location {
+            Some(location) => Registry::open(location)
+                .and_then(|registry| registry.rows())
+                .map(|rows| list::all(&rows)),
+            // Where the repository is another machine's, there is nothing to list.
+            None => Repository::open(&repository).and_then(|repository| {
+                list::list(&repository, Some(&control::patient_client(&places, &http)))
+                    .or_else(|_| list::list(&repository, None))
+            }),
+        };
         listed.unwrap_or_else(|error| {
             tracing::debug!("releases: {error:#}");
             json!([])
@@ -143,7 +161,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .context("cannot start the runtime")?;
     let stop = stop_signal()?;
     runtime.block_on(async {
-        let gateway = Gateway::open(settings, catalogue, Arc::new(operations))?;
+        let gateway = Arc::new(Gateway::open(settings, catalogue, Arc::new(operations))?);
+        if let Some(followed) = followed {
+            follow(followed, &pipeline, gateway.clone())?;
+        }
         let listener = bind(args.listen).await?;
         let operators = match args.admin_listen {
             Some(address) => Some(bind(address).await?),
@@ -165,6 +186,33 @@ pub(super) fn run(args: &Args) -> Result<()> {
     // Calls that hang are not waited for: what they were for is answered.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
+}
+
+/// Has the gateway show the catalogue of each release that is to be served.
+fn follow(followed: Followed, opened: &Pipeline, gateway: Arc<Gateway>) -> Result<()> {
+    let asked = asked(opened);
+    followed.keep_up(move |pipeline, layout| {
+        let catalogue = Catalogue::read(pipeline, layout).for_gateway(pipeline)?;
+        gateway.replace_catalogue(catalogue);
+        if self::asked(pipeline) != asked {
+            tracing::warn!(
+                "the definition of the new release asks Triton or the store in another way; start the gateway again"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// What of a definition a running gateway keeps: how it asks Triton and the store.
+fn asked(pipeline: &Pipeline) -> (String, Vec<String>, usize, Vec<String>) {
+    let columns = pipeline.context.columns.iter();
+    let stored = pipeline.user.stored();
+    (
+        pipeline.user.id.clone(),
+        columns.map(|column| column.name.clone()).collect(),
+        pipeline.retrieval.topk,
+        stored.map(|column| column.name.clone()).collect(),
+    )
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
@@ -234,31 +282,4 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
         drain: args.drain.unwrap_or_default(),
         ..Settings::new(store)
     })
-}
-
-/// The views of the users that hold a column of their own.
-fn activity_views(pipeline: &Pipeline) -> Vec<FeatureView> {
-    let own = |column: &Column| {
-        let view = column.view.as_ref()?;
-        Some(feature_view(
-            pipeline,
-            &pipeline.user,
-            view,
-            [column.name.as_str()],
-        ))
-    };
-    pipeline.user.stored().filter_map(own).collect()
-}
-
-/// The users' features as the first step of the ensemble reads them.
-fn user_view(pipeline: &Pipeline) -> Result<FeatureView> {
-    let columns: Vec<_> = pipeline.user.stored().collect();
-    let names = columns.iter().map(|column| column.name.as_str());
-    let mut view = feature_view(pipeline, &pipeline.user, &pipeline.store.user_view, names);
-    for column in columns {
-        if let Some(other) = &column.view {
-            view = view.with_feature_elsewhere(&column.name, other)?;
-        }
-    }
-    Ok(view)
 }

@@ -12,7 +12,7 @@ use saker_workflow::Vocabulary;
 use serde_json::{Value, json};
 
 use super::repository::Repository;
-use crate::assemble::steps::{ORDERED_IDS, ORDERED_SCORES, RELEASE};
+use crate::names::{ORDERED_IDS, ORDERED_SCORES, RELEASE};
 use triton_client::{Tensor, Triton};
 
 /// The name of the second ensemble.

@@ -52,8 +52,12 @@ pub fn restrictions(key: &str) -> [String; 2] {
 
 /// The key of the server at hand: `SAKER_CONTROL_KEY`, else what `saker serve` wrote.
 pub fn key(layout: &Layout) -> Option<String> {
-    let given = std::env::var(VARIABLE).ok().filter(|key| !key.is_empty());
-    given.or_else(|| fs::read_to_string(file(layout)).ok())
+    key_from_environment().or_else(|| fs::read_to_string(file(layout)).ok())
+}
+
+/// `SAKER_CONTROL_KEY`, where it says something.
+pub fn key_from_environment() -> Option<String> {
+    std::env::var(VARIABLE).ok().filter(|key| !key.is_empty())
 }
 
 /// A client of the server at `host:port` that has the key.

@@ -10,7 +10,7 @@ use saker_pipeline::{Column, ColumnType, Entity, EntityType, Pipeline};
 use saker_store::feast::{FeatureView, Found, Stored, survey};
 use saker_store::{Connection, Settings};
 
-use crate::materialize::feature_view;
+use crate::views::feature_view;
 
 /// How long the store is searched for the entities of one view.
 const SEARCH: Duration = Duration::from_secs(3);

@@ -1,22 +1,16 @@
-//! What `saker updater` is told by a pipeline definition and the prepared items.
+//! What an updater is told by a pipeline definition and the prepared items.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
-use saker_pipeline::{Derive, Pipeline};
+use saker_pipeline::{Column, Derive, Pipeline};
 use saker_store::seen::bitmap::Geometry;
 use saker_updater::Settings;
 use saker_updater::catalogue::{Catalogue, Item};
-use saker_updater::counters::Counters;
 use saker_updater::offline::Place;
 
 use crate::layout::Layout;
-use crate::{materialize, table};
+use crate::{table, views};
 
 /// What the definition does not say.
 #[derive(Clone, Debug)]
@@ -51,11 +45,7 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
         }
     };
     let (user, store) = (&pipeline.user, &pipeline.store);
-    // The column that clicks change, and the item column that it is made from.
-    let top = user.columns.iter().find_map(|column| match &column.derive {
-        Some(Derive::TopOfRecent { column: of, .. }) => Some((column, of.as_str())),
-        _ => None,
-    });
+    let top = top(pipeline);
     let of_top = top.map(|(column, _)| {
         let view = column.view.as_deref().unwrap_or(&store.user_view);
         (view.to_owned(), column.name.clone())
@@ -70,17 +60,34 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
         claim_after: options.claim_after,
         half_life,
         catalogue: catalogue(pipeline, layout, top.map(|(_, of)| of))?,
-        top_category: of_top.as_ref().map(|(view, column)| {
-            materialize::feature_view(pipeline, user, view, [column.as_str()])
-        }),
+        top_category: of_top
+            .as_ref()
+            .map(|(view, column)| views::feature_view(pipeline, user, view, [column.as_str()])),
         mode: bloom.mode.parse()?,
         geometry: Geometry::new(bloom.capacity, bloom.error_rate)?,
         offline: Some(Place {
-            location: materialize::offline_store(pipeline, layout),
+            location: views::offline_store(pipeline, layout),
             every: options.offline_every,
             ids: [user.id.clone(), pipeline.item.id.clone()],
             top_category: of_top,
         }),
+    })
+}
+
+/// What the updater must know of the items.
+///
+/// # Errors
+/// The items are not prepared.
+pub fn catalogue_of(pipeline: &Pipeline, layout: &Layout) -> Result<Catalogue> {
+    catalogue(pipeline, layout, top(pipeline).map(|(_, of)| of))
+}
+
+/// The column that clicks change, and the item column that it is made from.
+fn top(pipeline: &Pipeline) -> Option<(&Column, &str)> {
+    let mut columns = pipeline.user.columns.iter();
+    columns.find_map(|column| match &column.derive {
+        Some(Derive::TopOfRecent { column: of, .. }) => Some((column, of.as_str())),
+        _ => None,
     })
 }
 
@@ -103,37 +110,4 @@ fn catalogue(pipeline: &Pipeline, layout: &Layout, top: Option<&str>) -> Result<
         trending: trending.map(|column| known(column, row)),
     };
     Ok((0..ids.len()).map(|row| (ids[row], item(row))).collect())
-}
-
-/// Serves the counters at `/metrics`, in a thread of its own; where it listens.
-///
-/// # Errors
-/// The address cannot be listened on.
-pub fn serve_metrics(address: &str, counters: Arc<Counters>) -> Result<SocketAddr> {
-    let cannot = || format!("cannot listen on {address} for the metrics; --metrics names another");
-    let listener = TcpListener::bind(address).with_context(cannot)?;
-    listener.set_nonblocking(true).with_context(cannot)?;
-    let bound = listener.local_addr().with_context(cannot)?;
-    let page = move || {
-        let text = counters.prometheus();
-        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no thread for the metrics")?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    axum::serve(listener, Router::new().route("/metrics", get(page))).await
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served {
-                tracing::error!("the metrics are no longer served: {error}");
-            }
-        });
-    });
-    Ok(bound)
 }

@@ -22,11 +22,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Manifest;
-use crate::assemble::edit;
-use crate::assemble::files::{read_json, remove, sha256, write_json};
-use crate::assemble::fused::FUSED;
-use crate::assemble::steps::ENSEMBLE;
-use crate::files::write;
+use super::edit;
+use crate::files::{read_json, remove_folder, sha256, write, write_json};
+use crate::names::{ENSEMBLE, FUSED};
 
 /// How many promotions are remembered.
 const HISTORY: usize = 100;
@@ -85,6 +83,18 @@ impl Index {
         version
             .filter(|version| self.releases.contains_key(version))
             .with_context(|| format!("there is no release {name}; there are {}", known.join(", ")))
+    }
+
+    /// The version of the named release, or the newest one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find_or_newest(&self, name: Option<&str>) -> Result<u64> {
+        let newest = || self.releases.keys().next_back().copied();
+        match name {
+            Some(name) => self.find(name),
+            None => newest().context("there is no release; run `saker assemble`"),
+        }
     }
 
     /// The release that served before `serving`, where it is still here.
@@ -309,14 +319,22 @@ impl Repository {
     /// # Errors
     /// Another process changes it now.
     pub fn lock(&self) -> Result<Lock> {
-        let path = self.root.join("releases.lock");
+        Self::lock_folder(&self.root)
+    }
+
+    /// As [`lock`](Self::lock), of a folder that need not hold a release yet.
+    ///
+    /// # Errors
+    /// Another process changes it now.
+    pub fn lock_folder(root: &Path) -> Result<Lock> {
+        let path = root.join("releases.lock");
         let file =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => bail!(
                 "another saker assembles or promotes in {} now; wait until it has ended",
-                self.root.display()
+                root.display()
             ),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("cannot lock {}", path.display()))
@@ -415,7 +433,7 @@ impl Repository {
             for name in names(&self.root.join(&model))? {
                 let is_version = name.bytes().all(|byte| byte.is_ascii_digit());
                 if is_version && !owned(&name) {
-                    remove(&self.root.join(&model).join(&name))?;
+                    remove_folder(&self.root.join(&model).join(&name))?;
                 }
             }
         }

@@ -1,0 +1,183 @@
+//! The follower as a program: it keeps the Triton beside it on the release that is wanted in a store of releases.
+
+#![allow(rustdoc::invalid_html_tags)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::builder::NonEmptyStringValueParser;
+use triton_client::Triton;
+
+use super::metrics;
+use super::stop_flag;
+use crate::control;
+use crate::follower::{Counted, Follower};
+use crate::progress::Step;
+use crate::registry::Registry;
+use crate::releases::{self, Repository};
+use crate::target::seconds;
+
+/// How long the work under way may take after a signal.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often a flag is looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Arguments of `saker-follow`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  saker-follow --once --repository /models --wait 300\n  \
+    saker-follow --repository /models --triton 127.0.0.1:8000 --listen 0.0.0.0:8004\n\n\
+    A release is loaded beside the one that serves and asked by a canary; then the ensembles are switched in one step. One that \
+    fails never serves: what is wrong with it stands in the log, in /metrics and in the store, where `saker promote --to` reads \
+    it. The key to Triton's control API is read from SAKER_CONTROL_KEY. SIGTERM ends it within 20 seconds; Triton serves on."
+)]
+pub struct Args {
+    /// Store of releases: a folder, file:// or s3://bucket/prefix, with the AWS clients' settings from the environment
+    #[arg(long, value_name = "URL", env = "SAKER_RELEASES", value_parser = NonEmptyStringValueParser::new())]
+    releases: String,
+    /// Folder of the model repository that Triton serves
+    #[arg(long, value_name = "FOLDER")]
+    repository: PathBuf,
+    /// Put the release that is to be served into the repository, and end: before Triton starts
+    #[arg(long)]
+    once: bool,
+    /// With --once: seconds to wait for a release to be wanted, and for a store that does not answer
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    wait: Duration,
+    /// Triton's HTTP address
+    #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", default_value = "127.0.0.1:8000", value_parser = NonEmptyStringValueParser::new())]
+    triton: String,
+    /// Name of this server in the store: another than that of any other one [default: the machine's]
+    #[arg(long, env = "SAKER_SERVER_NAME")]
+    name: Option<String>,
+    /// Seconds between two looks at which release is wanted
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    every: Duration,
+    /// Newest releases that stay in the repository; the serving one and the one before it always do
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    keep: usize,
+    /// Address of /metrics, /health/live and /health/ready; `off`: none
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8004")]
+    listen: String,
+}
+
+/// Follows until it is told to stop.
+///
+/// # Errors
+/// What keeps it from following, and what to do about it.
+pub fn run(args: &Args) -> Result<()> {
+    let registry = Registry::open(&args.releases)?;
+    let stop = stop_flag()?;
+    if args.once {
+        return once(args, &registry, &stop);
+    }
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => machine()?,
+    };
+    let counted = Arc::new(Counted::new());
+    let listening = listen(&args.listen, counted.clone())?;
+    let triton = Triton::new(&args.triton).with_control_key(control::key_from_environment());
+    println!("following {} for {}", args.releases, args.triton);
+    if let Some(address) = listening {
+        println!("metrics   http://{address}/metrics");
+    }
+    let (repository, every, keep) = (args.repository.clone(), args.every, args.keep);
+    let (ended, told) = (Arc::new(AtomicBool::new(false)), stop.clone());
+    let done = ended.clone();
+    std::thread::Builder::new()
+        .name("follower".into())
+        .spawn(move || {
+            let mut follower =
+                Follower::new(registry, repository, triton, name, every, keep, counted);
+            while !told.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                let pause = follower.look();
+                while start.elapsed() < pause && !told.load(Ordering::Relaxed) {
+                    sleep(TICK);
+                }
+            }
+            follower.leave();
+            done.store(true, Ordering::Relaxed);
+        })
+        .context("no thread for the follower")?;
+    while !stop.load(Ordering::Relaxed) {
+        sleep(TICK);
+    }
+    let start = Instant::now();
+    while !ended.load(Ordering::Relaxed) && start.elapsed() < DRAIN {
+        sleep(TICK);
+    }
+    if !ended.load(Ordering::Relaxed) {
+        // Whatever it was doing: a promotion that is killed leaves a server and a repository of one release.
+        tracing::warn!(
+            "what is under way takes longer than {} s and is left",
+            DRAIN.as_secs()
+        );
+    }
+    Ok(())
+}
+
+/// Puts the release that is to be served into the repository.
+fn once(args: &Args, registry: &Registry, stop: &AtomicBool) -> Result<()> {
+    let start = Instant::now();
+    let mut said = String::new();
+    let named = loop {
+        let why = match registry.wanted() {
+            Ok(wanted) => match wanted.as_ref().and_then(|wanted| wanted.served()) {
+                Some(named) => break named.clone(),
+                None => format!(
+                    "{0} wants no release yet; `saker promote --to {0}` names one",
+                    args.releases
+                ),
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        if start.elapsed() > args.wait || stop.load(Ordering::Relaxed) {
+            bail!("{why}");
+        }
+        if why != said {
+            eprintln!("waiting: {why}");
+            said = why;
+        }
+        sleep(Duration::from_secs(1).min(args.every));
+    };
+    let step = Step::start(format!("fetch release {}", named.release));
+    let (published, _) = registry.release(&named.release, Some(&named.sha256))?;
+    let fetched = registry.fetch(&published, &args.repository, true)?;
+    let repository = Repository::open(&args.repository)?;
+    releases::promote(&repository, None, fetched.version, args.keep, &mut |_| {})?;
+    step.done(&format!(
+        "{} files, {:.1} MB; {} were there",
+        fetched.files,
+        fetched.bytes as f64 / 1e6,
+        fetched.linked
+    ));
+    Ok(())
+}
+
+/// The machine's name.
+fn machine() -> Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = name.context("this machine's name is not known; --name gives one")?;
+    Ok(name.trim().to_owned())
+}
+
+fn listen(address: &str, counted: Arc<Counted>) -> Result<Option<SocketAddr>> {
+    if address == "off" {
+        return Ok(None);
+    }
+    let ready = counted.clone();
+    metrics::serve(
+        address,
+        "--listen",
+        move || counted.text(),
+        move || ready.is_serving(),
+    )
+    .map(Some)
+}

@@ -1,0 +1,63 @@
+//! The address at which a program tells of itself: /metrics, /health/live and /health/ready.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+
+/// Serves what `text` and `is_ready` say, in a thread of its own; where it listens. `option` is the argument that names another
+/// address.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub fn serve(
+    address: &str,
+    option: &str,
+    text: impl Fn() -> String + Send + Sync + 'static,
+    is_ready: impl Fn() -> bool + Send + Sync + 'static,
+) -> Result<SocketAddr> {
+    let cannot = || format!("cannot listen on {address} for the metrics; {option} names another");
+    let listener = TcpListener::bind(address).with_context(cannot)?;
+    listener.set_nonblocking(true).with_context(cannot)?;
+    let bound = listener.local_addr().with_context(cannot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no thread for the metrics")?;
+    let (text, is_ready) = (Arc::new(text), Arc::new(is_ready));
+    let routes = Router::new()
+        .route(
+            "/metrics",
+            get(move || {
+                let text = text();
+                async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
+            }),
+        )
+        .route("/health/live", get(|| async { "live\n" }))
+        .route(
+            "/health/ready",
+            get(move || {
+                let answer = match is_ready() {
+                    true => (StatusCode::OK, "ready\n"),
+                    false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+                };
+                async move { answer }
+            }),
+        );
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, routes).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::error!("the metrics are no longer served: {error}");
+            }
+        });
+    });
+    Ok(bound)
+}

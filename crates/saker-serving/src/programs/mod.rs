@@ -1,0 +1,51 @@
+//! The programs that serve beside Triton. Each has its arguments and what it does with them here; `saker` has them as commands,
+//! too.
+
+pub mod follow;
+pub mod gateway;
+pub mod metrics;
+pub mod source;
+pub mod updater;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
+use tracing_subscriber::EnvFilter;
+
+/// Runs a program: log lines on the error output, `verbose` of them; the error that ends it, if one does; its exit code.
+pub fn run(verbose: u8, program: impl FnOnce() -> Result<()>) -> ExitCode {
+    // `saker … | head`: end as other programs do when nobody reads on, with the status of SIGPIPE.
+    let always = Arc::new(AtomicBool::new(true));
+    if let Err(error) = signal_hook::flag::register_conditional_shutdown(SIGPIPE, 141, always) {
+        eprintln!("warning: cannot handle a closed output: {error}");
+    }
+    let level = ["warn", "info", "debug"][usize::from(verbose).min(2)];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    match program() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A flag that is set when the process is told to stop.
+///
+/// # Errors
+/// The system does not let us handle signals.
+pub fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
+    }
+    Ok(stop)
+}

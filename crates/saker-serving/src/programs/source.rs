@@ -1,0 +1,170 @@
+//! Where a program learns of its pipeline: a definition and what `saker prepare` made, or the releases of a store.
+
+#![allow(rustdoc::invalid_html_tags)]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use saker_pipeline::Pipeline;
+use saker_store::address;
+
+use crate::layout::Layout;
+use crate::registry::{Named, Registry};
+use crate::target::{REDIS_URL, Target, seconds};
+
+/// A definition, or a store of releases.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Source {
+    #[command(flatten)]
+    target: Target,
+    /// Store of releases, a folder, file:// or s3://bucket/prefix: definition and catalogue are those of the release that is wanted
+    /// there, in place of a dataset's
+    #[arg(long, value_name = "URL", env = "SAKER_RELEASES")]
+    releases: Option<String>,
+    /// Seconds between two looks at which release is wanted
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    every: Duration,
+}
+
+/// What a source holds.
+pub struct Opened {
+    /// The definition.
+    pub pipeline: Pipeline,
+    /// Where the catalogue lies.
+    pub layout: Layout,
+    /// Where another release's catalogue comes from.
+    pub followed: Option<Followed>,
+}
+
+/// The releases that a program follows.
+pub struct Followed {
+    registry: Registry,
+    target: Target,
+    /// How often it looks.
+    pub every: Duration,
+    generation: u64,
+    served: Named,
+}
+
+impl Source {
+    /// The store of releases, where there is one.
+    pub fn releases(&self) -> Option<&str> {
+        self.releases.as_deref()
+    }
+
+    /// Reads the definition.
+    ///
+    /// # Errors
+    /// There is none, or it is not accepted; the store of releases does not answer, or no release is wanted there.
+    pub fn open(&self) -> Result<Opened> {
+        let Some(location) = &self.releases else {
+            let (pipeline, layout) = self.target.open()?;
+            return Ok(Opened {
+                pipeline,
+                layout,
+                followed: None,
+            });
+        };
+        let registry = Registry::open(location)?;
+        let wanted = registry.wanted()?;
+        let served = wanted.as_ref().and_then(|wanted| wanted.served());
+        let served = served.with_context(|| {
+            format!("{location} wants no release yet; `saker promote --to {location}` names one")
+        })?;
+        let mut followed = Followed {
+            target: self.target.clone(),
+            every: self.every,
+            generation: wanted.as_ref().map_or(0, |wanted| wanted.generation),
+            served: served.clone(),
+            registry,
+        };
+        let (pipeline, layout) = followed.fetch(&followed.served.clone())?;
+        followed.served = served.clone();
+        Ok(Opened {
+            pipeline,
+            layout,
+            followed: Some(followed),
+        })
+    }
+}
+
+impl Followed {
+    /// Gives every other release's definition and catalogue to `take`, for as long as the program runs, in a thread of its own. What
+    /// fails is logged, once, and tried again.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn keep_up(
+        mut self,
+        take: impl Fn(&Pipeline, &Layout) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let keep_up = move || {
+            let mut said = None;
+            loop {
+                std::thread::sleep(self.every);
+                let looked = self.look().and_then(|news| match news {
+                    Some((pipeline, layout)) => take(&pipeline, &layout).map(|()| true),
+                    None => Ok(false),
+                });
+                match looked {
+                    Ok(true) => tracing::info!("the catalogue of release {}", self.release()),
+                    Ok(false) => said = None,
+                    Err(error) => {
+                        let why = format!("{error:#}");
+                        if said.as_ref() != Some(&why) {
+                            tracing::warn!("the catalogue stays that of before: {why}");
+                        }
+                        said = Some(why);
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("releases".into());
+        thread
+            .spawn(keep_up)
+            .context("no thread for the releases")?;
+        Ok(())
+    }
+
+    /// The release whose catalogue was read last.
+    pub fn release(&self) -> &str {
+        &self.served.release
+    }
+
+    /// The definition and the catalogue of the release that is to be served, where that is another one now.
+    ///
+    /// # Errors
+    /// The store of releases does not answer, or a file of the catalogue is damaged: the next look tries again.
+    pub fn look(&mut self) -> Result<Option<(Pipeline, Layout)>> {
+        let Some(wanted) = self.registry.wanted_after(self.generation)? else {
+            return Ok(None);
+        };
+        let next = wanted.served().filter(|next| **next != self.served);
+        let Some(next) = next.cloned() else {
+            self.generation = wanted.generation;
+            return Ok(None);
+        };
+        let fetched = self.fetch(&next)?;
+        self.generation = wanted.generation;
+        self.served = next;
+        Ok(Some(fetched))
+    }
+
+    fn fetch(&self, named: &Named) -> Result<(Pipeline, Layout)> {
+        let (published, _) = self.registry.release(&named.release, Some(&named.sha256))?;
+        let mut pipeline = published.pipeline()?;
+        pipeline.state = Some(self.target.state.clone());
+        let url = match &self.target.redis_url {
+            Some(url) => Some(url.clone()),
+            None => address::from_environment(REDIS_URL)?,
+        };
+        if let Some(url) = url {
+            pipeline.store.redis_url = url;
+            pipeline.validate().context("--redis-url")?;
+        }
+        let layout = self
+            .registry
+            .fetch_catalogue(&published, &self.target.state)?;
+        Ok((pipeline, layout))
+    }
+}

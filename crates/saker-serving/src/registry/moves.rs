@@ -1,0 +1,183 @@
+//! Which release is wanted.
+
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use object_store::PutMode;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT, Registry, json};
+use crate::releases::manifest::seconds;
+
+const FOLDER: &str = "moves";
+/// How many moves are kept.
+const KEPT: u64 = 200;
+
+/// How far the servers are to go with a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Load it, ask the canary, and serve on what serves.
+    Load,
+    /// Serve it.
+    Serve,
+}
+
+/// A release and the SHA-256 of what the store says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its id.
+    pub release: String,
+    /// SHA-256 of `releases/<release>.json`.
+    pub sha256: String,
+}
+
+/// `moves/<generation>.json`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// 1
+    pub format: u32,
+    /// Its number; the highest one counts.
+    pub generation: u64,
+    /// How far the servers are to go.
+    pub stage: Stage,
+    /// The release.
+    #[serde(flatten)]
+    pub to: Named,
+    /// The release that was to be served until then.
+    pub before: Option<Named>,
+    /// When, Unix seconds of who moved.
+    pub time: u64,
+}
+
+impl Move {
+    /// The release that a server serves now: while the next one is loaded, the one before.
+    pub fn served(&self) -> Option<&Named> {
+        match self.stage {
+            Stage::Serve => Some(&self.to),
+            Stage::Load => self.before.as_ref(),
+        }
+    }
+}
+
+/// Another one has moved first.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "somebody else promotes: generation {0} was written meanwhile; look what is wanted now, and promote again"
+)]
+pub struct Overtaken(pub u64);
+
+impl Registry {
+    fn move_path(&self, generation: u64) -> Path {
+        self.path(&[FOLDER, &format!("{generation:010}.json")])
+    }
+
+    /// What is wanted; none before the first promotion.
+    ///
+    /// # Errors
+    /// The storage does not answer, or the move is damaged.
+    pub fn wanted(&self) -> Result<Option<Move>> {
+        self.newest(self.generations(None)?)
+    }
+
+    /// What is wanted, where that is another move than `known`.
+    ///
+    /// # Errors
+    /// As [`wanted`](Self::wanted).
+    pub fn wanted_after(&self, known: u64) -> Result<Option<Move>> {
+        self.newest(self.generations(Some(known))?)
+    }
+
+    fn newest(&self, generations: Vec<u64>) -> Result<Option<Move>> {
+        generations
+            .last()
+            .map(|&generation| self.read_move(generation))
+            .transpose()
+    }
+
+    fn read_move(&self, generation: u64) -> Result<Move> {
+        let path = self.move_path(generation);
+        let found: Move = self
+            .read_json(&path)?
+            .with_context(|| format!("{}: {path} went while it was read", self.location))?;
+        if found.format != FORMAT || found.generation != generation {
+            bail!(
+                "{}: {path} has format {} and generation {}; accepted: format {FORMAT} and its own generation",
+                self.location,
+                found.format,
+                found.generation
+            );
+        }
+        Ok(found)
+    }
+
+    /// The generations that there are, in order.
+    fn generations(&self, after: Option<u64>) -> Result<Vec<u64>> {
+        let after = after.map(|generation| self.move_path(generation));
+        let found = self.list_after(FOLDER, after.as_ref())?;
+        let number = |name: &str| name.strip_suffix(".json")?.parse().ok();
+        let mut generations: Vec<u64> = found
+            .iter()
+            .filter_map(|meta| number(meta.location.filename()?))
+            .collect();
+        generations.sort_unstable();
+        Ok(generations)
+    }
+
+    /// Makes `to` the wanted release, if `from` is still what is wanted. Returns the move and the storage's time of it.
+    ///
+    /// # Errors
+    /// [`Overtaken`], or the storage does not answer.
+    pub fn move_to(
+        &self,
+        from: Option<&Move>,
+        to: Named,
+        stage: Stage,
+    ) -> Result<(Move, DateTime<Utc>)> {
+        let generation = from.map_or(0, |from| from.generation) + 1;
+        let next = Move {
+            format: FORMAT,
+            generation,
+            stage,
+            to,
+            before: from.and_then(Move::served).cloned(),
+            time: seconds(SystemTime::now()),
+        };
+        let path = self.move_path(generation);
+        if !self.write(&path, json(&next)?, PutMode::Create)? {
+            // A write whose answer got lost and which was tried again is our own.
+            if self.read_move(generation)? != next {
+                bail!(Overtaken(generation));
+            }
+        }
+        if let Some(old) = generation.checked_sub(KEPT)
+            && let Err(error) = self.delete(&self.move_path(old))
+        {
+            tracing::warn!("an old move stays: {error:#}");
+        }
+        Ok((next, self.modified(&path)?))
+    }
+
+    /// The release that was served before `now` was wanted.
+    ///
+    /// # Errors
+    /// The storage does not answer.
+    pub fn served_before(&self, now: &Move) -> Result<Option<Named>> {
+        let Some(serving) = now.served() else {
+            return Ok(None);
+        };
+        let generations = self.generations(None)?;
+        for &generation in generations.iter().rev() {
+            let other = self.read_move(generation)?;
+            if other.generation < now.generation
+                && other.stage == Stage::Serve
+                && other.to.release != serving.release
+            {
+                return Ok(Some(other.to));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,168 @@
+//! A release of a repository into the store.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path as Folder, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use object_store::{ObjectStoreExt, PutMode, WriteMultipart};
+use sha2::{Digest, Sha256};
+
+use super::{FORMAT, Published, Registry, check_name, json};
+use crate::files::hex;
+use crate::layout::Layout;
+use crate::releases::Repository;
+
+/// Bytes that are read at a time, and of one part of an upload.
+const PART: usize = 8 << 20;
+/// Parts of an upload that are under way at once.
+const PARTS: usize = 4;
+
+/// What [`Registry::publish`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Files of the release.
+    pub files: usize,
+    /// Those that the store did not have.
+    pub new_files: usize,
+    /// Their bytes.
+    pub new_bytes: u64,
+}
+
+impl Registry {
+    /// Writes a release of a repository into the store, with the catalogue that was prepared for it. What is there is not
+    /// written again; the release becomes visible at the end. `on` is told the bytes that are done and those in all.
+    ///
+    /// # Errors
+    /// A file is not the one that was assembled, the store holds another release under this id, or does not take a file.
+    pub fn publish(
+        &self,
+        repository: &Repository,
+        version: u64,
+        layout: &Layout,
+        on: &mut dyn FnMut(u64, u64),
+    ) -> Result<Uploaded> {
+        repository.verify(version)?;
+        let manifest = repository.manifest(version)?;
+        check_name(&manifest.release)?;
+        ensure!(
+            !manifest.catalogue.is_empty(),
+            "release {} has no catalogue in its manifest; run `saker assemble` again",
+            manifest.release
+        );
+        let mut paths: BTreeMap<&str, PathBuf> = BTreeMap::new();
+        let mut configs = BTreeMap::new();
+        for (name, model) in &manifest.models {
+            configs.insert(name.clone(), repository.config(name)?);
+            let folder = repository.version_folder(name, version);
+            for (file, hash) in &model.files {
+                paths.insert(hash, folder.join(file));
+            }
+        }
+        for (file, hash) in &manifest.catalogue {
+            paths.insert(hash, layout.catalogue_file(file));
+        }
+        let mut sizes = BTreeMap::new();
+        for (hash, path) in &paths {
+            let meta = std::fs::metadata(path);
+            let meta = meta.with_context(|| format!("cannot read {}", path.display()))?;
+            sizes.insert((*hash).to_owned(), meta.len());
+        }
+        let total = sizes.values().sum();
+        let (mut done, mut uploaded) = (0, Uploaded::default());
+        for (hash, path) in &paths {
+            let size = sizes[*hash];
+            uploaded.files += 1;
+            if !self.has(hash, size)? {
+                self.upload(hash, path)?;
+                uploaded.new_files += 1;
+                uploaded.new_bytes += size;
+            }
+            done += size;
+            on(done, total);
+        }
+        let id = manifest.release.clone();
+        let published = Published {
+            format: FORMAT,
+            manifest,
+            configs,
+            sizes,
+        };
+        let text = json(&published)?;
+        let path = self.path(&["releases", &format!("{id}.json")]);
+        if !self.write(&path, text.clone(), PutMode::Create)? {
+            let same = self.read(&path)?.is_some_and(|there| same(&there, &text));
+            if !same {
+                bail!(
+                    "{} holds another release of the id {id}; assemble again for a new id",
+                    self.location
+                );
+            }
+        }
+        Ok(uploaded)
+    }
+
+    fn has(&self, hash: &str, size: u64) -> Result<bool> {
+        let path = self.file(hash);
+        self.wait(&path, async {
+            match self.storage.head(&path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(false),
+                found => Ok(found?.size == size),
+            }
+        })
+    }
+
+    /// Uploads a file in parts, and completes it only if it is what its hash says: until then there is no object.
+    fn upload(&self, hash: &str, source: &Folder) -> Result<()> {
+        let path = self.file(hash);
+        let unreadable = || format!("cannot read {}", source.display());
+        let mut file = File::open(source).with_context(unreadable)?;
+        let refused = || format!("{}: {path}", self.location);
+        self.runtime.block_on(async {
+            let upload = self.storage.put_multipart(&path).await;
+            let mut upload =
+                WriteMultipart::new_with_chunk_size(upload.with_context(refused)?, PART);
+            let (mut sha, mut part) = (Sha256::new(), vec![0; PART]);
+            let read = loop {
+                let read = match file.read(&mut part) {
+                    Ok(0) => break Ok(()),
+                    Ok(read) => read,
+                    Err(error) => break Err(error),
+                };
+                let (read, _) = part.split_at(read);
+                sha.update(read);
+                if let Err(error) = upload.wait_for_capacity(PARTS).await {
+                    return Err(error).with_context(refused);
+                }
+                upload.write(read);
+            };
+            let found = hex(&sha.finalize());
+            if read.is_err() || found != hash {
+                // What is left of it goes with the bucket's rule for unfinished uploads, at the latest.
+                let _ = upload.abort().await;
+                read.with_context(unreadable)?;
+                bail!(
+                    "{} is not the file that was assembled: its SHA-256 is {found}, the manifest says {hash}; run `saker \
+                     assemble` again",
+                    source.display()
+                );
+            }
+            upload.finish().await.with_context(refused)?;
+            Ok(())
+        })
+    }
+}
+
+/// Whether two texts are the same release. Its version is that of the repository it was published from, and the
+/// configurations are those of the place.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let parse = |text: &[u8]| serde_json::from_slice::<Published>(text).ok();
+    let (Some(one), Some(other)) = (parse(one), parse(other)) else {
+        return false;
+    };
+    let models = |published: &Published| published.manifest.models.clone();
+    one.manifest.created == other.manifest.created
+        && models(&one) == models(&other)
+        && one.manifest.catalogue == other.manifest.catalogue
+}

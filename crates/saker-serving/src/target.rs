@@ -1,0 +1,120 @@
+//! Which pipeline a program works on, as arguments.
+
+// Help texts: clap prints them as they stand.
+#![allow(rustdoc::invalid_html_tags)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use saker_pipeline::Pipeline;
+use saker_store::address;
+
+use crate::entities::{self, Compare};
+use crate::layout::Layout;
+
+/// The environment variable with the store's address.
+pub const REDIS_URL: &str = "SAKER_REDIS_URL";
+
+/// Which pipeline a command works on.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// Dataset, which is the definition examples/<DATASET>/pipeline.toml
+    #[arg(value_name = "DATASET", default_value = "movielens")]
+    pub dataset: String,
+    /// Pipeline definition, in place of a dataset's
+    #[arg(long, value_name = "FILE", env = "SAKER_PIPELINE")]
+    pub pipeline: Option<PathBuf>,
+    /// Folder for all that the commands make
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "SAKER_STATE",
+        default_value = ".saker"
+    )]
+    pub state: PathBuf,
+    /// Address of Valkey or Redis, in place of the definition's. Everybody on the machine can read an argument: an address with
+    /// a password belongs in the variable, or in a file that SAKER_REDIS_URL_FILE names
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SAKER_REDIS_URL",
+        hide_env_values = true
+    )]
+    pub redis_url: Option<String>,
+}
+
+impl Target {
+    /// Reads the definition and says where its files lie.
+    ///
+    /// # Errors
+    /// There is no such definition, or it is not accepted.
+    pub fn open(&self) -> Result<(Pipeline, Layout)> {
+        let path = match &self.pipeline {
+            Some(path) => path.clone(),
+            None => PathBuf::from("examples")
+                .join(&self.dataset)
+                .join("pipeline.toml"),
+        };
+        if !path.is_file() {
+            bail!(
+                "there is no pipeline definition {}; give a dataset of examples/, or a file with --pipeline",
+                path.display()
+            );
+        }
+        let mut pipeline = Pipeline::load(&path)?;
+        pipeline.state = Some(self.state.clone());
+        let url = match &self.redis_url {
+            Some(url) => Some(url.clone()),
+            None => address::from_environment(REDIS_URL)?,
+        };
+        if let Some(url) = url {
+            pipeline.store.redis_url = url;
+            pipeline.validate().context("--redis-url")?;
+        }
+        let layout = Layout::new(&self.state, &pipeline.pipeline.name);
+        Ok((pipeline, layout))
+    }
+
+    /// The same target for another command of ours. The store's address, which may hold a password, is not among the arguments,
+    /// which everybody on the machine can read: see [`Target::environment`].
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec![self.dataset.clone().into()];
+        if let Some(pipeline) = &self.pipeline {
+            arguments.extend(["--pipeline".into(), pipeline.into()]);
+        }
+        arguments.extend(["--state".into(), self.state.clone().into()]);
+        arguments
+    }
+
+    /// The environment that goes with [`Target::arguments`].
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let url = self.redis_url.iter();
+        url.map(|url| (REDIS_URL, url.into())).collect()
+    }
+}
+
+/// Compares the store's entities with the definition and takes their types from there; what cannot be compared is a warning.
+///
+/// # Errors
+/// As [`entities::settle`].
+pub fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<()> {
+    for note in entities::settle(pipeline, compare)? {
+        tracing::warn!("{note}");
+    }
+    Ok(())
+}
+
+/// Seconds, which may have decimals.
+///
+/// # Errors
+/// It is no number of seconds above 0.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "accepted: a number of seconds above 0".to_owned())
+}
