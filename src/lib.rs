@@ -8,6 +8,7 @@
 //! | [`features`], [`models`] | what was prepared, as the models learn from it; what they are exported to |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | what is newer than the models; checkpoints and progress while one learns; how training went |
 //! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
+//! | [`verdict`] | whether new models are good enough to take a release's place |
 //! | [`materialize`] | users, items, popularity and seen items into Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`server`], [`supervisor`], [`watchdog`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; noticing that Triton hangs |
@@ -38,4 +39,5 @@ pub mod stamp;
 pub mod supervisor;
 pub mod training_run;
 pub mod values;
+pub mod verdict;
 pub mod watchdog;

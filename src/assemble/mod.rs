@@ -30,6 +30,7 @@ use saker_store::address::has_credentials;
 use saker_train::onnx;
 use sha2::{Digest, Sha256};
 
+pub use record::metrics;
 pub use release::{release_id, utc};
 pub use steps::Defaults;
 

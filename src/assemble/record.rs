@@ -41,7 +41,10 @@ pub(super) fn of(layout: &Layout) -> Result<Record> {
 }
 
 /// What was measured on these models: a file that is older than they are tells of others.
-fn metrics(layout: &Layout) -> Result<Option<Value>> {
+///
+/// # Errors
+/// The file is damaged.
+pub fn metrics(layout: &Layout) -> Result<Option<Value>> {
     let path = layout.metrics();
     let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
     let measured = written(&path);

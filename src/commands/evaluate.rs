@@ -1,9 +1,15 @@
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use saker_pipeline::Pipeline;
 use saker_serving::files;
+use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
+use saker_serving::registry::Registry;
+use saker_serving::releases::{Manifest, Repository};
 use saker_serving::target::Target;
 use saker_train::checkpoint::Checkpoint;
 use saker_train::data::Split;
@@ -16,15 +22,20 @@ use crate::groupings::groupings;
 use crate::oracle::TruePreferences;
 use crate::retrieval::Served;
 use crate::training_run::TrainingRun;
-use crate::{features, report};
+use crate::verdict::Verdict;
+use crate::{assemble, features, report};
+
+/// The name of the release that serves.
+const CURRENT: &str = "current";
 
 /// Arguments of `saker evaluate`.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  saker evaluate\n  saker evaluate movielens --split validation\n  \
-    saker evaluate movielens --seeds 3\n\n\
+    saker evaluate movielens --seeds 3\n  saker evaluate retail --against current --releases s3://shop/releases\n\n\
     What a user has met before the measured part is taken out of every list, for every method. The baselines' settings \
-    are the best ones on the validation part."
+    are the best ones on the validation part. With --against, the exit code is 1 if the new models are worse than the \
+    release by more than --tolerance, over all requests or in one population; --verdict writes that down in place of failing."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -39,9 +50,29 @@ pub struct Args {
     /// `.saker/<name>/seeds`
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     seeds: u16,
+    /// Compare what was measured with what was measured of a release: its id or version, or `current`, the one that serves. Models that
+    /// are not measured yet are measured first
+    #[arg(long, value_name = "RELEASE")]
+    against: Option<String>,
+    /// With --against: the store of releases that holds the release [default: the pipeline's own repository]
+    #[arg(long, value_name = "URL", env = "SAKER_RELEASES", requires = "against")]
+    releases: Option<String>,
+    /// With --against: standard errors of the difference by which a part of the requests may be worse
+    #[arg(long, value_name = "NUMBER", default_value_t = 2.0, requires = "against", value_parser = tolerance)]
+    tolerance: f64,
+    /// With --against: write `promote` or `keep` into this file, the comparison as JSON into FILE.json, and end with 0 either way
+    #[arg(long, value_name = "FILE", requires = "against")]
+    verdict: Option<PathBuf>,
     /// Print JSON in place of a table
     #[arg(long)]
     json: bool,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok();
+    number
+        .filter(|number| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| "accepted: a number from 0".to_owned())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,6 +85,64 @@ enum Part {
 /// `models/report.html`.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
+    let Some(against) = &args.against else {
+        return measure(args, &pipeline, &layout);
+    };
+    if assemble::metrics(&layout)?.is_none() {
+        measure(args, &pipeline, &layout)?;
+    }
+    let new =
+        assemble::metrics(&layout)?.context("the models were trained while they were measured")?;
+    let verdict = match release(args, &layout, against)? {
+        Some(manifest) => {
+            let old = manifest.record.metrics.unwrap_or_default();
+            Verdict::of(&new, &manifest.release, &old, args.tolerance)?
+        }
+        None => Verdict::first(args.tolerance),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&verdict)?);
+    } else {
+        println!("{}", verdict.table());
+        println!("{}: {}", verdict.verdict, verdict.reason());
+    }
+    match &args.verdict {
+        Some(path) => {
+            files::write(path, verdict.verdict)?;
+            files::write_json(&path.with_added_extension("json"), &verdict)
+        }
+        None if verdict.is_promote() => Ok(()),
+        None => bail!("the models are not good enough to be promoted"),
+    }
+}
+
+/// The release that is compared with; none where none serves yet.
+fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>> {
+    if let Some(location) = &args.releases {
+        let registry = Registry::open(location)?;
+        if name != CURRENT {
+            return Ok(Some(registry.release(name, None)?.0.manifest));
+        }
+        let wanted = registry.wanted()?;
+        let Some(served) = wanted.as_ref().and_then(|wanted| wanted.served()) else {
+            return Ok(None);
+        };
+        let (published, _) = registry.release(&served.release, Some(&served.sha256))?;
+        return Ok(Some(published.manifest));
+    }
+    if name == CURRENT && !layout.repository().join("releases.json").exists() {
+        return Ok(None);
+    }
+    let repository = Repository::open(&layout.repository())?;
+    let version = match name {
+        CURRENT => repository.serving()?,
+        name => repository.index()?.find(name)?,
+    };
+    Ok(Some(repository.manifest(version)?))
+}
+
+/// Measures, and says and writes what was measured.
+fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
     let name = &pipeline.pipeline.name;
     for model in ["towers", "ranker"] {
         let path = layout.checkpoint(model);
@@ -61,7 +150,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             bail!("{} is missing; run `saker train {name}`", path.display());
         }
     }
-    let data = features::read(&layout)?;
+    let data = features::read(layout)?;
     let mut towers = Towers::new(&pipeline.towers, &data, pipeline.training.seed);
     let mut ranker = Ranker::new(&pipeline.ranker, &data, pipeline.training.seed);
     let again = || format!("features or definition have changed since; run `saker train {name}`");
@@ -71,16 +160,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ranker
         .load(&layout.checkpoint("ranker"))
         .with_context(again)?;
-    let truth = TruePreferences::open(&pipeline, &layout, &data)?;
+    let truth = TruePreferences::open(pipeline, layout, &data)?;
     let mut of_seeds = vec![(towers, ranker)];
     for seed in 1..u64::from(args.seeds) {
         let seed = pipeline.training.seed.wrapping_add(seed);
         eprintln!("models of seed {seed}");
-        of_seeds.push(train::of_seed(&pipeline, &layout, &data, seed)?);
+        of_seeds.push(train::of_seed(pipeline, layout, &data, seed)?);
     }
     let serving = of_seeds
         .iter()
-        .map(|(towers, _)| Served::new(&pipeline, &layout, towers, &data))
+        .map(|(towers, _)| Served::new(pipeline, layout, towers, &data))
         .collect::<Result<Vec<_>>>()?;
     let models = of_seeds.iter().zip(&serving);
     let models: Vec<Models<'_>> = models
@@ -102,7 +191,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             topk: pipeline.retrieval.topk,
             users: args.users,
             training: &pipeline.training,
-            groupings: groupings(&pipeline, &layout, &data)?,
+            groupings: groupings(pipeline, layout, &data)?,
             oracle: truth.as_ref().map(|truth| truth as &dyn Oracle),
             progress: &mut |what| step.say(what.to_owned()),
         },
@@ -117,7 +206,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         name,
         &pipeline.pipeline.description,
         &evaluation,
-        &TrainingRun::open(&layout)?.lines,
+        &TrainingRun::open(layout)?.lines,
     );
     files::write(&layout.report(), page)?;
     if args.json {

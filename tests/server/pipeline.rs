@@ -260,6 +260,7 @@ fn from_tables_to_a_recommendation() {
     };
     let metrics = &listed()["releases"][0]["metrics"];
     assert!(metrics["methods"].is_array(), "{metrics}");
+    only_what_is_not_worse_may_be_promoted(&shop);
     shop.done(&["assemble", "tiny", "--force", "--release", "next"]);
     let answered = || -> Value {
         let text = shop.done(&["recommend", "tiny", "--user", "7", "--json"]);
@@ -293,6 +294,41 @@ fn from_tables_to_a_recommendation() {
     let server = format!("127.0.0.1:{}", shop.ports[0]);
     let output = shop.run(&["recommend", "tiny", "--user", "7", "--server", &server]);
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// The models are as good as the release made of them, and worse than one that was measured as better.
+fn only_what_is_not_worse_may_be_promoted(shop: &Shop) {
+    let text = shop.done(&["evaluate", "tiny", "--against", "current"]);
+    assert!(
+        text.contains("promote: no part is worse") && text.contains("+0.0000"),
+        "{text}"
+    );
+    let path = shop
+        .folder
+        .path()
+        .join("state/tiny/repository/manifest-1.json");
+    let before = fs::read_to_string(&path).expect("a manifest");
+    let mut manifest: Value = serde_json::from_str(&before).expect("JSON");
+    let methods = manifest["metrics"]["methods"].as_array_mut();
+    for method in methods.expect("methods") {
+        if method["method"] == "ranked list" {
+            method["list"]["ndcg_10"] = 0.99.into();
+        }
+    }
+    fs::write(&path, manifest.to_string()).expect("a manifest");
+    let output = shop.run(&["evaluate", "tiny", "--against", "current"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("keep: worse than"), "{said}");
+    // For a pipeline that branches on it: the verdict as a file, and no failure.
+    let verdict = shop.folder.path().join("gate/verdict");
+    let place = verdict.to_str().expect("a path");
+    shop.done(&["evaluate", "tiny", "--against", "1", "--verdict", place]);
+    assert_eq!(fs::read_to_string(&verdict).expect("a verdict"), "keep");
+    let details = fs::read(verdict.with_extension("json")).expect("the comparison");
+    let details: Value = serde_json::from_slice(&details).expect("JSON");
+    assert_eq!(details["parts"][0]["worse"], true, "{details}");
+    fs::write(&path, before).expect("a manifest");
 }
 
 /// Two assembled within one second are two releases.

@@ -1,0 +1,223 @@
+//! Whether newly trained models are good enough to take a release's place.
+//!
+//! Compared is the NDCG@10 of the ranked list, over all requests and in each population of an evaluation. The two were measured on
+//! the test parts of their own days, so the requests are not the same and the error of a difference is that of both means together:
+//! √(a² + b²).
+
+use anyhow::{Context, Result};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+use serde_json::Value;
+
+/// The method that serving answers with.
+const METHOD: &str = "ranked list";
+
+/// What a comparison came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// `promote` or `keep`: whether no part is worse than its bound.
+    pub verdict: &'static str,
+    /// The release that was compared with; none where nothing serves.
+    pub against: Option<String>,
+    /// Standard errors by which a part may be worse.
+    pub tolerance: f64,
+    /// All requests, then each population that both evaluations have.
+    pub parts: Vec<Compared>,
+}
+
+/// One part of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Compared {
+    /// `all requests`, or the population's name.
+    pub part: String,
+    /// NDCG@10 of the new models, and of the release.
+    pub ndcg_10: [f64; 2],
+    /// The standard error of their difference.
+    pub error: f64,
+    /// Whether the new models are worse by more than the tolerance.
+    pub worse: bool,
+}
+
+impl Verdict {
+    /// Compares two evaluations as `models/metrics.json` and a release's manifest hold them.
+    ///
+    /// # Errors
+    /// One holds no ranked list with a standard error.
+    pub fn of(new: &Value, release: &str, old: &Value, tolerance: f64) -> Result<Self> {
+        let all = |metrics: &Value, whose: &str| {
+            measured(metrics).with_context(|| {
+                format!("{whose} holds no NDCG@10 of the ranked list with its standard error; run `saker evaluate` again")
+            })
+        };
+        let mut parts = vec![Compared::of(
+            "all requests",
+            all(new, "models/metrics.json")?,
+            all(old, &format!("the manifest of {release}"))?,
+            tolerance,
+        )];
+        for population in of_populations(new) {
+            let name = population["name"].as_str().unwrap_or_default();
+            let before = of_populations(old).find(|it| it["name"] == population["name"]);
+            if let (Some(now), Some(before)) = (measured(population), before.and_then(measured)) {
+                parts.push(Compared::of(name, now, before, tolerance));
+            }
+        }
+        let worse = parts.iter().any(|part| part.worse);
+        Ok(Self {
+            verdict: if worse { "keep" } else { "promote" },
+            against: Some(release.to_owned()),
+            tolerance,
+            parts,
+        })
+    }
+
+    /// The verdict where nothing serves yet.
+    pub fn first(tolerance: f64) -> Self {
+        Self {
+            verdict: "promote",
+            against: None,
+            tolerance,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Whether the new models may be promoted.
+    pub fn is_promote(&self) -> bool {
+        self.verdict == "promote"
+    }
+
+    /// Why, in one sentence.
+    pub fn reason(&self) -> String {
+        let Some(against) = &self.against else {
+            return "no release serves yet: there is nothing to compare with".to_owned();
+        };
+        let worse: Vec<String> = self
+            .parts
+            .iter()
+            .filter(|part| part.worse)
+            .map(|part| {
+                let [new, old] = part.ndcg_10;
+                format!("{}: {:+.4} ± {:.4}", part.part, new - old, part.error)
+            })
+            .collect();
+        let tolerance = self.tolerance;
+        match &worse[..] {
+            [] => {
+                format!("no part is worse than {against} by more than {tolerance} standard errors")
+            }
+            worse => format!(
+                "worse than {against} by more than {tolerance} standard errors: {}",
+                worse.join("; ")
+            ),
+        }
+    }
+
+    /// The comparison for people.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        table.set_header([
+            "NDCG@10 of the ranked list",
+            "new",
+            "release",
+            "difference",
+            "",
+        ]);
+        for part in &self.parts {
+            let [new, old] = part.ndcg_10;
+            table.add_row([
+                part.part.clone(),
+                format!("{new:.4}"),
+                format!("{old:.4}"),
+                format!("{:+.4} ± {:.4}", new - old, part.error),
+                if part.worse { "worse" } else { "" }.to_owned(),
+            ]);
+        }
+        for column in table.column_iter_mut().skip(1).take(3) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+impl Compared {
+    fn of(part: &str, [new, e]: [f64; 2], [old, f]: [f64; 2], tolerance: f64) -> Self {
+        let error = e.hypot(f);
+        Self {
+            part: part.to_owned(),
+            ndcg_10: [new, old],
+            error,
+            worse: new - old < -tolerance * error,
+        }
+    }
+}
+
+fn of_populations(metrics: &Value) -> impl Iterator<Item = &Value> {
+    metrics["populations"].as_array().into_iter().flatten()
+}
+
+/// Mean and standard error of the ranked list: over requests, and over seeds where there are several.
+fn measured(part: &Value) -> Option<[f64; 2]> {
+    let methods = part["methods"].as_array()?;
+    let ranked = methods.iter().find(|method| method["method"] == METHOD)?;
+    let requests = ranked["ndcg_10_error"].as_f64()?;
+    let seeds = ranked["ndcg_10_seeds"].as_f64().unwrap_or(0.0);
+    let mean = ranked["list"]["ndcg_10"].as_f64()?;
+    let error = requests.hypot(seeds);
+    (mean.is_finite() && error.is_finite()).then_some([mean, error])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn metrics(all: [f64; 2], strangers: [f64; 2]) -> Value {
+        let methods = |[mean, error]: [f64; 2]| {
+            json!([
+                { "method": "popularity", "list": { "ndcg_10": 0.9 }, "ndcg_10_error": 0.001 },
+                { "method": METHOD, "list": { "ndcg_10": mean }, "ndcg_10_error": error, "ndcg_10_seeds": null },
+            ])
+        };
+        json!({
+            "methods": methods(all),
+            "populations": [{ "name": "unknown users", "methods": methods(strangers) }],
+        })
+    }
+
+    #[test]
+    fn a_part_that_is_worse_by_more_than_its_error_keeps_the_release() {
+        let old = metrics([0.10, 0.003], [0.08, 0.004]);
+        let verdict = |new: Value| Verdict::of(&new, "r1", &old, 2.0).unwrap();
+        // √(0.003² + 0.004²) = 0.005: 0.010 below is within two errors, 0.011 is not.
+        let within = verdict(metrics([0.0901, 0.004], [0.08, 0.004]));
+        assert!(within.is_promote(), "{within:?}");
+        let beyond = verdict(metrics([0.089, 0.004], [0.08, 0.004]));
+        assert_eq!(beyond.verdict, "keep");
+        assert!(
+            beyond.reason().contains("all requests: -0.0110 ± 0.0050"),
+            "{}",
+            beyond.reason()
+        );
+        // Better over all, and worse for strangers.
+        let shifted = verdict(metrics([0.12, 0.003], [0.06, 0.003]));
+        assert_eq!(shifted.verdict, "keep");
+        assert!(
+            shifted.reason().contains("unknown users"),
+            "{}",
+            shifted.reason()
+        );
+        assert!(!shifted.parts[0].worse);
+    }
+
+    #[test]
+    fn a_release_without_metrics_is_no_measure() {
+        let new = metrics([0.1, 0.003], [0.08, 0.004]);
+        let error = Verdict::of(&new, "r1", &Value::Null, 2.0).unwrap_err();
+        assert!(error.to_string().contains("the manifest of r1"), "{error}");
+        let error = Verdict::of(&json!({ "methods": [] }), "r1", &new, 2.0).unwrap_err();
+        assert!(error.to_string().contains("models/metrics.json"), "{error}");
+    }
+}
