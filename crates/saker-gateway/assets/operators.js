@@ -41,12 +41,16 @@ function traffic() {
   $("traffic").replaceChildren(...plots.map(([title, figure]) => element("div", {}, element("h3", {}, title), figure)));
 }
 
+// One server alone is what "Triton" says already.
+const several = (servers) => (servers.length > 1 ? servers : []);
+
 function parts(status) {
-  const part = (name, ready, says) =>
-    element("div", { class: `part ${ready ? "up" : "down"}` }, element("strong", {}, name), " ", ready ? "ready" : "down", says ? element("span", { class: "says" }, ` ${says}`) : "");
+  const part = (name, ready, says, state = ready ? "ready" : "down") =>
+    element("div", { class: `part ${ready ? "up" : "down"}` }, element("strong", {}, name), " ", state, says ? element("span", { class: "says" }, ` ${says}`) : "");
   const { gateway } = status;
   $("parts").replaceChildren(
     part("Triton", status.triton.ready, status.triton.ready ? status.triton.address : status.triton.reason),
+    ...several(status.triton.servers ?? []).map((server) => part(server.address, server.state === "ready", `${server.requests} requests, ${server.failures} failed, ${server.in_flight} under way`, server.state)),
     part("Valkey", status.valkey.ready, status.valkey.reason),
     element("div", { class: "part" }, element("strong", {}, "Answered"), ` ${gateway.requests}`, element("span", { class: "says" }, ` ${gateway.degraded} degraded, ${gateway.shed} shed`)),
   );

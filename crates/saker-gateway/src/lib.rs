@@ -46,6 +46,7 @@ use tokio::net::TcpListener;
 pub use access::Keys;
 pub use catalogue::Catalogue;
 pub use settings::Settings;
+pub use triton_client::balance::Resolver;
 
 use door::Door;
 use state::State;

@@ -1,15 +1,19 @@
 //! What is counted: Prometheus' metrics, and the latest latencies for the operators' page.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use triton_client::balance::{Balanced, ServerState};
 
 /// Seconds; the deadline lies in the middle.
 const BUCKETS: [f64; 14] = [
@@ -45,6 +49,59 @@ struct Key {
     key: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Server {
+    server: String,
+}
+
+/// The Tritons, as they are when somebody looks: series of a server that is gone are gone with it.
+#[derive(Debug)]
+struct Tritons(Balanced);
+
+impl Collector for Tritons {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let servers = self.0.servers();
+        let ready = servers.iter().filter(|server| server.is_ready).count() as u64;
+        let mut count = encoder.encode_descriptor(
+            "triton_servers",
+            "Tritons that get requests, and those that have left or have not answered yet",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (state, servers) in [("ready", ready), ("left", servers.len() as u64 - ready)] {
+            let servers = i64::try_from(servers).unwrap_or(i64::MAX);
+            ConstGauge::new(servers).encode(count.encode_family(&State { state })?)?;
+        }
+        let counters: [(&str, &str, fn(&ServerState) -> u64); 2] = [
+            (
+                "triton_server_requests",
+                "Requests sent to each Triton",
+                |server| server.requests,
+            ),
+            (
+                "triton_server_failures",
+                "Those that it did not answer, or answered with an error",
+                |server| server.failures,
+            ),
+        ];
+        for (name, help, of) in counters {
+            let mut counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for server in &servers {
+                let labels = Server {
+                    server: server.address.clone(),
+                };
+                ConstCounter::new(of(server)).encode(counter.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
@@ -63,7 +120,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(tritons: Balanced) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             registry: Registry::default(),
@@ -80,10 +137,10 @@ impl Metrics {
             degraded_sum: AtomicU64::new(0),
             latest: Latest::default(),
         };
-        metrics.registered()
+        metrics.registered(tritons)
     }
 
-    fn registered(mut self) -> Self {
+    fn registered(mut self, tritons: Balanced) -> Self {
         let registry = self.registry.sub_registry_with_prefix("saker_gateway");
         registry.register("requests", "Requests answered", self.requests.clone());
         registry.register(
@@ -122,6 +179,7 @@ impl Metrics {
             "Requests on their way to Triton",
             self.in_flight.clone(),
         );
+        registry.register_collector(Box::new(Tritons(tritons)));
         self
     }
 

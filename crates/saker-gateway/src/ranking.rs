@@ -1,15 +1,15 @@
 //! Asking Triton's ensemble for one user, by a deadline, with bounded load.
 //!
 //! When Triton has failed several times in a row, only one request in a while still tries it; the others get their popular items
-//! at once, without waiting for a deadline that would pass as well.
+//! at once, without waiting for a deadline that would pass as well. Where there are several Tritons, all of them must have failed.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
-use triton_client::grpc::{Call as GrpcCall, Client};
+use triton_client::balance::{self, Balanced};
+use triton_client::grpc::Call as GrpcCall;
 use triton_client::{Error, Tensor};
 
 use crate::Settings;
@@ -64,10 +64,7 @@ pub(crate) enum Unranked {
 }
 
 pub(crate) struct Ranking {
-    /// The connections: one, and perhaps more.
-    client: Client,
-    more_clients: Vec<Client>,
-    next: AtomicUsize,
+    servers: Balanced,
     free: Semaphore,
     most: usize,
     deadline: Duration,
@@ -86,14 +83,15 @@ pub(crate) struct Ranking {
 
 impl Ranking {
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
-        let more_clients = (1..settings.connections)
-            .map(|_| Client::new(&settings.triton))
-            .collect::<Result<_, _>>()?;
+        let servers = Balanced::open(&balance::Settings {
+            connections: settings.connections,
+            resolve_every: settings.resolve_every,
+            resolver: settings.resolver.clone(),
+            ..balance::Settings::new(&settings.triton, ENSEMBLE)
+        })?;
         let most = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
-            client: Client::new(&settings.triton)?,
-            more_clients,
-            next: AtomicUsize::new(0),
+            servers,
             free: Semaphore::new(most),
             most,
             deadline: settings.deadline,
@@ -108,10 +106,9 @@ impl Ranking {
         })
     }
 
-    /// One of the connections.
-    pub(crate) fn client(&self) -> &Client {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % (self.more_clients.len() + 1);
-        self.more_clients.get(next).unwrap_or(&self.client)
+    /// The servers that are asked.
+    pub(crate) fn servers(&self) -> &Balanced {
+        &self.servers
     }
 
     /// The ensemble's inputs for a visit.
@@ -149,10 +146,10 @@ impl Ranking {
             traceparent: &call.trace,
             deadline: Some(self.deadline),
         };
-        let answered = timeout(self.deadline, self.infer(visit, call_of_grpc)).await;
+        let answered = self.infer(visit, call_of_grpc, start).await;
         metrics.in_flight((self.most - self.free.available_permits()).saturating_sub(1));
         let (reason, why) = match answered {
-            Ok(Ok(tensors)) => match read(&tensors) {
+            Ok(tensors) => match read(&tensors) {
                 Ok(ranked) => {
                     metrics.triton_answered(start.elapsed());
                     self.failures.store(0, Ordering::Relaxed);
@@ -160,11 +157,10 @@ impl Ranking {
                 }
                 Err(error) => ("triton_answer", error.to_string()),
             },
-            Ok(Err(error)) => (
+            Err(error) => (
                 reason(&error, start.elapsed() >= self.deadline),
                 error.to_string(),
             ),
-            Err(_) => ("triton_deadline", self.past_deadline()),
         };
         self.failed(reason);
         self.complaints.say(|| {
@@ -178,11 +174,15 @@ impl Ranking {
     }
 
     /// Asks for all outputs, or for those that older releases have.
-    async fn infer(&self, visit: Visit, call: GrpcCall<'_>) -> Result<Vec<Tensor>, Error> {
-        let client = self.client();
+    async fn infer(
+        &self,
+        visit: Visit,
+        call: GrpcCall<'_>,
+        start: Instant,
+    ) -> Result<Vec<Tensor>, Error> {
+        let (servers, inputs) = (&self.servers, || self.inputs(visit));
         if self.now_ms() >= self.without_until_ms.load(Ordering::Relaxed) {
-            let inputs = self.inputs(visit);
-            let answer = client.infer(ENSEMBLE, inputs, &OUTPUTS, call).await;
+            let answer = servers.infer(ENSEMBLE, inputs, &OUTPUTS, call).await;
             let lacks = |message: &str| message.contains(&format!("'{DEGRADED}'"));
             match answer {
                 Err(Error::Refused { message, .. }) if lacks(&message) => {
@@ -192,12 +192,12 @@ impl Ranking {
                 answer => return answer,
             }
         }
-        let inputs = self.inputs(visit);
-        client.infer(ENSEMBLE, inputs, &OLDER_OUTPUTS, call).await
-    }
-
-    fn past_deadline(&self) -> String {
-        format!("no answer within {} ms", self.deadline.as_millis())
+        let left = self.deadline.saturating_sub(start.elapsed());
+        let call = GrpcCall {
+            deadline: Some(left),
+            ..call
+        };
+        servers.infer(ENSEMBLE, inputs, &OLDER_OUTPUTS, call).await
     }
 
     fn now_ms(&self) -> u64 {
@@ -206,6 +206,10 @@ impl Ranking {
 
     fn may_try(&self) -> bool {
         if self.failures.load(Ordering::Relaxed) < FAILURES {
+            return true;
+        }
+        // Of several servers one may hang, and fail several requests at the same moment.
+        if !self.servers.none_answers() {
             return true;
         }
         let now = self.now_ms();

@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use saker_store::events::Limits;
 use saker_store::feast::FeatureView;
+use triton_client::balance::Resolver;
 
 use crate::access::Keys;
 
 /// How a gateway is opened.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `host:port` of Triton's gRPC service.
+    /// Triton's gRPC services: `HOST:PORT` or `dns://NAME:PORT`, several of them separated by commas.
     pub triton: String,
+    /// The time between two resolutions of a `dns://` name.
+    pub resolve_every: Duration,
+    /// What resolves such names.
+    pub resolver: Resolver,
     /// `host:port` of Triton's HTTP service, which explanations go through.
     pub triton_http: String,
-    /// How many gRPC connections are kept to Triton.
+    /// How many gRPC connections are kept to each Triton.
     pub connections: usize,
     /// The store; its databases are chosen here.
     pub store: saker_store::Settings,
@@ -62,6 +67,8 @@ impl Settings {
     pub fn new(store: saker_store::Settings) -> Self {
         Self {
             triton: "127.0.0.1:8001".to_owned(),
+            resolve_every: Duration::from_secs(5),
+            resolver: Resolver::default(),
             triton_http: "127.0.0.1:8000".to_owned(),
             connections: 1,
             store,

@@ -52,12 +52,13 @@ impl State {
         operations: Operations,
     ) -> Result<Self, Error> {
         let (store, deadline) = (&settings.store, settings.store_deadline);
+        let ranking = Ranking::open(&settings)?;
         Ok(Self {
-            ranking: Ranking::open(&settings)?,
+            metrics: Metrics::new(ranking.servers().clone()),
+            ranking,
             popular: Popular::open(store, deadline)?,
             features: Store::open(store, 0, deadline, 1)?,
             activity: Store::open(store, saker_store::events::DATABASE, deadline, 4)?,
-            metrics: Metrics::new(),
             explanations: Arc::new(Semaphore::new(EXPLANATIONS)),
             // Until the first look, nothing speaks against it.
             store_answers: AtomicBool::new(true),

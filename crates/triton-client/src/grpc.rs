@@ -6,6 +6,9 @@
 //! The messages are the part of the protocol that is used here, with the field numbers of Triton's `grpc_service.proto`; a
 //! decoder passes over the fields that it does not know.
 
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -181,6 +184,30 @@ pub mod messages {
     }
 }
 
+impl messages::ModelStatistics {
+    /// Adds the counts of the same model at another server.
+    pub fn add(&mut self, other: &Self) {
+        self.inference_count += other.inference_count;
+        self.execution_count += other.execution_count;
+        let (mine, others) = (&mut self.inference_stats, other.inference_stats);
+        let Some(others) = others else { return };
+        let mine = mine.get_or_insert_default();
+        for (mine, others) in [
+            (&mut mine.success, others.success),
+            (&mut mine.fail, others.fail),
+            (&mut mine.queue, others.queue),
+            (&mut mine.compute_input, others.compute_input),
+            (&mut mine.compute_infer, others.compute_infer),
+            (&mut mine.compute_output, others.compute_output),
+        ] {
+            let Some(others) = others else { continue };
+            let mine = mine.get_or_insert_default();
+            mine.count += others.count;
+            mine.ns += others.ns;
+        }
+    }
+}
+
 /// How one request is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Call<'c> {
@@ -192,11 +219,29 @@ pub struct Call<'c> {
     pub deadline: Option<Duration>,
 }
 
-/// A Triton server. Clones share its connections.
-#[derive(Clone)]
+/// A Triton server. Clones share its connection.
+#[derive(Clone, Debug)]
 pub struct Client {
     address: String,
+    endpoint: Endpoint,
     channel: Channel,
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// One request among those in flight, until it is dropped.
+struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Client {
@@ -213,16 +258,31 @@ impl Client {
                 reason: format!("{error}; accepted is HOST:PORT"),
             }
         })?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
         Ok(Self {
             address: address.to_owned(),
-            channel,
+            channel: endpoint.connect_lazy(),
+            endpoint,
+            in_flight: Arc::default(),
         })
+    }
+
+    /// Another connection to the same server. The two count their requests in flight together.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self {
+            channel: self.endpoint.connect_lazy(),
+            ..self.clone()
+        }
+    }
+
+    /// Requests that the server has not answered yet, those that were given up included.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// `host:port`
@@ -312,9 +372,11 @@ impl Client {
             .map_err(|error| answer(error.to_string()))?;
         let mut client = tonic::client::Grpc::new(self.channel.clone());
         // A task of its own, which goes on when nobody waits for it any more: see the module.
+        let in_flight = InFlight::begin(&self.in_flight);
         let asked = tokio::spawn(tokio::time::timeout(ABANDONED, async move {
+            let _in_flight = in_flight;
             let ready = client.ready().await;
-            ready.map_err(|error| Status::unavailable(error.to_string()))?;
+            ready.map_err(|error| Status::from_error(error.into()))?;
             let codec = ProstCodec::<Q, A>::default();
             client.unary(request, path, codec).await
         }));
@@ -332,6 +394,8 @@ impl Client {
                 Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => {
                     self.unreachable(status.message())
                 }
+                // Its cause is here, not at the server: a connection that broke amid a request.
+                _ if status.source().is_some() => self.unreachable(&with_causes(&status)),
                 code => Error::Refused {
                     code: code as u16,
                     message: status.message().to_owned(),
@@ -345,6 +409,17 @@ impl Client {
             reason: reason.to_owned(),
         }
     }
+}
+
+/// An error with what caused it.
+fn with_causes(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn within(deadline: Duration) -> Call<'static> {

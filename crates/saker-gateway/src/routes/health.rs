@@ -1,5 +1,7 @@
 //! `GET /health/live`, `/health/ready`, `/metrics`, `/status.json`
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use triton_client::Tensor;
+use triton_client::balance::ServerState;
 use triton_client::grpc::Call;
 use triton_client::grpc::messages::{ModelStatistics, Spent};
 
@@ -68,14 +72,47 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
 
 /// Asks for an anonymous visitor's recommendations: a Triton that hangs still says that its models are ready.
 async fn triton(state: &State) -> Result<(), String> {
-    let visitor = Tensor::int32(&state.settings.user_input, &[-1]);
+    let visitor = || vec![Tensor::int32(&state.settings.user_input, &[-1])];
+    let servers = state.ranking.servers();
+    // One of several may hang; another one still answers.
+    let attempts = match servers.servers().len() {
+        0 | 1 => 1,
+        _ => 2,
+    };
     let call = Call {
-        deadline: Some(PATIENCE),
+        deadline: Some(PATIENCE / attempts),
         ..Call::default()
     };
-    let client = state.ranking.client();
-    let asked = client.infer(ENSEMBLE, vec![visitor], &["ordered_ids"], call);
-    asked.await.map(drop).map_err(|error| error.to_string())
+    let mut asked = Ok(());
+    for _ in 0..attempts {
+        let answer = servers.infer(ENSEMBLE, visitor, &["ordered_ids"], call);
+        asked = answer.await.map(drop).map_err(|error| error.to_string());
+        if asked.is_ok() {
+            break;
+        }
+    }
+    asked
+}
+
+/// Statistics of all servers together: of each version of a model, the sums.
+async fn statistics(state: &State) -> Vec<ModelStatistics> {
+    let mut asked = JoinSet::new();
+    for client in state.ranking.servers().clients() {
+        asked.spawn(async move { client.statistics(PATIENCE).await });
+    }
+    let answers = asked.join_all().await;
+    together(answers.into_iter().flatten().flatten())
+}
+
+fn together(all: impl Iterator<Item = ModelStatistics>) -> Vec<ModelStatistics> {
+    let mut models: BTreeMap<(String, String), ModelStatistics> = BTreeMap::new();
+    for model in all {
+        match models.entry((model.name.clone(), model.version.clone())) {
+            Entry::Vacant(entry) => drop(entry.insert(model)),
+            Entry::Occupied(mut entry) => entry.get_mut().add(&model),
+        }
+    }
+    models.into_values().collect()
 }
 
 pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
@@ -88,20 +125,21 @@ pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
     let operations = Arc::clone(&state.operations);
     let operation = tokio::task::spawn_blocking(move || operations());
-    let client = state.ranking.client();
-    let statistics = tokio::time::timeout(PATIENCE, client.statistics(PATIENCE));
-    let (triton, valkey, operation, statistics, waiting) = tokio::join!(
+    let (triton, valkey, operation, models, waiting) = tokio::join!(
         triton(&state),
         state.ping(),
         operation,
-        statistics,
+        statistics(&state),
         state.waiting_events()
     );
     let operation = operation.unwrap_or_default();
-    let models = match statistics {
-        Ok(Ok(models)) => models,
-        _ => Vec::new(),
-    };
+    let servers: Vec<Value> = state
+        .ranking
+        .servers()
+        .servers()
+        .iter()
+        .map(server)
+        .collect();
     let steps: Vec<Value> = models.iter().map(step).collect();
     let filters = models.iter().filter(|model| model.name == FILTER);
     let filtered: u64 = filters.map(|model| model.inference_count).sum();
@@ -114,11 +152,26 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
         "seen_filter": seen_filter,
         "events": { "accepted": state.metrics.accepted_events(), "waiting": waiting.ok() },
         "steps": steps,
-        "triton": { "ready": triton.is_ok(), "reason": triton.err(), "address": state.settings.triton },
+        "triton": {
+            "ready": triton.is_ok(),
+            "reason": triton.err(),
+            "address": state.settings.triton,
+            "servers": servers,
+        },
         "valkey": { "ready": valkey.is_ok(), "reason": valkey.err().map(|error| error.to_string()) },
         "gateway": state.metrics.summary(),
     });
     super::json(answer.to_string())
+}
+
+fn server(server: &ServerState) -> Value {
+    json!({
+        "address": server.address,
+        "state": if server.is_ready { "ready" } else { "left" },
+        "in_flight": server.in_flight,
+        "requests": server.requests,
+        "failures": server.failures,
+    })
 }
 
 fn step(model: &ModelStatistics) -> Value {
@@ -140,4 +193,42 @@ fn step(model: &ModelStatistics) -> Value {
         "output_us": mean_us(spent.compute_output),
         "total_us": mean_us(spent.success),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use triton_client::grpc::messages::Durations;
+
+    #[test]
+    fn statistics_of_several_servers_are_summed() {
+        let model = |name: &str, version: &str, count: u64, ns: u64| ModelStatistics {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            inference_count: count,
+            execution_count: count,
+            inference_stats: Some(Durations {
+                success: Some(Spent { count, ns }),
+                ..Durations::default()
+            }),
+        };
+        let none = ModelStatistics {
+            inference_stats: None,
+            ..model("a", "1", 0, 0)
+        };
+        let all = [
+            model("b", "1", 1, 5),
+            model("a", "1", 2, 10),
+            none,
+            model("a", "2", 7, 70),
+            model("a", "1", 3, 30),
+        ];
+        let summed = together(all.into_iter());
+        let wanted = [
+            model("a", "1", 5, 40),
+            model("a", "2", 7, 70),
+            model("b", "1", 1, 5),
+        ];
+        assert_eq!(summed, wanted);
+    }
 }

@@ -32,6 +32,12 @@ pub(crate) enum Mode {
     Answer,
     /// Refuses.
     Refuse,
+    /// Says `UNAVAILABLE`, and that no model is ready.
+    Unavailable,
+    /// Has no such model, and says so.
+    Missing,
+    /// Says `UNAVAILABLE`, since its queue is full.
+    Full,
     /// Answers bytes that are no answer.
     Garbage,
 }
@@ -96,7 +102,11 @@ async fn call(
     body: Bytes,
 ) -> Response<Body> {
     match method.as_str() {
-        "ModelReady" | "ServerReady" => grpc(&Ready { ready: true }.encode_to_vec(), "0"),
+        "ModelReady" | "ServerReady" => {
+            let mode = *stub.mode.lock().unwrap();
+            let ready = !matches!(mode, Mode::Unavailable | Mode::Missing);
+            grpc(&Ready { ready }.encode_to_vec(), "0")
+        }
         "ModelStatistics" => grpc(&Statistics::default().encode_to_vec(), "0"),
         "ModelInfer" => {
             stub.asked.fetch_add(1, Ordering::Relaxed);
@@ -111,6 +121,17 @@ async fn call(
             match mode {
                 Mode::Answer => grpc(&answer(id).encode_to_vec(), "0"),
                 Mode::Refuse => grpc(&[], "3"),
+                Mode::Unavailable => grpc(&[], "14"),
+                Mode::Missing => grpc(&[], "5"),
+                Mode::Full => {
+                    let mut response = grpc(&[], "14");
+                    let said = HeaderValue::from_static("Exceeds maximum queue size");
+                    response
+                        .headers_mut()
+                        .insert("grpc-status", "14".parse().unwrap());
+                    response.headers_mut().insert("grpc-message", said);
+                    response
+                }
                 Mode::Garbage => grpc(&[0xff; 7], "0"),
             }
         }
