@@ -88,9 +88,8 @@ pub fn run(args: &Args) -> Result<()> {
         println!("metrics   http://{address}/metrics");
     }
     let (repository, every, keep) = (args.repository.clone(), args.every, args.keep);
-    let (ended, told) = (Arc::new(AtomicBool::new(false)), stop.clone());
-    let done = ended.clone();
-    std::thread::Builder::new()
+    let told = stop.clone();
+    let follower = std::thread::Builder::new()
         .name("follower".into())
         .spawn(move || {
             let mut follower =
@@ -103,17 +102,19 @@ pub fn run(args: &Args) -> Result<()> {
                 }
             }
             follower.leave();
-            done.store(true, Ordering::Relaxed);
         })
         .context("no thread for the follower")?;
     while !stop.load(Ordering::Relaxed) {
+        if follower.is_finished() {
+            bail!("the follower has ended; the log says why");
+        }
         sleep(TICK);
     }
     let start = Instant::now();
-    while !ended.load(Ordering::Relaxed) && start.elapsed() < DRAIN {
+    while !follower.is_finished() && start.elapsed() < DRAIN {
         sleep(TICK);
     }
-    if !ended.load(Ordering::Relaxed) {
+    if !follower.is_finished() {
         // Whatever it was doing: a promotion that is killed leaves a server and a repository of one release.
         tracing::warn!(
             "what is under way takes longer than {} s and is left",
@@ -125,28 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Puts the release that is to be served into the repository.
 fn once(args: &Args, registry: &Registry, stop: &AtomicBool) -> Result<()> {
-    let start = Instant::now();
-    let mut said = String::new();
-    let named = loop {
-        let why = match registry.wanted() {
-            Ok(wanted) => match wanted.as_ref().and_then(|wanted| wanted.served()) {
-                Some(named) => break named.clone(),
-                None => format!(
-                    "{0} wants no release yet; `saker promote --to {0}` names one",
-                    args.releases
-                ),
-            },
-            Err(error) => format!("{error:#}"),
-        };
-        if start.elapsed() > args.wait || stop.load(Ordering::Relaxed) {
-            bail!("{why}");
-        }
-        if why != said {
-            eprintln!("waiting: {why}");
-            said = why;
-        }
-        sleep(Duration::from_secs(1).min(args.every));
-    };
+    let (_, named) = registry.wait_for_served(Some(args.wait), stop)?;
     let step = Step::start(format!("fetch release {}", named.release));
     let (published, _) = registry.release(&named.release, Some(&named.sha256))?;
     let fetched = registry.fetch(&published, &args.repository, true)?;

@@ -66,8 +66,9 @@ pub struct Args {
     /// Seconds for which the gateway answers on, and is not ready, once it is told to stop [default: none]
     #[arg(long, value_name = "SECONDS", env = "SAKER_DRAIN", value_parser = seconds)]
     drain: Option<Duration>,
-    /// Triton's gRPC address [default: where `saker serve` started it, else 127.0.0.1:8001]
-    #[arg(long, value_name = "HOST:PORT", env = "SAKER_TRITON_GRPC", value_parser = NonEmptyStringValueParser::new())]
+    /// Triton's gRPC addresses, several of them separated by commas: HOST:PORT, or dns://NAME:PORT for all addresses of a name, which is
+    /// resolved again every 5 seconds [default: where `saker serve` started it, else 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESSES", env = "SAKER_TRITON_GRPC", value_parser = NonEmptyStringValueParser::new())]
     triton: Option<String>,
     /// Triton's HTTP address, for explanations [default: where `saker serve` started it, else 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", value_parser = NonEmptyStringValueParser::new())]

@@ -10,6 +10,7 @@ use saker_store::address;
 
 use crate::layout::Layout;
 use crate::registry::{Named, Registry};
+use super::stop_flag;
 use crate::target::{REDIS_URL, Target, seconds};
 
 /// A definition, or a store of releases.
@@ -55,7 +56,8 @@ impl Source {
     /// Reads the definition.
     ///
     /// # Errors
-    /// There is none, or it is not accepted; the store of releases does not answer, or no release is wanted there.
+    /// There is none, or it is not accepted; a file of the release is damaged; the program was told to stop while it waited for a
+    /// release.
     pub fn open(&self) -> Result<Opened> {
         let Some(location) = &self.releases else {
             let (pipeline, layout) = self.target.open()?;
@@ -66,20 +68,17 @@ impl Source {
             });
         };
         let registry = Registry::open(location)?;
-        let wanted = registry.wanted()?;
-        let served = wanted.as_ref().and_then(|wanted| wanted.served());
-        let served = served.with_context(|| {
-            format!("{location} wants no release yet; `saker promote --to {location}` names one")
-        })?;
-        let mut followed = Followed {
+        // A program that starts before the first release, or while the store is away, waits: whoever started it would only start
+        // it again.
+        let (wanted, served) = registry.wait_for_served(None, &*stop_flag()?)?;
+        let followed = Followed {
             target: self.target.clone(),
             every: self.every,
-            generation: wanted.as_ref().map_or(0, |wanted| wanted.generation),
-            served: served.clone(),
+            generation: wanted.generation,
+            served,
             registry,
         };
-        let (pipeline, layout) = followed.fetch(&followed.served.clone())?;
-        followed.served = served.clone();
+        let (pipeline, layout) = followed.fetch(&followed.served)?;
         Ok(Opened {
             pipeline,
             layout,

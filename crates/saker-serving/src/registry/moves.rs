@@ -1,6 +1,8 @@
 //! Which release is wanted.
 
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
@@ -88,6 +90,47 @@ impl Registry {
     /// As [`wanted`](Self::wanted).
     pub fn wanted_after(&self, known: u64) -> Result<Option<Move>> {
         self.newest(self.generations(Some(known))?)
+    }
+
+    /// Waits until a release is to be served, and the storage answers: for ever where no time is given, or until `stop` is set. What
+    /// it waits for is said on the error output. Returns the move and the release.
+    ///
+    /// # Errors
+    /// The time is over, or it was stopped: what it waited for.
+    pub fn wait_for_served(
+        &self,
+        time: Option<Duration>,
+        stop: &AtomicBool,
+    ) -> Result<(Move, Named)> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        const LOOK: Duration = Duration::from_secs(1);
+        let start = Instant::now();
+        let mut said = String::new();
+        loop {
+            let why = match self.wanted() {
+                Ok(Some(wanted)) if wanted.served().is_some() => {
+                    let served = wanted.served().cloned();
+                    return Ok((wanted, served.context("a release is to be served")?));
+                }
+                Ok(_) => format!(
+                    "{0} wants no release yet; `saker promote --to {0}` names one",
+                    self.location
+                ),
+                Err(error) => format!("{error:#}"),
+            };
+            let is_over = time.is_some_and(|time| start.elapsed() > time);
+            if is_over || stop.load(Ordering::Relaxed) {
+                bail!("{why}");
+            }
+            if why != said {
+                eprintln!("waiting: {why}");
+                said = why;
+            }
+            let looked = Instant::now();
+            while looked.elapsed() < LOOK && !stop.load(Ordering::Relaxed) {
+                sleep(PAUSE);
+            }
+        }
     }
 
     fn newest(&self, generations: Vec<u64>) -> Result<Option<Move>> {
