@@ -35,7 +35,7 @@ mod entry;
 mod updater;
 
 pub use entry::EntryId;
-pub use updater::{Settings, Updater};
+pub use updater::{Readiness, Settings, Updater};
 
 /// Stream of what was applied, in [`saker_store::events::DATABASE`]: the fields of the event, its `entry`, and the user's
 /// `top_category` after it, where there is one.

@@ -84,7 +84,7 @@ pub(crate) fn run(shared: &Shared, place: &Place) {
             shared.sleep(place.every);
             // Looked at first: what was applied by then is written below.
             let is_last = shared.workers_ended.load(Ordering::Acquire);
-            loop {
+            while !shared.given_up() {
                 match writer.write(connection) {
                     Ok(0) => break,
                     Ok(rows) => Counters::add(&shared.counters.offline_rows, rows),

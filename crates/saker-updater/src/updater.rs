@@ -1,9 +1,9 @@
 //! The threads of one process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use saker_store::seen::bitmap::Geometry;
@@ -44,12 +44,23 @@ pub struct Settings {
     pub geometry: Geometry,
     /// The offline store; `None`: what was applied waits in its stream.
     pub offline: Option<Place>,
+    /// How long [`Updater::stop`] lets the threads finish.
+    pub drain: Duration,
 }
+
+impl Settings {
+    /// The usual [`Settings::drain`].
+    pub const DRAIN: Duration = Duration::from_secs(20);
+}
+
+/// How often threads that are to end are looked at.
+const ENDING: Duration = Duration::from_millis(5);
 
 /// A running updater.
 #[derive(Debug)]
 pub struct Updater {
     shared: Arc<Shared>,
+    drain: Duration,
     threads: Vec<JoinHandle<()>>,
     /// Writes what they have applied, and so ends after them.
     offline: Option<JoinHandle<()>>,
@@ -75,6 +86,7 @@ impl Updater {
             StoreError::Settings("mode auto: the server was not asked for BF.*".into())
         })?;
         drop(connection);
+        let workers = settings.workers.max(1);
         let shared = Arc::new(Shared {
             store,
             popularity_sets: Mutex::new(settings.catalogue.sets()),
@@ -90,10 +102,13 @@ impl Updater {
             claim_after: settings.claim_after,
             counters: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
+            give_up: AtomicBool::new(false),
             workers_ended: AtomicBool::new(false),
+            workers,
+            connected: AtomicUsize::new(0),
         });
         let mut threads = Vec::new();
-        for number in 0..settings.workers.max(1) {
+        for number in 0..workers {
             let (shared, name) = (shared.clone(), format!("{}-{number}", settings.name));
             threads.push(std::thread::spawn(move || {
                 let worker = Worker {
@@ -114,6 +129,7 @@ impl Updater {
         }
         Ok(Self {
             shared,
+            drain: settings.drain,
             threads,
             offline,
         })
@@ -123,6 +139,12 @@ impl Updater {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
+    }
+
+    /// What tells whether it is ready, also while it stops.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness(self.shared.clone())
     }
 
     /// Replaces the items that events are applied by, for example when another release serves. Events that a worker takes from
@@ -143,16 +165,62 @@ impl Updater {
         }));
     }
 
-    /// Lets every thread finish what it has in hand: the workers first, then what writes what they have applied.
+    /// Stops: from now on it is not ready and takes no event. Every thread finishes what it has in hand, the workers first, then
+    /// what writes what they have applied.
+    ///
+    /// Returns after [`Settings::drain`] at the latest, also if a store does not answer. Nothing is lost then: events that are not
+    /// applied yet are taken up after the next start, or by another updater.
     pub fn stop(self) {
-        let join = |thread: JoinHandle<()>| {
+        let until = Instant::now() + self.drain;
+        let (shared, mut left) = (&self.shared, 0);
+        let mut join = |thread: JoinHandle<()>| {
+            while !thread.is_finished() {
+                if Instant::now() >= until {
+                    shared.give_up.store(true, Ordering::Relaxed);
+                    left += 1;
+                    return;
+                }
+                std::thread::sleep(ENDING);
+            }
             if thread.join().is_err() {
                 tracing::error!("a thread of the updater has panicked");
             }
         };
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(join);
-        self.shared.workers_ended.store(true, Ordering::Release);
-        self.offline.into_iter().for_each(join);
+        shared.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(&mut join);
+        shared.workers_ended.store(true, Ordering::Release);
+        self.offline.into_iter().for_each(&mut join);
+        if left > 0 {
+            tracing::warn!(
+                "{left} threads of the updater did not finish within {} s; what they had in hand is taken up later",
+                self.drain.as_secs_f64()
+            );
+        }
+    }
+}
+
+/// Whether an updater is ready.
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<Shared>);
+
+impl Readiness {
+    /// Checks that the updater takes events. A store that hangs is noticed after ten seconds.
+    ///
+    /// # Errors
+    /// Returns why it does not: it is stopping, or a worker has no connection to the store.
+    pub fn check(&self) -> Result<(), String> {
+        let shared = &self.0;
+        if shared.stopped() {
+            return Err("stopping".to_owned());
+        }
+        let connected = shared.connected.load(Ordering::Relaxed);
+        match connected < shared.workers {
+            true => Err(format!(
+                "{} of {} workers have no connection to the store",
+                shared.workers - connected,
+                shared.workers
+            )),
+            false => Ok(()),
+        }
     }
 }

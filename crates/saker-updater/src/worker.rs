@@ -1,7 +1,7 @@
 //! Taking events from the stream and applying them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -106,13 +106,22 @@ pub(crate) struct Shared {
     pub(crate) claim_after: Duration,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Whether the time to finish is over: what is in hand is left for later.
+    pub(crate) give_up: AtomicBool,
     /// Whether every worker has ended, so that nothing more will be applied.
     pub(crate) workers_ended: AtomicBool,
+    /// How many workers there are, and how many of them work over a connection that has not failed.
+    pub(crate) workers: usize,
+    pub(crate) connected: AtomicUsize,
 }
 
 impl Shared {
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn given_up(&self) -> bool {
+        self.give_up.load(Ordering::Relaxed)
     }
 
     /// Runs `work` with a connection until it is to stop: anew, after a while, whenever the store fails.
@@ -185,17 +194,31 @@ pub(crate) struct Worker<'s> {
 impl Worker<'_> {
     /// Works until it is to stop.
     pub(crate) fn run(&self) {
-        self.shared
-            .with_connection(&self.name, |connection| self.work(connection));
+        let connected = &self.shared.connected;
+        self.shared.with_connection(&self.name, |connection| {
+            let mut is_counted = false;
+            let worked = self.work(connection, || {
+                is_counted = true;
+                connected.fetch_add(1, Ordering::Relaxed);
+            });
+            connected.fetch_sub(usize::from(is_counted), Ordering::Relaxed);
+            worked
+        });
     }
 
-    fn work(&self, connection: &mut Connection) -> Result<(), StoreError> {
+    /// Takes and applies events; calls `connected` when the store has answered.
+    fn work(
+        &self,
+        connection: &mut Connection,
+        connected: impl FnOnce(),
+    ) -> Result<(), StoreError> {
         let shared = self.shared;
         make_group(connection, &shared.group)?;
         let script = Script::load(connection, TIMEOUT)?;
+        connected();
         // What it had taken and not applied when it ended.
         let mut after = "0".to_owned();
-        loop {
+        while !shared.stopped() {
             let own = self.read(connection, &after)?;
             let Some((last, _)) = own.last() else { break };
             after = last.to_string();
@@ -278,7 +301,7 @@ impl Worker<'_> {
         }
         // The same rules for every attempt.
         let rules = self.shared.rules.load_full();
-        while !by_user.is_empty() {
+        while !by_user.is_empty() && !self.shared.given_up() {
             self.attempt(connection, script, &rules, &mut by_user)?;
             by_user.retain(|&user, waiting| self.goes_on(user, waiting));
         }

@@ -70,6 +70,7 @@ impl Shop {
                 ids: ["user_id".into(), "item_id".into()],
                 top_category: Some((VIEW.into(), "top_category".into())),
             }),
+            drain: Settings::DRAIN,
         }
     }
 
@@ -500,6 +501,77 @@ fn what_was_applied_when_it_stops_is_history() {
         assert_eq!(shop.ask(1, &format!("XLEN {APPLIED}")), Reply::Int(0));
         assert_eq!(shop.written().len() as u64, written);
     }
+}
+
+/// A store that hangs amid the work does not keep it from ending, and nothing is lost.
+#[test]
+fn it_stops_within_its_time_and_loses_nothing() {
+    const COUNT: usize = 4000;
+    let shop = Shop::new();
+    let events: Vec<Event> = (0..COUNT)
+        .map(|number| event(number, number as i32 % 400, 21, NOW))
+        .collect();
+    shop.publish(&events);
+    let mut settings = shop.settings("a");
+    settings.drain = Duration::from_secs(1);
+    let updater = Updater::start(settings.clone()).unwrap();
+    let (counters, readiness) = (updater.counters(), updater.readiness());
+    let deadline = Instant::now() + TIMEOUT;
+    while counters.applied.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < deadline, "{counters:?}");
+    }
+    assert_eq!(readiness.check(), Ok(()));
+    shop.valkey.freeze().unwrap();
+    let start = Instant::now();
+    let stopping = std::thread::spawn(|| updater.stop());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(readiness.check(), Err("stopping".into()), "at first");
+    assert!(!stopping.is_finished(), "a batch is under way");
+    stopping.join().unwrap();
+    let took = start.elapsed();
+    // A store that hangs would hold it up for ten seconds.
+    let expected = Duration::from_millis(900)..Duration::from_secs(8);
+    assert!(expected.contains(&took), "{took:?}");
+    shop.valkey.thaw().unwrap();
+
+    let updater = Updater::start(settings).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while shop.score("trending:global", 21) < COUNT as f64 {
+        assert!(Instant::now() < deadline, "{:?}", updater.counters());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    while shop.ask(1, "XLEN events") != Reply::Int(0) {
+        assert!(Instant::now() < deadline, "what is applied is not trimmed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    updater.stop();
+    assert_eq!(shop.score("trending:global", 21), COUNT as f64);
+    let written = shop.written();
+    assert_eq!(written.len(), COUNT);
+    assert!(written.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+#[test]
+fn it_is_ready_while_the_store_answers() {
+    let shop = Shop::new();
+    let updater = Updater::start(shop.settings("a")).unwrap();
+    let readiness = updater.readiness();
+    let until = |wished: bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while readiness.check().is_ok() != wished {
+            assert!(Instant::now() < deadline, "{:?}", readiness.check());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    until(true);
+    shop.valkey.kill();
+    until(false);
+    let why = readiness.check().unwrap_err();
+    assert!(why.contains("no connection to the store"), "{why}");
+    shop.valkey.restart().unwrap();
+    until(true);
+    updater.stop();
+    assert_eq!(readiness.check(), Err("stopping".into()));
 }
 
 #[test]
