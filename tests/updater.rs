@@ -1,4 +1,4 @@
-//! `saker updater` killed at any instant, fifty times, while events keep coming: each is applied exactly once.
+//! `saker updater` killed at any instant, fifty times, while events keep coming: each is applied exactly once. And told to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -65,16 +65,10 @@ impl Shop {
         command
     }
 
-    fn updater(&self) -> Child {
+    fn updater(&self, options: &[&str]) -> Child {
         let mut command = self.command("updater");
-        command.args([
-            "--metrics",
-            "off",
-            "--claim-after",
-            "0.5",
-            "--offline-every",
-            "0.1",
-        ]);
+        command.args(options);
+        command.args(["--claim-after", "0.5", "--offline-every", "0.1"]);
         command.args([
             "--batch",
             "64",
@@ -126,6 +120,11 @@ fn done(command: &mut Command) {
     let output = command.output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}\n{error}");
+}
+
+fn terminate(child: &Child) {
+    let id = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
 }
 
 fn ask(connection: &mut Connection, words: &[&str]) -> Reply {
@@ -183,7 +182,7 @@ fn killed_at_any_instant_it_applies_every_event_once() {
     let (events, mut last) = std::thread::scope(|scope| {
         let publisher = scope.spawn(|| publish(&shop, &items, &stop));
         for _ in 0..KILLS {
-            let mut updater = shop.updater();
+            let mut updater = shop.updater(&["--metrics", "off"]);
             // From before its first entry to amid its work.
             std::thread::sleep(Duration::from_millis(rng.random_range(10..700)));
             updater.kill().unwrap();
@@ -193,7 +192,10 @@ fn killed_at_any_instant_it_applies_every_event_once() {
             applied = now;
         }
         stop.store(true, Ordering::Relaxed);
-        (publisher.join().unwrap(), shop.updater())
+        (
+            publisher.join().unwrap(),
+            shop.updater(&["--metrics", "off"]),
+        )
     });
     assert!(amid > KILLS / 2, "only {amid} kills came amid its work");
     assert!(
@@ -210,11 +212,7 @@ fn killed_at_any_instant_it_applies_every_event_once() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&last),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
+    terminate(&last);
     assert!(
         last.wait().unwrap().success(),
         "it stops when it is told to"
@@ -309,4 +307,69 @@ fn killed_at_any_instant_it_applies_every_event_once() {
             }
         }
     }
+}
+
+/// It says so first, finishes what is under way, and ends within its time even if the store does not answer.
+#[test]
+fn told_to_stop_it_is_not_ready_and_ends() {
+    let shop = Shop::new();
+    let items: Vec<i32> = shop.categories().into_keys().collect();
+    let address = format!("127.0.0.1:{}", triton_testing::ports::free_port().unwrap());
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(2)))
+        .build()
+        .into();
+    let get = |path: &str| -> Option<(u16, String)> {
+        let mut response = agent.get(format!("http://{address}{path}")).call().ok()?;
+        let text = response.body_mut().read_to_string().ok()?;
+        Some((response.status().as_u16(), text))
+    };
+    let until = |wished: &dyn Fn(&Option<(u16, String)>) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !wished(&get("/health/ready")) {
+            assert!(Instant::now() < deadline, "{:?}", get("/health/ready"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let publisher = scope.spawn(|| publish(&shop, &items, &stop));
+        let mut updater = shop.updater(&["--metrics", &address, "--drain", "2"]);
+        until(&|answer| answer.as_ref().is_some_and(|(status, _)| *status == 200));
+        let live = get("/health/live").unwrap();
+        assert_eq!(live, (200, r#"{"live":true}"#.to_owned()));
+        assert!(get("/metrics").unwrap().1.contains("events_applied_total"));
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+        let published = publisher.join().unwrap();
+        assert!(!published.is_empty());
+        shop.valkey.freeze().unwrap();
+        let start = Instant::now();
+        terminate(&updater);
+        until(&|answer| {
+            let stopping = |text: &str| text.contains("stopping");
+            answer
+                .as_ref()
+                .is_some_and(|(status, text)| *status == 503 && stopping(text))
+        });
+        assert!(updater.wait().unwrap().success());
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        shop.valkey.thaw().unwrap();
+
+        let mut updater = shop.updater(&["--metrics", "off"]);
+        let mut connection = shop.connect(events::DATABASE);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for stream in [events::STREAM, APPLIED] {
+            while ask(&mut connection, &["XLEN", stream]) != Reply::Int(0) {
+                assert!(Instant::now() < deadline, "{stream} is not worked off");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        terminate(&updater);
+        assert!(updater.wait().unwrap().success());
+        let counted: f64 = shop.popularity().values().sum();
+        assert_eq!(counted, published.len() as f64);
+    });
 }

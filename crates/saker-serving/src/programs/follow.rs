@@ -157,7 +157,10 @@ fn listen(address: &str, counted: Arc<Counted>) -> Result<Option<SocketAddr>> {
         address,
         "--listen",
         move || counted.text(),
-        move || ready.is_serving(),
+        move || match ready.is_serving() {
+            true => Ok(()),
+            false => Err("Triton serves no release".to_owned()),
+        },
     )
     .map(Some)
 }

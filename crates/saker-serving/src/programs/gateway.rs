@@ -82,7 +82,7 @@ pub struct Args {
     /// Requests that may be on their way to Triton; more are refused at once
     #[arg(long, value_name = "N", env = "SAKER_MAX_IN_FLIGHT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_in_flight: u32,
-    /// gRPC connections to Triton
+    /// gRPC connections to each Triton
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     connections: u32,
     /// Events that may wait in the stream; while there are more, new ones are refused

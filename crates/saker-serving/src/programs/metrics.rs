@@ -8,6 +8,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use serde_json::json;
 
 /// Serves what `text` and `is_ready` say, in a thread of its own; where it listens. `option` is the argument that names another
 /// address.
@@ -18,7 +19,7 @@ pub fn serve(
     address: &str,
     option: &str,
     text: impl Fn() -> String + Send + Sync + 'static,
-    is_ready: impl Fn() -> bool + Send + Sync + 'static,
+    is_ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
 ) -> Result<SocketAddr> {
     let cannot = || format!("cannot listen on {address} for the metrics; {option} names another");
     let listener = TcpListener::bind(address).with_context(cannot)?;
@@ -37,14 +38,24 @@ pub fn serve(
                 async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
             }),
         )
-        .route("/health/live", get(|| async { "live\n" }))
+        .route(
+            "/health/live",
+            get(async || ([(CONTENT_TYPE, "application/json")], r#"{"live":true}"#)),
+        )
         .route(
             "/health/ready",
             get(move || {
-                let answer = match is_ready() {
-                    true => (StatusCode::OK, "ready\n"),
-                    false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+                let ready = is_ready();
+                let status = match ready {
+                    Ok(()) => StatusCode::OK,
+                    Err(_) => StatusCode::SERVICE_UNAVAILABLE,
                 };
+                let answer = json!({ "ready": ready.is_ok(), "reason": ready.err() });
+                let answer = (
+                    status,
+                    [(CONTENT_TYPE, "application/json")],
+                    answer.to_string(),
+                );
                 async move { answer }
             }),
         );

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
 use saker_store::address;
 
+use super::stop_flag;
 use crate::layout::Layout;
 use crate::registry::{Named, Registry};
-use super::stop_flag;
 use crate::target::{REDIS_URL, Target, seconds};
 
 /// A definition, or a store of releases.

@@ -48,7 +48,10 @@ pub struct Args {
     /// Seconds between two writes to the offline store
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     offline_every: Duration,
-    /// Address of the Prometheus metrics; `off`: none
+    /// Seconds that it may take to stop; what is not applied by then is taken up after the next start
+    #[arg(long, env = "SAKER_UPDATER_DRAIN", default_value = "20", value_name = "SECONDS", value_parser = seconds)]
+    drain: Duration,
+    /// Address of the Prometheus metrics, /health/live and /health/ready; `off`: none
     #[arg(
         long,
         env = "SAKER_UPDATER_METRICS",
@@ -87,6 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
             claim_after: args.claim_after,
             half_life_days: args.popularity_half_life,
             offline_every: args.offline_every,
+            drain: args.drain,
         },
     )?;
     let stop = stop_flag()?;
@@ -111,9 +115,9 @@ pub fn run(args: &Args) -> Result<()> {
     let metrics = match args.metrics.as_str() {
         "off" => None,
         address => {
-            let (counted, told) = (counters.clone(), stop.clone());
+            let (counted, readiness) = (counters.clone(), updater.readiness());
             let text = move || counted.prometheus();
-            let is_ready = move || !told.load(Ordering::Relaxed);
+            let is_ready = move || readiness.check();
             Some(metrics::serve(address, "--metrics", text, is_ready)?)
         }
     };

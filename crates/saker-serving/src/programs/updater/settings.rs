@@ -27,6 +27,8 @@ pub struct Options {
     pub half_life_days: f64,
     /// Time between two writes to the offline store.
     pub offline_every: Duration,
+    /// How long it may take to stop.
+    pub drain: Duration,
 }
 
 /// The consumer group of every updater.
@@ -71,6 +73,7 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
             ids: [user.id.clone(), pipeline.item.id.clone()],
             top_category: of_top,
         }),
+        drain: options.drain,
     })
 }
 
