@@ -5,7 +5,7 @@
 
 {{- define "saker.fullname" -}}
 {{- $own := ternary .Release.Name (printf "%s-%s" .Release.Name (include "saker.name" .)) (contains (include "saker.name" .) .Release.Name) -}}
-{{- $name := .Values.fullnameOverride | default $own -}}
+{{- $name := .Values.fullnameOverride | default $own | replace "." "-" -}}
 {{- if gt (len $name) 36 -}}
 {{- printf "%s-%s" ($name | trunc 27 | trimSuffix "-") ($name | sha256sum | trunc 8) -}}
 {{- else -}}

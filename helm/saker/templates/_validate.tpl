@@ -8,6 +8,10 @@
 {{- $errors = append $errors (printf "kubeVersion: Kubernetes 1.%d is older than 1.28" $minor) -}}
 {{- end -}}
 
+{{- if not (regexMatch "^[a-z]" (include "saker.fullname" .)) -}}
+{{- $errors = append $errors (printf "the release is named '%s': the name of a Service begins with a letter; set fullnameOverride" .Release.Name) -}}
+{{- end -}}
+
 {{- $source := $v.releases.source -}}
 {{- if and (eq $source "s3") (not $v.releases.url) -}}
 {{- $errors = append $errors "releases.url is empty: source s3 needs s3://bucket/prefix" -}}
@@ -61,6 +65,9 @@
 {{- end -}}
 {{- if and (eq $scaling.kind "keda") (gt (int $scaling.keda.fallbackReplicas) (int $scaling.maxReplicas)) -}}
 {{- $errors = append $errors (printf "autoscaling.keda.fallbackReplicas %v is above maxReplicas %v" $scaling.keda.fallbackReplicas $scaling.maxReplicas) -}}
+{{- end -}}
+{{- if and (eq $scaling.kind "keda") (ne $scaling.metric "concurrency") $scaling.keda.fallbackReplicas -}}
+{{- $errors = append $errors (printf "autoscaling.keda.fallbackReplicas: KEDA has no fallback for the metric %s; set it to 0, and the number of pods stays as it is" $scaling.metric) -}}
 {{- end -}}
 {{- with $v.gateway.autoscaling -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
