@@ -13,7 +13,6 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "helm" / "saker"
-VERSIONS = ("1.28", "1.33", "1.37")
 WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Pod")
 
 # The least that an installation says.
@@ -25,8 +24,12 @@ def chart():
     return helm_python.Chart.load(FOLDER)
 
 
+# libyaml where PyYAML has it: a set of values is 3,000 lines.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def read(path):
-    return yaml.safe_load(pathlib.Path(path).read_text())
+    return yaml.load(pathlib.Path(path).read_text(), LOADER)
 
 
 def merged(*layers):
@@ -89,7 +92,7 @@ def render_anew(values, name="shop", namespace="prod"):
     objects = []
     for template, text in sorted(texts.items()):
         if not template.endswith(".txt"):
-            objects += [(template, document) for document in yaml.safe_load_all(text) if document]
+            objects += [(template, document) for document in yaml.load_all(text, LOADER) if document]
     return objects
 
 

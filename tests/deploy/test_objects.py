@@ -450,7 +450,7 @@ def test_the_test_reaches_a_gateway_with_names():
 
 
 @EVERY
-@pytest.mark.parametrize("release", ["saker", "s", "shop.eu", LONG])
+@pytest.mark.parametrize("release", [LONG, *(pytest.param(each, marks=pytest.mark.slow) for each in ("saker", "s", "shop.eu"))])
 def test_names_fit(name, release):
     assert len(LONG) == 53
     objects = objects_of(name, name=release)
@@ -464,6 +464,7 @@ def test_names_fit(name, release):
             assert len(text) <= 63 and re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", text)
 
 
+@pytest.mark.slow
 @EVERY
 def test_two_releases_in_one_namespace(name):
     if "fullnameOverride" in SETS[name] or name.startswith("example-eks"):

@@ -375,6 +375,7 @@ def test_there_are_enough_alerts_and_each_has_a_case():
     assert set(CASES) == set(ALERTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alert", CASES)
 def test_alert(alert, tmp_path):
     at, firing, quiet = CASES[alert]
