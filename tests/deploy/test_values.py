@@ -104,6 +104,10 @@ CONTRADICTING = {
     ),
     "a route to nowhere": ({"gateway": {"httpRoute": {"enabled": True}}}, "gateway.httpRoute.parentRefs"),
     "an ingress for nobody": ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.hosts"),
+    "a host that the gateway refuses": (
+        {"gateway": {"hosts": ["a.shop"], "ingress": {"enabled": True, "hosts": ["b.shop"]}}},
+        "gateway.hosts lacks 'b.shop'",
+    ),
     "no training": (
         {"training": {"enabled": True, "full": {"enabled": False}, "daily": {"enabled": False}}},
         "neither training.full nor training.daily",

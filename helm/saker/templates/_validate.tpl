@@ -92,6 +92,15 @@
 {{- $errors = append $errors "gateway.ingress.hosts is empty: an Ingress needs a host" -}}
 {{- end -}}
 
+{{- if $v.gateway.hosts -}}
+{{- $routed := concat (ternary $v.gateway.httpRoute.hostnames list $v.gateway.httpRoute.enabled) (ternary $v.gateway.ingress.hosts list $v.gateway.ingress.enabled) -}}
+{{- range $routed | uniq -}}
+{{- if and (not (hasPrefix "*" .)) (not (has . $v.gateway.hosts)) -}}
+{{- $errors = append $errors (printf "gateway.hosts lacks '%s', which a route or an Ingress sends: the gateway would refuse every request with 421" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- if $v.training.enabled -}}
 {{- if not (or $v.training.full.enabled $v.training.daily.enabled) -}}
 {{- $errors = append $errors "training.enabled: neither training.full nor training.daily is enabled" -}}

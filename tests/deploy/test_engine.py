@@ -1,0 +1,87 @@
+"""What Helm does with the chart beside rendering it: packaging, a dry run of an installation, and the script of `helm test`."""
+
+import http.server
+import json
+import os
+import subprocess
+import tarfile
+import threading
+
+import pytest
+
+import chart
+
+
+def test_the_package_holds_the_chart_alone(tmp_path):
+    archive = chart.helm_python.package(chart.FOLDER, destination=tmp_path)
+    names = set(tarfile.open(archive).getnames())
+    assert {"saker/Chart.yaml", "saker/values.schema.json", "saker/files/rules.yaml", "saker/files/adapter.yaml"} <= names
+    assert not any("/ci/" in name for name in names)
+    with chart.helm_python.Chart.load(archive) as packaged:
+        assert packaged.render(chart.LEAST).keys() == chart.chart().render(chart.LEAST).keys()
+
+
+def test_the_version_is_that_of_saker():
+    cargo = (chart.ROOT / "Cargo.toml").read_text()
+    metadata = chart.read(chart.FOLDER / "Chart.yaml")
+    assert f'version = "{metadata["appVersion"]}"' in cargo
+
+
+def test_subcharts_get_global_values():
+    chart.render_anew(chart.merged(chart.LEAST, {"global": {"region": "eu"}}))
+
+
+class Gateway(http.server.BaseHTTPRequestHandler):
+    """Answers as `GET /recommendations` does."""
+
+    release = "retail-20261128T000000Z-1f3a9c2b"
+    keys = []
+    asked = []
+
+    def do_GET(self):
+        type(self).asked.append(self.path)
+        type(self).keys.append(self.headers.get("x-api-key"))
+        answer = {"request_id": "1", "release": self.release, "degraded": self.release is None, "items": [{"id": 7}]}
+        body = json.dumps(answer, separators=(",", ":")).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("release,passes", [("retail-1", True), (None, False)])
+def test_the_test_asks_for_a_release(tmp_path, release, passes):
+    """Popular items, which the gateway answers while Triton is down, are no success."""
+    values = chart.merged(chart.LEAST, {"gateway": {"apiKeys": {"existingSecret": "shop-keys"}}})
+    [pod] = chart.of_kind(chart.render(values), "Pod")
+    [container] = pod["spec"]["containers"]
+    assert container["command"] == ["sh", "-c"]
+    [script] = container["args"]
+    keys = tmp_path / "api-keys"
+    keys.write_text("# name key rate rights\nwriter 00000000000000000000 5 events\nshop 11111111111111111111 5\n")
+    assert "/etc/saker/api-keys/*" in script
+    script = script.replace("/etc/saker/api-keys/*", str(keys))
+    # Without the pauses of a gateway that is still starting.
+    quick = tmp_path / "bin"
+    quick.mkdir()
+    (quick / "sleep").write_text("#!/bin/sh\n")
+    (quick / "sleep").chmod(0o755)
+
+    handler = type("Handler", (Gateway,), {"release": release, "keys": [], "asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        [url] = [variable["value"] for variable in container["env"] if variable["name"] == "URL"]
+        here = url.replace("shop-saker-gateway:8080", f"127.0.0.1:{server.server_port}")
+        environment = {**os.environ, "URL": here, "PATH": f"{quick}:{os.environ['PATH']}"}
+        ran = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (ran.returncode == 0) == passes, ran.stdout + ran.stderr
+    assert set(handler.keys) == {"11111111111111111111"}
+    assert set(handler.asked) == {"/recommendations?user_id=1&k=5"}
+    assert len(handler.asked) == (1 if passes else 20)
