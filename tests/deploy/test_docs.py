@@ -88,6 +88,17 @@ def test_links_lead_somewhere():
             assert anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, anchor
 
 
+def test_the_files_for_karpenter_can_be_joined():
+    """The command gives kubectl all of them as one stream."""
+    joined = "".join(path.read_text() for path in sorted(chart.ROOT.glob("helm/karpenter/*.yaml")))
+    kinds = [thing["kind"] for thing in yaml.safe_load_all(joined)]
+    assert kinds == ["EC2NodeClass", "NodePool", "NodePool"]
+
+
+def test_images_that_kind_does_not_load_are_pulled():
+    assert KIND["image"]["pullPolicy"] == "IfNotPresent"
+
+
 def test_yaml_of_the_examples_is_valid():
     for path in chart.ROOT.glob("helm/**/*.yaml"):
         if "templates" not in path.parts:

@@ -21,6 +21,22 @@ def test_the_package_holds_the_chart_alone(tmp_path):
         assert packaged.render(chart.LEAST).keys() == chart.chart().render(chart.LEAST).keys()
 
 
+def test_a_dry_run_installs_every_object():
+    """In the order in which Helm installs kinds, and without the hook, which `helm test` runs."""
+    values = chart.value_sets()["external"]
+    config = chart.helm_python.Config(kube_apiserver="http://127.0.0.1:1")
+    release = config.install(str(chart.FOLDER), "shop", values, dry_run="client", namespace="prod")
+    installed = [thing for thing in chart.yaml.safe_load_all(release["manifest"]) if thing]
+    wanted = [thing for _, thing in chart.render(values) if thing["kind"] != "Pod"]
+
+    def names(objects):
+        return sorted((thing["kind"], thing["metadata"]["name"]) for thing in objects)
+
+    assert names(installed) == names(wanted)
+    kinds = [thing["kind"] for thing in installed]
+    assert kinds.index("NetworkPolicy") < kinds.index("Secret") < kinds.index("Service") < kinds.index("Deployment")
+
+
 def test_the_version_is_that_of_saker():
     cargo = (chart.ROOT / "Cargo.toml").read_text()
     metadata = chart.read(chart.FOLDER / "Chart.yaml")

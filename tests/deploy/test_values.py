@@ -71,7 +71,18 @@ CONTRADICTING = {
         {"objectStore": {"accessKeyId": "a", "secretAccessKey": "b", "existingSecret": "c"}},
         "objectStore: give existingSecret or",
     ),
-    "an endpoint without TLS": ({"objectStore": {"endpoint": "http://objects:9000"}}, "objectStore.allowHttp"),
+    "an endpoint without TLS": (
+        {"objectStore": {"endpoint": "http://objects"}, "networkPolicy": {"objectStore": {"ports": [80]}}},
+        "objectStore.allowHttp",
+    ),
+    "an endpoint that the policy blocks": (
+        {"objectStore": {"endpoint": "https://objects:9000/s3"}},
+        "networkPolicy.objectStore.ports lacks 9000",
+    ),
+    "a store that the policy blocks": (
+        {"store": {"existingSecret": "", "url": "redis://u:p@store:6380"}},
+        "networkPolicy.store.ports lacks 6380",
+    ),
     "fewest above most": (
         {"autoscaling": {"kind": "hpa", "metric": "cpu", "minReplicas": 9}},
         "autoscaling: minReplicas 9 is above maxReplicas 6",
@@ -151,6 +162,16 @@ def test_contradictions_are_refused(what):
 def test_all_contradictions_are_named_at_once():
     error = refusal({"objectStore": {"accessKeyId": "a"}})
     assert error.count("\n- ") == 3, error
+
+
+def test_ports_of_usual_addresses_pass():
+    for change in (
+        {"objectStore": {"endpoint": "https://objects"}},
+        {"objectStore": {"endpoint": "https://objects:443/"}},
+        {"store": {"existingSecret": "", "url": "rediss://u:p@store"}},
+        {"store": {"existingSecret": "", "url": "redis://store:6380/"}, "networkPolicy": {"enabled": False}},
+    ):
+        chart.render_anew(chart.merged(chart.LEAST, change))
 
 
 def test_images_of_releases_need_a_new_cluster_and_no_training():

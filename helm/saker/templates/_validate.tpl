@@ -53,6 +53,22 @@
 {{- $errors = append $errors (printf "objectStore.endpoint is '%s': an endpoint without TLS needs objectStore.allowHttp" $object.endpoint) -}}
 {{- end -}}
 
+{{- if $v.networkPolicy.enabled -}}
+{{- if and (eq $source "s3") $object.endpoint -}}
+{{- $usual := ternary "80" "443" (hasPrefix "http://" $object.endpoint) -}}
+{{- $port := regexFind ":[0-9]+(/|$)" $object.endpoint | trimAll ":/" | default $usual -}}
+{{- if not (has $port (toStrings $v.networkPolicy.objectStore.ports)) -}}
+{{- $errors = append $errors (printf "networkPolicy.objectStore.ports lacks %s, the port of objectStore.endpoint: the policy would block it" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- if $v.store.url -}}
+{{- $port := regexFind ":[0-9]+(/|$)" $v.store.url | trimAll ":/" | default "6379" -}}
+{{- if not (has $port (toStrings $v.networkPolicy.store.ports)) -}}
+{{- $errors = append $errors (printf "networkPolicy.store.ports lacks %s, the port of store.url: the policy would block it" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- $scaling := $v.autoscaling -}}
 {{- if and (ne $scaling.kind "none") (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
 {{- $errors = append $errors (printf "autoscaling: minReplicas %v is above maxReplicas %v" $scaling.minReplicas $scaling.maxReplicas) -}}
