@@ -555,3 +555,23 @@ def test_policies_of_eks_allow_only_what_is_needed():
                     reports = resource == "arn:aws:s3:::shop-releases/saker/status/*"
                     assert path.stem == "training" or (path.stem == "triton" and reports), path
     assert {path.stem for path in folder.glob("*.json")} == {"triton", "gateway", "updater", "training"}
+
+
+def test_an_offline_store_in_s3_is_reached_without_releases_in_s3():
+    values = chart.merged(SETS["claim"], {"objectStore": {"region": "eu-central-1", "existingSecret": "shop-objects"}})
+    for workload, template in chart.pods(chart.render(values)):
+        if chart.component(workload) in ("updater", "training"):
+            for _, container in chart.containers(template):
+                names = {variable["name"] for variable in container["env"]}
+                assert {"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= names
+
+
+def test_only_who_needs_it_has_a_credential():
+    """Triton itself reads its repository from a disk; nobody but Triton and its follower has the control key."""
+    for name in ("external", "openshift"):
+        for _, template in chart.pods(objects_of(name)):
+            for _, container in chart.containers(template):
+                names = {variable["name"] for variable in container.get("env", [])}
+                assert ("SAKER_CONTROL_KEY" in names) == (container["name"] in ("triton", "follow"))
+                if container["name"] in ("triton", "recommend"):
+                    assert not any(each.startswith("AWS_") for each in names)

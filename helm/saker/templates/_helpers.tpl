@@ -118,7 +118,6 @@ file:///releases
 - name: SAKER_RELEASES
   value: {{ include "saker.releases.url" . | quote }}
 {{ include "saker.env.store" . }}
-{{- if eq .Values.releases.source "s3" }}
 {{- with .Values.objectStore.region }}
 - name: AWS_REGION
   value: {{ . | quote }}
@@ -142,7 +141,6 @@ file:///releases
     secretKeyRef:
       name: {{ . }}
       key: {{ $.Values.objectStore.secretAccessKeyKey }}
-{{- end }}
 {{- end }}
 {{- end -}}
 
