@@ -481,6 +481,7 @@ def test_two_releases_in_one_namespace(name):
                 assert not selector or not matches(selector, template["metadata"]["labels"])
 
 
+@pytest.mark.slow
 @EVERY
 def test_two_renders_are_equal(name):
     values = chart.merged(SETS[name], {"control": {"existingSecret": "shop-control"}})

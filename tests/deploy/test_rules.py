@@ -35,10 +35,13 @@ def still(value, samples=HOUR):
     return f"{value}x{samples}"
 
 
-def run(folder, tests, every="15s"):
-    """Runs tests of series: each {name, series, asked: [(at, query, [(labels, value)])]}."""
+def run(folder, tests, every="15s", group=None):
+    """Runs tests of series: each {name, series, asked: [(at, query, [(labels, value)])]}; by all rules, or by one group's."""
+    rules = folder / "rules.yaml"
+    wanted = [each for each in RULES["groups"] if group in (None, each["name"])]
+    rules.write_text(yaml.safe_dump({"groups": wanted}))
     document = {
-        "rule_files": [str(FILE)],
+        "rule_files": [str(rules)],
         "evaluation_interval": every,
         "tests": [
             {
@@ -158,6 +161,7 @@ def test_queue_time(tmp_path):
                 "asked": [("10m", asked, [(mine, 20)])],
             },
         ],
+        group="saker.series",
     )
 
 
@@ -185,6 +189,7 @@ def test_concurrency_and_pending(tmp_path):
                 "asked": [("10m", concurrency, [(labels(TRITON, concurrency), 0)])],
             },
         ],
+        group="saker.series",
     )
 
 
@@ -216,6 +221,7 @@ def test_queries_of_keda(tmp_path):
                 "asked": [("10m", concurrency, [("{}", 0)]), ("10m", queue, [("{}", 0)])],
             },
         ],
+        group="saker.series",
     )
 
 
@@ -412,7 +418,7 @@ def test_nothing_fires_where_all_is_well(tmp_path):
         **replicas(still(3), still(12)),
         **restarts(still(0)),
     }
-    run(tmp_path, [{"name": "all is well", "series": series, "asked": [("50m", "ALERTS", [])]}])
+    run(tmp_path, [{"name": "all is well", "series": series, "asked": [("50m", "ALERTS", [])]}], every="1m")
 
 
 def test_a_stall_shows_only_in_pending_requests(tmp_path):
