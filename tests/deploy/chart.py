@@ -7,6 +7,7 @@ import copy
 import functools
 import json
 import pathlib
+import sys
 
 import helm_python
 import yaml
@@ -130,3 +131,15 @@ def containers(template):
 
 def component(thing):
     return thing["metadata"]["labels"]["app.kubernetes.io/component"]
+
+
+def main():
+    """Prints the objects of a file of values, as `helm template` does: `python chart.py VALUES [NAME [NAMESPACE]]`."""
+    if len(sys.argv) not in (2, 3, 4):
+        sys.exit(main.__doc__)
+    objects = render_anew(read(sys.argv[1]), *sys.argv[2:])
+    yaml.safe_dump_all([thing for _, thing in objects], sys.stdout, sort_keys=False, width=1000)
+
+
+if __name__ == "__main__":
+    main()

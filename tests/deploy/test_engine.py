@@ -1,11 +1,16 @@
 """What Helm does with the chart beside rendering it: packaging, a dry run of an installation, and the script of `helm test`."""
 
+import base64
 import http.server
 import json
 import os
+import pathlib
+import socket
 import subprocess
+import sys
 import tarfile
 import threading
+import time
 
 import pytest
 
@@ -45,6 +50,57 @@ def test_the_version_is_that_of_saker():
 
 def test_subcharts_get_global_values():
     chart.render_anew(chart.merged(chart.LEAST, {"global": {"region": "eu"}}))
+
+
+def test_the_objects_can_be_printed():
+    ran = subprocess.run(
+        [sys.executable, chart.__file__, chart.FOLDER / "ci" / "default-values.yaml", "shop", "prod"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = list(chart.yaml.safe_load_all(ran.stdout))
+    assert [thing["kind"] for thing in printed] == [t["kind"] for _, t in chart.render(chart.value_sets()["default"])]
+    assert all(thing["metadata"]["namespace"] == "prod" for thing in printed)
+
+
+def test_valkey_starts_with_its_file(tmp_path):
+    """The real server takes the rendered file, asks for the password, and forgets nothing when it is full."""
+    server = os.environ.get("SAKER_VALKEY", "")
+    if not pathlib.Path(server).is_file():
+        pytest.skip("Valkey is not installed: scripts/install installs it")
+    objects = chart.render(chart.value_sets()["claim"])
+    [data] = [t["data"] for t in chart.of_kind(objects, "Secret") if t["metadata"]["name"] == "shop-saker-valkey"]
+    text = base64.b64decode(data["valkey.conf"]).decode()
+    password = base64.b64decode(data["password"]).decode()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert "dir /data\n" in text and "port 6379\n" in text
+    text = text.replace("dir /data\n", f"dir {tmp_path}\n").replace("port 6379\n", f"port {port}\nbind 127.0.0.1\n")
+    (tmp_path / "valkey.conf").write_text(text)
+    process = subprocess.Popen([server, tmp_path / "valkey.conf"], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                connection = socket.create_connection(("127.0.0.1", port), 5)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+
+        def ask(command):
+            connection.sendall(command.encode() + b"\r\n")
+            return connection.recv(4096).decode()
+
+        with connection:
+            assert ask("PING").startswith("-NOAUTH")
+            assert ask(f"AUTH {password}") == "+OK\r\n"
+            assert ask("PING") == "+PONG\r\n"
+            assert "noeviction" in ask("CONFIG GET maxmemory-policy")
+            assert str(512 * 1024 * 1024) in ask("CONFIG GET maxmemory")
+            assert "yes" in ask("CONFIG GET appendonly")
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 class Gateway(http.server.BaseHTTPRequestHandler):
