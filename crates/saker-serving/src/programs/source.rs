@@ -48,6 +48,11 @@ pub struct Followed {
 }
 
 impl Source {
+    /// Where a program keeps what does not come with a release.
+    pub fn own_layout(&self, pipeline: &Pipeline) -> Layout {
+        Layout::new(&self.target.state, &pipeline.pipeline.name)
+    }
+
     /// The store of releases, where there is one.
     pub fn releases(&self) -> Option<&str> {
         self.releases.as_deref()

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use saker_updater::Updater;
 
 use self::settings::Options;
 use crate::entities::Compare;
-use crate::programs::source::{Followed, Opened, Source};
+use crate::programs::source::{Opened, Source};
 use crate::programs::{metrics, stop_flag};
 use crate::target::{seconds, settle};
 
@@ -74,10 +74,13 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(place) = &args.offline_store {
         pipeline.store.offline = Some(place.clone());
     } else if followed.is_some() && pipeline.store.offline.is_none() {
-        bail!(
-            "the definition of release {} names no offline store; --offline-store or SAKER_OFFLINE_STORE does",
-            followed.as_ref().map_or("", Followed::release)
+        // Beside the catalogue, which goes with its release, it would be lost.
+        let place = args.source.own_layout(&pipeline).offline();
+        tracing::warn!(
+            "the definition names no offline store: what is applied is kept in {}; --offline-store or SAKER_OFFLINE_STORE names one",
+            place.display()
         );
+        pipeline.store.offline = Some(place.display().to_string());
     }
     settle(&mut pipeline, Compare::Types)?;
     let settings = settings::settings(
