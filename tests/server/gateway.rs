@@ -4,6 +4,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -95,14 +96,55 @@ fn stop(gateway: &mut Child) -> Duration {
     let id = rustix::process::Pid::from_child(gateway);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
     let start = Instant::now();
-    while gateway.try_wait().expect("its status").is_none() {
+    loop {
+        if let Some(status) = gateway.try_wait().expect("its status") {
+            assert!(status.success(), "{status}");
+            return start.elapsed();
+        }
         assert!(
             start.elapsed() < Duration::from_secs(15),
             "it does not stop"
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-    start.elapsed()
+}
+
+/// Visitors ask until a load balancer sees that the gateway is not ready any more. None of their requests is lost.
+fn it_stops_under_load(fixture: &Fixture) {
+    let (mut gateway, [url]) = gateway(&fixture.shop, &["--drain", "1.5"]);
+    let status = |path: &str| {
+        let asked = fixture.agent.get(format!("{url}{path}")).call();
+        asked.expect("an answer").status().as_u16()
+    };
+    while status("/health/ready") != 200 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let balanced = AtomicBool::new(true);
+    let answered: Vec<u32> = std::thread::scope(|scope| {
+        let visit = || {
+            let mut answered = 0;
+            while balanced.load(Ordering::Relaxed) {
+                assert_eq!(status("/recommendations?user_id=7&k=3"), 200);
+                answered += 1;
+            }
+            answered
+        };
+        let visitors: Vec<_> = (0..6).map(|_| scope.spawn(visit)).collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let id = rustix::process::Pid::from_child(&gateway);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+        while status("/health/ready") == 200 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        balanced.store(false, Ordering::Relaxed);
+        let visited = visitors.into_iter();
+        visited
+            .map(|visitor| visitor.join().expect("no lost request"))
+            .collect()
+    });
+    assert!(answered.iter().all(|count| *count > 2), "{answered:?}");
+    let status = gateway.wait().expect("its status");
+    assert!(status.success(), "{status}");
 }
 
 /// What a gateway's options say of who may ask, and of how it stops.
@@ -231,6 +273,7 @@ fn a_visitor_is_answered_whatever_dies() {
     );
 
     options_are_heeded(&fixture);
+    it_stops_under_load(&fixture);
 
     // Without the store, Triton answers as for a newcomer.
     fixture.shop.valkey.kill();

@@ -4,6 +4,7 @@
 //! `scripts/test` runs this after `scripts/build` has put the backends into place.
 
 mod backends;
+mod balance;
 mod chaos;
 mod clients;
 mod credentials;
