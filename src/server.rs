@@ -211,7 +211,7 @@ impl Started {
         Ok(())
     }
 
-    /// Whether somebody has stopped it on purpose, by [`Running::stop`].
+    /// Whether somebody has stopped it on purpose, by [`stop`].
     pub fn was_stopped(&self, layout: &Layout) -> bool {
         !Running::file(layout, self.name).exists()
     }

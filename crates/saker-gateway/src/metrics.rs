@@ -77,7 +77,7 @@ impl Collector for Tritons {
             let servers = i64::try_from(servers).unwrap_or(i64::MAX);
             ConstGauge::new(servers).encode(count.encode_family(&State { state })?)?;
         }
-        let counters: [(&str, &str, fn(&ServerState) -> u64); 2] = [
+        let counters: [Counted; 2] = [
             (
                 "triton_server_requests",
                 "Requests sent to each Triton",
@@ -101,6 +101,9 @@ impl Collector for Tritons {
         Ok(())
     }
 }
+
+/// A counter of each Triton: its name, its help, and where it is read.
+type Counted = (&'static str, &'static str, fn(&ServerState) -> u64);
 
 pub(crate) struct Metrics {
     registry: Registry,

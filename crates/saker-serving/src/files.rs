@@ -96,7 +96,7 @@ pub fn remove_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes a value as JSON, as [`write`] does.
+/// Writes a value as JSON, as [`write()`] does.
 ///
 /// # Errors
 /// The disk does not take it.

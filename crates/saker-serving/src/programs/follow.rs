@@ -1,6 +1,7 @@
 //! The follower as a program: it keeps the Triton beside it on the release that is wanted in a store of releases.
 
-#![allow(rustdoc::invalid_html_tags)]
+// Help texts: clap prints them as they stand.
+#![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

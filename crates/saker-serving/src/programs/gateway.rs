@@ -1,6 +1,7 @@
 //! The gateway as a program: its arguments, and what it takes from a pipeline definition.
 
-#![allow(rustdoc::invalid_html_tags)]
+// Help texts: clap prints them as they stand.
+#![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

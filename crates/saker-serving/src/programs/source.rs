@@ -1,6 +1,7 @@
 //! Where a program learns of its pipeline: a definition and what `saker prepare` made, or the releases of a store.
 
-#![allow(rustdoc::invalid_html_tags)]
+// Help texts: clap prints them as they stand.
+#![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::time::Duration;
 
