@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
 use saker_pipeline::{Default as Fallback, EntityType, Group, Pipeline};
 use saker_serving::entities::{Compare, settle};
+use saker_serving::names::ENSEMBLE;
 use saker_serving::releases::Repository;
 use saker_serving::views::feature_view;
 use saker_store::feast::{
@@ -448,7 +449,7 @@ fn one_release_stands_in_every_model() {
     for model in steps::models(&pipeline, &artefacts.defaults, 1).unwrap() {
         let version = target.join(&model.name).join("1");
         let config = fs::read_to_string(target.join(&model.name).join("config.pbtxt")).unwrap();
-        if model.name == steps::ENSEMBLE {
+        if model.name == ENSEMBLE {
             assert_eq!(fs::read_dir(version).unwrap().count(), 0);
             continue;
         }
@@ -484,7 +485,7 @@ fn one_release_stands_in_every_model() {
 fn configs(target: &Path) -> BTreeMap<String, String> {
     let repository = Repository::open(target).unwrap();
     let mut models = repository.models().unwrap();
-    models.push(steps::ENSEMBLE.to_owned());
+    models.push(ENSEMBLE.to_owned());
     let config = |model: String| {
         let text = repository.config(&model).unwrap();
         (model, text)
