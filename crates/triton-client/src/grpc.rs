@@ -392,10 +392,10 @@ impl Client {
             .map(tonic::Response::into_inner)
             .map_err(|status| match status.code() {
                 Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => {
-                    self.unreachable(status.message())
+                    self.unreachable(&with_cause(&status))
                 }
                 // Its cause is here, not at the server: a connection that broke amid a request.
-                _ if status.source().is_some() => self.unreachable(&with_causes(&status)),
+                _ if status.source().is_some() => self.unreachable(&with_cause(&status)),
                 code => Error::Refused {
                     code: code as u16,
                     message: status.message().to_owned(),
@@ -411,15 +411,16 @@ impl Client {
     }
 }
 
-/// An error with what caused it.
-fn with_causes(status: &Status) -> String {
-    let mut text = status.message().to_owned();
+/// An error with its first cause, such as "Connection refused".
+fn with_cause(status: &Status) -> String {
     let mut cause = status.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+    while let Some(deeper) = cause.and_then(|error| error.source()) {
+        cause = Some(deeper);
     }
-    text
+    match cause.map(ToString::to_string) {
+        Some(cause) if cause != status.message() => format!("{}: {cause}", status.message()),
+        _ => status.message().to_owned(),
+    }
 }
 
 fn within(deadline: Duration) -> Call<'static> {

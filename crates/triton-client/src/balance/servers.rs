@@ -262,14 +262,11 @@ impl Pool {
         let lists = Lists::of(self.lists.load().all.clone());
         let (all, ready) = (lists.all.len(), lists.ready.len());
         self.lists.store(Arc::new(lists));
-        let what = match server.times_left.load(Ordering::Relaxed) {
-            0 => "joins",
-            _ => "returns",
-        };
-        tracing::warn!(
-            "Triton at {} {what}, {ready} of {all} servers are ready",
-            server.address()
-        );
+        let address = server.address();
+        match server.times_left.load(Ordering::Relaxed) {
+            0 => tracing::info!("Triton at {address} joins, {ready} of {all} servers are ready"),
+            _ => tracing::warn!("Triton at {address} returns, {ready} of {all} servers are ready"),
+        }
     }
 
     /// Makes these the servers, the first 256 of them by address. One that is among them already stays as it is. One that is no
@@ -296,7 +293,7 @@ impl Pool {
                 all.push(Arc::clone(server));
             } else {
                 server.is_gone.store(true, Ordering::Relaxed);
-                tracing::warn!("Triton at {} is no longer a server", server.address());
+                tracing::info!("Triton at {} is no longer a server", server.address());
             }
         }
         let mut problem = Ok(());
