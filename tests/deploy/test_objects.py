@@ -557,7 +557,7 @@ def test_policies_of_eks_allow_only_what_is_needed():
                 assert resource.startswith("arn:aws:s3:::shop-"), path
                 writes = {"s3:PutObject", "s3:DeleteObject"} & set(statement["Action"])
                 if writes and resource.startswith("arn:aws:s3:::shop-releases"):
-                    reports = resource == "arn:aws:s3:::shop-releases/saker/status/*"
+                    reports = resource == "arn:aws:s3:::shop-releases/saker/servers/*"
                     assert path.stem == "training" or (path.stem == "triton" and reports), path
     assert {path.stem for path in folder.glob("*.json")} == {"triton", "gateway", "updater", "training"}
 
