@@ -22,7 +22,7 @@ use saker_serving::files::{beside, create, hex, remove_folder, sha256, write, wr
 use saker_serving::layout::{CATALOGUE, Layout};
 use saker_serving::names::DEPLOYMENT;
 use saker_serving::releases::edit;
-use saker_serving::releases::install::{own_parameters, write_stamp};
+use saker_serving::releases::install::{changed, own_parameters, write_stamp};
 use saker_serving::releases::manifest::{self, Manifest};
 use saker_serving::releases::record::Record;
 use saker_serving::releases::repository::{Index, Repository};
@@ -279,7 +279,14 @@ pub fn assemble(
         );
     }
     let models = artefacts.models(pipeline, version)?;
-    let changed = changed(&repository, &models);
+    let interfaces: Vec<_> = models
+        .iter()
+        .map(|model| (&model.name, interface(model)))
+        .collect();
+    let interfaces = interfaces
+        .iter()
+        .map(|(name, of)| (name.as_str(), of.as_str()));
+    let changed = changed(&repository, interfaces);
     if changed.is_empty() {
         add(pipeline, artefacts, release, version, &models, &repository)?;
     } else {
@@ -290,24 +297,6 @@ pub fn assemble(
         waits: changed.is_empty(),
         changed,
     })
-}
-
-/// The models that cannot serve this release beside the one that serves now.
-fn changed(repository: &Repository, models: &[ModelConfig]) -> Vec<String> {
-    let serving = repository
-        .serving()
-        .and_then(|version| repository.manifest(version));
-    // A repository of an older saker has no manifest: nothing is known of its tensors.
-    let before = serving.map(|manifest| manifest.models).unwrap_or_default();
-    let now: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-    let gone = before.keys().filter(|name| !now.contains(&name.as_str()));
-    models
-        .iter()
-        .filter(|model| before.get(&model.name).map(|m| &m.interface) != Some(&interface(model)))
-        .map(|model| &model.name)
-        .chain(gone)
-        .cloned()
-        .collect()
 }
 
 /// What versions of a model must share: all of its config.pbtxt but its settings and which versions there are.
@@ -419,20 +408,9 @@ fn add(
     index.next = version + 1;
     repository.write_index(&index)?;
     for model in models.iter().filter(|model| model.steps.is_empty()) {
-        repository.edit(&model.name, |text| deploy(text, model))?;
+        repository.edit(&model.name, |text| edit::deploy(text, &model.render()))?;
     }
     Ok(())
-}
-
-/// The settings that belong to the place and not to the release, in a config.pbtxt that stands already.
-fn deploy(text: &str, model: &ModelConfig) -> Result<String> {
-    let mut text = edit::set_instances(text, model.instances)?;
-    for (key, value) in &model.parameters {
-        if DEPLOYMENT.contains(&key.as_str()) {
-            text = edit::set_parameter(&text, key, value);
-        }
-    }
-    Ok(text)
 }
 
 /// Fills a model's version folder; the files' hashes.

@@ -46,12 +46,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let id = &published.manifest.release;
     let step = Step::start(format!("fetch release {id}"));
     let fetched = registry.fetch(&published, &args.repository, args.replace)?;
-    step.done(&format!(
-        "{} files, {:.1} MB; {} were there",
-        fetched.files,
-        fetched.bytes as f64 / 1e6,
-        fetched.linked
-    ));
+    step.done(&fetched.to_string());
     println!(
         "{id} is version {} of {}",
         fetched.version,

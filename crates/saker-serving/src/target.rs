@@ -65,6 +65,16 @@ impl Target {
             );
         }
         let mut pipeline = Pipeline::load(&path)?;
+        self.settle(&mut pipeline)?;
+        let layout = Layout::new(&self.state, &pipeline.pipeline.name);
+        Ok((pipeline, layout))
+    }
+
+    /// Tells a definition where this machine's files and store are.
+    ///
+    /// # Errors
+    /// The store's address is not accepted.
+    pub fn settle(&self, pipeline: &mut Pipeline) -> Result<()> {
         pipeline.state = Some(self.state.clone());
         let url = match &self.redis_url {
             Some(url) => Some(url.clone()),
@@ -74,8 +84,7 @@ impl Target {
             pipeline.store.redis_url = url;
             pipeline.validate().context("--redis-url")?;
         }
-        let layout = Layout::new(&self.state, &pipeline.pipeline.name);
-        Ok((pipeline, layout))
+        Ok(())
     }
 
     /// The same target for another command of ours. The store's address, which may hold a password, is not among the arguments,

@@ -133,12 +133,7 @@ fn once(args: &Args, registry: &Registry, stop: &AtomicBool) -> Result<()> {
     let fetched = registry.fetch(&published, &args.repository, true)?;
     let repository = Repository::open(&args.repository)?;
     releases::promote(&repository, None, fetched.version, args.keep, &mut |_| {})?;
-    step.done(&format!(
-        "{} files, {:.1} MB; {} were there",
-        fetched.files,
-        fetched.bytes as f64 / 1e6,
-        fetched.linked
-    ));
+    step.done(&fetched.to_string());
     Ok(())
 }
 

@@ -26,7 +26,6 @@ use crate::entities::Compare;
 use crate::layout::Layout;
 use crate::programs::source::{Followed, Opened, Source};
 use crate::progress::Step;
-use crate::registry::Registry;
 use crate::releases::{Repository, list};
 use crate::running::{Ports, Running};
 use crate::target::{seconds, settle};
@@ -132,12 +131,10 @@ pub fn run(args: &Args) -> Result<()> {
     let places = layout.clone();
     let metrics = Running::find(&layout, "triton").and_then(|running| running.ports);
     let metrics = metrics.map(|ports| format!("127.0.0.1:{}", ports.metrics));
-    let location = args.source.releases().map(str::to_owned);
+    let registry = args.source.registry()?;
     let releases = move || -> Value {
-        let listed = match &location {
-            Some(location) => Registry::open(location)
-                .and_then(|registry| registry.rows())
-                .map(|rows| list::all(&rows)),
+        let listed = match &registry {
+            Some(registry) => registry.rows().map(|rows| list::all(&rows)),
             // Where the repository is another machine's, there is nothing to list.
             None => Repository::open(&repository).and_then(|repository| {
                 list::list(&repository, Some(&control::patient_client(&places, &http)))

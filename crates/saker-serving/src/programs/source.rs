@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
-use saker_store::address;
 
 use super::stop_flag;
 use crate::layout::Layout;
 use crate::registry::{Named, Registry};
-use crate::target::{REDIS_URL, Target, seconds};
+use crate::target::{Target, seconds};
 
 /// A definition, or a store of releases.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,8 +54,11 @@ impl Source {
     }
 
     /// The store of releases, where there is one.
-    pub fn releases(&self) -> Option<&str> {
-        self.releases.as_deref()
+    ///
+    /// # Errors
+    /// It is no such address.
+    pub fn registry(&self) -> Result<Option<Registry>> {
+        self.releases.as_deref().map(Registry::open).transpose()
     }
 
     /// Reads the definition.
@@ -158,15 +160,7 @@ impl Followed {
     fn fetch(&self, named: &Named) -> Result<(Pipeline, Layout)> {
         let (published, _) = self.registry.release(&named.release, Some(&named.sha256))?;
         let mut pipeline = published.pipeline()?;
-        pipeline.state = Some(self.target.state.clone());
-        let url = match &self.target.redis_url {
-            Some(url) => Some(url.clone()),
-            None => address::from_environment(REDIS_URL)?,
-        };
-        if let Some(url) = url {
-            pipeline.store.redis_url = url;
-            pipeline.validate().context("--redis-url")?;
-        }
+        self.target.settle(&mut pipeline)?;
         let layout = self
             .registry
             .fetch_catalogue(&published, &self.target.state)?;

@@ -1,6 +1,7 @@
 //! A release of the store into a repository, or its catalogue into a folder.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path as Folder, PathBuf};
@@ -28,6 +29,17 @@ pub struct Fetched {
     pub linked: usize,
 }
 
+impl Display for Fetched {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let megabytes = self.bytes as f64 / 1e6;
+        write!(
+            f,
+            "{} files, {megabytes:.1} MB; {} were there",
+            self.files, self.linked
+        )
+    }
+}
+
 impl Registry {
     /// Puts a release into the repository at `root`; each file is compared with its SHA-256. A file that another release of the
     /// repository has, too, is a second name of it. See [`install()`](install::install) for `replace`.
@@ -35,9 +47,11 @@ impl Registry {
     /// # Errors
     /// A file is damaged or cannot be had, the release is [`Incompatible`](install::Incompatible), or the disk does not take it.
     pub fn fetch(&self, published: &Published, root: &Folder, replace: bool) -> Result<Fetched> {
-        let mut known = known_files(root);
+        // Read where a file is to be placed, and not for a release that stands there.
+        let mut known = None;
         let mut fetched = Fetched::default();
         let mut place = |hash: &str, target: &Folder| -> Result<()> {
+            let known = known.get_or_insert_with(|| known_files(root));
             if let Some(same) = known.get(hash)
                 && fs::hard_link(same, target).is_ok()
             {

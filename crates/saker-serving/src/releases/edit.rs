@@ -57,14 +57,6 @@ pub fn admit(text: &str, versions: &[u64]) -> Result<String> {
     replace(text, "version_policy", &version_policy(versions))
 }
 
-/// Says how many instances there are.
-///
-/// # Errors
-/// The text says it over several lines.
-pub fn set_instances(text: &str, count: usize) -> Result<String> {
-    replace(text, "instance_group", &instance_group(count))
-}
-
 /// Takes the settings that belong to the place and not to a release from another text: instances, and the parameters of
 /// [`DEPLOYMENT`].
 ///
@@ -233,7 +225,7 @@ mod tests {
         assert_eq!(parameters(&text)["B"], "2");
         assert_eq!(text.lines().count(), MEMBER.lines().count() + 1);
         assert_eq!(
-            set_instances(MEMBER, 4).unwrap(),
+            deploy(MEMBER, &instance_group(4)).unwrap(),
             MEMBER.replace("count: 1", "count: 4")
         );
     }

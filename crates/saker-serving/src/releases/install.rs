@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::edit;
 use super::manifest::{Manifest, Model};
 use super::repository::{Index, Repository};
-use crate::files::{create, read_json, remove, remove_folder, write, write_json};
+use crate::files::{create, remove, remove_folder, write, write_json};
 use crate::names::DEPLOYMENT;
 
 /// The version number of a new repository's first release, and the one version folder of every ensemble.
@@ -59,7 +59,9 @@ pub fn install(
     if let Some((&version, _)) = known.next() {
         return Ok(version);
     }
-    let models = changed(&repository, manifest);
+    let interfaces = manifest.models.iter();
+    let interfaces = interfaces.map(|(name, model)| (name.as_str(), model.interface.as_str()));
+    let models = changed(&repository, interfaces);
     if models.is_empty() {
         return beside(&repository, index, manifest, configs, place);
     }
@@ -83,24 +85,29 @@ pub fn install(
     fresh(root, manifest, configs, place)
 }
 
-/// The models that cannot serve this release beside the one that serves now.
-fn changed(repository: &Repository, manifest: &Manifest) -> Vec<String> {
+/// The models that cannot serve a release beside the one that serves now, by the names and interfaces of the release's.
+pub fn changed<'m>(
+    repository: &Repository,
+    models: impl Iterator<Item = (&'m str, &'m str)> + Clone,
+) -> Vec<String> {
     let serving = repository
         .serving()
         .and_then(|version| repository.manifest(version));
+    // A repository of an older saker has no manifest: nothing is known of its tensors.
     let before = serving.map(|manifest| manifest.models).unwrap_or_default();
+    let is_other = |(name, interface): &(&str, &str)| {
+        before.get(*name).map(|model| model.interface.as_str()) != Some(*interface)
+    };
+    let names = models.clone().map(|(name, _)| name);
     let gone = before
         .keys()
-        .filter(|name| !manifest.models.contains_key(*name));
-    manifest
-        .models
-        .iter()
-        .filter(|(name, model)| {
-            before.get(*name).map(|model| &model.interface) != Some(&model.interface)
-        })
+        .map(String::as_str)
+        .filter(|name| !names.clone().any(|now| now == *name));
+    models
+        .filter(is_other)
         .map(|(name, _)| name)
         .chain(gone)
-        .cloned()
+        .map(str::to_owned)
         .collect()
 }
 
@@ -209,14 +216,6 @@ pub fn write_stamp(
 ) -> Result<()> {
     let stamp = json!({ "format": 2, "release": release, "files": files, "parameters": own });
     write_json(&folder.join(STAMP), &stamp)
-}
-
-/// Reads the `release.json` of a version folder.
-///
-/// # Errors
-/// It is missing or damaged.
-pub fn read_stamp(folder: &Path) -> Result<Value> {
-    read_json(&folder.join(STAMP))
 }
 
 /// The parameters that a release needs otherwise than the config.pbtxt that all versions share says; `None` takes one away that
