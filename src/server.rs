@@ -371,7 +371,7 @@ pub fn ensembles(repository: &Path) -> Vec<&'static str> {
     Repository::open(repository).map_or(vec![ENSEMBLE], |it| it.ensembles())
 }
 
-/// Starts Triton on the pipeline's repository and waits until the ensemble and all its steps are ready. The models find the
+/// Starts Triton on the pipeline's repository, with some `more` arguments, and waits until the ensemble and all its steps are ready. The models find the
 /// store's address in the environment where the repository does not hold it.
 ///
 /// # Errors
@@ -381,6 +381,7 @@ pub fn triton(
     repository: &Path,
     host: &str,
     ports: Ports,
+    more: &[String],
     (redis_url, interrupted): (&str, &AtomicBool),
 ) -> Result<Started> {
     for port in [ports.http, ports.grpc, ports.metrics] {
@@ -422,6 +423,7 @@ pub fn triton(
     }
     command.args(control::restrictions(&control::new_key(layout)?));
     command.arg(format!("--exit-timeout-secs={}", STOP.as_secs() / 3));
+    command.args(more);
     if let Some(library) = runtime::onnxruntime() {
         command.env("ORT_DYLIB_PATH", library);
     }

@@ -155,6 +155,7 @@ fn publish(shop: &Shop, items: &[i32], stop: &AtomicBool) -> Vec<Event> {
                     kind: Kind::ALL[number % 4],
                     time_us: 1_790_000_000_000_000 + number as i64 * 1000,
                     device_type: None,
+                    traceparent: None,
                 }
             })
             .collect();

@@ -167,6 +167,7 @@ pub(crate) fn event() -> Inputs {
         kind: Kind::Cart,
         time_us: NOW_US,
         device_type: Some(2),
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
     };
     let lines = |event: &Event| {
         let fields = event.fields();
@@ -178,6 +179,7 @@ pub(crate) fn event() -> Inputs {
     };
     let without = Event {
         device_type: None,
+        traceparent: None,
         ..event.clone()
     };
     vec![lines(&event), lines(&without)]

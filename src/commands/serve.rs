@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use saker_serving::files;
 use saker_serving::layout::Layout;
+use saker_serving::programs::traces;
 use saker_serving::progress::Step;
 use saker_serving::running::{Ports, Running};
 use saker_serving::target::Target;
@@ -61,6 +62,8 @@ pub struct Args {
     /// Port of the Prometheus metrics
     #[arg(long, env = "SAKER_METRICS_PORT", default_value_t = 8002)]
     metrics_port: u16,
+    #[command(flatten)]
+    traces: traces::Options,
 }
 
 /// What a detached `saker serve` is known by in `run/` and `logs/`.
@@ -128,6 +131,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         signal_hook::flag::register(signal, stop.clone()).context("cannot handle signals")?;
     }
     let (address, _) = server::address(&pipeline.store.redis_url);
+    let traces = args.traces.of_triton()?;
     let mut supervisor = Supervisor::new(&layout);
 
     let step = Step::start("start Valkey");
@@ -139,7 +143,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
         false => format!("one answers at {address}"),
     });
     let step = Step::start("start Triton and load the 14 steps");
-    let triton = || server::triton(&layout, &repository, &args.host, ports, (url, &stop)).map(Some);
+    let triton = || {
+        let started = server::triton(
+            &layout,
+            &repository,
+            &args.host,
+            ports,
+            &traces,
+            (url, &stop),
+        );
+        started.map(Some)
+    };
     let watch = || {
         let address = format!("127.0.0.1:{}", ports.http);
         Watchdog::start(&address, &server::ensembles(&repository), &pipeline.user.id)
@@ -187,7 +201,8 @@ fn shop<'s>(
         ("gateway", "--listen", args.listen),
     ] {
         let step = Step::start(format!("start the {name}"));
-        let (arguments, environment) = (with(option, address), args.target.environment());
+        let (arguments, mut environment) = (with(option, address), args.target.environment());
+        environment.extend(args.traces.environment());
         let address = address.to_string();
         let start = move || {
             let ready = || server::listens(&address);

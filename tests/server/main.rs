@@ -22,3 +22,4 @@ mod shared_memory;
 mod storefront;
 mod supervisor;
 mod support;
+mod traces;

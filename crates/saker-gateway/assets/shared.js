@@ -29,6 +29,12 @@ export async function ask(path, options = {}) {
   return body;
 }
 
+/** A W3C `traceparent` for requests that belong together; the gateway decides whether their trace is recorded. */
+export function newTrace() {
+  const digits = (bytes) => Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return `00-${digits(16)}-${digits(8)}-00`;
+}
+
 /** A form that asks for the API key and calls `again`. */
 export function keyForm(again) {
   const input = element("input", { type: "password", autocomplete: "off", "aria-label": "API key", required: "" });

@@ -1,5 +1,5 @@
 // The shop: asks the gateway's own interface, nothing else.
-import { ask, bars, element, keyForm, milliseconds, number } from "./shared.js";
+import { ask, bars, element, keyForm, milliseconds, newTrace, number } from "./shared.js";
 
 const $ = (id) => document.getElementById(id);
 const SHOWN = 10;
@@ -118,14 +118,14 @@ function notice(kind, text, again) {
   }
 }
 
-async function recommend() {
+async function recommend(trace = newTrace()) {
   clearTimeout(state.again);
   const asked = ++state.asked;
   const list = $("recommended");
   list.setAttribute("aria-busy", "true");
   const started = performance.now();
   try {
-    const answer = await ask(`/recommendations?${visit()}`);
+    const answer = await ask(`/recommendations?${visit()}`, { headers: { traceparent: trace } });
     if (asked !== state.asked) return;
     const took = performance.now() - started;
     fill(list, answer.items, answer.release != null);
@@ -135,8 +135,8 @@ async function recommend() {
     if (answer.degraded) {
       const why = REASONS[answer.reason] ?? answer.reason ?? "something does not answer";
       const what = answer.release == null ? "These are popular products" : "These are not as good as they could be";
-      state.again = setTimeout(recommend, AFTER_DEGRADED);
-      notice("degraded", `${what}: ${why}. It mends by itself.`, refresh);
+      state.again = setTimeout(() => recommend(), AFTER_DEGRADED);
+      notice("degraded", `${what}: ${why}. It mends by itself.`, () => refresh());
     } else {
       notice("", null);
     }
@@ -144,7 +144,7 @@ async function recommend() {
     if (asked !== state.asked) return;
     list.replaceChildren();
     $("answer-meta").textContent = "";
-    notice("failed", `No recommendations: ${error.message}.`, refresh);
+    notice("failed", `No recommendations: ${error.message}.`, () => refresh());
     if (error.status === 401) $("notice").replaceChildren(keyForm(() => location.reload()));
   } finally {
     if (asked === state.asked) list.removeAttribute("aria-busy");
@@ -189,18 +189,21 @@ async function rows() {
   await popular;
 }
 
-function refresh() {
+function refresh(trace) {
   describe();
-  return recommend();
+  return recommend(trace);
 }
 
 async function clicked(item, button) {
   const user = visitor();
+  // The click and the answer that follows it.
+  const trace = newTrace();
   button.disabled = true;
   try {
     const event = { user_id: user, item_id: item.id, type: "click" };
     if (device() !== "") event.device_type = Number(device());
-    await ask("/events", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(event) });
+    const headers = { "content-type": "application/json", traceparent: trace };
+    await ask("/events", { method: "POST", headers, body: JSON.stringify(event) });
   } catch (error) {
     button.disabled = false;
     notice("failed", `The click was not recorded: ${error.message}.`, () => clicked(item, button));
@@ -220,7 +223,7 @@ async function clicked(item, button) {
   next?.focus();
   const place = next ? [...list.children].indexOf(next.parentElement) : 0;
   setTimeout(async () => {
-    await refresh();
+    await refresh(trace);
     // The row was made anew: the keyboard stays where it was.
     if (list.id === "recommended" && document.activeElement === document.body) {
       (list.children[Math.max(0, place - 1)] ?? list.firstElementChild)?.querySelector("button")?.focus();

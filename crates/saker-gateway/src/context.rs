@@ -1,16 +1,21 @@
 //! What travels with a request: its id, its trace, who asks; and what is written down when it is answered.
 
 use std::fmt::Write;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use rustc_hash::FxHashMap;
+use saker_traces::{Link, Span};
 
 use crate::access::{Right, Verdict};
 use crate::door::Door;
@@ -31,8 +36,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) id: Arc<str>,
-    /// A W3C `traceparent` whose parent is this request.
-    pub(crate) trace: Arc<str>,
+    /// The trace that it is a part of.
+    pub(crate) trace: Link,
     pub(crate) start: Instant,
 }
 
@@ -51,9 +56,13 @@ pub(crate) async fn around(
     next: Next,
 ) -> Response {
     let start = Instant::now();
+    let state = &around.state;
+    let header = request.headers().get(TRACE_PARENT);
+    let header = header.and_then(|value| value.to_str().ok());
+    let mut span = state.settings.traces.serve(header, around.door.private);
     let call = Call {
         id: request_id(request.headers()).into(),
-        trace: trace(request.headers()).into(),
+        trace: span.link(),
         start,
     };
     let route = request
@@ -63,8 +72,7 @@ pub(crate) async fn around(
         .to_owned();
     let method = request.method().clone();
     request.extensions_mut().insert(call.clone());
-    let has_body = !request.body().is_end_stream();
-    let state = &around.state;
+    let (request, unread) = Unread::watch(request);
     let admitted = around.door.check_host(&request);
     let admitted = admitted.and_then(|()| around.admit(&route, request.headers()));
     let mut response = match admitted {
@@ -76,27 +84,76 @@ pub(crate) async fn around(
             ))
             .into_response(),
         },
-        Err(problem) => {
-            let mut response = problem.into_response();
-            if has_body {
-                // Nobody reads the body, so nothing can follow it on this connection.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
-            response
-        }
+        Err(problem) => problem.into_response(),
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&call.id) {
         headers.insert(REQUEST_ID, id);
     }
-    if state.is_stopping() {
-        // A client that keeps its connection sends the next request to another gateway.
+    // Nothing can follow a body that nobody reads on this connection. A client that keeps its connection sends the next request to
+    // another gateway when this one stops.
+    if unread.is_left() || state.is_stopping() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     secure(headers);
     note(state, &call, &route, &method, response.status());
+    describe(&mut span, &call, &route, &method, response.status());
     response
+}
+
+/// Whether a part of a request's body waits to be read.
+struct Unread(Option<Arc<AtomicBool>>);
+
+impl Unread {
+    fn watch(request: Request) -> (Request, Self) {
+        if request.body().is_end_stream() {
+            return (request, Self(None));
+        }
+        let read = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&read);
+        let request = request.map(|body| {
+            Body::new(Watched {
+                body,
+                read: watched,
+            })
+        });
+        (request, Self(Some(read)))
+    }
+
+    fn is_left(&self) -> bool {
+        let read = self.0.as_ref();
+        read.is_some_and(|read| !read.load(Ordering::Relaxed))
+    }
+}
+
+/// A body that notes when it was read to its end.
+struct Watched {
+    body: Body,
+    read: Arc<AtomicBool>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if self.body.is_end_stream() || frame.is_none() {
+            self.read.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// What every answer says, unless its route says otherwise: nobody keeps it, reads it as something else than it is, shows it in
@@ -189,13 +246,25 @@ fn note(state: &State, call: &Call, route: &str, method: &Method, status: Status
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     tracing::info!(
         request_id = &*call.id,
-        trace = &*call.trace,
+        trace = &**call.trace.header(),
         method,
         route,
         status = status.as_u16(),
         took_us,
         "answered"
     );
+}
+
+/// Says what a recorded request was, by OpenTelemetry's names.
+fn describe(span: &mut Span, call: &Call, route: &str, method: &Method, status: StatusCode) {
+    span.name(|| format!("{method} {route}"));
+    span.set("http.request.method", || method.to_string());
+    span.set("http.route", || route.to_owned());
+    span.set("http.response.status_code", || i64::from(status.as_u16()));
+    span.set("saker.request_id", || call.id.to_string());
+    if status.is_server_error() {
+        span.fail(|| status.to_string());
+    }
 }
 
 /// The client's id where it is one that a header and a log line can hold, or a new one.
@@ -224,37 +293,6 @@ pub(crate) fn unique_id() -> String {
     .join("-")
 }
 
-/// The client's trace with a parent of our own, or a new trace, which nobody has asked to record.
-fn trace(headers: &HeaderMap) -> String {
-    let parent = hex(&rand::random::<[u8; 8]>());
-    let given = headers
-        .get(TRACE_PARENT)
-        .and_then(|value| value.to_str().ok());
-    match given.and_then(trace_of) {
-        Some((trace, flags)) => format!("00-{trace}-{parent}-{flags}"),
-        None => format!("00-{}-{parent}-00", hex(&rand::random::<[u8; 16]>())),
-    }
-}
-
-/// The trace's id and flags of a `traceparent`.
-fn trace_of(value: &str) -> Option<(&str, &str)> {
-    let parts: Vec<&str> = value.split('-').collect();
-    let [version, trace, parent, flags, ..] = parts[..] else {
-        return None;
-    };
-    let is = |part: &str, length: usize| {
-        part.len() == length
-            && part
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let sound = is(version, 2) && is(trace, 32) && is(parent, 16) && is(flags, 2);
-    // A later version may have more parts; this one has four.
-    let counted = parts.len() == 4 || version != "00";
-    (sound && counted && version != "ff" && !zero(trace) && !zero(parent)).then_some((trace, flags))
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -265,33 +303,6 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trace_is_taken_up() {
-        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(
-            trace_of(given),
-            Some(("4bf92f3577b34da6a3ce929d0e0e4736", "01"))
-        );
-        for wrong in [
-            "",
-            "00",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-        ] {
-            assert_eq!(trace_of(wrong), None, "{wrong}");
-        }
-        let mut headers = HeaderMap::new();
-        assert!(trace_of(&trace(&headers)).is_some());
-        headers.insert(TRACE_PARENT, HeaderValue::from_static(given));
-        let ours = trace(&headers);
-        assert!(ours.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && ours.ends_with("-01"));
-        assert_ne!(ours, given);
-    }
 
     #[test]
     fn a_request_id_is_taken_or_made() {

@@ -1,6 +1,7 @@
 //! What is counted: Prometheus' metrics, and the latest latencies for the operators' page.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use saker_traces::{Exports, Traces};
 use triton_client::balance::{Balanced, ServerState};
 
 /// Seconds; the deadline lies in the middle.
@@ -102,6 +104,25 @@ impl Collector for Tritons {
     }
 }
 
+/// Requests to the collector of traces.
+#[derive(Debug)]
+struct TraceExports(Arc<Exports>);
+
+impl Collector for TraceExports {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut counter = encoder.encode_descriptor(
+            "trace_exports",
+            "Requests to the collector of traces, by whether it took them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (outcome, count) in [("sent", self.0.sent()), ("failed", self.0.failed())] {
+            ConstCounter::new(count).encode(counter.encode_family(&Outcome { outcome })?)?;
+        }
+        Ok(())
+    }
+}
+
 /// A counter of each Triton: its name, its help, and where it is read.
 type Counted = (&'static str, &'static str, fn(&ServerState) -> u64);
 
@@ -123,7 +144,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(tritons: Balanced) -> Self {
+    pub(crate) fn new(tritons: Balanced, traces: &Traces) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             registry: Registry::default(),
@@ -140,10 +161,10 @@ impl Metrics {
             degraded_sum: AtomicU64::new(0),
             latest: Latest::default(),
         };
-        metrics.registered(tritons)
+        metrics.registered(tritons, traces)
     }
 
-    fn registered(mut self, tritons: Balanced) -> Self {
+    fn registered(mut self, tritons: Balanced, traces: &Traces) -> Self {
         let registry = self.registry.sub_registry_with_prefix("saker_gateway");
         registry.register("requests", "Requests answered", self.requests.clone());
         registry.register(
@@ -183,6 +204,9 @@ impl Metrics {
             self.in_flight.clone(),
         );
         registry.register_collector(Box::new(Tritons(tritons)));
+        if let Some(exports) = traces.exports() {
+            registry.register_collector(Box::new(TraceExports(exports)));
+        }
         self
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use saker_traces::Span;
 use tokio::sync::Semaphore;
 use triton_client::balance::{self, Balanced};
 use triton_client::grpc::Call as GrpcCall;
@@ -141,9 +142,10 @@ impl Ranking {
         };
         metrics.in_flight(self.most - self.free.available_permits());
         let start = Instant::now();
+        let mut span = call.trace.call(ENSEMBLE);
         let call_of_grpc = GrpcCall {
             id: &call.id,
-            traceparent: &call.trace,
+            traceparent: span.sampled_header().unwrap_or_default(),
             deadline: Some(self.deadline),
         };
         let answered = self.infer(visit, call_of_grpc, start).await;
@@ -151,6 +153,7 @@ impl Ranking {
         let (reason, why) = match answered {
             Ok(tensors) => match read(&tensors) {
                 Ok(ranked) => {
+                    describe(&mut span, &ranked);
                     metrics.triton_answered(start.elapsed());
                     self.failures.store(0, Ordering::Relaxed);
                     return Ok(ranked);
@@ -162,6 +165,7 @@ impl Ranking {
                 error.to_string(),
             ),
         };
+        span.fail(|| why.clone());
         self.failed(reason);
         self.complaints.say(|| {
             tracing::warn!(
@@ -238,6 +242,20 @@ fn reason(error: &Error, late: bool) -> &'static str {
         Error::Unreachable { .. } => UNREACHABLE,
         Error::Refused { .. } => "triton_error",
         _ => "triton_answer",
+    }
+}
+
+/// Says what Triton answered.
+fn describe(span: &mut Span, ranked: &Ranked) {
+    span.set("rpc.system", || "grpc");
+    span.set("saker.items", || {
+        i64::try_from(ranked.items.len()).unwrap_or(i64::MAX)
+    });
+    if let Some(release) = &ranked.release {
+        span.set("saker.release", || release.clone());
+    }
+    if let Some(degraded) = ranked.degraded {
+        span.set("saker.degraded", || i64::from(degraded));
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use saker_store::events::Limits;
 use saker_store::feast::FeatureView;
+use saker_traces::Traces;
 use triton_client::balance::Resolver;
 
 use crate::access::Keys;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub keys: Option<Keys>,
     /// Origins whose pages may ask; `*` for all.
     pub origins: Vec<String>,
+    /// Where traces are recorded.
+    pub traces: Traces,
 }
 
 impl Settings {
@@ -89,6 +92,7 @@ impl Settings {
             events: Limits::default(),
             keys: None,
             origins: Vec::new(),
+            traces: Traces::off(),
         }
     }
 }

@@ -54,7 +54,7 @@ impl State {
         let (store, deadline) = (&settings.store, settings.store_deadline);
         let ranking = Ranking::open(&settings)?;
         Ok(Self {
-            metrics: Metrics::new(ranking.servers().clone()),
+            metrics: Metrics::new(ranking.servers().clone(), &settings.traces),
             ranking,
             popular: Popular::open(store, deadline)?,
             features: Store::open(store, 0, deadline, 1)?,

@@ -2,7 +2,7 @@
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `events` | stream | an entry per event: `event_id`, `user_id`, `item_id`, `type`, `timestamp_us`, and `device_type` when given |
+//! | `events` | stream | an entry per event: `event_id`, `user_id`, `item_id`, `type`, `timestamp_us`; `device_type` when given; `traceparent` when traced |
 //! | `events:ids:{shard}` | sorted set, expires [`REMEMBERED`] after the last write | digests of the ids of some of the latest events, with the microseconds since 1970 when they came |
 //!
 //! An event that is sent again, because the answer was lost, is not stored again: one script looks for the event's id among the
@@ -140,6 +140,8 @@ pub struct Event {
     pub time_us: i64,
     /// 0 mobile, 1 desktop, 2 tablet.
     pub device_type: Option<i32>,
+    /// The W3C `traceparent` of the request that brought it, if its trace is recorded. Nothing depends on it.
+    pub traceparent: Option<String>,
 }
 
 impl Event {
@@ -157,6 +159,8 @@ impl Event {
             self.device_type
                 .map(|device| ("device_type", device.to_string())),
         );
+        let trace = self.traceparent.iter();
+        fields.extend(trace.map(|trace| ("traceparent", trace.clone())));
         fields
     }
 
@@ -198,6 +202,7 @@ impl Event {
                 Some(device) => Some(number("device_type", device)?),
                 None => None,
             },
+            traceparent: fields.get("traceparent").map(|&trace| trace.to_owned()),
         })
     }
 }
@@ -296,6 +301,7 @@ mod tests {
             kind: Kind::Cart,
             time_us: 1_700_000_000_123_456,
             device_type: Some(2),
+            traceparent: None,
         }
     }
 
@@ -341,6 +347,7 @@ mod tests {
             Event {
                 device_type: None,
                 user: -1,
+                traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
                 ..event("b")
             },
         ] {

@@ -318,6 +318,7 @@ mod tests {
                 kind: Kind::View,
                 time_us,
                 device_type: None,
+                traceparent: None,
             },
         }
     }

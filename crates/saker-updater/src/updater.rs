@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes};
 use saker_store::{Connection, StoreError, events};
+use saker_traces::Traces;
 
 use crate::catalogue::Catalogue;
 use crate::change::Rules;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub offline: Option<Place>,
     /// How long [`Updater::stop`] lets the threads finish.
     pub drain: Duration,
+    /// Where traces are recorded.
+    pub traces: Traces,
 }
 
 impl Settings {
@@ -100,6 +103,7 @@ impl Updater {
             group: settings.group,
             batch: settings.batch.max(1),
             claim_after: settings.claim_after,
+            traces: settings.traces,
             counters: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
             give_up: AtomicBool::new(false),

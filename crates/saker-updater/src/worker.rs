@@ -11,6 +11,7 @@ use saker_store::guarded::{Group, Guarded, Outcome, Script};
 use saker_store::popularity::Set;
 use saker_store::seen::Method;
 use saker_store::{Connection, Pipeline, Reply, StoreError};
+use saker_traces::{Parent, Traces};
 
 use crate::EntryId;
 use crate::change::{self, Arrival, Before, Rules};
@@ -104,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) batch: usize,
     /// After which time a pending entry of another worker is taken over.
     pub(crate) claim_after: Duration,
+    pub(crate) traces: Traces,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<AtomicBool>,
     /// Whether the time to finish is over: what is in hand is left for later.
@@ -397,7 +399,25 @@ impl Worker<'_> {
         let now = since_1970.unwrap_or_default().as_millis() as u64;
         for arrival in applied {
             counters.observe(now.saturating_sub(arrival.entry.milliseconds));
+            self.trace(&arrival);
         }
+    }
+
+    /// Records how long an event waited and was worked on.
+    fn trace(&self, arrival: &Arrival) {
+        let event = &arrival.event;
+        let parent = event.traceparent.as_deref().and_then(Parent::parse);
+        let Some(parent) = parent else { return };
+        let came = UNIX_EPOCH + Duration::from_millis(arrival.entry.milliseconds);
+        self.shared.traces.note(
+            "apply event",
+            parent,
+            came,
+            [
+                ("saker.event_type", event.kind.as_str().into()),
+                ("saker.event_id", event.id.clone().into()),
+            ],
+        );
     }
 
     fn reject(

@@ -112,6 +112,16 @@ file:///releases
 {{- end -}}
 
 {{/* Environment of every program of ours. */}}
+{{/* Where traces go. */}}
+{{- define "saker.env.tracing" -}}
+{{- with .Values.tracing.endpoint }}
+- name: SAKER_TRACE
+  value: {{ . | quote }}
+- name: SAKER_TRACE_RATE
+  value: {{ $.Values.tracing.rate | quote }}
+{{- end }}
+{{- end -}}
+
 {{- define "saker.env" -}}
 - name: RUST_LOG
   value: {{ .Values.logLevel | quote }}

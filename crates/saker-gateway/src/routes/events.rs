@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State as Shared;
 use axum::extract::rejection::BytesRejection;
@@ -11,7 +12,7 @@ use saker_store::events::{Event, Kind, LONGEST_ID, Published, publish};
 use serde_json::{Map, Value, json};
 
 use crate::catalogue::Catalogue;
-use crate::context::unique_id;
+use crate::context::{Call, unique_id};
 use crate::problem::Problem;
 use crate::query::{DEVICES, device, shortened};
 use crate::state::{State, now_us};
@@ -32,6 +33,7 @@ const FIELDS: [&str; 6] = [
 
 pub(super) async fn take(
     Shared(state): Shared<Arc<State>>,
+    Extension(call): Extension<Call>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -40,7 +42,12 @@ pub(super) async fn take(
         Problem::new(error.status(), detail)
     })?;
     check_content_type(&headers)?;
-    let events = read(&body, &state.catalogue(), now_us())?;
+    let mut events = read(&body, &state.catalogue(), now_us())?;
+    if call.trace.is_recorded() {
+        for event in &mut events {
+            event.traceparent = Some(call.trace.header().to_string());
+        }
+    }
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
     let limits = state.settings.events;
     // What memory is left is the updater's, which makes room again by applying what waits.
@@ -221,6 +228,7 @@ fn read_one(
         kind,
         time_us,
         device_type,
+        traceparent: None,
     })
 }
 

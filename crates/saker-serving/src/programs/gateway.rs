@@ -25,6 +25,7 @@ use crate::counters::Counters;
 use crate::entities::Compare;
 use crate::layout::Layout;
 use crate::programs::source::{Followed, Opened, Source};
+use crate::programs::traces;
 use crate::progress::Step;
 use crate::releases::{Repository, list};
 use crate::running::{Ports, Running};
@@ -108,6 +109,8 @@ pub struct Args {
         value_delimiter = ','
     )]
     cors_origin: Vec<String>,
+    #[command(flatten)]
+    traces: traces::Options,
 }
 
 /// Serves until told to stop.
@@ -122,6 +125,7 @@ pub fn run(args: &Args) -> Result<()> {
     } = args.source.open()?;
     settle(&mut pipeline, Compare::Types)?;
     let settings = settings(args, &pipeline, &layout)?;
+    let traces = settings.traces.clone();
     warn_of_missing_keys(args);
     let step = Step::start("read the catalogue");
     let catalogue = Catalogue::read(&pipeline, &layout).for_gateway(&pipeline)?;
@@ -184,6 +188,7 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     // Calls that hang are not waited for: what they were for is answered.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    traces.close();
     Ok(())
 }
 
@@ -279,6 +284,7 @@ fn settings(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<Setting
         trust_network: args.trust_network,
         connections_per_address: args.connections_per_address as usize,
         drain: args.drain.unwrap_or_default(),
+        traces: args.traces.open("saker-gateway", None)?,
         ..Settings::new(store)
     })
 }

@@ -5,6 +5,7 @@ pub mod follow;
 pub mod gateway;
 pub mod metrics;
 pub mod source;
+pub mod traces;
 pub mod updater;
 
 use std::process::ExitCode;
@@ -14,6 +15,16 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use tracing_subscriber::EnvFilter;
+
+/// An end with an exit code of its own.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Ended {
+    /// The exit code.
+    pub code: u8,
+    /// What a person reads.
+    pub why: &'static str,
+}
 
 /// Runs a program: log lines on the error output, `verbose` of them; the error that ends it, if one does; its exit code.
 pub fn run(verbose: u8, program: impl FnOnce() -> Result<()>) -> ExitCode {
@@ -33,7 +44,8 @@ pub fn run(verbose: u8, program: impl FnOnce() -> Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let ended = error.downcast_ref::<Ended>();
+            ended.map_or(ExitCode::FAILURE, |ended| ended.code.into())
         }
     }
 }

@@ -15,6 +15,7 @@ use saker_updater::Updater;
 use self::settings::Options;
 use crate::entities::Compare;
 use crate::programs::source::{Opened, Source};
+use crate::programs::traces::{self, prometheus};
 use crate::programs::{metrics, stop_flag};
 use crate::target::{seconds, settle};
 
@@ -60,6 +61,8 @@ pub struct Args {
         value_name = "HOST:PORT"
     )]
     metrics: String,
+    #[command(flatten)]
+    traces: traces::Options,
 }
 
 /// Applies events until it is told to stop.
@@ -95,8 +98,10 @@ pub fn run(args: &Args) -> Result<()> {
             half_life_days: args.popularity_half_life,
             offline_every: args.offline_every,
             drain: args.drain,
+            traces: args.traces.open("saker-updater", Some(&args.name))?,
         },
     )?;
+    let traces = settings.traces.clone();
     let stop = stop_flag()?;
     let (items, url) = (settings.catalogue.len(), settings.store.url().to_string());
     let updater = Updater::start(settings).with_context(|| {
@@ -120,7 +125,11 @@ pub fn run(args: &Args) -> Result<()> {
         "off" => None,
         address => {
             let (counted, readiness) = (counters.clone(), updater.readiness());
-            let text = move || counted.prometheus();
+            let exports = traces.exports();
+            let text = move || {
+                let exports = exports.as_deref().map(|sent| prometheus("updater", sent));
+                counted.prometheus() + &exports.unwrap_or_default()
+            };
             let is_ready = move || readiness.check();
             Some(metrics::serve(address, "--metrics", text, is_ready)?)
         }
@@ -143,6 +152,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
     }
+    traces.close();
     println!(
         "{} events applied",
         counters.applied.load(Ordering::Relaxed)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Column, Derive, Pipeline};
 use saker_store::seen::bitmap::Geometry;
+use saker_traces::Traces;
 use saker_updater::Settings;
 use saker_updater::catalogue::{Catalogue, Item};
 use saker_updater::offline::Place;
@@ -29,6 +30,8 @@ pub struct Options {
     pub offline_every: Duration,
     /// How long it may take to stop.
     pub drain: Duration,
+    /// Where traces are recorded.
+    pub traces: Traces,
 }
 
 /// The consumer group of every updater.
@@ -74,6 +77,7 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
             top_category: of_top,
         }),
         drain: options.drain,
+        traces: options.traces.clone(),
     })
 }
 
