@@ -18,7 +18,7 @@ use saker_serving::programs;
     after_help = "From nothing to a recommendation:\n  \
         saker prepare && saker train && saker index && saker materialize && saker assemble\n  \
         saker serve --detach && saker recommend --user 42\n\n\
-        Exit codes: 0 success, 1 failure, 2 wrong arguments."
+        Exit codes: 0 success, 1 failure, 2 wrong arguments, 3 the models are worse (evaluate --against)."
 )]
 struct Arguments {
     /// More log lines; RUST_LOG sets them apart

@@ -1,5 +1,6 @@
 //! What a release says of the run that made it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -37,6 +38,7 @@ pub(super) fn of(layout: &Layout) -> Result<Record> {
         data,
         finetuned,
         metrics: metrics(layout)?,
+        labels: BTreeMap::new(),
     })
 }
 

@@ -30,9 +30,30 @@ pub struct Args {
     /// Only write every model's config.pbtxt
     #[arg(long, conflicts_with = "release")]
     config_only: bool,
+    /// Note of where the release comes from, such as run=1234; may be given several times. `saker releases --json` shows them
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label, conflicts_with = "config_only")]
+    label: Vec<(String, String)>,
     /// Assemble a release even when nothing has changed
     #[arg(long)]
     force: bool,
+}
+
+/// A label: its key starts with a letter.
+fn label(text: &str) -> Result<(String, String), String> {
+    let is_key = |key: &str| {
+        key.starts_with(|first: char| first.is_ascii_lowercase())
+            && key
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'))
+    };
+    match text.split_once('=') {
+        Some((key, value)) if is_key(key) && !value.is_empty() => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err(
+            "accepted: KEY=VALUE, the key of a-z, 0-9, _, . and -, with a letter first".to_owned(),
+        ),
+    }
 }
 
 /// Writes the release.
@@ -46,7 +67,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     settle(&mut pipeline, Compare::All)?;
-    let artefacts = Artefacts::of(&pipeline, &layout)?;
+    let mut artefacts = Artefacts::of(&pipeline, &layout)?;
+    artefacts.record.labels.extend(args.label.iter().cloned());
     let mut fingerprint = Fingerprint::default()
         .value(&pipeline)?
         .value(&args.release)?;

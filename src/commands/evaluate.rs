@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -7,6 +5,7 @@ use comfy_table::{CellAlignment, Table};
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;
+use saker_serving::programs::Ended;
 use saker_serving::progress::Step;
 use saker_serving::registry::Registry;
 use saker_serving::releases::{Manifest, Repository};
@@ -17,6 +16,7 @@ use saker_train::evaluate::{Evaluation, MethodMetrics, Models, Options, Oracle, 
 use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
+use super::outputs::Outputs;
 use super::train;
 use crate::groupings::groupings;
 use crate::oracle::TruePreferences;
@@ -34,7 +34,7 @@ const CURRENT: &str = "current";
     after_help = "Examples:\n  saker evaluate\n  saker evaluate movielens --split validation\n  \
     saker evaluate movielens --seeds 3\n  saker evaluate retail --against current --releases s3://shop/releases\n\n\
     What a user has met before the measured part is taken out of every list, for every method. The baselines' settings \
-    are the best ones on the validation part. With --against, the exit code is 1 if the new models are worse than the \
+    are the best ones on the validation part. With --against, the exit code is 3 if the new models are worse than the \
     release by more than --tolerance, over all requests or in one population; --verdict writes that down in place of failing."
 )]
 pub struct Args {
@@ -55,14 +55,14 @@ pub struct Args {
     #[arg(long, value_name = "RELEASE")]
     against: Option<String>,
     /// With --against: the store of releases that holds the release [default: the pipeline's own repository]
-    #[arg(long, value_name = "URL", env = "SAKER_RELEASES", requires = "against")]
+    // Not `requires`: a value from the environment would count as given.
+    #[arg(long, value_name = "URL", env = "SAKER_RELEASES")]
     releases: Option<String>,
     /// With --against: standard errors of the difference by which a part of the requests may be worse
     #[arg(long, value_name = "NUMBER", default_value_t = 2.0, requires = "against", value_parser = tolerance)]
     tolerance: f64,
-    /// With --against: write `promote` or `keep` into this file, the comparison as JSON into FILE.json, and end with 0 either way
-    #[arg(long, value_name = "FILE", requires = "against")]
-    verdict: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
     /// Print JSON in place of a table
     #[arg(long)]
     json: bool,
@@ -86,11 +86,13 @@ enum Part {
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let Some(against) = &args.against else {
-        return measure(args, &pipeline, &layout);
+        measure(args, &pipeline, &layout)?;
+        return args.outputs.measured(&layout);
     };
     if assemble::metrics(&layout)?.is_none() {
         measure(args, &pipeline, &layout)?;
     }
+    args.outputs.measured(&layout)?;
     let new =
         assemble::metrics(&layout)?.context("the models were trained while they were measured")?;
     let verdict = match release(args, &layout, against)? {
@@ -106,15 +108,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
         println!("{}", verdict.table());
         println!("{}: {}", verdict.verdict, verdict.reason());
     }
-    match &args.verdict {
-        Some(path) => {
-            files::write(path, verdict.verdict)?;
-            files::write_json(&path.with_added_extension("json"), &verdict)
-        }
-        None if verdict.is_promote() => Ok(()),
-        None => bail!("the models are not good enough to be promoted"),
+    args.outputs.compared(&verdict)?;
+    match verdict.is_promote() || args.outputs.takes_verdict() {
+        true => Ok(()),
+        false => Err(WORSE.into()),
     }
 }
+
+/// The end of a comparison that speaks against the new models.
+const WORSE: Ended = Ended {
+    code: 3,
+    why: "the models are not good enough to be promoted",
+};
 
 /// The release that is compared with; none where none serves yet.
 fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>> {

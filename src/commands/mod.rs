@@ -19,6 +19,7 @@ mod finetune;
 mod generate;
 mod index;
 mod materialize;
+mod outputs;
 mod prepare;
 mod promote;
 mod publish;

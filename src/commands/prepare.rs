@@ -1,10 +1,13 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use saker_bulk::Settings;
+use saker_pipeline::Pipeline;
+use saker_serving::files;
 use saker_serving::target::Target;
 
-use crate::{prepare, stamp};
+use crate::prepare;
+use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker prepare`.
 #[derive(clap::Args)]
@@ -17,6 +20,9 @@ pub struct Args {
     /// Prepare even when data and definition have not changed
     #[arg(long)]
     force: bool,
+    /// Write the version of data and definition into this file, 16 hexadecimal digits, and end: a key for what is made from them
+    #[arg(long, value_name = "FILE", conflicts_with = "force")]
+    data_version: Option<PathBuf>,
     /// Memory for sorting, joining and counting interactions, in MiB; what does not fit is spilled to disk. Users and items come on
     /// top
     #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
@@ -31,6 +37,9 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let fingerprint = prepare::fingerprint(&pipeline)?;
+    if let Some(path) = &args.data_version {
+        return files::write(path, version(pipeline, &fingerprint)?);
+    }
     let made = prepare::made(&pipeline, &layout);
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
     if !args.force && stamp::is_current(&layout, "prepare", &fingerprint, &made) {
@@ -58,4 +67,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         layout.root().display()
     );
     Ok(())
+}
+
+/// A hash over the data and the whole definition, wherever the store is and whatever its password.
+fn version(mut pipeline: Pipeline, data: &str) -> Result<String> {
+    pipeline.store.redis_url.clear();
+    let fingerprint = Fingerprint::default().value(&pipeline)?.value(&data)?;
+    let mut version = fingerprint.finish();
+    version.truncate(16);
+    Ok(version)
 }

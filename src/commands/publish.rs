@@ -1,5 +1,8 @@
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
+use saker_serving::files;
 use saker_serving::progress::Step;
 use saker_serving::registry::Registry;
 use saker_serving::target::Target;
@@ -22,6 +25,9 @@ pub struct Args {
     /// Release to publish, its id or its version [default: the newest]
     #[arg(long, value_name = "ID")]
     release: Option<String>,
+    /// Write the release's id into this file
+    #[arg(long, value_name = "FILE")]
+    published: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
@@ -32,6 +38,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let repository = args.place.repository(&layout)?;
     let index = repository.index()?;
     let version = index.find_or_newest(args.release.as_deref())?;
+    let id = index.releases.get(&version);
+    let id = id.with_context(|| format!("releases.json has no version {version}"))?;
     let registry = Registry::open(&args.to)?;
     let step = Step::counted("publish", 0);
     let uploaded = registry.publish(&repository, version, &layout, &mut |done, all| {
@@ -44,5 +52,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         uploaded.new_bytes as f64 / 1e6
     ));
     println!("{} is in {}", index.name(version), args.to);
-    Ok(())
+    match &args.published {
+        Some(path) => files::write(path, id),
+        None => Ok(()),
+    }
 }

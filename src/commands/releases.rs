@@ -1,6 +1,9 @@
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use saker_serving::files;
 use saker_serving::registry::Registry;
 use saker_serving::releases::list::{Row, all, rows};
 use saker_serving::target::Target;
@@ -24,6 +27,12 @@ pub struct Args {
     /// List those of a store of releases, and on how many servers each serves: a folder, file:// or s3://bucket/prefix
     #[arg(long, value_name = "URL", conflicts_with_all = ["repository", "server"])]
     from: Option<String>,
+    /// With --from: print this label of the release that is to be served, and nothing else
+    #[arg(long, value_name = "KEY", requires = "from", conflicts_with = "json")]
+    label: Option<String>,
+    /// With --label: write it into this file in place of printing it
+    #[arg(long, value_name = "FILE", requires = "label")]
+    output: Option<PathBuf>,
     /// Print JSON in place of a table
     #[arg(long)]
     json: bool,
@@ -31,6 +40,16 @@ pub struct Args {
 
 /// Lists the releases, the newest first.
 pub(super) fn run(args: &Args) -> Result<()> {
+    if let (Some(location), Some(key)) = (&args.from, &args.label) {
+        let label = label(location, key)?;
+        return match &args.output {
+            Some(path) => files::write(path, label),
+            None => {
+                println!("{label}");
+                Ok(())
+            }
+        };
+    }
     let rows = match &args.from {
         Some(location) => Registry::open(location)?.rows()?,
         None => {
@@ -45,6 +64,24 @@ pub(super) fn run(args: &Args) -> Result<()> {
         println!("{}", table(&rows));
     }
     Ok(())
+}
+
+/// A label of the release that a store's servers are to serve.
+fn label(location: &str, key: &str) -> Result<String> {
+    let registry = Registry::open(location)?;
+    let wanted = registry.wanted()?;
+    let served = wanted.as_ref().and_then(|wanted| wanted.served());
+    let served = served.with_context(|| {
+        format!("no release of {location} is to be served yet; `saker promote --to` makes one")
+    })?;
+    let (published, _) = registry.release(&served.release, Some(&served.sha256))?;
+    let labels = published.manifest.record.labels;
+    labels.get(key).cloned().with_context(|| {
+        format!(
+            "{} has no label {key}; `saker assemble --label {key}=…` gives it one",
+            served.release
+        )
+    })
 }
 
 /// A metric of the ranked list.

@@ -317,15 +317,36 @@ fn only_what_is_not_worse_may_be_promoted(shop: &Shop) {
     }
     fs::write(&path, manifest.to_string()).expect("a manifest");
     let output = shop.run(&["evaluate", "tiny", "--against", "current"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("keep: worse than"), "{said}");
     // For a pipeline that branches on it: the verdict as a file, and no failure.
     let verdict = shop.folder.path().join("gate/verdict");
     let place = verdict.to_str().expect("a path");
-    shop.done(&["evaluate", "tiny", "--against", "1", "--verdict", place]);
+    let other = |name: &str| verdict.with_file_name(name);
+    let (comparison, reason) = (other("comparison.json"), other("reason"));
+    let (metrics, report) = (other("metrics.json"), other("report.html"));
+    let mut evaluate = vec!["evaluate", "tiny", "--against", "1", "--verdict", place];
+    for (option, path) in [
+        ("--comparison", &comparison),
+        ("--reason", &reason),
+        ("--metrics", &metrics),
+        ("--report", &report),
+    ] {
+        evaluate.extend([option, path.to_str().expect("a path")]);
+    }
+    shop.done(&evaluate);
+    assert!(
+        fs::read_to_string(&reason)
+            .expect("a reason")
+            .contains("worse")
+    );
+    let page = fs::read_to_string(&report).expect("a report");
+    assert!(page.contains("<html"));
+    let metrics = fs::read(&metrics).expect("metrics");
+    serde_json::from_slice::<serde_json::Value>(&metrics).expect("JSON");
     assert_eq!(fs::read_to_string(&verdict).expect("a verdict"), "keep");
-    let details = fs::read(verdict.with_extension("json")).expect("the comparison");
+    let details = fs::read(&comparison).expect("the comparison");
     let details: Value = serde_json::from_slice(&details).expect("JSON");
     assert_eq!(details["parts"][0]["worse"], true, "{details}");
     fs::write(&path, before).expect("a manifest");
@@ -369,4 +390,59 @@ fn training_ends_on_ctrl_c() {
         }
     }
     shop.done(&["train", "tiny"]);
+}
+
+/// The version of the data, the published release and its labels.
+#[test]
+fn what_a_pipeline_hands_on_is_in_files() {
+    let shop = Shop::new().assembled();
+    let file = |name: &str| shop.folder.path().join("outputs").join(name);
+    let version = |name: &str, more: &[&str]| {
+        let path = file(name);
+        let place = path.to_str().expect("a path");
+        shop.done(&[&["prepare", "tiny", "--data-version", place], more].concat());
+        fs::read_to_string(&path).expect("a version")
+    };
+    let first = version("first", &[]);
+    assert!(first.len() == 16 && first.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    // Neither the store nor a run changes it.
+    let other_store = ["--redis-url", "redis://user:secret@127.0.0.1:1"];
+    assert_eq!(version("second", &other_store), first);
+
+    let labels = ["--label", "run=7", "--label", "state=/state/a=b"];
+    shop.done(&[&["assemble", "tiny", "--force"], &labels[..]].concat());
+    for wrong in ["run", "=7", "run=", "Run=7", "7=run"] {
+        let output = shop.run(&["assemble", "tiny", "--label", wrong]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
+    let store = shop.folder.path().join("releases");
+    let store = store.to_str().expect("a path");
+    let published = file("published");
+    let place = published.to_str().expect("a path");
+    for _ in 0..2 {
+        shop.done(&["publish", "tiny", "--to", store, "--published", place]);
+        let id = fs::read_to_string(&published).expect("an id");
+        let listed = shop.done(&["releases", "--from", store, "--json"]);
+        let listed: Value = serde_json::from_str(&listed).expect("JSON");
+        assert_eq!(listed["releases"][0]["release"], *id, "{listed}");
+        assert_eq!(listed["releases"][0]["labels"]["run"], "7", "{listed}");
+    }
+    // Every step of a training has the address in its environment.
+    shop.done(&["evaluate", "tiny", "--users", "10", "--releases", store]);
+    let label = ["releases", "--from", store, "--label"];
+    let nothing = shop.run(&[&label[..], &["state"]].concat());
+    assert_eq!(nothing.status.code(), Some(1));
+    shop.done(&["promote", "tiny", "--to", store]);
+    assert_eq!(
+        shop.done(&[&label[..], &["state"]].concat()).trim_end(),
+        "/state/a=b"
+    );
+    let path = file("state");
+    let place = path.to_str().expect("a path");
+    shop.done(&[&label[..], &["state", "--output", place]].concat());
+    assert_eq!(fs::read_to_string(&path).expect("a label"), "/state/a=b");
+    assert_eq!(
+        shop.run(&[&label[..], &["other"]].concat()).status.code(),
+        Some(1)
+    );
 }

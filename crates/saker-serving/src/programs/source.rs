@@ -3,12 +3,15 @@
 // Help texts: clap prints them as they stand.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use saker_pipeline::Pipeline;
 
 use super::stop_flag;
+use crate::files::create;
 use crate::layout::Layout;
 use crate::registry::{Named, Registry};
 use crate::target::{Target, seconds};
@@ -45,6 +48,42 @@ pub struct Followed {
     pub every: Duration,
     generation: u64,
     served: Named,
+    catalogues: Catalogues,
+}
+
+/// A folder for catalogues that no other program uses while this one runs: gateway and updater of one machine share their state.
+struct Catalogues {
+    folder: PathBuf,
+    _locked: File,
+}
+
+impl Catalogues {
+    fn take(state: &Path) -> Result<Self> {
+        let all = state.join("catalogues");
+        create(&all)?;
+        let mut number = 0;
+        loop {
+            let folder = all.join(number.to_string());
+            let lock = folder.with_added_extension("lock");
+            let cannot = || format!("cannot lock {}", lock.display());
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&lock);
+            let file = file.with_context(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Self {
+                        folder,
+                        _locked: file,
+                    });
+                }
+                Err(TryLockError::WouldBlock) => number += 1,
+                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+            }
+        }
+    }
 }
 
 impl Source {
@@ -85,6 +124,7 @@ impl Source {
             generation: wanted.generation,
             served,
             registry,
+            catalogues: Catalogues::take(&self.target.state)?,
         };
         let (pipeline, layout) = followed.fetch(&followed.served)?;
         Ok(Opened {
@@ -163,7 +203,23 @@ impl Followed {
         self.target.settle(&mut pipeline)?;
         let layout = self
             .registry
-            .fetch_catalogue(&published, &self.target.state)?;
+            .fetch_catalogue(&published, &self.catalogues.folder)?;
         Ok((pipeline, layout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Catalogues;
+
+    #[test]
+    fn each_program_has_a_folder_of_its_own() {
+        let state = tempfile::tempdir().unwrap();
+        let take = || Catalogues::take(state.path()).unwrap();
+        let (first, second) = (take(), take());
+        assert_ne!(first.folder, second.folder);
+        let left = first.folder.clone();
+        drop(first);
+        assert_eq!(take().folder, left);
     }
 }

@@ -70,14 +70,14 @@ impl Registry {
         Ok(fetched)
     }
 
-    /// Puts a release's catalogue where a pipeline's commands look for it, in a layout of its own below `state`; others there go.
+    /// Puts a release's catalogue where a pipeline's commands look for it, in a layout of its own below `catalogues`; others there go, so
+    /// no other program may use that folder.
     ///
     /// # Errors
     /// A file is damaged or cannot be had, or the disk does not take it.
-    pub fn fetch_catalogue(&self, published: &Published, state: &Folder) -> Result<Layout> {
-        let catalogues = state.join("catalogues");
+    pub fn fetch_catalogue(&self, published: &Published, catalogues: &Folder) -> Result<Layout> {
         let id = &published.manifest.release;
-        let layout = Layout::new(&catalogues, id);
+        let layout = Layout::new(catalogues, id);
         let complete = layout.root().join("complete");
         if !complete.exists() {
             remove_folder(layout.root())?;
@@ -88,7 +88,7 @@ impl Registry {
             }
             crate::files::write(&complete, "")?;
         }
-        for entry in fs::read_dir(&catalogues).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(catalogues).into_iter().flatten().flatten() {
             if entry.file_name() != id.as_str() {
                 remove_folder(&entry.path())?;
             }

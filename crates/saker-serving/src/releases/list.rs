@@ -113,6 +113,7 @@ impl Row {
             "created": manifest.map(|manifest| manifest.created),
             "data": manifest.and_then(|manifest| manifest.record.data),
             "metrics": manifest.and_then(|manifest| manifest.record.metrics.clone()),
+            "labels": manifest.map(|manifest| &manifest.record.labels),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Where a release comes from: the training events' window, and what `saker evaluate` measured.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +15,9 @@ pub struct Record {
     pub finetuned: Vec<Value>,
     /// `models/metrics.json`, where it was written after the models.
     pub metrics: Option<Value>,
+    /// Notes of whoever assembled it, such as the run of a pipeline.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// First and last event that was learned from; how many there are in the training part.
