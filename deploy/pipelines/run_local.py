@@ -117,6 +117,9 @@ class Run:
     def __init__(self, pipeline, parameters, arguments):
         self.pipeline, self.arguments = pipeline, arguments
         self.parameters = parameters
+        self.inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        self.given = self.given_variables()
+        self.check(pipeline.spec["root"]["dag"])
         self.folder = arguments.run
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.folder / "lock", "w")
@@ -125,7 +128,6 @@ class Run:
         except BlockingIOError:
             raise Refused(f"another run_local.py runs in {self.folder}") from None
         self.record = self.open()
-        self.env = self.environment()
         self.process = None
         self.stopped = None
 
@@ -144,8 +146,8 @@ class Run:
         say(self.pipeline.name, f"run {record['id']} in {self.folder}")
         return record
 
-    def environment(self):
-        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    def given_variables(self):
+        env = {}
         for text in self.arguments.env:
             name, equals, value = text.partition("=")
             if not equals and name not in os.environ:
@@ -153,15 +155,36 @@ class Run:
             env[name] = value if equals else os.environ[name]
         return env
 
+    def check(self, dag):
+        """Refuses, before anything runs, a graph with something that this cannot run."""
+        for name in ordered(dag["tasks"]):
+            task = dag["tasks"][name]
+            unknown = set(task) - TASK_KEYS
+            if unknown:
+                raise Refused(f"{name} has {', '.join(sorted(unknown))}, which this cannot run")
+            if set(task.get("inputs", {})) - {"parameters"}:
+                raise Refused(f"{name} takes artefacts, which this cannot run")
+            condition = task.get("triggerPolicy", {}).get("condition")
+            if condition and not CONDITION.fullmatch(condition):
+                raise Refused(f"the condition {condition!r} is not of the form inputs.parameter_values['NAME'] == 'TEXT'")
+            component = self.pipeline.spec["components"][task["componentRef"]["name"]]
+            if "dag" in component:
+                self.check(component["dag"])
+                continue
+            executor = component["executorLabel"]
+            if "container" not in self.pipeline.executors[executor]:
+                raise Refused(f"{name} is no container, which this cannot run")
+            for secret in self.pipeline.platform.get(executor, {}).get("secretAsEnv", []):
+                for variable in (entry["envVar"] for entry in secret["keyToEnv"]):
+                    if not secret.get("optional") and variable not in {**os.environ, **self.given}:
+                        raise Refused(f"{name} takes {variable} from the Secret {secret['secretName']}; set the variable here")
+
     def dag(self, dag, inputs, path=()):
         """Runs the tasks of a graph, one after the other."""
         tasks = dag["tasks"]
         outputs, skipped = {}, set()
         for name in ordered(tasks):
             task = tasks[name]
-            unknown = set(task) - TASK_KEYS
-            if unknown:
-                raise Refused(f"{name} has {', '.join(sorted(unknown))}, which this cannot run")
             shown_name = task["taskInfo"]["name"]
             if skipped & set(task.get("dependentTasks", [])):
                 skipped.add(name)
@@ -169,11 +192,12 @@ class Run:
                 continue
             values = self.resolve(name, task, inputs, outputs)
             condition = task.get("triggerPolicy", {}).get("condition")
-            if condition and not is_true(condition, values):
-                skipped.add(name)
-                said = ", ".join(f"{key.removeprefix('pipelinechannel--')}={values[key]}" for key in CONDITION.findall(condition)[0][:1])
-                say(shown_name, f"left out: {said}")
-                continue
+            if condition:
+                key, wanted = CONDITION.fullmatch(condition).groups()
+                if values[key] != wanted:
+                    skipped.add(name)
+                    say(shown_name, f"left out: {key.removeprefix('pipelinechannel--')}={values[key]}")
+                    continue
             component = self.pipeline.spec["components"][task["componentRef"]["name"]]
             if "dag" in component:
                 self.dag(component["dag"], values, (*path, name))
@@ -182,11 +206,8 @@ class Run:
 
     def resolve(self, name, task, inputs, outputs):
         """The values of a task's parameters."""
-        given = task.get("inputs", {})
-        if set(given) - {"parameters"}:
-            raise Refused(f"{name} takes artefacts, which this cannot run")
         values = {}
-        for key, source in given.get("parameters", {}).items():
+        for key, source in task.get("inputs", {}).get("parameters", {}).items():
             if "runtimeValue" in source:
                 value = source["runtimeValue"]["constant"]
                 if value == "{{$.pipeline_job_uuid}}":
@@ -231,8 +252,6 @@ class Step:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.definitions = component.get("outputDefinitions", {})
         executor = component["executorLabel"]
-        if "container" not in run.pipeline.executors[executor]:
-            raise Refused(f"{self.name} is no container, which this cannot run")
         self.container = run.pipeline.executors[executor]["container"]
         self.platform = run.pipeline.platform.get(executor, {})
         self.policy = task.get("retryPolicy", {})
@@ -259,15 +278,11 @@ class Step:
         return None
 
     def env(self):
+        """What the command sees: --env wins over the pipeline's own values."""
         env = {entry["name"]: entry["value"] for entry in self.container.get("env", [])}
-        for secret in self.platform.get("secretAsEnv", []):
-            for entry in secret["keyToEnv"]:
-                name = entry["envVar"]
-                if name in os.environ:
-                    env[name] = os.environ[name]
-                elif not secret.get("optional"):
-                    raise Refused(f"{self.name} takes {name} from the Secret {secret['secretName']}; set the variable here")
-        return {**self.run_.env, **env, **{text.partition("=")[0]: self.run_.env[text.partition("=")[0]] for text in self.run_.arguments.env}}
+        secrets = (entry["envVar"] for secret in self.platform.get("secretAsEnv", []) for entry in secret["keyToEnv"])
+        env |= {name: os.environ[name] for name in secrets if name in os.environ}
+        return {**self.run_.inherited, **env, **self.run_.given}
 
     def run(self):
         """Runs the command until it succeeds or its attempts are used up."""
@@ -426,14 +441,6 @@ def ordered(tasks):
     return names
 
 
-def is_true(condition, values):
-    """Whether a condition holds; the one form that the pipelines have: a parameter is a text."""
-    found = CONDITION.fullmatch(condition)
-    if not found:
-        raise Refused(f"the condition {condition!r} is not of the form inputs.parameter_values['NAME'] == 'TEXT'")
-    return values[found[1]] == found[2]
-
-
 def said(parameters):
     text = ", ".join(f"{name}={value}" for name, value in parameters.items())
     return f": {text}" if text else ""
@@ -457,7 +464,8 @@ def end(process, number):
 
     def kill():
         try:
-            os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
 
