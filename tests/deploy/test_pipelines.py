@@ -1,16 +1,9 @@
-"""deploy/pipelines: the compiled files, what the steps are given, the schedules, and the local runner."""
+"""deploy/pipelines: the compiled files, what the steps are given, and the options."""
 
 import functools
-import http.server
-import json
 import os
 import pathlib
-import re
-import signal
 import subprocess
-import sys
-import threading
-import time
 
 import pytest
 import yaml
@@ -25,7 +18,6 @@ RUNTIME = pathlib.Path(os.environ.get("SAKER_CACHE", pathlib.Path.home() / ".cac
 PYTHON = RUNTIME / "pipelines" / "bin" / "python"
 KINDS = ("full", "daily")
 SCHEDULES = {"full": "0 1 * * 0", "daily": "0 3 * * 1-6"}
-PLACEHOLDER = re.compile(r"\{\{\$[^}]*\}\}")
 
 
 def kfp(script, *arguments, **options):

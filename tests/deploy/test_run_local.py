@@ -15,6 +15,7 @@ import pytest
 import chart
 from test_pipelines import PYTHON
 
+pytestmark = pytest.mark.slow
 RUNNER = chart.ROOT / "deploy" / "pipelines" / "run_local.py"
 
 PIPELINES = '''
