@@ -3,10 +3,12 @@
 import functools
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
 import yaml
+from kubernetes_validate import utils
 
 import chart
 import test_programs
@@ -225,6 +227,39 @@ def test_options_reach_the_pods(tmp_path):
             assert len(pod.get("tolerations", [])) == (1 if learns else 0)
             assert pod["podMetadata"]["labels"] == {"team": "search"}
             assert pod["imagePullSecret"][0]["secretName"] == "pull"
+
+
+def test_the_claim_is_that_of_the_steps():
+    claim, job = yaml.load_all((FOLDER / "claim.yaml").read_text(), chart.LOADER)
+    for version in ("1.28", "1.33", "1.37"):
+        for thing in (claim, job):
+            utils.validate(thing, version, strict=True)
+    options = chart.read(FOLDER / "options.yaml")
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert claim["metadata"]["name"] == options["claims"]["state"] == pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert container["image"] == options["image"]
+    security = pod["securityContext"]
+    # The volume's group is one that the steps have.
+    assert security["fsGroup"] == options["runAsGroup"]
+    spec, platform = committed("full")
+    for _, executor, _ in tasks(spec).values():
+        own = platform[executor]["securityContext"]
+        assert int(own["runAsUser"]) == security["runAsUser"] and int(own["runAsGroup"]) == security["fsGroup"]
+
+
+def test_the_commands_of_the_docs_are_known():
+    text = (chart.ROOT / "docs" / "deploying.md").read_text()
+    section = text.split("\n## Kubeflow\n", 1)[1].split("\n## ", 1)[0]
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", section, re.DOTALL)).replace("\\\n", " ")
+    found = re.findall(r"deploy/pipelines/(\w+\.(?:py|yaml))(.*)", blocks)
+    assert {name for name, _ in found} == {"compile.py", "schedule.py", "run_local.py", "claim.yaml"}
+    for name, arguments in found:
+        script = FOLDER / name
+        assert script.is_file()
+        known = script.read_text()
+        unknown = [option for option in re.findall(r"(?<!\S)--[a-z-]+", arguments) if f'"{option}"' not in known]
+        assert not unknown, f"{name} does not know {unknown}"
 
 
 @pytest.mark.skipif(not test_programs.PROGRAMS, reason="SAKER_PROGRAMS is not set")
