@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -14,6 +15,8 @@ import chart
 import test_programs
 
 FOLDER = chart.ROOT / "deploy" / "pipelines"
+sys.path.insert(0, str(FOLDER))
+from options import merged  # noqa: E402
 COMPILED = FOLDER / "compiled"
 RUNTIME = pathlib.Path(os.environ.get("SAKER_CACHE", pathlib.Path.home() / ".cache" / "saker")) / "runtime"
 # The environment with kfp; that of the tests has Helm's engine.
@@ -78,6 +81,7 @@ def test_the_compiled_files_are_what_would_be_compiled():
     assert {path.name for path in COMPILED.iterdir()} == {f"{kind}.yaml" for kind in KINDS}
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_noticed(tmp_path):
     for kind in KINDS:
         (tmp_path / f"{kind}.yaml").write_text((COMPILED / f"{kind}.yaml").read_text())
@@ -260,6 +264,15 @@ def test_the_commands_of_the_docs_are_known():
         known = script.read_text()
         unknown = [option for option in re.findall(r"(?<!\S)--[a-z-]+", arguments) if f'"{option}"' not in known]
         assert not unknown, f"{name} does not know {unknown}"
+    # What sed writes finds nothing in a state any more.
+    [change] = re.findall(r"sed '(\S+)' examples/retail/pipeline.toml", blocks)
+    definition = subprocess.run(["sed", change, chart.ROOT / "examples/retail/pipeline.toml"], capture_output=True, text=True, check=True).stdout
+    assert "/data/users.parquet" in definition
+    assert not [line for line in definition.splitlines() if "SAKER_STATE" in line and not line.startswith("#")]
+    [own] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    options = merged(chart.read(FOLDER / "options.yaml"), yaml.safe_load(own), "docs/deploying.md")
+    assert f"create configmap {options['definition']['configMap']} --from-file={options['definition']['key']}" in blocks
+    assert f"create secret generic {options['store']['secret']} --from-literal={options['store']['key']}=" in blocks
 
 
 @pytest.mark.skipif(not test_programs.PROGRAMS, reason="SAKER_PROGRAMS is not set")
