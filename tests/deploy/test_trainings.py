@@ -207,8 +207,8 @@ def last_lines(output):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    for path, script in ((TRITON, ""), (VALKEY, ""), (ONNXRUNTIME, ""), (MOVIELENS, "")):
-        assert path.exists(), f"{path} is missing; scripts/install{script} installs it"
+    for path in (TRITON, VALKEY, ONNXRUNTIME, MOVIELENS):
+        assert path.exists(), f"{path} is missing; scripts/install installs it"
     assert BACKENDS.is_dir(), f"{BACKENDS} is missing; scripts/build makes it, or SAKER_BACKENDS names another folder"
     shop = Shop(tmp_path_factory.mktemp("shop"))
     yield shop
