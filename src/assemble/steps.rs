@@ -10,7 +10,7 @@ use saker_pipeline::{
     Column, ColumnType, Default as Fallback, Entity, Feature, FeatureKind, LookupMode, Pipeline,
 };
 use saker_serving::names::{DEGRADED, ENSEMBLE, ORDERED_IDS, ORDERED_SCORES, RELEASE};
-use saker_store::address::has_credentials;
+use saker_store::address::{has_credentials, in_environment};
 use serde::{Deserialize, Serialize};
 
 use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
@@ -622,10 +622,5 @@ fn database(pipeline: &Pipeline, number: u8) -> String {
     if !has_credentials(url) {
         return format!("{}/{number}", url.trim_end_matches('/'));
     }
-    let own = match number {
-        1 => "SAKER_SEEN_URL,",
-        3 => "SAKER_POPULARITY_URL,",
-        _ => "",
-    };
-    format!("env:{own}SAKER_REDIS_URL#{number}")
+    in_environment(number.into())
 }

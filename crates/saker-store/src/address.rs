@@ -10,6 +10,18 @@ const ENVIRONMENT: &str = "env:";
 /// What a variable's name ends in that names a file with the URL.
 const FILE: &str = "_FILE";
 
+/// How a configuration names a database of Saker's store whose URL is in the environment: seen items (1) and popularity (3) may be
+/// in stores of their own.
+#[must_use]
+pub fn in_environment(database: u32) -> String {
+    let own = match database {
+        1 => "SAKER_SEEN_URL,",
+        3 => "SAKER_POPULARITY_URL,",
+        _ => "",
+    };
+    format!("{ENVIRONMENT}{own}SAKER_REDIS_URL#{database}")
+}
+
 /// A store's URL as it was given. Never printed with its credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {

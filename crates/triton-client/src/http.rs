@@ -55,6 +55,8 @@ impl Triton {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(timeout))
+            // Triton waits at its end until every connection is closed, idle ones included.
+            .max_idle_connections(0)
             .build()
             .into();
         Self {

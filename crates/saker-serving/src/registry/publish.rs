@@ -7,12 +7,13 @@ use std::path::{Path as Folder, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use object_store::{ObjectStoreExt, PutMode, WriteMultipart};
+use saker_store::address::in_environment;
 use sha2::{Digest, Sha256};
 
 use super::{FORMAT, Published, Registry, check_name, json};
 use crate::files::hex;
 use crate::layout::Layout;
-use crate::releases::Repository;
+use crate::releases::{Repository, edit};
 
 /// Bytes that are read at a time, and of one part of an upload.
 const PART: usize = 8 << 20;
@@ -28,6 +29,21 @@ pub struct Uploaded {
     pub new_files: usize,
     /// Their bytes.
     pub new_bytes: u64,
+}
+
+/// A configuration whose stores' addresses are in the environment: those of the machine that assembled it mean nothing to another one.
+fn without_addresses(config: &str) -> String {
+    let mut text = config.to_owned();
+    for (key, value) in edit::parameters(config) {
+        if !key.ends_with("_URL") || !value.contains("://") {
+            continue;
+        }
+        let database = value
+            .rsplit_once('/')
+            .and_then(|(_, last)| last.parse().ok());
+        text = edit::set_parameter(&text, &key, &in_environment(database.unwrap_or(0)));
+    }
+    text
 }
 
 impl Registry {
@@ -54,7 +70,7 @@ impl Registry {
         let mut paths: BTreeMap<&str, PathBuf> = BTreeMap::new();
         let mut configs = BTreeMap::new();
         for (name, model) in &manifest.models {
-            configs.insert(name.clone(), repository.config(name)?);
+            configs.insert(name.clone(), without_addresses(&repository.config(name)?));
             let folder = repository.version_folder(name, version);
             for (file, hash) in &model.files {
                 paths.insert(hash, folder.join(file));
@@ -165,4 +181,38 @@ fn same(one: &[u8], other: &[u8]) -> bool {
     one.manifest.created == other.manifest.created
         && models(&one) == models(&other)
         && one.manifest.catalogue == other.manifest.catalogue
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_one_machine_stay_on_it() {
+        let line = |key: &str, value: &str| edit::parameter(key, value) + "\n";
+        let given = [
+            ("REDIS_URL", "redis://127.0.0.1:6379/0"),
+            ("SEEN_URL", "rediss://cache.shop:6380/1"),
+            ("POPULARITY_URL", "redis://127.0.0.1:6379/3"),
+            ("OTHER_URL", "redis://127.0.0.1:6379"),
+            ("MODE", "redis://is-no-address/5"),
+        ];
+        let text: String = given.iter().map(|(key, value)| line(key, value)).collect();
+        let expected = [
+            ("REDIS_URL", "env:SAKER_REDIS_URL#0"),
+            ("SEEN_URL", "env:SAKER_SEEN_URL,SAKER_REDIS_URL#1"),
+            (
+                "POPULARITY_URL",
+                "env:SAKER_POPULARITY_URL,SAKER_REDIS_URL#3",
+            ),
+            ("OTHER_URL", "env:SAKER_REDIS_URL#0"),
+            ("MODE", "redis://is-no-address/5"),
+        ];
+        let expected: String = expected
+            .iter()
+            .map(|(key, value)| line(key, value))
+            .collect();
+        assert_eq!(without_addresses(&text), expected);
+        assert_eq!(without_addresses(&expected), expected);
+    }
 }
