@@ -535,34 +535,3 @@ def test_the_dashboard_has_a_row_for_each_step():
     assert {"Requests", "p50 and p99", "Queue", "Compute"} <= titles
     assert any(each.get("expr", "").startswith("saker_release_info") or "saker_release_info" in each.get("expr", "")
                for each in DASHBOARD["annotations"]["list"])
-
-
-# --- names of series --------------------------------------------------------------------------
-
-# Triton's own (24.10), kube-state-metrics', and the follower's, whose names are fixed with its program.
-ELSEWHERE = re.compile(r"nv_(inference|cache)_|kube_|saker_(release|follow|promotion)")
-
-
-def known_series():
-    """The names that the code registers: `saker_…` in text, and the gateway's and updater's below their prefixes."""
-    text = ""
-    for folder in ("backends", "crates", "src"):
-        text += "".join(path.read_text() for path in (chart.ROOT / folder).rglob("*.rs") if "target" not in path.parts)
-    names = set(re.findall(r'"(saker_[a-z_]+)"', text))
-    gateway = (chart.ROOT / "crates/saker-gateway/src/metrics.rs").read_text()
-    for short in re.findall(r'registry\s*\.register\(\s*"([a-z_]+)"', gateway):
-        names |= {f"saker_gateway_{short}{end}" for end in ("", "_total", "_bucket", "_sum", "_count")}
-    counters = (chart.ROOT / "crates/saker-updater/src/counters.rs").read_text()
-    names |= {f"saker_updater_{short}" for short in re.findall(r'"([a-z_]+_total|backlog)"', counters)}
-    names |= {f"saker_updater_apply_seconds{end}" for end in ("_bucket", "_sum", "_count")}
-    return names
-
-
-def test_every_series_exists():
-    known = known_series()
-    assert len(known) > 15
-    asked = [rule["expr"] for group in RULES["groups"] for rule in group["rules"]]
-    asked += [query for _, query in queries()]
-    for expression in asked:
-        for name in re.findall(r"\b((?:nv|saker|kube)_\w+)\b", re.sub(r'"[^"]*"', '""', expression)):
-            assert name in known or ELSEWHERE.match(name), f"{name} in {expression}"
