@@ -99,6 +99,19 @@ def test_security(name):
 
 
 @EVERY
+def test_a_catalogue_can_be_written(name):
+    """The root is read-only: what gateway and updater fetch of a release goes into a volume."""
+    for _, template in chart.pods(objects_of(name)):
+        writable = {volume["name"] for volume in template["spec"].get("volumes", []) if {"emptyDir", "ephemeral"} & volume.keys()}
+        writable |= {"state"}  # of a StatefulSet or a training
+        for _, container in chart.containers(template):
+            if container["command"][0] in ("saker-gateway", "saker-updater"):
+                [state] = [variable["value"] for variable in container["env"] if variable["name"] == "SAKER_STATE"]
+                mounts = [m["mountPath"] for m in container["volumeMounts"] if m["name"] in writable and not m.get("readOnly")]
+                assert any(state == mount or state.startswith(f"{mount}/") for mount in mounts), f"{state}: {mounts}"
+
+
+@EVERY
 def test_images_are_pinned(name):
     for _, template in chart.pods(objects_of(name)):
         for _, container in chart.containers(template):
