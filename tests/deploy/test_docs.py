@@ -79,7 +79,8 @@ def test_the_numbers_are_right():
 
 
 def test_links_lead_somewhere():
-    for path in (chart.ROOT / "docs" / "deploying.md", *chart.ROOT.glob("helm/*/README.md")):
+    pages = [chart.ROOT / "docs" / f"{name}.md" for name in ("deploying", "metrics", "scale-out")]
+    for path in (*pages, *chart.ROOT.glob("helm/*/README.md")):
         text = path.read_text()
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
