@@ -197,7 +197,7 @@ class Shop:
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         listen = [f"--{name}-{what}" for name in ("http", "grpc", "metrics") for what in ("address=127.0.0.1", f"port={self.ports[name]}")]
-        # Without a GPU, and no release of GPU metrics to wait for.
+        # Beside the chart's arguments: where it listens, and that there is no GPU.
         self.start("triton", [os.environ["SAKER_TRITON"], *self.arguments("triton", "triton"), *listen, "--allow-gpu-metrics=false"])
         for ensemble in ("ensemble_model", "ensemble_fused"):
             address = f"http://127.0.0.1:{self.ports['http']}/v2/models/{ensemble}/ready"

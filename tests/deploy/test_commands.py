@@ -126,9 +126,10 @@ def kubectl_create(command):
     assert ran.returncode == 0, ran.stderr
     thing = yaml.safe_load(ran.stdout)
     if thing["kind"] == "Secret":
-        [(file, values)] = [(f, chart.read(f)) for f in chart.ROOT.glob("helm/*/values.yaml") if thing["metadata"]["name"] in f.read_text() and f.parent.name != "saker"]
-        wanted = {found["name"]: found["key"] for found in secrets(values)}
-        assert wanted[thing["metadata"]["name"]] in thing["data"], f"{file} reads another key"
+        name = thing["metadata"]["name"]
+        [file] = [path for path in chart.ROOT.glob("helm/*/values.yaml") if name in path.read_text() and path.parent.name != "saker"]
+        wanted = {found["name"]: found["key"] for found in secrets(chart.read(file))}
+        assert wanted[name] in thing["data"], f"{file} reads another key of {name}"
 
 
 def secrets(values):

@@ -138,7 +138,12 @@ def test_ports_are_those_of_the_chart():
         for _, container in chart.containers(template):
             for port in container.get("ports", []):
                 ports[chart.component(thing), port["name"]] = port["containerPort"]
-    names = {("triton", "metrics"): "Triton and the backends in it", ("triton", "follow"): "follower", ("gateway", "admin"): "gateway", ("updater", "metrics"): "updater"}
+    names = {
+        ("triton", "metrics"): "Triton and the backends in it",
+        ("triton", "follow"): "follower",
+        ("gateway", "admin"): "gateway",
+        ("updater", "metrics"): "updater",
+    }
     scraped = {
         (chart.component(monitor), endpoint["port"])
         for monitor in chart.of_kind(objects, "PodMonitor")
