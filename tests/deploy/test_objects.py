@@ -454,16 +454,30 @@ def test_the_gateway_answers_while_triton_is_down():
 
 
 def test_the_test_reaches_a_gateway_with_names():
-    """A gateway with `hosts` refuses others, so the Service's names are among them."""
-    objects = objects_of("external")
-    [gateway] = [t for w, t in chart.pods(objects) if chart.component(w) == "gateway"]
-    variables = {v["name"]: v.get("value") for v in gateway["spec"]["containers"][0]["env"]}
-    [test] = [t for w, t in chart.pods(objects) if w["kind"] == "Pod"]
-    url = test["spec"]["containers"][0]["env"][0]["value"]
-    host = url.split("/")[2].split(":")[0]
-    assert host in variables["SAKER_HOSTS"].split(",")
-    assert "recommend.shop.example" in variables["SAKER_HOSTS"].split(",")
-    assert variables["SAKER_API_KEYS"] == "/etc/saker/api-keys/api-keys"
+    """A gateway with `hosts`, or one that answers without keys, refuses other names: the Service's are among them."""
+    for name in ("external", "example-kind"):
+        objects = objects_of(name)
+        [gateway] = [t for w, t in chart.pods(objects) if chart.component(w) == "gateway"]
+        variables = {v["name"]: v.get("value") for v in gateway["spec"]["containers"][0]["env"]}
+        [test] = [t for w, t in chart.pods(objects) if w["kind"] == "Pod"]
+        url = test["spec"]["containers"][0]["env"][0]["value"]
+        host = url.split("/")[2].split(":")[0]
+        assert host in variables["SAKER_HOSTS"].split(",")
+        if name == "external":
+            assert "recommend.shop.example" in variables["SAKER_HOSTS"].split(",")
+            assert variables["SAKER_API_KEYS"] == "/etc/saker/api-keys/api-keys"
+
+
+@EVERY
+def test_what_follows_releases_has_a_place_for_them(name):
+    """Gateway and updater write a release's catalogue below SAKER_STATE, and the root is read-only."""
+    for workload, template in chart.pods(objects_of(name)):
+        if chart.component(workload) not in ("gateway", "updater"):
+            continue
+        [(_, container)] = chart.containers(template)
+        [state] = [v["value"] for v in container["env"] if v["name"] == "SAKER_STATE"]
+        writable = [m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")]
+        assert any(state == place or state.startswith(place + "/") for place in writable)
 
 
 @EVERY
