@@ -225,10 +225,24 @@ class Cluster:
             self.podman("pod", "rm", "--force", "--time", "1", pod, check=False)
         for secret in self.secrets:
             self.podman("secret", "rm", secret, check=False)
-        for volume in self.volumes:
+        # Those of claims, and the emptyDirs, which are named after their pod.
+        emptied = [name for name in self.podman("volume", "ls", "--quiet").splitlines() if name.startswith(self.name + "-")]
+        for volume in {*self.volumes, *emptied}:
             self.podman("volume", "rm", "--force", volume, check=False)
         self.podman("network", "rm", "--force", self.name, check=False)
         subprocess.run(["rm", "-rf", self.folder])
+
+
+def remove_images_since(podman, started):
+    """Removes the nameless images of stages that were made since a time in Unix seconds: children first, so several times."""
+    before = None
+    while True:
+        listed = json.loads(podman("images", "--all", "--format", "json"))
+        nameless = sorted(image["Id"] for image in listed if image["Created"] >= started and not image.get("Names"))
+        if not nameless or nameless == before:
+            return
+        podman("image", "rm", "--force", *nameless, check=False)
+        before = nameless
 
 
 def answers(address, port, path):

@@ -41,6 +41,7 @@ def podman():
 @pytest.fixture(scope="module")
 def images(podman, tmp_path_factory):
     """Our image, as scripts/build-images makes it on a local base, and one with Valkey and wget in place of public ones."""
+    started = int(time.time())
     command = [chart.ROOT / "scripts" / "build-images", "serving", "--tag", TAG, "--programs", PROGRAMS, "--local-base"]
     if certificates := os.environ.get("PIP_CERT"):
         command += ["--certificates", certificates]
@@ -52,6 +53,10 @@ def images(podman, tmp_path_factory):
         f"FROM docker.io/library/debian:bookworm-slim\nRUN {install}\nCOPY valkey-server /usr/local/bin/\n"
     )
     podman("build", "--pull=never", "--network", "host", "-t", f"localhost/saker-stand-ins:{TAG}", folder, timeout=600)
+    yield
+    # Otherwise each build of other programs would leave gigabytes.
+    podman("image", "rm", "--force", *(f"localhost/saker-{name}:{TAG}" for name in ("serving", "built", "stand-ins")), check=False)
+    containers.remove_images_since(podman, started)
 
 
 @pytest.fixture(scope="module")
