@@ -22,7 +22,11 @@ import yaml
 import chart
 
 RELEASE, NAMESPACE = "shop", "prod"
-VALUES = chart.merged(chart.LEAST, {"monitoring": {"podMonitors": True, "rules": True}, "releases": {"pollSeconds": 2}})
+# A collector that is away: traces are counted as lost, and nothing else happens.
+TRACING = {"endpoint": "http://127.0.0.1:9", "rate": 1}
+VALUES = chart.merged(
+    chart.LEAST, {"monitoring": {"podMonitors": True, "rules": True}, "releases": {"pollSeconds": 2}, "tracing": TRACING}
+)
 OURS = ("saker", "saker-gateway", "saker-updater", "saker-follow")
 KEY = "control-key-of-the-tests"
 CACHE = pathlib.Path(os.environ.get("SAKER_CACHE", pathlib.Path.home() / ".cache/saker"))
@@ -113,6 +117,8 @@ class Shop:
             "SAKER_REDIS_URL": self.store,
             "SAKER_RELEASES": str(folder / "releases"),
             "SAKER_CONTROL_KEY": KEY,
+            "SAKER_TRACE": TRACING["endpoint"],
+            "SAKER_TRACE_RATE": str(TRACING["rate"]),
             "RUST_LOG": "info",
         }
 

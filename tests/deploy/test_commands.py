@@ -23,7 +23,9 @@ import test_schemas
 FILE = chart.ROOT / "docs" / "deploying.md"
 # What a reader sets before the commands, and the files that the commands read.
 VARIABLES = {"ACCOUNT": "123456789012", "VALKEY_URL": "rediss://saker:password@store.shop:6379"}
-FILES = {"api-keys": "storefront  6f2c0b9a1d3e4f50a7b8  500\n"}
+FILES = {"api-keys": "storefront  6f2c0b9a1d3e4f50a7b8  500\n", "pipeline.toml": "# what sed writes\n"}
+# Where the Python of Kubeflow's SDK is, below SAKER_CACHE. The second block of that section takes the variable of the first.
+PIPELINES = "runtime/pipelines/bin/python"
 # Programs that run as they are: they change nothing.
 REAL = ("sed", "cat")
 
@@ -34,6 +36,7 @@ note() {
     { printf '%s\0' "$@"; printf '\1%s' "$input"; } >"$NOTES/$EPOCHREALTIME-$BASHPID"
 }
 command_not_found_handle() { note "$@"; }
+sleep() { :; }
 """
 
 
@@ -86,7 +89,12 @@ def noted(block):
                 copy = place / "scripts" / script.name
                 copy.write_text(f'#!{bash}\n. {prelude}\nnote scripts/{script.name} "$@"\n')
                 copy.chmod(0o755)
-        environment = {"PATH": str(folder / "nothing"), "NOTES": str(folder / "notes"), **VARIABLES}
+        stub = folder / "cache" / PIPELINES
+        stub.parent.mkdir(parents=True)
+        stub.write_text(f'#!{bash}\n. {prelude}\nnote pipelines-python "$@"\n')
+        stub.chmod(0o755)
+        environment = {"PATH": str(folder / "nothing"), "NOTES": str(folder / "notes"), "HOME": str(folder), **VARIABLES}
+        environment |= {"SAKER_CACHE": str(folder / "cache"), "python": str(stub)}
         script = f"set -euo pipefail\n. {prelude}\n{block}\nwait\n"
         ran = subprocess.run([bash, "-c", script], capture_output=True, text=True, cwd=place, env=environment, timeout=60)
         assert ran.returncode == 0, f"{block}\n{ran.stdout}{ran.stderr}"
@@ -113,7 +121,7 @@ def helm_install(command):
 
 
 def kubectl_create(command):
-    """The real kubectl, which needs no cluster to make a Secret or a Namespace."""
+    """The real kubectl, which needs no cluster to make a Secret, a ConfigMap or a Namespace."""
     program = shutil.which("kubectl") or pathlib.Path(os.environ.get("SAKER_KUBECTL", ""))
     if not pathlib.Path(program).is_file():
         pytest.skip("kubectl is not installed: scripts/install --deploy installs it")
@@ -157,7 +165,7 @@ def kubectl_apply(command):
 # Commands that this machine runs, as far as the function says.
 RUN = {
     r"helm install \S+ \S+": helm_install,
-    r"kubectl (-n \S+ )?create (secret generic|namespace) ": kubectl_create,
+    r"kubectl (-n \S+ )?create (secret generic|configmap|namespace) ": kubectl_create,
     r"kubectl apply -f -$": kubectl_apply,
 }
 # Commands that another test runs against real servers.
@@ -165,6 +173,9 @@ ELSEWHERE = {
     r"curl '?127\.0\.0\.1:8080/recommendations\?user_id=\d+'?$": "test_live.py::test_the_documented_request",
     r"saker (publish|promote|rollback) retail --to s3://": "test_live.py::test_the_documented_commands_of_releases",
     r"helm test ": "test_engine.py::test_the_test_asks_for_a_release",
+    r"scripts/build-images serving saker$": "test_images.py::test_names_are_those_of_kind",
+    r"pipelines-python deploy/pipelines/(compile|schedule|run_local)\.py ": "test_pipelines.py::test_the_commands_of_the_docs_are_known",
+    r"kubectl -n kubeflow apply -f deploy/pipelines/claim.yaml$": "test_pipelines.py::test_the_claim_is_that_of_the_steps",
 }
 # Commands that nobody runs here, and what they need. The names that they give are compared with the chart in test_docs.py.
 NEEDS = {
@@ -174,6 +185,8 @@ NEEDS = {
     r"kubectl (-n \S+ )?wait ": "a cluster",
     r"kubectl (-n \S+ )?rollout status ": "a cluster",
     r"kubectl (-n \S+ )?port-forward ": "a cluster",
+    r"scripts/install --pipelines$": "the network; scripts/check-deploy installs the same",
+    r"podman (build|run) ": "a registry of images",
     r"aws (s3api|iam) ": "an AWS account",
     r"eksctl ": "an AWS account",
 }
