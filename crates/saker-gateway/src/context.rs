@@ -62,7 +62,7 @@ pub(crate) async fn around(
     let mut span = state.settings.traces.serve(header, around.door.private);
     let call = Call {
         id: request_id(request.headers()).into(),
-        trace: span.link(),
+        trace: span.link().clone(),
         start,
     };
     let route = request
@@ -246,7 +246,7 @@ fn note(state: &State, call: &Call, route: &str, method: &Method, status: Status
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     tracing::info!(
         request_id = &*call.id,
-        trace = &**call.trace.header(),
+        trace = call.trace.header(),
         method,
         route,
         status = status.as_u16(),

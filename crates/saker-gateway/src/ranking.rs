@@ -145,7 +145,7 @@ impl Ranking {
         let mut span = call.trace.call(ENSEMBLE);
         let call_of_grpc = GrpcCall {
             id: &call.id,
-            traceparent: span.sampled_header().unwrap_or_default(),
+            traceparent: span.link().sampled_header().unwrap_or_default(),
             deadline: Some(self.deadline),
         };
         let answered = self.infer(visit, call_of_grpc, start).await;

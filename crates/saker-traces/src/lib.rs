@@ -221,9 +221,8 @@ impl Recorder {
     fn start(self: &Arc<Self>, builder: SpanBuilder, context: &Context) -> Span {
         let span = builder.start_with_context(&self.tracer, context);
         Span {
-            header: Parent::of(span.span_context()).to_string().into(),
-            is_sampled: true,
-            recorded: Some((span, Arc::clone(self))),
+            link: Link::new(Parent::of(span.span_context()), Some(Arc::clone(self))),
+            recorded: Some(span),
         }
     }
 }
@@ -256,116 +255,105 @@ fn is_recorded(trace: TraceId, rate: f64) -> bool {
     rate >= 1.0 || place < (rate * (1_u64 << 63) as f64) as u64
 }
 
-/// Work under way. It ends when it is dropped.
-#[derive(Debug)]
-pub struct Span {
-    header: Arc<str>,
-    is_sampled: bool,
-    recorded: Option<(SdkSpan, Arc<Recorder>)>,
-}
-
 impl Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorder").finish_non_exhaustive()
     }
 }
 
+/// Work under way. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Span {
+    link: Link,
+    recorded: Option<SdkSpan>,
+}
+
 impl Span {
     fn passing(parent: Parent) -> Self {
-        Self {
-            header: parent.to_string().into(),
-            is_sampled: parent.is_sampled(),
-            recorded: None,
-        }
+        Link::new(parent, None).into()
     }
 
-    /// The `traceparent` for what this work calls.
+    /// What links other work to this one, also from other threads.
     #[must_use]
-    pub fn header(&self) -> Arc<str> {
-        Arc::clone(&self.header)
-    }
-
-    /// The `traceparent` if somebody records the trace: Triton would record every trace that it is told of.
-    #[must_use]
-    pub fn sampled_header(&self) -> Option<&str> {
-        self.is_sampled.then_some(&self.header)
-    }
-
-    /// Whether this work is recorded.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.recorded.is_some()
-    }
-
-    /// What links other work to this one from other threads.
-    #[must_use]
-    pub fn link(&self) -> Link {
-        let recorded = self.recorded.as_ref();
-        Link {
-            header: self.header(),
-            is_sampled: self.is_sampled,
-            within: recorded
-                .map(|(span, recorder)| (Parent::of(span.span_context()), Arc::clone(recorder))),
-        }
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
     /// Names the work, once it is known what it is.
     pub fn name(&mut self, name: impl FnOnce() -> String) {
-        if let Some((span, _)) = &mut self.recorded {
+        if let Some(span) = &mut self.recorded {
             span.update_name(name());
         }
     }
 
     /// Says more of it.
     pub fn set<V: Into<Value>>(&mut self, key: &'static str, value: impl FnOnce() -> V) {
-        if let Some((span, _)) = &mut self.recorded {
+        if let Some(span) = &mut self.recorded {
             span.set_attribute(KeyValue::new(key, value()));
         }
     }
 
     /// Marks it as failed.
     pub fn fail(&mut self, why: impl FnOnce() -> String) {
-        if let Some((span, _)) = &mut self.recorded {
+        if let Some(span) = &mut self.recorded {
             span.set_status(Status::error(why()));
         }
     }
 }
 
-/// Starts work that is a part of a [`Span`].
+/// Work that nobody here records.
+impl From<Link> for Span {
+    fn from(link: Link) -> Self {
+        Self {
+            link,
+            recorded: None,
+        }
+    }
+}
+
+/// A [`Span`] as other work sees it: its `traceparent`, and how to start work that is a part of it.
 #[derive(Clone, Debug)]
 pub struct Link {
+    parent: Parent,
     header: Arc<str>,
-    is_sampled: bool,
-    within: Option<(Parent, Arc<Recorder>)>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Link {
-    /// The `traceparent` of the span itself.
+    fn new(parent: Parent, recorder: Option<Arc<Recorder>>) -> Self {
+        Self {
+            header: parent.to_string().into(),
+            parent,
+            recorder,
+        }
+    }
+
+    /// The `traceparent` for what this work calls.
     #[must_use]
-    pub fn header(&self) -> &Arc<str> {
+    pub fn header(&self) -> &str {
         &self.header
+    }
+
+    /// The `traceparent` if somebody records the trace: Triton would record every trace that it is told of.
+    #[must_use]
+    pub fn sampled_header(&self) -> Option<&str> {
+        self.parent.is_sampled().then_some(&*self.header)
     }
 
     /// Whether the span is recorded.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        self.within.is_some()
+        self.recorder.is_some()
     }
 
     /// A call of another service.
     #[must_use]
     pub fn call(&self, name: &'static str) -> Span {
-        match &self.within {
-            None => Span {
-                header: Arc::clone(&self.header),
-                is_sampled: self.is_sampled,
-                recorded: None,
-            },
-            Some((parent, recorder)) => {
-                let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Client);
-                recorder.start(builder, &parent.context())
-            }
-        }
+        let Some(recorder) = &self.recorder else {
+            return self.clone().into();
+        };
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Client);
+        recorder.start(builder, &self.parent.context())
     }
 }
 
@@ -415,20 +403,21 @@ mod tests {
         let traces = Traces::off();
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let span = traces.serve(Some(given), false);
-        let passed = Parent::parse(&span.header()).unwrap();
+        let passed = Parent::parse(span.link().header()).unwrap();
         assert!(
-            span.header()
+            span.link()
+                .header()
                 .starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-")
         );
-        assert!(passed.is_sampled() && span.header().as_ref() != given);
-        assert!(!span.is_recorded());
+        assert!(passed.is_sampled() && span.link().header() != given);
+        assert!(!span.link().is_recorded());
         let call = span.link().call("x");
-        assert_eq!(call.sampled_header(), Some(&*span.header()));
-        let new = Parent::parse(&traces.serve(Some("nonsense"), true).header()).unwrap();
+        assert_eq!(call.link().sampled_header(), Some(span.link().header()));
+        let new = Parent::parse(traces.serve(Some("nonsense"), true).link().header()).unwrap();
         assert!(!new.is_sampled());
         assert_ne!(
             new.trace,
-            Parent::parse(&traces.serve(None, true).header())
+            Parent::parse(traces.serve(None, true).link().header())
                 .unwrap()
                 .trace
         );
@@ -445,12 +434,18 @@ mod tests {
         .unwrap();
         let given = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let unknown = traces.serve(given, false);
-        assert!(!unknown.is_recorded() && unknown.link().call("x").sampled_header().is_none());
-        assert!(!traces.serve(None, true).is_recorded());
+        assert!(
+            !unknown.link().is_recorded()
+                && unknown.link().call("x").link().sampled_header().is_none()
+        );
+        assert!(!traces.serve(None, true).link().is_recorded());
         let span = traces.serve(given, true);
-        assert!(span.is_recorded());
+        assert!(span.link().is_recorded());
         let call = span.link().call("call");
-        let (ours, theirs) = (Parent::parse(&span.header()), Parent::parse(&call.header()));
+        let (ours, theirs) = (
+            Parent::parse(span.link().header()),
+            Parent::parse(call.link().header()),
+        );
         let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
         assert_eq!(ours.trace, theirs.trace);
         assert!(ours.span != theirs.span && theirs.is_sampled());

@@ -43,9 +43,7 @@ impl Options {
         })
         .context("--trace and --trace-rate")
     }
-}
 
-impl Options {
     /// Triton's arguments: it records the requests that come with a `traceparent`, and hands them to the same collector.
     ///
     /// # Errors
