@@ -157,10 +157,15 @@ fn of_populations(metrics: &Value) -> impl Iterator<Item = &Value> {
     metrics["populations"].as_array().into_iter().flatten()
 }
 
+/// What was measured of the ranked list, in the metrics of all requests or of a population.
+pub fn ranked_list(metrics: &Value) -> Option<&Value> {
+    let methods = metrics["methods"].as_array()?;
+    methods.iter().find(|method| method["method"] == METHOD)
+}
+
 /// Mean and standard error of the ranked list: over requests, and over seeds where there are several.
 fn measured(part: &Value) -> Option<[f64; 2]> {
-    let methods = part["methods"].as_array()?;
-    let ranked = methods.iter().find(|method| method["method"] == METHOD)?;
+    let ranked = ranked_list(part)?;
     let requests = ranked["ndcg_10_error"].as_f64()?;
     let seeds = ranked["ndcg_10_seeds"].as_f64().unwrap_or(0.0);
     let mean = ranked["list"]["ndcg_10"].as_f64()?;

@@ -128,12 +128,7 @@ fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>>
         if name != CURRENT {
             return Ok(Some(registry.release(name, None)?.0.manifest));
         }
-        let wanted = registry.wanted()?;
-        let Some(served) = wanted.as_ref().and_then(|wanted| wanted.served()) else {
-            return Ok(None);
-        };
-        let (published, _) = registry.release(&served.release, Some(&served.sha256))?;
-        return Ok(Some(published.manifest));
+        return Ok(registry.served()?.map(|published| published.manifest));
     }
     if name == CURRENT && !layout.repository().join("releases.json").exists() {
         return Ok(None);

@@ -5,7 +5,7 @@ use saker_serving::files;
 use saker_serving::layout::Layout;
 use serde_json::{Map, Value, json};
 
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, ranked_list};
 
 /// Files that `saker evaluate` leaves for whoever runs it as a step of a pipeline. Their folders are made.
 #[derive(clap::Args)]
@@ -86,9 +86,7 @@ fn note_for_kubeflow(input: &str, metrics: &Value) -> Result<()> {
 
 /// The ranked list's metrics.
 fn numbers(metrics: &Value) -> Map<String, Value> {
-    let methods = metrics["methods"].as_array().into_iter().flatten();
-    let mut ranked = methods.filter(|method| method["method"] == "ranked list");
-    let Some(ranked) = ranked.next() else {
+    let Some(ranked) = ranked_list(metrics) else {
         return Map::new();
     };
     let list = ["ndcg_10", "hit_10", "recall_10", "recall_100", "recall_300"];

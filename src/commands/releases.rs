@@ -5,12 +5,14 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_serving::files;
 use saker_serving::registry::Registry;
+use saker_serving::releases::Manifest;
 use saker_serving::releases::list::{Row, all, rows};
 use saker_serving::target::Target;
 use serde_json::json;
 
 use super::promote::Place;
 use crate::assemble::utc;
+use crate::verdict::ranked_list;
 
 /// Arguments of `saker releases`.
 #[derive(clap::Args)]
@@ -68,19 +70,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 /// A label of the release that a store's servers are to serve.
 fn label(location: &str, key: &str) -> Result<String> {
-    let registry = Registry::open(location)?;
-    let wanted = registry.wanted()?;
-    let served = wanted.as_ref().and_then(|wanted| wanted.served());
+    let served = Registry::open(location)?.served()?;
     let served = served.with_context(|| {
         format!("no release of {location} is to be served yet; `saker promote --to` makes one")
     })?;
-    let (published, _) = registry.release(&served.release, Some(&served.sha256))?;
-    let labels = published.manifest.record.labels;
-    labels.get(key).cloned().with_context(|| {
-        format!(
-            "{} has no label {key}; `saker assemble --label {key}=…` gives it one",
-            served.release
-        )
+    let Manifest {
+        release, record, ..
+    } = served.manifest;
+    record.labels.get(key).cloned().with_context(|| {
+        format!("{release} has no label {key}; `saker assemble --label {key}=…` gives it one")
     })
 }
 
@@ -90,11 +88,7 @@ fn metric(row: &Row, path: &str) -> String {
         .manifest
         .as_ref()
         .and_then(|m| m.record.metrics.as_ref());
-    let methods = metrics.and_then(|metrics| metrics["methods"].as_array());
-    let ranked = methods
-        .into_iter()
-        .flatten()
-        .find(|m| m["method"] == "ranked list");
+    let ranked = metrics.and_then(ranked_list);
     let number = ranked.and_then(|ranked| ranked.pointer(path)?.as_f64());
     number.map_or_else(|| "–".to_owned(), |number| format!("{number:.4}"))
 }

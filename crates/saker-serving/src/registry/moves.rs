@@ -10,7 +10,7 @@ use object_store::PutMode;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, Registry, json};
+use super::{FORMAT, Published, Registry, json};
 use crate::releases::manifest::seconds;
 
 const FOLDER: &str = "moves";
@@ -90,6 +90,17 @@ impl Registry {
     /// As [`wanted`](Self::wanted).
     pub fn wanted_after(&self, known: u64) -> Result<Option<Move>> {
         self.newest(self.generations(Some(known))?)
+    }
+
+    /// The release that is to be served; none before the first promotion.
+    ///
+    /// # Errors
+    /// As [`wanted`](Self::wanted), or the release is damaged.
+    pub fn served(&self) -> Result<Option<Published>> {
+        let wanted = self.wanted()?;
+        let served = wanted.as_ref().and_then(Move::served);
+        let published = served.map(|named| self.release(&named.release, Some(&named.sha256)));
+        Ok(published.transpose()?.map(|(published, _)| published))
     }
 
     /// Waits until a release is to be served, and the storage answers: for ever where no time is given, or until `stop` is set. What
