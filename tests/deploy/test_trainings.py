@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import urllib.request
 import pytest
 
 import chart
+import live
 from test_pipelines import COMPILED, RUNTIME
 
 PROGRAMS = os.environ.get("SAKER_PROGRAMS")
@@ -49,19 +49,13 @@ def wait_for(what, found, seconds=60):
     return answer
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
 class Server:
     """A pod of Triton: the release that is wanted first, then Triton, then the follower beside it."""
 
     def __init__(self, shop, name):
         self.shop, self.folder = shop, shop.folder / name
         self.folder.mkdir()
-        self.ports = [free_port() for _ in range(3)]
+        self.ports = [live.free_port() for _ in range(3)]
         self.processes, self.why = [], None
         self.thread = threading.Thread(target=self.start, daemon=True)
         self.thread.start()
@@ -126,7 +120,7 @@ class Shop:
         self.folder = folder
         self.releases = folder / "releases"
         self.state = folder / "state"
-        port = free_port()
+        port = live.free_port()
         self.env = {
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
             "HOME": os.environ.get("HOME", "/"),

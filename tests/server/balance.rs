@@ -9,85 +9,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-use saker_gateway::{
-    Catalogue, Gateway, Operation, Resolver, Settings,
-    catalogue::{Column, Item},
-};
+use saker_gateway::Resolver;
 use serde_json::Value;
-use tokio::{net::TcpListener, runtime::Runtime};
 use triton_testing::server::TritonServer;
 
-use crate::support::golden::Golden;
+use crate::support::{gateway::Served, golden::Golden};
 
 const CLIENTS: usize = 4;
 /// A machine whose cores other work takes is slow, and that is not what is tested.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Another Triton on the same repository.
-fn another(golden: &Golden) -> TritonServer {
-    let server = TritonServer::builder().repository(golden.repository());
-    let server = server.start().expect("a running Triton");
-    for model in golden.models() {
-        if let Err(error) = server.load(model) {
-            panic!("{error}\n{}", server.log());
-        }
-    }
-    server
-}
-
 fn address(server: &TritonServer) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], server.grpc_port))
 }
 
-struct Served {
-    url: String,
-    agent: ureq::Agent,
-    _runtime: Runtime,
-}
+struct Shop(Served);
 
-impl Served {
+impl Shop {
     /// A gateway before the servers that a name stands for, which it asks for every 5 s.
     fn start(golden: &Golden, addresses: &Arc<Mutex<Vec<SocketAddr>>>) -> Self {
-        let runtime = Runtime::new().expect("a runtime");
         let answer = Arc::clone(addresses);
-        let url = runtime.block_on(async {
-            let store = golden.valkey.url(0);
-            let store = saker_store::Settings::parse(store.trim_end_matches("/0"), None);
-            let settings = Settings {
-                triton: "dns://triton.shop:8001".to_owned(),
-                resolver: Resolver::new(move |name| {
-                    assert_eq!(name, "triton.shop:8001");
-                    Ok(answer.lock().expect("addresses").clone())
-                }),
-                deadline: DEADLINE,
-                ..Settings::new(store.expect("a URL"))
-            };
-            let column = Column {
-                name: "category_l1".to_owned(),
-                names: Vec::new(),
-            };
-            let item = Item {
-                id: 1,
-                ..Item::default()
-            };
-            let catalogue = Catalogue::new(vec![column], [item], [], |_| serde_json::Map::new());
-            let gateway = Gateway::open(settings, catalogue, Arc::new(Operation::default));
-            let gateway = gateway.expect("a gateway");
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let address = listener.local_addr().expect("an address");
-            tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });
-            format!("http://{address}")
-        });
-        let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20)));
-        Self {
-            url,
-            agent: agent.build().into(),
-            _runtime: runtime,
-        }
+        Self(Served::start(golden, Duration::from_secs(20), |settings| {
+            settings.triton = "dns://triton.shop:8001".to_owned();
+            settings.resolver = Resolver::new(move |name| {
+                assert_eq!(name, "triton.shop:8001");
+                Ok(answer.lock().expect("addresses").clone())
+            });
+            settings.deadline = DEADLINE;
+        }))
     }
 
     fn get(&self, path: &str) -> Value {
-        let asked = self.agent.get(format!("{}{path}", self.url)).call();
+        let asked = self.0.agent.get(format!("{}{path}", self.0.url)).call();
         asked
             .expect("an answer")
             .body_mut()
@@ -159,10 +112,10 @@ impl Served {
 fn three_tritons_share_the_load_and_one_may_die() {
     const REQUESTS: usize = 3000;
     let golden = Golden::start(2000);
-    let (second, third) = (another(&golden), another(&golden));
+    let (second, third) = (golden.another(&[]), golden.another(&[]));
     let servers = [&golden.server, &second, &third].map(address);
     let addresses = Arc::new(Mutex::new(servers.to_vec()));
-    let served = Served::start(&golden, &addresses);
+    let served = Shop::start(&golden, &addresses);
     served.until_ready(3);
     let before = served.servers();
     assert_eq!(served.ask(REQUESTS, || ()), 0);
@@ -181,14 +134,14 @@ fn three_tritons_share_the_load_and_one_may_die() {
     let degraded = served.ask(REQUESTS, || third.kill());
     println!("{degraded} of {REQUESTS} degraded when one was killed");
     assert!(degraded * 1000 < REQUESTS, "{degraded}");
-    let left = |served: &Served| {
+    let left = |served: &Shop| {
         let servers = served.servers().into_iter();
         let left = servers.filter(|server| server.1 == "left");
         left.map(|server| server.0).collect::<Vec<_>>()
     };
     assert_eq!(left(&served), [address(&third)]);
 
-    let fourth = another(&golden);
+    let fourth = golden.another(&[]);
     *addresses.lock().expect("addresses") = vec![servers[0], servers[1], address(&fourth)];
     let joined = Instant::now();
     let used = || {

@@ -12,8 +12,6 @@ use clap::Parser;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use prost::Message;
-use saker_gateway::catalogue::{Column, Item};
-use saker_gateway::{Catalogue, Gateway, Operation, Settings};
 use saker_serving::programs::traces::Options;
 use saker_store::seen::Mode;
 use saker_store::seen::bitmap::Geometry;
@@ -24,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use triton_testing::server::TritonServer;
 
+use crate::support::gateway::Served;
 use crate::support::golden::{Golden, RELEASE};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -197,79 +196,33 @@ fn options(url: &str, rate: &str) -> Options {
     Program::parse_from(["program", "--trace", url, "--trace-rate", rate]).traces
 }
 
-/// A Triton on the golden repository that hands its spans to the collector.
-fn triton(golden: &Golden, options: &Options) -> TritonServer {
-    let mut server = TritonServer::builder().repository(golden.repository());
-    for argument in options.of_triton().expect("arguments") {
-        server = server.argument(&argument);
-    }
-    let server = server.start().expect("a running Triton");
-    for model in golden.models() {
-        if let Err(error) = server.load(model) {
-            panic!("{error}\n{}", server.log());
-        }
-    }
-    server
-}
-
-struct Shop {
-    url: String,
-    agent: ureq::Agent,
-    _runtime: Runtime,
-}
+struct Shop(Served);
 
 impl Shop {
     fn open(golden: &Golden, server: &TritonServer, traces: Traces) -> Self {
-        let store = golden.valkey.url(0);
-        let store = saker_store::Settings::parse(store.trim_end_matches("/0"), None);
-        let settings = Settings {
-            triton: format!("127.0.0.1:{}", server.grpc_port),
-            deadline: Duration::from_secs(10),
-            traces,
-            ..Settings::new(store.expect("a URL"))
-        };
-        let column = Column {
-            name: "category_l1".to_owned(),
-            names: Vec::new(),
-        };
-        let item = Item {
-            id: 1,
-            ..Item::default()
-        };
-        let catalogue = Catalogue::new(vec![column], [item], [], |_| serde_json::Map::new());
-        let runtime = Runtime::new().expect("a runtime");
-        let url = runtime.block_on(async {
-            let gateway = Gateway::open(settings, catalogue, Arc::new(Operation::default));
-            let gateway = gateway.expect("a gateway");
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let address = listener.local_addr().expect("an address");
-            tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });
-            format!("http://{address}")
-        });
-        let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
-        Self {
-            url,
-            agent: agent.build().into(),
-            _runtime: runtime,
-        }
+        Self(Served::start(golden, PATIENCE, |settings| {
+            settings.triton = format!("127.0.0.1:{}", server.grpc_port);
+            settings.deadline = Duration::from_secs(10);
+            settings.traces = traces;
+        }))
     }
 
     fn recommend(&self, user: i32, header: &str) -> String {
-        let url = format!("{}/recommendations?user_id={user}", self.url);
-        let answer = self.agent.get(url).header("traceparent", header).call();
+        let url = format!("{}/recommendations?user_id={user}", self.0.url);
+        let answer = self.0.agent.get(url).header("traceparent", header).call();
         let mut answer = answer.expect("an answer");
         answer.body_mut().read_to_string().expect("a text")
     }
 
     fn click(&self, header: &str) {
-        let url = format!("{}/events", self.url);
+        let url = format!("{}/events", self.0.url);
         let event = json!({ "user_id": 7, "item_id": 1, "type": "click" });
-        let sent = self.agent.post(url).header("traceparent", header);
+        let sent = self.0.agent.post(url).header("traceparent", header);
         assert_eq!(sent.send_json(event).expect("an answer").status(), 202);
     }
 
     fn metrics(&self) -> String {
-        let answer = self.agent.get(format!("{}/metrics", self.url)).call();
+        let answer = self.0.agent.get(format!("{}/metrics", self.0.url)).call();
         let mut answer = answer.expect("metrics");
         answer.body_mut().read_to_string().expect("a text")
     }
@@ -306,7 +259,7 @@ fn one_trace_leads_from_a_click_to_the_answer() {
     let options = options(&collector.url, "0");
     // Its own store, since an event is applied there.
     let golden = Golden::start(2000);
-    let server = triton(&golden, &options);
+    let server = golden.another(&options.of_triton().expect("arguments"));
     let open = |service| options.open(service, None).expect("traces");
     let shop = Shop::open(&golden, &server, open("saker-gateway"));
     let updater = updater(&golden, open("saker-updater"));

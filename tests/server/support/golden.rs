@@ -112,12 +112,27 @@ impl Golden {
             models,
             folder,
         };
-        for model in &golden.models {
-            if let Err(error) = golden.server.load(&model.name) {
-                panic!("{error}\n{}", golden.server.log());
+        golden.load_all(&golden.server);
+        golden
+    }
+
+    /// Another Triton on the same repository, with some more arguments.
+    pub(crate) fn another(&self, arguments: &[String]) -> TritonServer {
+        let server = TritonServer::builder().repository(self.repository());
+        let server = arguments
+            .iter()
+            .fold(server, |server, argument| server.argument(argument));
+        let server = server.start().expect("a running Triton");
+        self.load_all(&server);
+        server
+    }
+
+    fn load_all(&self, server: &TritonServer) {
+        for model in self.models() {
+            if let Err(error) = server.load(model) {
+                panic!("{error}\n{}", server.log());
             }
         }
-        golden
     }
 
     /// The model repository.

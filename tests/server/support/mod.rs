@@ -2,6 +2,7 @@
 
 pub(crate) mod checks;
 pub(crate) mod config;
+pub(crate) mod gateway;
 pub(crate) mod golden;
 pub(crate) mod parquet;
 pub(crate) mod stage;
