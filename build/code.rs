@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 10] = [
+pub(crate) const SOURCES: [&str; 11] = [
     "Cargo.lock",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
@@ -16,6 +16,7 @@ pub(crate) const SOURCES: [&str; 10] = [
     "crates/saker-offline/src",
     "crates/saker-pipeline/src",
     "crates/saker-serving/src",
+    "crates/saker-tables/src",
     "crates/saker-train/src",
     "crates/saker-workflow/src",
     "src",

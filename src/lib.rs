@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`commands`] | the arguments of each command, and what it does with the modules below |
 //! | [`stamp`] | skipping what is done |
-//! | [`prepare`], [`values`] | the source's tables, cleaned, split and encoded by fitted workflows; what a value of a table is |
+//! | [`prepare`], [`table`], [`values`] | the source's tables, cleaned, split and encoded by fitted workflows; Parquet tables; what a value of a table is |
 //! | [`features`], [`models`] | what was prepared, as the models learn from it; what they are exported to |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | what is newer than the models; checkpoints and progress while one learns; how training went |
 //! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
@@ -37,6 +37,7 @@ pub mod server;
 pub mod simulate;
 pub mod stamp;
 pub mod supervisor;
+pub mod table;
 pub mod training_run;
 pub mod values;
 pub mod verdict;

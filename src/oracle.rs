@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
+use crate::table;
 use anyhow::{Context, Result, bail};
 use saker_generate::Shop;
 use saker_pipeline::Pipeline;
 use saker_serving::layout::Layout;
-use saker_serving::table;
 use saker_train::data::Dataset;
 use saker_train::encoded::UNKNOWN;
 use saker_train::evaluate::Oracle;

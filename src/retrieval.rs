@@ -1,10 +1,10 @@
 //! The index of the items' vectors, and retrieval as serving does it, without a server.
 
+use crate::table;
 use anyhow::{Context, Result};
 use saker_index::{Index, NO_NEIGHBOUR};
 use saker_pipeline::{Metric, Pipeline, Retrieval};
 use saker_serving::layout::Layout;
-use saker_serving::table;
 use saker_store::seen::bitmap::{self, Filter, Geometry, HEADER};
 use saker_train::Error;
 use saker_train::data::Dataset;

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::table;
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
 use saker_serving::names::{DEGRADED, FUSED};
-use saker_serving::table;
 use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};

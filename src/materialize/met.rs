@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use saker_pipeline::Pipeline;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
-use saker_serving::table;
 use saker_store::Connection;
 use saker_store::popularity::{self, Set};
 use saker_store::seen::bitmap::Geometry;

@@ -5,12 +5,12 @@ mod met;
 mod offline;
 mod online;
 
+use crate::table;
 use anyhow::{Context, Result};
 use saker_offline::OfflineStore;
 use saker_pipeline::Pipeline;
 use saker_serving::layout::Layout;
 use saker_serving::progress::{Step, time};
-use saker_serving::table;
 use saker_serving::views::offline_store;
 use saker_store::feast::Timestamp;
 use saker_store::{Connection, Settings};

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 use saker_pipeline::{Column, Entity, Pipeline};
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
-use saker_serving::table;
 
 /// The names of the files that `saker materialize` writes to the offline store begin so; a rerun replaces them.
 pub const FILES: &str = "materialized";

@@ -1,10 +1,10 @@
 //! Users and items into the online store, in Feast's layout.
 
+use crate::table;
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use saker_pipeline::{Column, ColumnType, Entity, Pipeline};
 use saker_serving::progress::Step;
-use saker_serving::table;
 use saker_serving::views::feature_view;
 use saker_store::Connection;
 use saker_store::feast::{Timestamp, Value, Writer};

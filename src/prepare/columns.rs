@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::table;
 use anyhow::{Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use rustc_hash::FxHashMap;
 use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
-use saker_serving::table;
 
 use super::source::Source;
 use crate::values::Value;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
+use crate::table;
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use saker_content::{
@@ -12,7 +13,6 @@ use saker_content::{
 use saker_pipeline::{Embedding, EmbeddingSource, ImagePooling, Missing, Pipeline};
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
-use saker_serving::table;
 
 use super::embeddings::Vectors;
 use super::files;

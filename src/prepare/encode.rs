@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -11,7 +12,6 @@ use saker_bulk::plan::{JoinType, ScalarValue, ident, lit, when};
 use saker_bulk::{DataFrame, Engine, Progress};
 use saker_pipeline::{Default as Fallback, Entity, Feature, FeatureKind, Group, Pipeline};
 use saker_serving::layout::Layout;
-use saker_serving::table;
 use saker_workflow::{Definition, Operator, Workflow};
 
 use super::split::PARTS;

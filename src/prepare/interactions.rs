@@ -1,12 +1,12 @@
 //! The events in order of user and time: split, with the state of the user that each one met, written as they pass.
 
+use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use saker_bulk::{DataFrame, Engine, Writer};
 use saker_pipeline::{Column, Default as Fallback, Derive, Entity, Pipeline};
 use saker_serving::layout::Layout;
-use saker_serving::table;
 
 use super::clean::{self, DRAW, ITEM, Met, PLACE, RATING, TIME, USER};
 use super::columns::{Cleaned, Entities};

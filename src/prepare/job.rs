@@ -4,13 +4,13 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::table;
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use saker_bulk::{Engine, Progress, Settings};
 use saker_pipeline::{Column, Data, Embedding, EmbeddingSource, Entity, Group, Names, Pipeline};
 use saker_serving::layout::{FeatureSchema, Layout, Schema};
 use saker_serving::progress::Step;
-use saker_serving::table;
 use saker_workflow::Workflow;
 
 use super::clean::{self, Met};

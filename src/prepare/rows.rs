@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
@@ -10,7 +11,6 @@ use saker_bulk::plan::{ident, lit};
 use saker_bulk::{BoxError, Engine};
 use saker_pipeline::{Feature, Interactions, Pipeline};
 use saker_serving::layout::Layout;
-use saker_serving::table;
 use saker_workflow::Workflow;
 
 use super::clean::{RATING, TIME};

@@ -7,9 +7,10 @@ use chrono::NaiveDate;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 use saker_pipeline::{Column, Interactions, Pipeline, Unit};
 use saker_serving::layout::Layout;
-use saker_serving::{table, views};
+use saker_serving::views;
 use saker_updater::offline::EVENTS;
 
+use crate::table;
 use crate::values::Values;
 
 /// A user id, Unix seconds, the value since then.

@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use crate::table;
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{ArrayRef, LargeStringArray, LargeStringBuilder, RecordBatch};
 use saker_pipeline::{Data, Encoding, Format, Unit};
-use saker_serving::table;
 
 use super::files::TableFile;
 use crate::values::{Value, Values};

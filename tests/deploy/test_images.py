@@ -254,7 +254,7 @@ def test_what_an_image_holds(target, tmp_path):
     assert "pkg:deb/debian/libgomp1@12.2.0-14%2Bdeb12u1?arch=amd64" in components
     assert not any("/gone@" in purl for purl in components)
     names = {component["name"] for purl, component in components.items() if purl.startswith("pkg:cargo/")}
-    offline = {name for name in names if re.match(r"burn|datafusion|tokenizers$|saker-(train|bulk|content|generate)$", name)}
+    offline = {name for name in names if re.match(r"burn|datafusion|arrow|tokenizers$|saker-(train|bulk|content|generate)$", name)}
     if target.startswith("serving"):
         assert names >= {"saker-serving", "saker-gateway", "faiss", "tokio"} and not offline
     else:

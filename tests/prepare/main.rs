@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use saker::table;
 use saker::{features, prepare};
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
 use saker_serving::layout::{Layout, Schema};
-use saker_serving::table;
 use saker_train::data::Split;
 
 const DEFINITION: &str = r#"

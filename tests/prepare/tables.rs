@@ -15,10 +15,10 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field};
 use saker::prepare::{self, Summary};
+use saker::table;
 use saker_bulk::Settings;
 use saker_pipeline::{Names, Pipeline};
 use saker_serving::layout::Layout;
-use saker_serving::table;
 
 const DEFINITION: &str = r#"
 [pipeline]

@@ -13,11 +13,11 @@ use std::{
 };
 
 use saker::assemble::{self, Artefacts};
+use saker::table;
 use saker_index::{Index, Metric};
 use saker_pipeline::{Default as Fallback, Group, Pipeline};
 use saker_serving::layout::Layout;
 use saker_serving::releases::{self, Outcome, Repository, Stage};
-use saker_serving::table;
 use serde_json::Value;
 use triton_client::{Tensor, Triton};
 use triton_testing::{runtime, server::TritonServer, valkey::Valkey};

@@ -18,6 +18,7 @@ pub enum Error {
     )]
     Name(String),
     /// The rows cannot be stored.
+    #[cfg(feature = "tables")]
     #[error("rows of view '{view}': {reason}")]
     Rows {
         /// The feature view.
@@ -37,6 +38,7 @@ pub enum Error {
     #[error("offline store, {0}: there is a file of that name")]
     Exists(String),
     /// A file of the store is no Parquet, or other than it should be.
+    #[cfg(feature = "tables")]
     #[error("offline store, {path}: {source}")]
     Parquet {
         /// The object, below the root.

@@ -18,8 +18,12 @@ mod error;
 mod location;
 mod partition;
 mod store;
+#[cfg(feature = "tables")]
+mod tables;
 
 pub use error::Error;
 pub use location::open as open_storage;
 pub use partition::EVENT_TIMESTAMP;
-pub use store::{Appended, OfflineStore};
+pub use store::OfflineStore;
+#[cfg(feature = "tables")]
+pub use tables::Appended;

@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Int32Type};
+use anyhow::{Context, Result, bail};
 use saker_gateway::catalogue::{Column, Item};
 use saker_pipeline::{ColumnType, EmbeddingSource, Entity, Names, Pipeline};
+use saker_tables::{ParquetFile, Values};
 use serde_json::{Map, Value};
 
 use crate::layout::Layout;
-use crate::table;
 
 /// The prepared users and items; empty where nothing is prepared, since the server may be elsewhere.
 pub struct Catalogue {
@@ -23,25 +21,66 @@ pub struct Catalogue {
     user_id: String,
 }
 
-/// A table and where each id stands.
+/// A table, and the row of each id.
 #[derive(Default)]
 struct Rows {
-    table: Option<RecordBatch>,
+    columns: Vec<(String, Cells)>,
     row_of: HashMap<i32, usize>,
+}
+
+/// A column as `saker prepare` writes it: without nulls.
+enum Cells {
+    Int32(Vec<i32>),
+    Float32(Vec<f32>),
+    Text(Vec<String>),
+}
+
+impl Cells {
+    /// Narrow again, since wide columns of three million users are not held side by side.
+    fn of(name: &str, values: Values) -> Result<Self> {
+        let kind = values.kind().to_owned();
+        let cells = match values {
+            Values::Integers(values) => {
+                let narrow = values.into_iter().map(|value| i32::try_from(value?).ok());
+                narrow.collect::<Option<_>>().map(Self::Int32)
+            }
+            Values::Floats {
+                values,
+                single: true,
+            } => {
+                let narrow = values
+                    .into_iter()
+                    .map(|value| value.map(|value| value as f32));
+                narrow.collect::<Option<_>>().map(Self::Float32)
+            }
+            Values::Texts(values) => values.into_iter().collect::<Option<_>>().map(Self::Text),
+            _ => None,
+        };
+        cells.with_context(|| {
+            format!(
+                "column {name} has type {kind}, accepted: 32-bit integers, float32 or text without nulls"
+            )
+        })
+    }
 }
 
 impl Rows {
     fn read(layout: &Layout, name: &str, entity: &Entity) -> Result<Self> {
-        let table = table::read(&layout.data(name))?;
-        let row_of = table::int32s(&table, &entity.id)?
-            .iter()
-            .copied()
-            .zip(0..)
-            .collect();
-        Ok(Self {
-            table: Some(table),
-            row_of,
-        })
+        let path = layout.data(name);
+        let read = || -> Result<Self> {
+            let file = ParquetFile::open(&path)?;
+            let mut rows = Self::default();
+            for (place, name) in file.names().into_iter().enumerate() {
+                let cells = Cells::of(&name, file.column(place)?)?;
+                rows.columns.push((name, cells));
+            }
+            let Some(Cells::Int32(ids)) = rows.column(&entity.id) else {
+                bail!("there is no column {} of 32-bit integers", entity.id);
+            };
+            rows.row_of = ids.iter().copied().zip(0..).collect();
+            Ok(rows)
+        };
+        read().with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// All ids, in the order of the rows.
@@ -51,61 +90,66 @@ impl Rows {
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn column(&self, name: &str) -> Option<(&dyn Array, &DataType)> {
-        let array = self.table.as_ref()?.column_by_name(name)?;
-        Some((array.as_ref(), array.data_type()))
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn column(&self, name: &str) -> Option<&Cells> {
+        let mut columns = self.columns.iter();
+        columns
+            .find(|(column, _)| column == name)
+            .map(|(_, cells)| cells)
     }
 
     /// A cell of a column of integers.
     fn int32(&self, id: i32, column: &str) -> Option<i32> {
         let row = *self.row_of.get(&id)?;
-        let (array, _) = self.column(column)?;
-        Some(array.as_primitive_opt::<Int32Type>()?.value(row))
+        match self.column(column)? {
+            Cells::Int32(values) => values.get(row).copied(),
+            _ => None,
+        }
     }
 
     /// A cell of a column of numbers with a fraction.
     fn float32(&self, id: i32, column: &str) -> Option<f32> {
         let row = *self.row_of.get(&id)?;
-        let (array, _) = self.column(column)?;
-        Some(array.as_primitive_opt::<Float32Type>()?.value(row))
+        match self.column(column)? {
+            Cells::Float32(values) => values.get(row).copied(),
+            _ => None,
+        }
     }
 
     /// Every cell of a row as JSON: codes as what they stand for, other numbers as numbers.
     fn row(&self, names: &Names, id: i32) -> Map<String, Value> {
-        let Some(table) = &self.table else {
-            return Map::new();
-        };
-        let schema = table.schema();
-        let cell = |column: &str| {
+        let cell = |column: &str, cells: &Cells| {
             let text = self.cell(names, id, column)?;
-            let value = match self.column(column)?.1 {
-                DataType::Int32 | DataType::Float32 => serde_json::from_str(&text).ok(),
-                _ => None,
+            let value = match cells {
+                Cells::Int32(_) | Cells::Float32(_) => serde_json::from_str(&text).ok(),
+                Cells::Text(_) => None,
             };
             // A name that reads like a number is a name.
             let named = names.contains_key(column);
             Some(value.filter(|_| !named).unwrap_or_else(|| text.into()))
         };
-        let columns = schema.fields().iter().map(|field| field.name());
+        let columns = self.columns.iter();
         columns
-            .filter_map(|name| Some((name.clone(), cell(name)?)))
+            .filter_map(|(name, cells)| Some((name.clone(), cell(name, cells)?)))
             .collect()
     }
 
     /// A cell as people read it: codes as what they stand for.
     fn cell(&self, names: &Names, id: i32, column: &str) -> Option<String> {
         let row = *self.row_of.get(&id)?;
-        let array = self.table.as_ref()?.column_by_name(column)?;
-        Some(match array.data_type() {
-            DataType::Int32 => {
-                let value = array.as_primitive::<Int32Type>().value(row);
+        Some(match self.column(column)? {
+            Cells::Int32(values) => {
+                let value = *values.get(row)?;
                 let name = usize::try_from(value)
                     .ok()
                     .and_then(|code| names.get(column)?.get(code));
                 name.cloned().unwrap_or_else(|| value.to_string())
             }
-            DataType::Float32 => array.as_primitive::<Float32Type>().value(row).to_string(),
-            _ => array.as_string::<i32>().value(row).to_owned(),
+            Cells::Float32(values) => values.get(row)?.to_string(),
+            Cells::Text(values) => values.get(row)?.clone(),
         })
     }
 }
@@ -151,18 +195,13 @@ impl Catalogue {
 
     /// One line about a user.
     pub fn user(&self, id: i32) -> String {
-        let Some(table) = &self.users.table else {
+        if self.users.columns.is_empty() {
             return format!("user {id}");
-        };
+        }
         if !self.users.row_of.contains_key(&id) {
             return format!("user {id}: unknown, so this is a cold start");
         }
-        let schema = table.schema();
-        let cells = schema
-            .fields()
-            .iter()
-            .map(|field| field.name())
-            .filter(|name| **name != self.user_id);
+        let cells = self.users.names().filter(|name| *name != self.user_id);
         let cells: Vec<String> = cells
             .filter_map(|name| {
                 Some(format!(
@@ -190,13 +229,12 @@ impl Catalogue {
 
     /// All that is known of an item.
     pub fn item(&self, id: i32) -> Map<String, Value> {
-        let Some(table) = &self.items.table else {
-            return Map::new();
-        };
-        let schema = table.schema();
-        let cells = schema.fields().iter().map(|field| field.name());
+        let cells = self.items.names();
         cells
-            .filter_map(|name| Some((name.clone(), self.items.cell(&self.names, id, name)?.into())))
+            .filter_map(|name| {
+                let cell = self.items.cell(&self.names, id, name)?;
+                Some((name.to_owned(), cell.into()))
+            })
             .collect()
     }
 

@@ -9,7 +9,7 @@
 //! | [`target`], [`layout`], [`names`] | which pipeline a program works on; where its files lie; names of the wire contract |
 //! | [`catalogue`], [`views`], [`entities`] | users and items as people read them; feature views; what the online store holds of them |
 //! | [`running`], [`control`], [`counters`] | what `saker serve` started; the key to Triton's control API; Triton's metrics |
-//! | [`files`], [`table`], [`progress`] | files written whole, Parquet tables, what a long step is doing |
+//! | [`files`], [`progress`] | files written whole, what a long step is doing |
 
 pub mod catalogue;
 pub mod control;
@@ -24,6 +24,5 @@ pub mod progress;
 pub mod registry;
 pub mod releases;
 pub mod running;
-pub mod table;
 pub mod target;
 pub mod views;

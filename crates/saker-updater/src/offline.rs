@@ -10,17 +10,15 @@
 //! written twice. A file is called by its first entry and made only if there is none, so of two writers one gives way.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use bytes::Bytes;
 use chrono::{DateTime, NaiveDate};
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
+use saker_tables::{NewColumn, NewValues, Table, Values};
 
 use crate::counters::Counters;
 use crate::worker::{Shared, ask, entries, unexpected};
@@ -60,9 +58,14 @@ pub enum Error {
     /// The offline store.
     #[error(transparent)]
     Offline(#[from] saker_offline::Error),
-    /// Rows that do not fit together.
-    #[error("rows for the offline store: {0}")]
-    Rows(#[from] arrow::error::ArrowError),
+    /// A file of the offline store that cannot be written or read.
+    #[error("offline store, {file}: {source}")]
+    Table {
+        /// The view, the day and the file.
+        file: String,
+        /// Why.
+        source: saker_tables::Error,
+    },
 }
 
 /// An event that was applied.
@@ -140,11 +143,14 @@ impl<'w> Writer<'w> {
         for (entry, fields) in entries(reply)? {
             until = Some(entry);
             match applied(entry, &fields.unwrap_or_default()) {
-                Ok(applied) => {
-                    let time = DateTime::from_timestamp_micros(applied.event.time_us);
-                    let day = time.unwrap_or_default().date_naive();
-                    days.entry(day).or_default().push(applied);
-                }
+                Ok(applied) => match DateTime::from_timestamp_micros(applied.event.time_us) {
+                    Some(time) => days.entry(time.date_naive()).or_default().push(applied),
+                    None => tracing::error!(
+                        %entry,
+                        "an entry of {APPLIED} is left out: no calendar has the time {}",
+                        applied.event.time_us
+                    ),
+                },
                 Err(error) => tracing::error!(%entry, "an entry of {APPLIED} is left out: {error}"),
             }
         }
@@ -177,7 +183,7 @@ impl<'w> Writer<'w> {
         view: &str,
         day: NaiveDate,
         rows: &[&Applied],
-        table: impl Fn(&[&Applied]) -> Result<RecordBatch, Error>,
+        table: impl Fn(&[&Applied]) -> Result<Bytes, saker_tables::Error>,
     ) -> Result<usize, Error> {
         /// Writers that come in between.
         const ATTEMPTS: usize = 5;
@@ -194,8 +200,12 @@ impl<'w> Writer<'w> {
                 return Ok(0);
             };
             let name = format!("{FILES}-{}", from.entry.padded());
-            match self.store.append_new(view, &name, &table(new)?) {
-                Ok(_) => {
+            let file = table(new).map_err(|source| Error::Table {
+                file: format!("{view}, {day}, {name}"),
+                source,
+            })?;
+            match self.store.put_new(view, day, &name, file) {
+                Ok(()) => {
                     self.last.insert(key, Some(to.entry));
                     return Ok(new.len());
                 }
@@ -216,77 +226,68 @@ impl<'w> Writer<'w> {
         let Some(newest) = names.iter().rfind(|name| name.starts_with(FILES)) else {
             return Ok(None);
         };
-        let (file, mut last) = (format!("{newest}.parquet"), None);
-        self.store.read_files(
-            view,
-            day..=day,
-            |name| name == file,
-            |batch| {
-                let column = batch.column_by_name(ENTRY);
-                let column = column.and_then(|column| column.as_string_opt::<i32>());
-                let text = column.filter(|column| !column.is_empty());
-                let text = text.map(|column| column.value(column.len() - 1));
-                if let Some(text) = text {
-                    last = Some(text.parse::<EntryId>()?);
-                }
-                Ok::<(), Error>(())
-            },
-        )?;
-        Ok(last)
+        let broken = |source| Error::Table {
+            file: format!("{view}, {day}, {newest}"),
+            source,
+        };
+        let table = Table::read_bytes(self.store.get(view, day, newest)?).map_err(broken)?;
+        let Values::Texts(entries) = table.column(ENTRY).map_err(broken)? else {
+            let column = format!("view {view}, {day}, {newest}: the column {ENTRY} is not text");
+            return Err(StoreError::Data(column).into());
+        };
+        let last = entries.last().and_then(Option::as_deref);
+        Ok(last.map(str::parse::<EntryId>).transpose()?)
     }
 }
 
 impl Place {
-    fn events(&self, rows: &[&Applied]) -> Result<RecordBatch, Error> {
-        let text = |of: fn(&Applied) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(
-                rows.iter().map(|row| of(row)),
-            ))
-        };
-        let devices = rows.iter().map(|row| row.event.device_type);
+    fn events(&self, rows: &[&Applied]) -> Result<Bytes, saker_tables::Error> {
+        let text =
+            |of: fn(&Applied) -> &str| NewValues::Texts(rows.iter().map(|row| of(row)).collect());
+        let devices = rows.iter().map(|row| row.event.device_type).collect();
         let [user, item] = &self.ids;
-        Ok(RecordBatch::try_from_iter_with_nullable([
-            ("event_id", text(|row| &row.event.id), false),
-            (user, int32(rows, |row| row.event.user), false),
-            (item, int32(rows, |row| row.event.item), false),
-            ("event_type", text(|row| row.event.kind.as_str()), false),
-            (
-                "device_type",
-                Arc::new(devices.collect::<Int32Array>()),
-                true,
-            ),
-            (EVENT_TIMESTAMP, times(rows), false),
-            (ENTRY, places(rows), false),
-        ])?)
+        let entries = padded(rows);
+        saker_tables::write(&[
+            column("event_id", text(|row| &row.event.id)),
+            column(user, int32s(rows, |row| row.event.user)),
+            column(item, int32s(rows, |row| row.event.item)),
+            column("event_type", text(|row| row.event.kind.as_str())),
+            column("device_type", NewValues::OptionalInt32s(devices)),
+            column(EVENT_TIMESTAMP, times(rows)),
+            column(ENTRY, texts(&entries)),
+        ])
     }
 
-    fn top_categories(&self, column: &str, rows: &[&Applied]) -> Result<RecordBatch, Error> {
-        let categories = int32(rows, |row| row.top_category.unwrap_or_default());
-        Ok(RecordBatch::try_from_iter_with_nullable([
-            (
-                self.ids[0].as_str(),
-                int32(rows, |row| row.event.user),
-                false,
-            ),
-            (column, categories, false),
-            (EVENT_TIMESTAMP, times(rows), false),
-            (ENTRY, places(rows), false),
-        ])?)
+    fn top_categories(&self, name: &str, rows: &[&Applied]) -> Result<Bytes, saker_tables::Error> {
+        let categories = int32s(rows, |row| row.top_category.unwrap_or_default());
+        let entries = padded(rows);
+        saker_tables::write(&[
+            column(&self.ids[0], int32s(rows, |row| row.event.user)),
+            column(name, categories),
+            column(EVENT_TIMESTAMP, times(rows)),
+            column(ENTRY, texts(&entries)),
+        ])
     }
 }
 
-fn int32(rows: &[&Applied], of: impl Fn(&Applied) -> i32) -> ArrayRef {
-    Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| of(row))))
+fn column<'a>(name: &'a str, values: NewValues<'a>) -> NewColumn<'a> {
+    NewColumn { name, values }
 }
 
-fn times(rows: &[&Applied]) -> ArrayRef {
-    let times = rows.iter().map(|row| row.event.time_us);
-    Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+fn int32s(rows: &[&Applied], of: impl Fn(&Applied) -> i32) -> NewValues<'static> {
+    NewValues::Int32s(rows.iter().map(|row| of(row)).collect())
 }
 
-fn places(rows: &[&Applied]) -> ArrayRef {
-    let places = rows.iter().map(|row| row.entry.padded());
-    Arc::new(StringArray::from_iter_values(places))
+fn times(rows: &[&Applied]) -> NewValues<'static> {
+    NewValues::Microseconds(rows.iter().map(|row| row.event.time_us).collect())
+}
+
+fn padded(rows: &[&Applied]) -> Vec<String> {
+    rows.iter().map(|row| row.entry.padded()).collect()
+}
+
+fn texts(texts: &[String]) -> NewValues<'_> {
+    NewValues::Texts(texts.iter().map(String::as_str).collect())
 }
 
 fn applied(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Applied, StoreError> {

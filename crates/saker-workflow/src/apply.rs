@@ -118,8 +118,8 @@ impl Workflow {
             fitted,
             ..
         } = self.parts();
-        let batch = &bulk::typed_nulls(&batch, self.parts().inputs)?;
-        bulk::check_datetimes(batch, self.parts().inputs)?;
+        let batch = &bulk::typed_nulls(&batch, &self.parts().inputs)?;
+        bulk::check_datetimes(batch, &self.parts().inputs)?;
         let table = table::apply(&definition.table, states, batch)?;
         let folds = folds.and_then(|folds| folds.last_mut());
         let folds = folds.map(|folds| folds.next(table.num_rows()));

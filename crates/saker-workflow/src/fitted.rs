@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::column::DType;
@@ -96,5 +95,6 @@ pub enum Fitted {
     /// ColumnSimilarity: the left and the right matrix.
     Similarity(Arc<Features>, Arc<Features>),
     /// JoinExternal: the chosen columns of the other table.
-    External(Arc<RecordBatch>),
+    #[cfg(feature = "tables")]
+    External(Arc<arrow::record_batch::RecordBatch>),
 }

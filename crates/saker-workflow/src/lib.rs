@@ -7,42 +7,59 @@
 //! - [`kernels`] and [`hash`]: the arithmetic, as pure functions.
 //!
 //! Training data and requests go through the same kernels.
+//!
+//! The feature `tables` (on by default) adds what reads or gives Arrow's tables: fitting, applying in bulk, saving, and NVTabular's own
+//! format in [`nvtabular`]. A backend does without: [`Workflow::load`] and [`Plan`] need neither Arrow nor the fitting code.
 
 #![warn(clippy::indexing_slicing)]
 
+#[cfg(feature = "tables")]
+mod apply;
+#[cfg(feature = "tables")]
 mod bulk;
 mod column;
 mod compile;
 mod definition;
 mod error;
+#[cfg(feature = "tables")]
+mod files;
+#[cfg(feature = "tables")]
 mod fit;
 mod fitted;
+#[cfg(feature = "tables")]
 mod folds;
 pub mod hash;
 pub mod kernels;
 mod lookup;
+#[cfg(feature = "tables")]
 pub mod nvtabular;
 mod plan;
 mod program;
+#[cfg(feature = "tables")]
+mod save;
 mod saved;
 mod similarity;
+#[cfg(feature = "tables")]
 mod table;
 mod vocabulary;
 mod workflow;
 
+#[cfg(feature = "tables")]
+pub use apply::OutOfFold;
 pub use column::{DType, Slice, SliceMut};
 pub use definition::{
     Aggregation, Chain, Comparison, Condition, Definition, FloatType, Function, Grouping, HashKey,
     IntType, Join, Operator, Properties, Scalar, Similarity, Statistic, TableOperator, TimeUnit,
 };
 pub use error::Error;
+#[cfg(feature = "tables")]
+pub use files::{read_parquet, write_batch};
+#[cfg(feature = "tables")]
 pub use fit::{Fitter, Pass};
 pub use fitted::{ColumnStatistics, Fitted};
 pub use lookup::Keys;
 pub use plan::{Bound, Plan, PlanOutput};
 pub use program::Scratch;
 pub use similarity::Features;
-pub use vocabulary::{
-    GroupTable, NULL_CODE, OOV_CODE, PADDING_CODE, Vocabulary, read_parquet, write_batch,
-};
-pub use workflow::{FORMAT, InputColumn, OutOfFold, OutputColumn, WORKFLOW_FILE, Workflow};
+pub use vocabulary::{GroupTable, NULL_CODE, OOV_CODE, PADDING_CODE, Vocabulary};
+pub use workflow::{FORMAT, InputColumn, OutputColumn, WORKFLOW_FILE, Workflow};

@@ -203,6 +203,7 @@ pub(crate) fn mask(expression: &Expression) -> Option<usize> {
     }
 }
 
+#[cfg(feature = "tables")]
 /// The inputs that an expression reads, each once.
 pub(crate) fn inputs(expression: &Expression) -> Vec<usize> {
     match expression {

@@ -1,24 +1,18 @@
 //! Feature matrices of ColumnSimilarity: sparse, row by row.
 
 use std::path::Path;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use arrow::record_batch::RecordBatch;
 
 use crate::definition::Similarity;
 use crate::error::Error;
-use crate::vocabulary::{read_parquet, write_batch};
+use crate::vocabulary::{floats, integers, read_table};
 
 /// A sparse matrix, weighted so that the inner product of two rows is their similarity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     /// Where each row's entries begin, and the end.
-    starts: Vec<usize>,
+    pub(crate) starts: Vec<usize>,
     /// Entries by row, then column: the column and the weight.
-    entries: Vec<(i64, f64)>,
+    pub(crate) entries: Vec<(i64, f64)>,
 }
 
 /// The most rows a matrix may have: what fits into 8 GiB of row starts says that a row number is a slip, not a row.
@@ -122,24 +116,25 @@ impl Features {
 
     /// Reads a parquet file of entries: integer columns `row` and `column`, numeric `value`.
     pub(crate) fn read(path: &Path, metric: Similarity) -> Result<Self, Error> {
-        let batch = read_parquet(path)?;
-        let column = |name: &str, to: &DataType| {
-            let array = batch.column_by_name(name).ok_or_else(|| {
-                Error::file(path, "expected the columns 'row', 'column' and 'value'")
-            })?;
-            let array = cast(array, to).map_err(|error| Error::file(path, error))?;
-            if array.null_count() > 0 {
-                return Err(Error::file(path, format!("column '{name}' holds nulls")));
-            }
-            Ok(array)
+        let table = read_table(path)?;
+        let column = |name: &str| {
+            let values = table.column(name).cloned();
+            values
+                .map_err(|_| Error::file(path, "expected the columns 'row', 'column' and 'value'"))
         };
-        let rows = column("row", &DataType::Int64)?;
-        let columns = column("column", &DataType::Int64)?;
-        let values = column("value", &DataType::Float64)?;
-        let entries: Vec<(i64, i64, f64)> = (rows.as_primitive::<Int64Type>().values().iter())
-            .zip(columns.as_primitive::<Int64Type>().values())
-            .zip(values.as_primitive::<Float64Type>().values())
-            .map(|((&row, &column), &value)| (row, column, value))
+        let nulls = |name: &str| Error::file(path, format!("column '{name}' holds nulls"));
+        let whole = |name: &str| -> Result<Vec<i64>, Error> {
+            let values = integers(path, name, column(name)?)?.into_iter();
+            values.collect::<Option<_>>().ok_or_else(|| nulls(name))
+        };
+        let (rows, columns) = (whole("row")?, whole("column")?);
+        let values = floats(path, "value", column("value")?)?.into_iter();
+        let values: Vec<f64> = values
+            .collect::<Option<_>>()
+            .ok_or_else(|| nulls("value"))?;
+        let entries = rows.into_iter().zip(columns).zip(values);
+        let entries: Vec<(i64, i64, f64)> = entries
+            .map(|((row, column), value)| (row, column, value))
             .collect();
         if let Some((row, _, _)) =
             (entries.iter()).find(|(row, _, _)| !(0..MOST_ROWS).contains(row))
@@ -150,21 +145,5 @@ impl Features {
             ));
         }
         Ok(Self::new(&entries, metric))
-    }
-
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let bounds = self.starts.iter().zip(self.starts.iter().skip(1));
-        let rows: Int64Array = (bounds.zip(0i64..))
-            .flat_map(|((from, to), row)| std::iter::repeat_n(Some(row), to - from))
-            .collect();
-        let columns: Int64Array = self.entries.iter().map(|&(c, _)| Some(c)).collect();
-        let values: Float64Array = self.entries.iter().map(|&(_, v)| Some(v)).collect();
-        let batch = RecordBatch::try_from_iter([
-            ("row", Arc::new(rows) as ArrayRef),
-            ("column", Arc::new(columns)),
-            ("value", Arc::new(values)),
-        ])
-        .map_err(|error| Error::file(path, error))?;
-        write_batch(path, &batch)
     }
 }

@@ -1,15 +1,10 @@
-//! Fitted vocabularies (Categorify) and group statistics (JoinGroupby, TargetEncoding), with their parquet files.
+//! Fitted vocabularies (Categorify) and group statistics (JoinGroupby, TargetEncoding), read from their parquet files.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, Int64Array, StringArray};
-use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit};
-use arrow::record_batch::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use saker_tables::{Table, Values};
 
 use crate::error::Error;
 use crate::lookup::{ABSENT, KeyIndex, Keys};
@@ -66,10 +61,10 @@ impl Codes {
 /// The values of a Categorify, in code order, with how often each was seen when fitting.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
-    name: String,
-    columns: Vec<(String, Keys)>,
-    sizes: Vec<i64>,
-    codes: Codes,
+    pub(crate) name: String,
+    pub(crate) columns: Vec<(String, Keys)>,
+    pub(crate) sizes: Vec<i64>,
+    pub(crate) codes: Codes,
     index: KeyIndex,
 }
 
@@ -182,16 +177,16 @@ impl Vocabulary {
     }
 
     pub(crate) fn read_with(path: &Path, name: &str, codes: Codes) -> Result<Self, Error> {
-        let batch = read_parquet(path)?;
         let size_name = format!("{name}_size");
-        let schema = batch.schema();
         let mut columns = Vec::new();
         let mut sizes = Vec::new();
-        for (field, array) in schema.fields().iter().zip(batch.columns()) {
-            if field.name() == &size_name {
-                sizes = ints(path, array)?;
-            } else if !field.name().starts_with("__index_level_") {
-                columns.push((field.name().clone(), keys(path, field.name(), array)?));
+        for column in read_table(path)?.into_columns() {
+            if column.name == size_name {
+                let counts = integers(path, &column.name, column.values)?;
+                sizes = counts.into_iter().map(Option::unwrap_or_default).collect();
+            } else if !column.name.starts_with("__index_level_") {
+                let keys = keys(path, &column.name, column.values)?;
+                columns.push((column.name, keys));
             }
         }
         if columns.is_empty() {
@@ -223,42 +218,6 @@ impl Vocabulary {
             }
         }
         Ok(Self::new(name, columns, sizes, codes))
-    }
-
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let mut fields = Vec::new();
-        let mut arrays: Vec<ArrayRef> = Vec::new();
-        for (name, keys) in &self.columns {
-            let array = keys_array(keys);
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
-        }
-        if !self.sizes.is_empty() || self.is_empty() {
-            fields.push(Field::new(
-                format!("{}_size", self.name),
-                DataType::Int64,
-                true,
-            ));
-            arrays.push(Arc::new(Int64Array::from(self.sizes.clone())));
-        }
-        // The start of the codes stands where pandas keeps a frame's index, as NVTabular does.
-        let pandas = serde_json::json!({
-            "index_columns": [{
-                "kind": "range", "name": null,
-                "start": self.codes.start, "stop": self.codes.start.saturating_add(self.len()), "step": 1,
-            }],
-            "column_indexes": [],
-            "columns": fields.iter().map(|field| {
-                let kind = if field.data_type() == &DataType::Int64 { "int64" } else { "unicode" };
-                let numpy = if kind == "int64" { "int64" } else { "object" };
-                serde_json::json!({ "name": field.name(), "field_name": field.name(),
-                    "pandas_type": kind, "numpy_type": numpy, "metadata": null })
-            }).collect::<Vec<_>>(),
-            "creator": { "library": "saker", "version": env!("CARGO_PKG_VERSION") },
-            "pandas_version": "1.5.3",
-        });
-        let metadata = [("pandas".to_owned(), pandas.to_string())].into();
-        write_parquet(path, Schema::new_with_metadata(fields, metadata), arrays)
     }
 }
 
@@ -299,20 +258,17 @@ impl GroupTable {
     }
 
     pub(crate) fn read(path: &Path, key_columns: &[String]) -> Result<Self, Error> {
-        let batch = read_parquet(path)?;
-        let schema = batch.schema();
         let mut table_keys = Vec::new();
         let mut values = Vec::new();
-        for (field, array) in schema.fields().iter().zip(batch.columns()) {
-            if key_columns.contains(field.name()) {
-                table_keys.push((field.name().clone(), keys(path, field.name(), array)?));
+        for column in read_table(path)?.into_columns() {
+            if key_columns.contains(&column.name) {
+                let keys = keys(path, &column.name, column.values)?;
+                table_keys.push((column.name, keys));
             } else {
-                let single = field.data_type() == &DataType::Float32;
-                let array =
-                    cast(array, &DataType::Float64).map_err(|error| Error::file(path, error))?;
-                let array = array.as_primitive::<Float64Type>();
-                let column = array.iter().map(|x| x.unwrap_or(f64::NAN)).collect();
-                values.push((field.name().clone(), single, column));
+                let single = matches!(column.values, Values::Floats { single: true, .. });
+                let numbers = floats(path, &column.name, column.values)?;
+                let numbers = numbers.into_iter().map(|x| x.unwrap_or(f64::NAN));
+                values.push((column.name, single, numbers.collect()));
             }
         }
         if table_keys.len() != key_columns.len() {
@@ -323,158 +279,131 @@ impl GroupTable {
         }
         Ok(Self::new(table_keys, values))
     }
-
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let mut fields = Vec::new();
-        let mut arrays: Vec<ArrayRef> = Vec::new();
-        for (name, keys) in &self.keys {
-            let array = keys_array(keys);
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
-        }
-        for (name, single, values) in &self.values {
-            let array: ArrayRef = if name.ends_with("_count") {
-                Arc::new(
-                    values
-                        .iter()
-                        .map(|&x| Some(x as i64))
-                        .collect::<Int64Array>(),
-                )
-            } else if *single {
-                Arc::new(values.iter().map(|&x| x as f32).collect::<Float32Array>())
-            } else {
-                Arc::new(Float64Array::from(values.clone()))
-            };
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
-        }
-        write_parquet(path, Schema::new(fields), arrays)
-    }
 }
 
-fn keys_array(keys: &Keys) -> ArrayRef {
-    match keys {
-        Keys::Int(keys) => Arc::new(Int64Array::from(keys.clone())),
-        Keys::String(keys) => Arc::new(StringArray::from(keys.clone())),
+/// Reads a parquet file, or a folder of `part.N.parquet` in the order of N.
+pub(crate) fn read_table(path: &Path) -> Result<Table, Error> {
+    let mut table: Option<Table> = None;
+    for file in parts(path)? {
+        let part = Table::read(&file).map_err(|error| Error::file(&file, error))?;
+        match &mut table {
+            None => table = Some(part),
+            Some(table) => (table.append(part)).map_err(|error| Error::file(&file, error))?,
+        }
     }
+    table.ok_or_else(|| Error::file(path, "holds no schema"))
 }
 
-fn keys(path: &Path, name: &str, array: &ArrayRef) -> Result<Keys, Error> {
-    match array.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(_, _) => {
-            let array = cast(array, &DataType::Utf8).map_err(|error| Error::file(path, error))?;
-            let strings = array.as_string::<i32>();
-            Ok(Keys::String(
-                strings.iter().map(|key| key.map(str::to_owned)).collect(),
-            ))
+/// The files of a table: itself, or a folder's `part.N.parquet` in the order of N.
+pub(crate) fn parts(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(path).map_err(|error| Error::file(path, error))? {
+        let file = entry.map_err(|error| Error::file(path, error))?.path();
+        let number = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix("part."))
+            .and_then(|name| name.strip_suffix(".parquet"))
+            .and_then(|number| number.parse::<u64>().ok());
+        if let Some(number) = number {
+            parts.push((number, file));
         }
+    }
+    if parts.is_empty() {
+        return Err(Error::file(path, "the folder holds no part.N.parquet"));
+    }
+    parts.sort();
+    Ok(parts.into_iter().map(|(_, file)| file).collect())
+}
+
+fn keys(path: &Path, name: &str, values: Values) -> Result<Keys, Error> {
+    match values {
+        Values::Texts(texts) => Ok(Keys::String(texts)),
         // Datetimes are nanoseconds here.
-        DataType::Timestamp(_, None) => {
-            let options = CastOptions {
-                safe: false,
-                ..CastOptions::default()
+        Values::Times {
+            values,
+            unit,
+            utc: false,
+        } => {
+            let nanoseconds = |time: Option<i64>| match time {
+                None => Ok(None),
+                Some(time) => time
+                    .checked_mul(unit.nanoseconds())
+                    .map(Some)
+                    .ok_or_else(|| {
+                        let accepted = "a time that fits into 64 bits of nanoseconds";
+                        Error::file(
+                            path,
+                            format!(
+                                "key column '{name}' holds the time {time}, accepted: {accepted}"
+                            ),
+                        )
+                    }),
             };
-            let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
-            let array = cast_with_options(array, &nanoseconds, &options)
-                .and_then(|array| cast(&array, &DataType::Int64))
-                .map_err(|error| Error::file(path, error))?;
-            Ok(Keys::Int(
-                array.as_primitive::<Int64Type>().iter().collect(),
-            ))
+            let keys = values.into_iter().map(nanoseconds);
+            Ok(Keys::Int(keys.collect::<Result<_, Error>>()?))
         }
-        kind if kind.is_numeric() || kind == &DataType::Boolean => {
-            let cast_array =
-                cast(array, &DataType::Int64).map_err(|error| Error::file(path, error))?;
-            let back = cast(&cast_array, kind).map_err(|error| Error::file(path, error))?;
-            if back.as_ref() != array.as_ref() {
-                return Err(Error::file(
-                    path,
-                    format!("key column '{name}' holds numbers that are not whole"),
-                ));
-            }
-            Ok(Keys::Int(
-                cast_array.as_primitive::<Int64Type>().iter().collect(),
-            ))
+        Values::Bools(_) | Values::Integers(_) | Values::Floats { .. } => {
+            Ok(Keys::Int(integers(path, name, values)?))
         }
         other => Err(Error::file(
             path,
-            format!("key column '{name}' has type {other}, accepted: integers, bool or strings"),
+            format!(
+                "key column '{name}' has type {}, accepted: integers, bool or strings",
+                other.kind()
+            ),
         )),
     }
 }
 
-fn ints(path: &Path, array: &ArrayRef) -> Result<Vec<i64>, Error> {
-    let array = cast(array, &DataType::Int64).map_err(|error| Error::file(path, error))?;
-    Ok(array
-        .as_primitive::<Int64Type>()
-        .iter()
-        .map(Option::unwrap_or_default)
-        .collect())
-}
-
-/// Reads a parquet file, or a folder of `part.N.parquet` in the order of N, into one batch.
-///
-/// # Errors
-/// Names the file that cannot be read.
-pub fn read_parquet(path: &Path) -> Result<RecordBatch, Error> {
-    let files = if path.is_dir() {
-        let mut parts = Vec::new();
-        for entry in fs::read_dir(path).map_err(|error| Error::file(path, error))? {
-            let file = entry.map_err(|error| Error::file(path, error))?.path();
-            let number = file
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_prefix("part."))
-                .and_then(|name| name.strip_suffix(".parquet"))
-                .and_then(|number| number.parse::<u64>().ok());
-            if let Some(number) = number {
-                parts.push((number, file));
-            }
+/// Whole numbers of a column of numbers.
+pub(crate) fn integers(path: &Path, name: &str, values: Values) -> Result<Vec<Option<i64>>, Error> {
+    match values {
+        Values::Integers(integers) => Ok(integers),
+        Values::Bools(bools) => Ok(bools
+            .into_iter()
+            .map(|value| value.map(i64::from))
+            .collect()),
+        Values::Floats { values, .. } => {
+            let whole = |value: Option<f64>| match value {
+                None => Ok(None),
+                Some(value) if value == (value as i64) as f64 => Ok(Some(value as i64)),
+                Some(_) => Err(Error::file(
+                    path,
+                    format!("key column '{name}' holds numbers that are not whole"),
+                )),
+            };
+            values.into_iter().map(whole).collect()
         }
-        if parts.is_empty() {
-            return Err(Error::file(path, "the folder holds no part.N.parquet"));
-        }
-        parts.sort();
-        parts.into_iter().map(|(_, file)| file).collect()
-    } else {
-        vec![path.to_owned()]
-    };
-    let mut batches = Vec::new();
-    let mut schema = None;
-    for file in files {
-        let handle = File::open(&file).map_err(|error| Error::file(&file, error))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(handle)
-            .and_then(|builder| builder.with_batch_size(65_536).build())
-            .map_err(|error| Error::file(&file, error))?;
-        schema.get_or_insert_with(|| arrow::record_batch::RecordBatchReader::schema(&reader));
-        for batch in reader {
-            batches.push(batch.map_err(|error| Error::file(&file, error))?);
-        }
+        other => Err(not_numbers(path, name, &other)),
     }
-    let schema = schema.ok_or_else(|| Error::file(path, "holds no schema"))?;
-    arrow::compute::concat_batches(&schema, &batches).map_err(|error| Error::file(path, error))
 }
 
-fn write_parquet(path: &Path, schema: Schema, arrays: Vec<ArrayRef>) -> Result<(), Error> {
-    let batch =
-        RecordBatch::try_new(Arc::new(schema), arrays).map_err(|error| Error::file(path, error))?;
-    write_batch(path, &batch)
-}
-
-/// Writes one batch as a parquet file; the folder is created.
-///
-/// # Errors
-/// Names the file that cannot be written.
-pub fn write_batch(path: &Path, batch: &RecordBatch) -> Result<(), Error> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+/// A column of numbers.
+pub(crate) fn floats(path: &Path, name: &str, values: Values) -> Result<Vec<Option<f64>>, Error> {
+    let float = |value: Option<i64>| value.map(|value| value as f64);
+    match values {
+        Values::Floats { values, .. } => Ok(values),
+        Values::Integers(values) | Values::Times { values, .. } => {
+            Ok(values.into_iter().map(float).collect())
+        }
+        Values::Bools(bools) => Ok(bools
+            .into_iter()
+            .map(|value| float(value.map(i64::from)))
+            .collect()),
+        other => Err(not_numbers(path, name, &other)),
     }
-    let file = File::create(path).map_err(|error| Error::file(path, error))?;
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), None)
-        .map_err(|error| Error::file(path, error))?;
-    writer
-        .write(batch)
-        .and_then(|()| writer.close())
-        .map_err(|error| Error::file(path, error))?;
-    Ok(())
+}
+
+fn not_numbers(path: &Path, name: &str, values: &Values) -> Error {
+    Error::file(
+        path,
+        format!(
+            "column '{name}' has type {}, accepted: numbers",
+            values.kind()
+        ),
+    )
 }

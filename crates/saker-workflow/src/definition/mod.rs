@@ -21,7 +21,9 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use self::operator::Operator;
-pub(crate) use self::operator::{joined_statistics, list_slice_bounds, list_slice_length};
+pub(crate) use self::operator::joined_statistics;
+#[cfg(feature = "tables")]
+pub(crate) use self::operator::{list_slice_bounds, list_slice_length};
 pub use self::parameters::{
     FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic, TimeUnit,
 };

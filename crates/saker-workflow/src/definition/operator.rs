@@ -315,6 +315,7 @@ impl Operator {
         }
     }
 
+    #[cfg(feature = "tables")]
     /// Whether it only tells something about its columns.
     pub(crate) fn is_metadata(&self) -> bool {
         matches!(

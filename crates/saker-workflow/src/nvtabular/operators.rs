@@ -14,9 +14,10 @@ use crate::definition::{
     Statistic, TableOperator,
 };
 use crate::error::Error;
+use crate::files::read_parquet;
 use crate::fitted::{ColumnStatistics, Fitted};
 use crate::similarity::Features;
-use crate::vocabulary::{Codes, GroupTable, Vocabulary, read_parquet};
+use crate::vocabulary::{Codes, GroupTable, Vocabulary};
 
 /// An operator with its state.
 pub(super) type Fit = (Operator, Fitted);

@@ -17,8 +17,8 @@ use arrow::record_batch::RecordBatch;
 use crate::bulk;
 use crate::definition::{Definition, TableOperator};
 use crate::error::Error;
+use crate::files::read_parquet;
 use crate::fitted::Fitted;
-use crate::vocabulary::read_parquet;
 use crate::workflow::InputColumn;
 
 /// What an operator needs before the first batch.

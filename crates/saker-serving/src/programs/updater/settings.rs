@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Column, Derive, Pipeline};
 use saker_store::seen::bitmap::Geometry;
+use saker_tables::Table;
 use saker_traces::Traces;
 use saker_updater::Settings;
 use saker_updater::catalogue::{Catalogue, Item};
 use saker_updater::offline::Place;
 
 use crate::layout::Layout;
-use crate::{table, views};
+use crate::views;
 
 /// What the definition does not say.
 #[derive(Clone, Debug)]
@@ -99,10 +100,12 @@ fn top(pipeline: &Pipeline) -> Option<(&Column, &str)> {
 }
 
 fn catalogue(pipeline: &Pipeline, layout: &Layout, top: Option<&str>) -> Result<Catalogue> {
-    let items = table::read(&layout.data("items"))
+    let path = layout.data("items");
+    let items = Table::read(&path)
+        .with_context(|| format!("cannot read {}", path.display()))
         .with_context(|| format!("run `saker prepare {}`", pipeline.pipeline.name))?;
-    let ids = table::int32s(&items, &pipeline.item.id)?;
-    let column = |name: Option<&str>| name.map(|name| table::int32s(&items, name)).transpose();
+    let ids = items.int32s(&pipeline.item.id)?;
+    let column = |name: Option<&str>| name.map(|name| items.int32s(name)).transpose();
     let top = column(top)?;
     let mut levels = pipeline
         .store
@@ -111,10 +114,14 @@ fn catalogue(pipeline: &Pipeline, layout: &Layout, top: Option<&str>) -> Result<
         .map(String::as_str);
     let trending = [column(levels.next())?, column(levels.next())?];
     // A negative number stands for no category.
-    let known = |column: Option<&[i32]>, row: usize| Some(column?[row]).filter(|value| *value >= 0);
-    let item = |row: usize| Item {
-        top: known(top, row),
-        trending: trending.map(|column| known(column, row)),
+    let known = |column: &Option<Vec<i32>>, row: usize| {
+        let value = column.as_ref()?.get(row).copied();
+        value.filter(|value| *value >= 0)
     };
-    Ok((0..ids.len()).map(|row| (ids[row], item(row))).collect())
+    let item = |row: usize| Item {
+        top: known(&top, row),
+        trending: trending.each_ref().map(|column| known(column, row)),
+    };
+    let rows = ids.into_iter().enumerate();
+    Ok(rows.map(|(row, id)| (id, item(row))).collect())
 }
