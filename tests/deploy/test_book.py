@@ -1,9 +1,12 @@
-"""scripts/docs: links and anchors of the documentation exist, and the pages that mdBook gets link to each other."""
+"""scripts/docs: links and anchors of the documentation exist, the pages that mdBook gets link to each other, and the commands that pages
+name exist with their options."""
 
+import functools
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,6 +14,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "book.py"
+PROGRAMS = os.environ.get("SAKER_PROGRAMS")
 _specification = importlib.util.spec_from_file_location("book", SCRIPT)
 book = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(book)
@@ -129,3 +133,59 @@ def test_the_preprocessor_gives_mdbook_pages_whose_links_exist():
                 assert not anchor or anchor in book.anchors(texts[goal]), f"{name}: {target}"
             else:
                 assert (folder / goal).is_file() and not goal.startswith(".."), f"{name}: {target}"
+
+
+# In code of a page: a program or script where a command begins, and what follows it up to the end of the command.
+COMMAND = re.compile(r"(?:^ *|[`\"(]|\$ |&& |; |\w=\S+ )((?:saker(?:-gateway|-updater|-follow)?|scripts/[a-z-]+)(?:[ ][^`\n|;&#<>\"]*)?)", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```|(?<!`)`[^`\n]+`(?!`)|^    \S.*$", re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    """{(program, subcommand or ""): {option: page}} of the commands in code of README.md and docs/."""
+    found = {}
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
+        for code in CODE.findall(page.read_text()):
+            for command in COMMAND.findall(code):
+                program, *words = command.split()
+                subcommand = words[0] if program == "saker" and words and re.fullmatch("[a-z]+", words[0]) else ""
+                options = found.setdefault((program, subcommand), {})
+                options.update({word.split("=")[0]: page.name for word in words if re.fullmatch(r"--[a-z][\w-]*(=.*)?", word)})
+    return found
+
+
+COMMANDS = commands()
+
+
+@functools.cache
+def help_of(*command):
+    ran = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    return ran.stdout
+
+
+def unknown(options, text):
+    return {f"{page}: {option}" for option, page in options.items() if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)}
+
+
+def test_commands_are_found():
+    assert {"--user", "--explain", "--fused"} <= COMMANDS["saker", "recommend"].keys()
+    assert "--detach" in COMMANDS["scripts/up", ""]
+    assert len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize("script", sorted({program for program, _ in COMMANDS if program.startswith("scripts/")}))
+def test_scripts_of_the_pages_exist(script):
+    path = ROOT / script
+    assert path.exists(), COMMANDS[script, ""]
+    if path.is_file() and path.read_text().startswith("#!/usr/bin/env bash"):
+        # The comment block at the top is what --help prints.
+        assert not unknown(COMMANDS[script, ""], path.read_text().split("set -euo")[0])
+
+
+@pytest.mark.skipif(not PROGRAMS, reason="SAKER_PROGRAMS is not set")
+@pytest.mark.parametrize("program,subcommand", sorted(key for key in COMMANDS if not key[0].startswith("scripts/")))
+def test_commands_of_the_pages_exist(program, subcommand):
+    text = help_of(pathlib.Path(PROGRAMS) / program, *filter(None, [subcommand]))
+    assert text, f"{program} {subcommand}"
+    if subcommand:
+        assert f"Usage: saker {subcommand}" in text, f"{program} {subcommand}"
+    assert not unknown(COMMANDS[program, subcommand], text)
