@@ -11,6 +11,14 @@ runtime="$SAKER_CACHE/runtime"
 : "${SAKER_BACKENDS:=$PWD/.saker/backends}"
 # rustup's programs, in a shell that was opened before rustup was installed.
 command -v cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+# rust-toolchain.toml names a version. A machine that has it under another name, such as stable, need not install it again.
+if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
+    pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+    if ! rustup toolchain list | grep -q "^$pinned-" && [ "$(cd / && rustc --version 2>/dev/null | cut -d ' ' -f 2)" = "$pinned" ]; then
+        RUSTUP_TOOLCHAIN=$(cd / && rustup show active-toolchain | cut -d ' ' -f 1)
+        export RUSTUP_TOOLCHAIN
+    fi
+fi
 export SAKER_CACHE CARGO_TARGET_DIR SAKER_TRITON ORT_DYLIB_PATH SAKER_VALKEY SAKER_NVTABULAR SAKER_BACKENDS
 
 script_name=$(basename "$0")

@@ -35,8 +35,8 @@ def main():
         "# Kernels",
         "",
         f"Written by `scripts/bench-kernels` on {datetime.now(timezone.utc):%Y-%m-%d}: {processors()[0]}, one thread; "
-        "Criterion's median (95 % interval), and the instructions that callgrind counts in one run, which are the same on every machine. "
-        "[benches/kernels.rs](../benches/kernels.rs) has the kernels; all data are in the caches, as they are not in a server that does other things in between.",
+        "Criterion's median (95 % interval), and the instructions that callgrind counts in one run. The instructions are the same on every machine. "
+        "[benches/kernels.rs](../benches/kernels.rs) has the kernels. All data are in the caches; in a server, other work evicts them.",
         "",
         "| kernel | µs | instructions | target |",
         "|---|---|---|---|",

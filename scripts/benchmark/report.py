@@ -19,7 +19,7 @@ OVER_GRPC = {"saker": 0.6, "fused": 0.35}
 SHORT = {"saker": "14 steps", "fused": "fused", "numpy": "NumPy", "nvtabular": "NVTabular"}
 WHAT = {
     "fused": "the ensemble `ensemble_fused` of the same repository",
-    "numpy": "the custom steps as tight NumPy models of Triton's Python backend",
+    "numpy": "the custom steps as optimised NumPy models of Triton's Python backend",
     "nvtabular": "such models, with the three transforms by the real NVTabular 23.8 on pandas, in the Triton model of merlin-systems",
 }
 
@@ -295,7 +295,7 @@ def introduction(bench, alone):
     if others:
         parts.append(
             f"All systems serve the same release: {'; '.join(f'{name}, {WHAT[name]}' for name in others)}. "
-            f"Before anything was timed, they returned the same ids for {arguments.users} users, {within}."
+            f"Before the measurement, they returned the same ids for {arguments.users} users, {within}."
         )
     load = command("MODEL", "users.json", arguments.requests, "figures.csv", grpc_options("PORT", "--concurrency-range=1"))
     load[0] = Path(load[0]).name
@@ -326,33 +326,29 @@ def write(bench, out):
         "![requests a second](benchmarks-throughput.svg)",
         "## Targets",
         targets_table(bench, low),
-        "The server's side is what perf_analyzer measures when it loads Triton itself and calls its C API." + python_systems(bench)
-        + " [performance.md](performance.md) says what holds the targets that are missed, and what was tried.",
+        "perf_analyzer measures the server side by loading Triton itself and calling its C API." + python_systems(bench)
+        + " [performance.md](performance.md) explains the missed targets, and lists what was tried.",
     ]
     if bench.awake:
         parts += [
             "## Cores that do not halt",
-            "Each step of an ensemble wakes a thread. Where an idle core halts, as in this virtual machine, that takes 35 to 60 µs. The same, with "
-            "a process on each core that spins and gives way to any other (SCHED_IDLE), as a machine behaves that polls before it halts:",
+            "Each step of an ensemble wakes a thread. If an idle core halts, as in this virtual machine, waking takes 35 to 60 µs. This table repeats the measurement with a process on each core that spins and yields to any other process (SCHED_IDLE). A machine that polls before it halts behaves like that:",
             awake_table(bench, low),
         ]
     if bench.tails:
-        said = ("Requests at random moments (Poisson), at a quarter, half and three quarters of the rate that the system reached 4 at a time; each for as "
-                "long, so with half, all and one and a half times the requests behind other figures:")
+        said = ("Requests arrive at random moments (Poisson), at a quarter, half and three quarters of the rate that the system reached with 4 at a time. Each rate ran equally long, with half, all and one and a half times the requests of other figures:")
         parts += ["## Tails", said, tails_table(bench)]
     if bench.candidates:
-        said = f"One request at a time over gRPC, and L for as many rows; a third of the requests where it is not {CANDIDATES}:"
+        said = f"One request at a time over gRPC, and L for as many rows. The number of requests is a third if it is not {CANDIDATES}:"
         parts += ["## Candidates", said, candidates_table(bench)]
     if bench.sizes:
         parts += [
             "## Sizes",
-            "Shops that `scripts/benchmark/shop` makes, whose models are as large as any and hardly trained; each in a store and in servers of its own, "
-            "all systems with the same ids for 50 users. 300 candidates; two rounds. The memory is what is resident (Pss) once both ensembles in "
-            "one Triton have answered 2,000 users; tables of embeddings are mapped from files, and count as far as they were asked for. "
-            "[scale.md](scale.md) says which index to take from which size on.",
+            "`scripts/benchmark/shop` makes these shops. Their models have full size and little training. Each shop has a store and servers of its own, and all systems return the same ids for 50 users. 300 candidates; two rounds. The memory is resident (Pss) after both ensembles in one Triton have answered 2,000 users. Tables of embeddings are mapped from files, and only their used pages count. "
+            "[scale.md](scale.md) recommends an index for each size.",
             sizes_table(bench),
             "![growth](benchmarks-growth.svg)",
-            "What grows, in µs within each of the 14 steps (items / users, index):",
+            "Time that grows, in µs within each of the 14 steps (items / users, index):",
             growth_table(bench),
         ]
         (out / "benchmarks-growth.svg").write_text(growth_chart(bench))

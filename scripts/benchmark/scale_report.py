@@ -106,7 +106,7 @@ def under_load(part):
     busy = [f"`{index['factory']}`" for index in part["found"] if index["load"] > BUSY]
     if not busy:
         return ""
-    return f" While other programs ran, so that times, above all of builds, are longer than on an idle machine: {', '.join(busy)}."
+    return f" Other programs ran during these measurements, so times, above all of builds, are longer than on an idle machine: {', '.join(busy)}."
 
 
 def sizes_of(measured):
@@ -164,7 +164,7 @@ def recommendation(measured):
         return None
     most = exact_until(measured["items"]["found"])
     first = (f"- **Up to {most:,} items: `Flat`**, the default. An exact search of that many takes {BUDGET_US / 1e3:.0f} ms, has nothing to tune and is built in "
-             "no time. For fewer items an approximate index saves a fraction of a millisecond and costs part of the answer.")
+             "no time. For fewer items an approximate index saves a fraction of a millisecond and loses part of the answer.")
     small = measured.get(str(49_000))
     if small:
         flat = next(line for line in lines_of(small) if line["factory"] == "Flat")
@@ -180,16 +180,13 @@ def recommendation(measured):
             parts.append(f"- **Around {size:,}**: {retrieval(line)} finds {line['recall']:.1%} of the exact 300 in "
                          f"{line['p50_us'] / 1e3:.2f} ms, {flat['p50_us'] / line['p50_us']:,.0f} times faster than `Flat`.")
     parts += [
-        "- Between the sizes, take about 4 √items lists, and as many probes as give the recall that is wanted: measure on your own vectors, "
-        "whose clusters differ.",
-        "- **Where memory is short: `SQ8`** in place of the second `Flat` keeps a byte for each number, a quarter of the memory. `PQ32` keeps half a byte, and loses what no `nprobe` "
-        "brings back.",
+        "- **Between the sizes**, use about 4 √items lists, and increase the probes until the recall suffices. Measure on your own vectors, because their clusters differ.",
+        "- **If memory is short: `SQ8`** in place of the second `Flat` stores a byte for each number, a quarter of the memory. `PQ32` stores half a byte; no `nprobe` recovers its loss of recall.",
     ]
     graphs = [line for size in sizes_of(measured) for line in lines_of(measured[str(size)]) if line["factory"] == "HNSW32" and line["recall"] >= WANTED[0]]
     lists = {line["items"]: fastest(measured[str(line["items"])], WANTED[0]) for line in graphs}
     if graphs and all(line["p50_us"] > 2 * lists[line["items"]]["p50_us"] for line in graphs):
-        parts.append("- **Not `HNSW32`** for 300 candidates by inner product: a graph is good at finding the nearest ten. For 300 it visits so much of itself that an "
-                     "inverted file of the same recall is several times faster, and smaller.")
+        parts.append("- **Not `HNSW32`** for 300 candidates by inner product: a graph finds the nearest ten well. For 300 it visits so many nodes that an inverted file of the same recall is several times faster, and smaller.")
     return "\n".join(parts)
 
 
@@ -230,7 +227,7 @@ def items_section(part, out):
     rows = [[f"{each['items']:,}", micro(each["p50_us"]), f"{1e3 * each['p50_us'] / each['items']:.2f}", megabytes(each["bytes"])] for each in found]
     return "\n\n".join(["## Search by items", f"`Flat` over the first vectors of the largest of these shops with at most 1,000,000 items. {when(part)}",
                         "![exact search by items](scale-items.svg)", table(["items", "p50 µs", "ns an item", "MB"], rows),
-                        "Time is in proportion to the items, and more than that once the vectors no longer fit in the caches."])
+                        "Time is proportional to the items. It grows faster once the vectors exceed the caches."])
 
 
 def features_section(part, out):
@@ -244,7 +241,7 @@ def features_section(part, out):
     slopes = ", ".join(f"{(line[64] - line[4]) / 60 * 1e3:.0f} ns a column for {names[rows]}" for rows, line in by_rows.items())
     return "\n\n".join([
         "## Transforms by features",
-        f"Half of the columns Categorify over 1,000 ids, half Normalize; the kernel of `feature_transform`, without Triton, all data in the caches. {when(part)}",
+        f"Half of the columns are Categorify over 1,000 ids, the other half Normalize. The table has the kernel of `feature_transform` without Triton, with all data in the caches. {when(part)}",
         "![transforms by features](scale-features.svg)", table(["columns", *(f"µs, {names[rows]}" for rows in by_rows)], rows),
         f"Linear from four columns on: {slopes}."])
 
@@ -266,10 +263,11 @@ def vocabularies_section(part):
     slope_rows = [[kind, *(f"{slope[key]:.0f}" for key in ("bytes", "peak_bytes", "file_bytes")), f"{slope['load_s'] * 1e6:.2f}"]
                   for kind, slope in slopes.items()]
     text = ["## Vocabularies",
-            "A workflow of one Categorify as `feature_transform` loads it: resident memory that the load adds, its peak, its time, and a lookup of a random known id (mean of 2,000,000, "
-            f"so mostly outside the caches). Dense ids are 0, 3, 6 …, sparse ones are 62 random bits. {when(part)}",
+            "`feature_transform` loads a workflow of one Categorify. The table has the resident memory that the load adds, its peak, its time, and the time "
+            "to look up a random known id (mean of 2,000,000, so mostly outside the caches). "
+            f"Dense ids are 0, 3, 6 …; sparse ids are 62 random bits. {when(part)}",
             table(heads, rows),
-            "A hash table doubles when it is full, so the bytes of a sparse id depend on how full it happens to be. Slope, least squares through the origin:",
+            "A hash table doubles when it is full, so the bytes per sparse id depend on its load. The slopes are least squares through the origin:",
             table(["kind", "bytes an id", "peak bytes an id", "file bytes an id", "load µs an id"], slope_rows)]
     return "\n\n".join(text + [on_paper(slopes)])
 
@@ -287,32 +285,29 @@ def on_paper(slopes):
     rows.append([f"embeddings, int8 × {DIM}, a scale each", f"{users * (DIM + 4) / GB:.1f} GB", "", f"{users * (DIM + 4) / GB / SHARDS:.1f} GB"])
     return f"""## 100 million users, on paper
 
-Of this only the mapped embeddings are built; nothing was measured at this size. The first two rows follow from the slopes above, the others from the sizes.
+Nothing was measured at this size, and of this section only the mapped embeddings exist. The first two rows are computed from the slopes above, the others from the sizes.
 
 {table(["what", "one server", "", f"each of {SHARDS} shards"], rows)}
 
-Ids of a pipeline have 31 bits: 100 million of them drawn at random are sparse, numbered as they sign up they are dense. Codes have 32 bits, far more than needed. `saker train` writes each model as one ONNX file, of which readers take {ONNX_BYTES / 2**30:.0f} GiB: {DIM} numbers for each of
-{ONNX_BYTES // (DIM * 4):,} users, so the embeddings are the first to give way, well before the vocabulary. Query tower and ranker hold one row each for a user: twice the rows of the table.
+Ids of a pipeline have 31 bits. Random ids are sparse; ids that are numbered at sign-up are dense. Codes have 32 bits, far more than needed. `saker train` writes each model as one ONNX file, whose size is limited to {ONNX_BYTES / 2**30:.0f} GiB: {DIM} numbers for each of
+{ONNX_BYTES // (DIM * 4):,} users, so the embeddings reach their limit well before the vocabulary. Query tower and ranker hold one row each for a user, which is twice the rows of the table.
 
-**Fewer rows** is what comes first, and needs only the definition:
+**Fewer rows** come first, and need only a change of the definition:
 
-- Categorify with `freq_threshold` leaves out ids seen less often, `max_size` keeps the most frequent: both share the out-of-vocabulary codes, of which there are `num_buckets`. A user
-  seen twice has no vector worth 256 bytes.
-- HashBucket needs no vocabulary at all: 10,000,000 buckets are {10_000_000 * DIM * 4 / GB:.2f} GB of embeddings and 10 users to a bucket. Items must stay in a vocabulary, since
+- Categorify with `freq_threshold` drops rarer ids, and `max_size` keeps the most frequent ones. The dropped ids share the `num_buckets` out-of-vocabulary codes. The vector of a user with two events is not worth 256 bytes.
+- HashBucket needs no vocabulary: 10,000,000 buckets are {10_000_000 * DIM * 4 / GB:.2f} GB of embeddings and 10 users to a bucket. Items must stay in a vocabulary, since
   answers are decoded with it.
-- A user described by what he did lately (`top_category` and the like) instead of by an id needs no row, and new users need no training.
+- A user described by recent behaviour (such as `top_category`) instead of an id needs no row, and new users need no training.
 
-**Shards by the hash of the user id.** Vocabulary and embeddings are needed by user steps alone, so {SHARDS} servers each hold the users with hash(id) mod {SHARDS} = i, and all hold the
-items. The gateway sends a request to its user's server: no step is spread over several, and a request costs what it costs today. `saker prepare` would write {SHARDS} vocabularies
-and as many slices of the embedding table. Several model instances within one server share one vocabulary already; they are no shards.
+**Shards by the hash of the user id.** Only the user steps need vocabulary and embeddings. Therefore {SHARDS} servers each hold the users with hash(id) mod {SHARDS} = i, and all hold the
+items. The gateway would send a request to its user's server. No step runs on several servers, and the cost of a request does not change. `saker prepare` would write {SHARDS} vocabularies
+and as many slices of the embedding table. Several model instances in one server already share one vocabulary; they are not shards.
 
-**A memory-mapped table** keeps one server. Sorted ids (8 bytes) with their codes (4) are {users * 12 / GB:.1f} GB on disk, in place of {total(sparse, 'bytes') / GB:.1f} GB in memory: a load is a call of
-mmap, processes share the pages, and memory holds those that are asked for. With the first id of each page of 4 KiB in memory ({users * 12 / 4096 * 8 / 1e6:.1f} MB) a lookup reads one page:
-below 1 µs where it is cached, some 100 µs from an NVMe disk where it is not. The embeddings of a served release are mapped already, from a file beside the model: {embedding / GB:.1f} GB on disk, one page for each request. With a tenth of
+**A memory-mapped table** keeps one server. Sorted ids (8 bytes) with their codes (4) are {users * 12 / GB:.1f} GB on disk, in place of {total(sparse, 'bytes') / GB:.1f} GB in memory: a load is a call of mmap, processes share the pages, and memory holds the requested pages only. With the first id of each page of 4 KiB in memory ({users * 12 / 4096 * 8 / 1e6:.1f} MB) a lookup reads one page:
+below 1 µs if it is cached, about 100 µs from an NVMe disk otherwise. The embeddings of a served release are mapped already, from a file beside the model: {embedding / GB:.1f} GB on disk, one page for each request. With a tenth of
 the users making most of the requests, {users * 12 / GB / 10 + embedding / GB / 10:.1f} GB of cached pages (both tables) serve most of them, if the pages are sorted by activity.
 
-**A leaner vocabulary.** A serving process keeps the ids (16 bytes, an optional i64), how often each was seen (8) and the index over them; the index alone answers requests, ids are needed to
-decode items, counts by nobody who serves. Without both, 100 million dense ids take {max(0, dense['bytes'] - 24) * users / GB:.1f} GB and sparse ones
+**A leaner vocabulary.** A serving process keeps the ids (16 bytes, an optional i64), their counts (8) and the index over them. Requests need the index alone; decoding items needs the ids; serving never reads the counts. Without both, 100 million dense ids take {max(0, dense['bytes'] - 24) * users / GB:.1f} GB and sparse ones
 {max(0, sparse['bytes'] - 24) * users / GB:.1f} GB."""
 
 
@@ -324,15 +319,14 @@ def shops_section(measured):
         rows.append([f"{size:,}", f"{shop['users']:,}", f"{shop['interactions']:,}", width, f"{shop['trained']}, one epoch"])
     return f"""## The shops
 
-`scripts/benchmark/shop ITEMS USERS INTERACTIONS STATE` makes, prepares and trains them. Those that were measured:
+`scripts/benchmark/shop ITEMS USERS INTERACTIONS STATE` makes, prepares and trains the shops. These were measured:
 
 {table(["items", "users", "drawn interactions", "embeddings of ids and content", "trained"], rows)}
 
-- Only items with a training event have a code, and are in the index. Those that the drawn events leave out get one view by somebody who met an item of their category, users
-  without an event one of an item that someone of their gender met. Most items of the large shops have no other event: as in a shop with a long tail, their vectors say category, price and content.
-- The vectors of texts and pictures are random: normal around a normal centre for each of the 37 categories, in place of 1,000,000 pictures.
+- Only items with a training event have a code and are in the index. An item without a drawn event gets one view by a user who met an item of its category. A user without an event gets one of an item that a user of the same gender met. Most items of the large shops have no other event. As in a shop with a long tail, their vectors encode category, price and content.
+- The vectors of texts and pictures are random: normal around a normal centre for each of the 37 categories. They replace 1,000,000 pictures.
 - The towers' vectors are 64 wide in all of them. Ten million items have narrower embeddings, since an ONNX file holds 2 GiB and the optimiser three numbers for each parameter.
-- The ranker's negatives are all uniform: hard ones would need the candidates of all users, 3,000,000 exact searches of 1,000,000 items.
+- The ranker's negatives are all uniform. Hard ones would need the candidates of all users, 3,000,000 exact searches of 1,000,000 items.
 - Recall depends on how vectors cluster. Those of ten million items come from narrower embeddings and cluster more, so the same share of the lists finds more there.
 - Models trained for one epoch serve for measuring cost and recall, not for good answers."""
 
@@ -352,14 +346,13 @@ def write(measured, out):
     sizes = sizes_of(measured)
     parts = [
         "# Scale",
-        f"Written by `scripts/bench-scale`: {machine()}. How search, vocabularies and transforms grow, apart from Triton; how the whole server grows is in [benchmarks.md](benchmarks.md).",
-        "Indexes are built and searched by `saker-index`, the FAISS binding that `faiss_retrieval` serves with: inner product, 300 neighbours, one query at a time on one thread; built on all cores. "
-        "Vectors are those of trained candidate towers, queries those of the trained query tower for random users ([the shops](#the-shops)). Recall@300 is the share of the exact 300 that is found. "
-        "Build is training and adding; MB is the size of the index's file, which is what it takes in memory.",
+        f"Written by `scripts/bench-scale`: {machine()}. This page shows how search, vocabularies and transforms scale without Triton. [benchmarks.md](benchmarks.md) shows how the whole server scales.",
+        "`saker-index`, the FAISS binding of `faiss_retrieval`, builds the indexes on all cores. It searches 300 neighbours by inner product, one query at a time on one thread. "
+        "Vectors come from trained candidate towers, queries from the trained query tower for random users ([the shops](#the-shops)). Recall@300 is the found share of the exact 300. Build is training and adding. MB is the size of the index's file, which equals its memory.",
     ]
     if sizes:
         parts += ["## Which index", recommendation(measured), "The fastest setting of each size at a recall of "
-                  + " and ".join(str(recall) for recall in WANTED) + ", of all in the tables below:", choosing(measured)]
+                  + " and ".join(str(recall) for recall in WANTED) + ", among all settings in the tables below:", choosing(measured)]
         graph = next((line for size in reversed(sizes) for line in lines_of(measured[str(size)]) if line["factory"] == "HNSW32"), None)
         parts += [curve(measured[str(size)], size, out, graph) for size in sizes]
     if "items" in measured:

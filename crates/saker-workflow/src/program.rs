@@ -163,12 +163,10 @@ struct Arguments<'a> {
 impl<'a> Arguments<'a> {
     fn get(&self, position: usize) -> Column<'a> {
         // The compiler of programs gives a kernel the arguments that it reads, and an input for each.
-        let found = self.find(position);
-        debug_assert!(found.is_some(), "a kernel without argument {position}");
-        found.unwrap_or(Column {
-            values: Slice::Bool(&[]),
-            valid: None,
-        })
+        match self.find(position) {
+            Some(column) => column,
+            None => unreachable!("a kernel without argument {position}"),
+        }
     }
 
     fn find(&self, position: usize) -> Option<Column<'a>> {
@@ -226,11 +224,10 @@ pub(crate) fn evaluate(
 ) {
     match expression {
         Expression::Input(index) => {
-            let column = inputs.get(*index);
-            debug_assert!(column.is_some(), "a program without input {index}");
-            if let Some(column) = column {
-                copy(column.values, output);
-            }
+            let Some(column) = inputs.get(*index) else {
+                unreachable!("a program without input {index}");
+            };
+            copy(column.values, output);
         }
         Expression::Apply(node) => evaluate_node(node, inputs, output, scratch, 0),
     }
@@ -279,6 +276,14 @@ fn evaluate_node(
     apply(&node.kernel, &arguments, output, keys, hashes);
 }
 
+/// A kernel met a type that its program was not compiled for: a fault in `compile.rs`. The SDK turns the panic into an error of the
+/// request. To go on would leave the previous request's values in the output.
+#[cold]
+#[track_caller]
+fn mismatch(what: &str) -> ! {
+    unreachable!("{what}: the program gives this kernel columns of another type")
+}
+
 /// Runs `$body` with `$x` bound to the slice of a numeric column.
 macro_rules! numeric {
     ($slice:expr, |$x:ident| $body:expr) => {
@@ -287,7 +292,7 @@ macro_rules! numeric {
             Slice::Int64($x) => $body,
             Slice::Float32($x) => $body,
             Slice::Float64($x) => $body,
-            Slice::Bool(_) | Slice::String(_) => {}
+            Slice::Bool(_) | Slice::String(_) => mismatch(stringify!($body)),
         }
     };
 }
@@ -300,7 +305,7 @@ macro_rules! same_type {
             (Slice::Int64($x), SliceMut::Int64($y)) => $body,
             (Slice::Float32($x), SliceMut::Float32($y)) => $body,
             (Slice::Float64($x), SliceMut::Float64($y)) => $body,
-            _ => {}
+            _ => mismatch(stringify!($body)),
         }
     };
 }
@@ -316,7 +321,10 @@ fn apply(
     match (kernel, output) {
         (Kernel::IsMissing, SliceMut::Bool(out)) => {
             out.fill(false);
-            numeric!(column.values, |x| kernels::map(x, out, Number::is_missing));
+            // Texts and truth values are missing only where they are null.
+            if !matches!(column.values, Slice::Bool(_) | Slice::String(_)) {
+                numeric!(column.values, |x| kernels::map(x, out, Number::is_missing));
+            }
             patch(column.valid, out, true);
         }
         (Kernel::Encode(encoder), SliceMut::Int32(out)) => {
@@ -331,20 +339,21 @@ fn apply(
             });
         }
         (Kernel::Gather { values, absent }, output) => {
-            if let Slice::Int64(rows) = column.values {
-                let value = |row: i64| {
-                    usize::try_from(row)
-                        .ok()
-                        .and_then(|row| values.get(row))
-                        .copied()
-                        .unwrap_or(*absent)
-                };
-                match output {
-                    SliceMut::Int32(out) => kernels::map(rows, out, |row| value(row) as i32),
-                    SliceMut::Float32(out) => kernels::map(rows, out, |row| value(row) as f32),
-                    SliceMut::Float64(out) => kernels::map(rows, out, value),
-                    _ => {}
-                }
+            let Slice::Int64(rows) = column.values else {
+                mismatch("Gather");
+            };
+            let value = |row: i64| {
+                usize::try_from(row)
+                    .ok()
+                    .and_then(|row| values.get(row))
+                    .copied()
+                    .unwrap_or(*absent)
+            };
+            match output {
+                SliceMut::Int32(out) => kernels::map(rows, out, |row| value(row) as i32),
+                SliceMut::Float32(out) => kernels::map(rows, out, |row| value(row) as f32),
+                SliceMut::Float64(out) => kernels::map(rows, out, value),
+                SliceMut::Int64(_) | SliceMut::Bool(_) => mismatch("Gather"),
             }
         }
         (
@@ -356,23 +365,24 @@ fn apply(
             },
             SliceMut::Float32(out),
         ) => {
-            if let (Slice::Int64(all_rows), Slice::Int64(fold_rows)) =
+            let (Slice::Int64(all_rows), Slice::Int64(fold_rows)) =
                 (column.values, arguments.get(1).values)
-            {
-                let totals = |totals: &[(f64, f64)], row: i64| {
-                    usize::try_from(row)
-                        .ok()
-                        .and_then(|row| totals.get(row))
-                        .copied()
-                };
-                for ((out, &row), &fold_row) in out.iter_mut().zip(all_rows).zip(fold_rows) {
-                    *out = match (totals(all, row), totals(fold, fold_row)) {
-                        (Some((count, sum)), Some((fold_count, fold_sum))) => {
-                            (sum - fold_sum + p_smooth * mean) / (count - fold_count + p_smooth)
-                        }
-                        _ => *mean,
-                    } as f32;
-                }
+            else {
+                mismatch("OutOfFold");
+            };
+            let totals = |totals: &[(f64, f64)], row: i64| {
+                usize::try_from(row)
+                    .ok()
+                    .and_then(|row| totals.get(row))
+                    .copied()
+            };
+            for ((out, &row), &fold_row) in out.iter_mut().zip(all_rows).zip(fold_rows) {
+                *out = match (totals(all, row), totals(fold, fold_row)) {
+                    (Some((count, sum)), Some((fold_count, fold_sum))) => {
+                        (sum - fold_sum + p_smooth * mean) / (count - fold_count + p_smooth)
+                    }
+                    _ => *mean,
+                } as f32;
             }
         }
         (Kernel::Similarity(left, right), output) => {
@@ -388,7 +398,7 @@ fn apply(
                 SliceMut::Float64(out) => {
                     (out.iter_mut().enumerate()).for_each(|(row, out)| *out = value(row));
                 }
-                _ => {}
+                _ => mismatch("Similarity"),
             }
         }
         (Kernel::Limit { least, greatest }, output) => {
@@ -401,7 +411,7 @@ fn apply(
                     kernels::map(x, out, |x| limit(x) as i32);
                 }
                 (Slice::Int64(x), SliceMut::Int64(out)) => kernels::map(x, out, limit),
-                _ => {}
+                _ => mismatch("Limit"),
             }
         }
         (Kernel::ToFloat32, SliceMut::Float32(out)) => {
@@ -449,9 +459,10 @@ fn apply(
             ));
         }
         (Kernel::Fill(value), SliceMut::Bool(out)) => {
-            if let Slice::Bool(x) = column.values {
-                out.copy_from_slice(x);
-            }
+            let Slice::Bool(x) = column.values else {
+                mismatch("Fill");
+            };
+            out.copy_from_slice(x);
             patch(column.valid, out, *value != 0.0);
         }
         (Kernel::Fill(value), output) => {
@@ -479,7 +490,7 @@ fn apply(
         (Kernel::Time(part, unit), SliceMut::Int32(out)) => match column.values {
             Slice::Int32(x) => kernels::time_part(x, *part, *unit, out),
             Slice::Int64(x) => kernels::time_part(x, *part, *unit, out),
-            _ => {}
+            _ => mismatch("Time"),
         },
         (Kernel::Sine(period), SliceMut::Float32(out)) => {
             numeric!(column.values, |x| kernels::sine(x, *period, out));
@@ -503,7 +514,7 @@ fn apply(
                 Slice::Int64(x) => {
                     kernels::map(x, out, |x| is.meets(kernels::order(x, *value)));
                 }
-                Slice::Bool(_) | Slice::String(_) => {}
+                Slice::Bool(_) | Slice::String(_) => mismatch("Compare"),
             }
             patch(column.valid, out, is.meets(None));
         }
@@ -513,7 +524,7 @@ fn apply(
             match column.values {
                 Slice::Int32(x) => kernels::map(x, out, |x| linear(x.into())),
                 Slice::Int64(x) => kernels::map(x, out, linear),
-                _ => {}
+                _ => mismatch("Linear"),
             }
         }
         (Kernel::Linear { factor, offset }, SliceMut::Float32(out)) => {
@@ -523,8 +534,26 @@ fn apply(
             patch(column.valid, out, f32::NAN);
         }
         (Kernel::Cast, output) => cast(column, output),
-        // The compiler of programs gives every kernel an output of its type.
-        _ => debug_assert!(false, "kernel and output type do not match"),
+        // Each kernel by its name, so that the compiler asks for the arm of a new one.
+        (
+            Kernel::IsMissing
+            | Kernel::Encode(_)
+            | Kernel::FindRow(_)
+            | Kernel::OutOfFold { .. }
+            | Kernel::ToFloat32
+            | Kernel::Hash { .. }
+            | Kernel::Bucketize(_)
+            | Kernel::Log
+            | Kernel::Normalize { .. }
+            | Kernel::NormalizeMinMax { .. }
+            | Kernel::DifferenceLag(_)
+            | Kernel::Time(..)
+            | Kernel::Sine(_)
+            | Kernel::Cosine(_)
+            | Kernel::Compare(..)
+            | Kernel::Linear { .. },
+            _,
+        ) => mismatch("the output"),
     }
 }
 
@@ -554,7 +583,7 @@ fn cast(column: Column<'_>, output: &mut SliceMut<'_>) {
             patch(column.valid, out, f64::NAN);
         }
         // Other pairs are refused when a program is compiled.
-        _ => {}
+        _ => mismatch("Cast"),
     }
 }
 
