@@ -1,15 +1,15 @@
-//! What the gateway adds to Triton's latency, and how many requests a second it takes.
+//! Measures the latency that the gateway adds to Triton's, and its throughput in requests per second.
 //!
 //! ```text
 //! cargo run --release -p saker-gateway --example load -- [SECONDS] [STUB_MS]
 //! cargo run --release -p saker-gateway --example load -- [SECONDS] --gateway HOST:PORT
 //! ```
 //!
-//! With `--gateway` a running gateway is asked, for users 1 to 1000 in turn; degraded answers are errors. Otherwise:
+//! With `--gateway` the program sends requests to a running gateway, for users 1 to 1000 in turn. Degraded answers count as errors.
 //!
-//! A Triton is stood in for by a server in this process that answers ten items after STUB_MS (default 5). It is asked by the
-//! gateway's own gRPC client, alone and through the gateway, in a closed loop at several concurrencies; client, gateway and
-//! stub share the machine's cores. The last rows let the stub answer at once, to see where the cores end.
+//! Without it, a stub in this process replaces Triton: it answers ten items after STUB_MS (default 5). The gateway's own gRPC client calls
+//! the stub directly and through the gateway, in a closed loop, at several concurrencies. Client, gateway and stub share the machine's
+//! cores. In the last rows the stub answers at once, which shows the limit of the CPU.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -128,13 +128,13 @@ async fn through_gateway(
     let address = listener.local_addr()?;
     let serving =
         tokio::spawn(async move { gateway.serve(listener, std::future::pending()).await });
-    // Without a store every answer is marked as degraded; those of the stub carry its release.
+    // Without a store every answer is marked as degraded; the stub's answers carry its release.
     let latencies = drive(address, clients, time, b"\"release\":\"stub\"").await;
     serving.abort();
     latencies
 }
 
-/// A closed loop of so many clients; an answer without `wanted` is an error.
+/// Runs a closed loop with this many clients; an answer without `wanted` is an error.
 async fn drive(
     address: SocketAddr,
     clients: usize,
@@ -165,7 +165,7 @@ async fn drive(
     Ok(latencies)
 }
 
-/// One request on a kept connection; a client as small as can be, so that the gateway is what is measured.
+/// Sends one request on an open connection. The client is minimal, so the measurement covers the gateway.
 async fn ask_http(stream: &mut TcpStream, user: usize, wanted: &[u8]) -> Result<(), Error> {
     let path = format!("/recommendations?user_id={user}&device_type=1&k=10");
     let request = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\n\r\n");
@@ -187,10 +187,10 @@ async fn ask_http(stream: &mut TcpStream, user: usize, wanted: &[u8]) -> Result<
             .find_map(|line| line.strip_prefix("content-length: "))
             .ok_or("no content-length")?;
         if answer.len() >= end + 4 + length.parse::<usize>()? {
-            // An answer that Triton did not give would flatter.
+            // An answer that Triton did not compute would make the latency look too good.
             return match answer.windows(wanted.len()).any(|bytes| bytes == wanted) {
                 true => Ok(()),
-                false => Err("an answer that is not Triton's".into()),
+                false => Err("the answer does not come from Triton".into()),
             };
         }
     }

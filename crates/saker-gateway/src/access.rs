@@ -1,7 +1,7 @@
 //! API keys and their rates.
 //!
-//! A file holds a key per line: a name for logs, the key, how many requests a second it may make, and its rights; a bucket of
-//! twice as many tokens lets short bursts through.
+//! A file holds one key per line: a name for logs, the key, its rate in requests per second, and its rights. The token bucket of a key
+//! holds twice the rate, so short bursts pass.
 //!
 //! ```text
 //! # name      key                        requests per second   rights
@@ -18,28 +18,28 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-/// How short a key may be.
+/// Minimum length of a key, in characters.
 const SHORTEST: usize = 16;
 
-/// What a route lets its caller do.
+/// The right that a caller needs for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Right {
-    /// What a load balancer, a browser's first visit and a scraper need: no key.
+    /// Needs no key: health checks, the storefront's pages, metrics.
     Open,
-    /// Recommendations, items, categories.
+    /// Reads recommendations, items and categories.
     Read,
-    /// To send events.
+    /// Sends events.
     Events,
-    /// What is stored of users.
+    /// Reads the stored data of users.
     Users,
-    /// To delete what is stored of a user.
+    /// Deletes the stored data of a user.
     Forget,
-    /// Explanations and the operators' numbers.
+    /// Reads explanations and the operators' figures.
     Admin,
 }
 
 impl Right {
-    /// Those that a key can have, by the word of the file.
+    /// The rights that a key can have, with their names in the file.
     const WORDS: [(&str, Self); 5] = [
         ("read", Self::Read),
         ("events", Self::Events),
@@ -47,7 +47,7 @@ impl Right {
         ("forget", Self::Forget),
         ("admin", Self::Admin),
     ];
-    /// Those of a key whose line names none.
+    /// The rights of a key whose line names none.
     const USUAL: &[Self] = &[Self::Read, Self::Events, Self::Users];
 
     pub(crate) fn word(self) -> &'static str {
@@ -72,7 +72,7 @@ impl Right {
     }
 }
 
-/// The keys. They are kept as digests and looked up by them, so that how long a comparison takes tells nothing of them.
+/// The keys, stored and looked up by their digests. The duration of a comparison therefore reveals nothing about a key.
 #[derive(Clone, Debug)]
 pub struct Keys(Arc<FxHashMap<[u8; 32], Bucket>>);
 
@@ -84,24 +84,24 @@ struct Bucket {
     state: Mutex<(f64, Instant)>,
 }
 
-/// What a key may do now.
+/// The decision about a request with a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Go on.
+    /// The request may proceed; holds the name of the key.
     Allowed(String),
-    /// Not before so many seconds have passed.
+    /// The key has used up its rate; it may try again after this many seconds.
     Later(u64),
-    /// The key of this name has not the right.
+    /// The key of this name lacks the right.
     Denied(String),
-    /// There is no such key.
+    /// The key does not exist.
     Unknown,
 }
 
 impl Keys {
-    /// Reads a file of keys; see the module.
+    /// Reads a file of keys, in the format that the module describes.
     ///
     /// # Errors
-    /// What is wrong, and in which line; never the key.
+    /// Returns an error that names the line and the fault. The error never contains the key.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Keys {
             file: path.display().to_string(),
@@ -159,13 +159,11 @@ impl Keys {
                 state: Mutex::new((2.0 * per_second.max(0.5), Instant::now())),
             };
             if keys.insert(digest(key), bucket).is_some() {
-                return Err(format!(
-                    "line {number}: the key stands in another line, too"
-                ));
+                return Err(format!("line {number}: another line has the same key"));
             }
         }
         match keys.is_empty() {
-            true => Err("it holds no key".to_owned()),
+            true => Err("the file has no keys".to_owned()),
             false => Ok(Self(Arc::new(keys))),
         }
     }
@@ -177,7 +175,7 @@ impl Keys {
         if !bucket.rights.contains(&right) {
             return Verdict::Denied(bucket.name.clone());
         }
-        // A rate below one a second still lets single requests through.
+        // A rate below one per second still allows single requests.
         let most = 2.0 * bucket.per_second.max(0.5);
         let mut state = bucket.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, since) = *state;

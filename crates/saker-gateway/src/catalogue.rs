@@ -1,4 +1,4 @@
-//! Items and users as the gateway shows them. What is the same in every answer is serialised once, when it starts.
+//! Items and users as the gateway returns them. The parts that are equal in every answer are serialised once, at the start.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -7,32 +7,32 @@ use std::path::PathBuf;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Map, Value, json};
 
-/// How many users are kept for a chooser.
+/// Maximum number of users kept for the storefront's list.
 const SHOWN_USERS: usize = 1000;
 
-/// An item as it is handed over.
+/// An item of the shop, as the caller of [`Catalogue::new`] describes it.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
     /// Raw item id.
     pub id: i32,
-    /// Its title, where it has one.
+    /// Title, if the item has one.
     pub title: Option<String>,
-    /// Its value in each of the category columns.
+    /// Value in each of the category columns, in their order.
     pub categories: Vec<i32>,
-    /// Its price, where it has one.
+    /// Price, if the item has one.
     pub price: Option<f32>,
-    /// Where its picture lies, if it has one.
+    /// Path of the picture, if the item has one.
     pub picture: Option<PathBuf>,
-    /// All that is known of it, by column.
+    /// All known features, by column.
     pub known: Map<String, Value>,
 }
 
-/// A column of categories.
+/// A category column.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// Its name.
+    /// Name of the column.
     pub name: String,
-    /// What its values stand for; a value without a name is shown as a number.
+    /// Display names, by value. A value without a name is shown as a number.
     pub names: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ impl Column {
     }
 }
 
-/// What is kept of an item.
+/// The stored form of an item.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) id: i32,
@@ -53,7 +53,7 @@ pub(crate) struct Kept {
     pub(crate) picture: Option<Box<std::path::Path>>,
     /// `"title":…,"categories":…,"price":…,"picture":…`
     pub(crate) shown: Box<str>,
-    /// All that is known, as an object.
+    /// All known features, as a JSON object.
     pub(crate) known: Box<str>,
 }
 
@@ -70,8 +70,8 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// A catalogue of these items, whose categories stand in these columns, and of these users. Of users, some are shown with
-    /// their `features` to choose from, evenly spread.
+    /// Builds a catalogue. `items` holds a value for each column of `columns`. An evenly spread sample of the users is kept with their
+    /// `features`, for the storefront's list.
     pub fn new(
         columns: Vec<Column>,
         items: impl IntoIterator<Item = Item>,
@@ -117,12 +117,12 @@ impl Catalogue {
         });
     }
 
-    /// How many items there are.
+    /// Number of items.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are none, as where nothing is prepared on this machine.
+    /// Whether the catalogue has no items, for example because this machine has no prepared data.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -135,12 +135,12 @@ impl Catalogue {
         self.item(id)?.title.as_deref()
     }
 
-    /// The first items, for when nobody has ever said which are popular.
+    /// The first items, used when no popularity data exists.
     pub(crate) fn first(&self, count: usize) -> impl Iterator<Item = i32> {
         self.items.iter().take(count).map(|item| item.id)
     }
 
-    /// The position of a column of categories.
+    /// Index of the category column with this name.
     pub(crate) fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
@@ -152,7 +152,7 @@ impl Catalogue {
             .collect()
     }
 
-    /// The items of a category; `None` when there is no such category.
+    /// The items of a category; `None` if the category does not exist.
     pub(crate) fn members(&self, column: usize, value: i32) -> Option<impl Iterator<Item = i32>> {
         let places = self.members.get(&(column, value))?;
         Some(
@@ -162,7 +162,7 @@ impl Catalogue {
         )
     }
 
-    /// Every category, those with most items first.
+    /// All categories as JSON, those with the most items first.
     pub(crate) fn categories(&self) -> Value {
         let mut all: Vec<_> = self.members.iter().collect();
         all.sort_by_key(|((column, value), places)| (Reverse(places.len()), *column, *value));
@@ -183,14 +183,14 @@ impl Catalogue {
         self.known_users.contains(&id)
     }
 
-    /// Some users with their features, as JSON.
+    /// Up to `count` users, each with its features as JSON.
     pub(crate) fn users(&self, count: usize) -> impl Iterator<Item = (i32, &str)> {
         let step = (self.users.len() / count.max(1)).max(1);
         let spread = self.users.iter().step_by(step).take(count);
         spread.map(|(id, features)| (*id, features.as_ref()))
     }
 
-    /// Writes items with their scores, as a JSON array.
+    /// Appends items with their scores to `out`, as a JSON array.
     pub(crate) fn write_all(&self, items: impl IntoIterator<Item = (i32, f32)>, out: &mut String) {
         out.push('[');
         for (place, (id, score)) in items.into_iter().enumerate() {
@@ -202,19 +202,19 @@ impl Catalogue {
         out.push(']');
     }
 
-    /// Writes an item with its score.
+    /// Appends one item with its score to `out`.
     fn write(&self, id: i32, score: f32, out: &mut String) {
         use std::fmt::Write;
         let _ = write!(out, "{{\"id\":{id},\"score\":");
         match score.is_finite() {
             true => drop(write!(out, "{score}")),
-            // JSON has no such number.
+            // JSON has no representation for NaN and infinity.
             false => out.push_str("null"),
         }
         out.push(',');
         match self.item(id) {
             Some(item) => out.push_str(&item.shown),
-            // Of a release that is newer than what the gateway has read.
+            // The item belongs to a newer release than the catalogue.
             None => out.push_str(r#""title":null,"categories":{},"price":null,"picture":null"#),
         }
         out.push('}');
@@ -234,7 +234,7 @@ fn shown(
     price: Option<f32>,
     picture: Option<String>,
 ) -> String {
-    // A price is written with the digits that it has as f32, not with those of its neighbour among f64.
+    // The price is written with its shortest f32 digits. A conversion to f64 would add digits.
     let price = price
         .filter(|price| price.is_finite())
         .and_then(|price| price.to_string().parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! What travels with a request: its id, its trace, who asks; and what is written down when it is answered.
+//! The context of a request: its id, its trace, its caller; and the log line and metrics written after the answer.
 
 use std::fmt::Write;
 use std::pin::Pin;
@@ -26,22 +26,22 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// How long a client's request id may be.
+/// Maximum length of a client's request id, in bytes.
 const LONGEST_ID: usize = 128;
 
-/// How long a request may take in all, the sending of its body included.
+/// Maximum duration of a request, including the transfer of its body.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What handlers know of their request.
+/// The context of a request that handlers can read.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) id: Arc<str>,
-    /// The trace that it is a part of.
+    /// The trace to which the request belongs.
     pub(crate) trace: Link,
     pub(crate) start: Instant,
 }
 
-/// What is around every route of a listener.
+/// State of the middleware around every route of a listener.
 #[derive(Clone)]
 pub(crate) struct Around {
     pub(crate) state: Arc<State>,
@@ -49,7 +49,7 @@ pub(crate) struct Around {
     pub(crate) rights: Arc<FxHashMap<&'static str, Right>>,
 }
 
-/// Around every route.
+/// Middleware around every route.
 pub(crate) async fn around(
     Shared(around): Shared<Around>,
     mut request: Request,
@@ -79,7 +79,7 @@ pub(crate) async fn around(
         Ok(()) => match tokio::time::timeout(LONGEST, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::unavailable(format!(
-                "the request was not done within {} s",
+                "the request took longer than {} s",
                 LONGEST.as_secs()
             ))
             .into_response(),
@@ -90,8 +90,8 @@ pub(crate) async fn around(
     if let Ok(id) = HeaderValue::from_str(&call.id) {
         headers.insert(REQUEST_ID, id);
     }
-    // Nothing can follow a body that nobody reads on this connection. A client that keeps its connection sends the next request to
-    // another gateway when this one stops.
+    // An unread body blocks the connection, so it is closed. When the gateway stops, closing makes the client send its next request to
+    // another gateway.
     if unread.is_left() || state.is_stopping() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -101,7 +101,7 @@ pub(crate) async fn around(
     response
 }
 
-/// Whether a part of a request's body waits to be read.
+/// Whether part of a request's body is still unread.
 struct Unread(Option<Arc<AtomicBool>>);
 
 impl Unread {
@@ -126,7 +126,7 @@ impl Unread {
     }
 }
 
-/// A body that notes when it was read to its end.
+/// A body that records when it has been read to its end.
 struct Watched {
     body: Body,
     read: Arc<AtomicBool>,
@@ -156,8 +156,8 @@ impl HttpBody for Watched {
     }
 }
 
-/// What every answer says, unless its route says otherwise: nobody keeps it, reads it as something else than it is, shows it in
-/// a frame or in a page of another origin.
+/// Default security headers of every answer; a route may override them. They forbid caching, content sniffing, framing and use by pages of
+/// other origins.
 const SECURITY: [(HeaderName, &str); 7] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -186,7 +186,7 @@ fn secure(headers: &mut HeaderMap) {
 }
 
 impl Around {
-    /// Whether whoever asks may do so.
+    /// Checks that the caller may use the route: the key, its rights, its rate.
     fn admit(&self, route: &str, headers: &HeaderMap) -> Result<(), Problem> {
         let right = self.rights.get(route).copied().unwrap_or(Right::Open);
         if right == Right::Open {
@@ -197,17 +197,17 @@ impl Around {
                 true => Ok(()),
                 false => Err(Problem::new(
                     StatusCode::FORBIDDEN,
-                    "this gateway has no API keys and does not listen on loopback, so nobody may ask this; \
+                    "this gateway has no API keys and does not listen on loopback, so this route is closed; \
                      start it with --api-key-file",
                 )),
             };
         };
         let refused = |why: &str| Problem::new(StatusCode::UNAUTHORIZED, why);
         let key = headers.get(API_KEY).ok_or_else(|| {
-            refused("the header x-api-key is missing; accepted is one of the shop's keys")
+            refused("the header x-api-key is missing; accepted: one of the shop's keys")
         })?;
         let key = key.to_str().map_err(|_| {
-            refused("the header x-api-key is no text; accepted is one of the shop's keys")
+            refused("the header x-api-key is not text; accepted: one of the shop's keys")
         })?;
         match keys.ask(key, right, Instant::now()) {
             Verdict::Allowed(name) => {
@@ -222,12 +222,12 @@ impl Around {
             Verdict::Denied(name) => Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 format!(
-                    "the key '{name}' has not the right '{}', which its line in the file of keys can give",
+                    "the key '{name}' lacks the right '{}'; add it to the key's line in the file of keys",
                     right.word()
                 ),
             )),
             Verdict::Unknown => Err(refused(
-                "the header x-api-key holds a key that is not known; accepted is one of the shop's keys",
+                "the header x-api-key holds an unknown key; accepted: one of the shop's keys",
             )),
         }
     }
@@ -235,7 +235,7 @@ impl Around {
 
 fn note(state: &State, call: &Call, route: &str, method: &Method, status: StatusCode) {
     let took = call.start.elapsed();
-    // Anybody can invent a method; a label for each would fill the memory.
+    // Clients can invent methods, and a label for each would exhaust memory.
     let method = match *method {
         Method::GET | Method::POST | Method::DELETE | Method::HEAD | Method::OPTIONS => {
             method.as_str()
@@ -255,7 +255,7 @@ fn note(state: &State, call: &Call, route: &str, method: &Method, status: Status
     );
 }
 
-/// Says what a recorded request was, by OpenTelemetry's names.
+/// Adds OpenTelemetry's attributes of the request to its span.
 fn describe(span: &mut Span, call: &Call, route: &str, method: &Method, status: StatusCode) {
     span.name(|| format!("{method} {route}"));
     span.set("http.request.method", || method.to_string());
@@ -267,7 +267,7 @@ fn describe(span: &mut Span, call: &Call, route: &str, method: &Method, status: 
     }
 }
 
-/// The client's id where it is one that a header and a log line can hold, or a new one.
+/// Returns the client's request id if a header and a log line can hold it, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let usable = |id: &&str| {

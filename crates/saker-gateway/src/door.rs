@@ -1,4 +1,4 @@
-//! What a listener answers, and to whom: it depends on where it listens.
+//! The rules of a listener: which routes it has and which hosts it accepts, by the address on which it listens.
 
 use std::net::IpAddr;
 
@@ -10,11 +10,11 @@ use crate::problem::Problem;
 /// A listener's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Door {
-    /// Whether it has the operators' routes.
+    /// Whether the listener has the operators' routes.
     pub(crate) operators: bool,
-    /// Whether everything is answered where there are no keys.
+    /// Whether the listener answers all routes when the gateway has no keys.
     pub(crate) private: bool,
-    /// Names that it may be called by, beside addresses and localhost; `None`: any.
+    /// Accepted host names, in addition to addresses and localhost; `None` accepts any name.
     hosts: Option<Vec<String>>,
 }
 
@@ -45,8 +45,8 @@ impl Door {
         }
     }
 
-    /// Refuses a name that is not the gateway's. A page whose own name leads to this address (DNS rebinding) could read
-    /// everything otherwise: to the browser it is the same origin.
+    /// Refuses an unknown host name. This prevents DNS rebinding: a page whose own name resolves to this address has the same origin for
+    /// the browser, and could otherwise read everything.
     pub(crate) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let Some(hosts) = &self.hosts else {
             return Ok(());
@@ -63,7 +63,7 @@ impl Door {
                 return Err(Problem::new(
                     StatusCode::MISDIRECTED_REQUEST,
                     format!(
-                        "the host is '{}'; accepted are addresses, localhost and the names that --host gives",
+                        "the host is '{}'; accepted: addresses, localhost and the names given with --host",
                         crate::query::shortened(host)
                     ),
                 ));
@@ -74,7 +74,7 @@ impl Door {
 }
 
 fn is_accepted(host: &str, hosts: &[String]) -> bool {
-    // An IPv6 address stands in brackets, so that its colons are told from the port's.
+    // An IPv6 address is in brackets, which separate its colons from the port's.
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => return address.parse::<IpAddr>().is_ok(),
         None => host.split(':').next().unwrap_or_default(),
@@ -125,7 +125,7 @@ mod tests {
         ] {
             assert!(!answers(&door, other), "{other}");
         }
-        // In a request's target a name counts as well.
+        // The host in a request's target is checked as well.
         let request = Request::builder().uri("http://evil.example/users/42");
         let request = request.header("host", "localhost").body(()).unwrap();
         assert!(door.check_host(&request).is_err());

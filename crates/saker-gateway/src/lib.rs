@@ -1,19 +1,19 @@
-//! The HTTP gateway of a shop: what a storefront asks, in JSON, before Triton and Valkey.
+//! The HTTP gateway of a shop. It answers a storefront's requests in JSON, with data from Triton and Valkey.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`settings`] | where everything is, deadlines and limits |
-//! | [`catalogue`] | items and users as the gateway shows them, serialised once |
+//! | [`settings`] | addresses, deadlines and limits |
+//! | [`catalogue`] | items and users as the gateway returns them, serialised once |
 //! | [`access`] | API keys and their rates |
-//! | [`openapi`] | the routes, described for programs |
+//! | [`openapi`] | the OpenAPI document of the routes |
 //! | `routes` | a file per group of routes; `query` reads their parameters |
-//! | `ranking` | asking Triton's ensemble: deadline, bounded load, a breaker |
-//! | `popular` | popular items, kept for when Triton does not answer |
-//! | `store` | Valkey behind a few threads, so that one that hangs holds up nobody |
-//! | `server`, `door` | connections; what a listener answers, and to whom |
-//! | `context`, `problem`, `metrics` | request ids and traces; errors; what is counted |
+//! | `ranking` | requests to Triton's ensemble: deadline, limit of concurrent requests, circuit breaker |
+//! | `popular` | popular items, kept for times when Triton does not answer |
+//! | `store` | calls to Valkey on a few threads, so that a blocked call does not block requests |
+//! | `server`, `door` | connections; the rules of a listener |
+//! | `context`, `problem`, `metrics` | request ids and traces; errors; metrics |
 //!
-//! `docs/gateway.md` describes the routes, and what is answered when something is down.
+//! `docs/gateway.md` describes the routes, and the answers when a service is down.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -51,52 +51,53 @@ pub use triton_client::balance::Resolver;
 use door::Door;
 use state::State;
 
-/// Why a gateway cannot be opened.
+/// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store's address cannot be used.
+    /// The address of the store is invalid.
     #[error(transparent)]
     Store(#[from] saker_store::StoreError),
-    /// Triton's address cannot be used.
+    /// The address of Triton is invalid.
     #[error(transparent)]
     Triton(#[from] triton_client::Error),
-    /// An origin that no browser sends.
+    /// The text is not an origin.
     #[error("origin '{0}': accepted is *, or scheme, host and port, such as https://shop.example")]
     Origin(String),
-    /// A file of API keys that cannot be used.
+    /// The file of API keys is invalid.
     #[error("{file}: {why}")]
     Keys {
         /// The file.
         file: String,
-        /// What is wrong, and in which line.
+        /// The fault, and its line.
         why: String,
     },
 }
 
-/// What the operators' page shows beside what the gateway knows itself; called for each look at it, on a thread that may wait.
+/// Provides the data that only the program around the gateway has, for the operators' page. Each request of the page calls it once, on a
+/// thread that may block.
 pub type Operations = Arc<dyn Fn() -> Operation + Send + Sync>;
 
-/// How it stands with what is behind the gateway.
+/// Status of the services behind the gateway, as the operators' page shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Operation {
     /// The releases of the repository, newest first.
     pub releases: serde_json::Value,
-    /// Candidates that the filter of seen items has hidden since Triton started; `None` where Triton does not tell.
+    /// Number of candidates that the filter of seen items has removed since Triton started; `None` if Triton does not report it.
     pub hidden: Option<f64>,
 }
 
-/// An open gateway.
+/// A gateway that is ready to serve.
 pub struct Gateway {
     state: Arc<State>,
     origins: Vec<String>,
 }
 
 impl Gateway {
-    /// Starts what runs in the background. Must be called within a Tokio runtime. Whether Triton and Valkey are there shows
-    /// later: one that is down is no error.
+    /// Starts the background tasks. Call it within a Tokio runtime. Triton and Valkey may be down at this time: that is not an error, and
+    /// the gateway connects when they answer.
     ///
     /// # Errors
-    /// An address in the settings is invalid.
+    /// Returns an error if an address in the settings is invalid.
     pub fn open(
         settings: Settings,
         catalogue: Catalogue,
@@ -109,18 +110,16 @@ impl Gateway {
         Ok(Self { state, origins })
     }
 
-    /// Replaces the items and users that the gateway knows, for example when another release serves. Requests that begin from now
-    /// on see the new ones; a request under way keeps the old ones. Popular items that the new catalogue lacks are no longer
-    /// answered.
+    /// Replaces the known items and users, for example after a switch of releases. New requests use the new catalogue; requests in progress
+    /// finish with the old one. Popular items that are missing from the new catalogue are no longer returned.
     pub fn replace_catalogue(&self, catalogue: Catalogue) {
         self.state.replace_catalogue(catalogue);
     }
 
-    /// Serves until `stop` is done, then finishes what is under way. A listener that is not on loopback has not the operators'
-    /// routes.
+    /// Serves until `stop` completes, then finishes the requests in progress. Only a listener on loopback has the operators' routes.
     ///
     /// # Errors
-    /// The listener fails.
+    /// Returns an error if the listener fails.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -129,10 +128,10 @@ impl Gateway {
         self.serve_apart(listener, None, stop).await
     }
 
-    /// As [`Gateway::serve`]; where there is a listener for operators, their routes are there and nowhere else.
+    /// Like [`Gateway::serve`]. If `operators` is a listener, only that listener has the operators' routes.
     ///
     /// # Errors
-    /// A listener fails.
+    /// Returns an error if a listener fails.
     pub async fn serve_apart(
         &self,
         listener: TcpListener,
@@ -153,7 +152,7 @@ impl Gateway {
         server::serve(listeners, &self.state, stop).await
     }
 
-    /// What is answered by a listener at this address, without a listener's bounds on connections and times.
+    /// The routes of a listener at this address, without the limits on connections and times.
     pub fn router(&self, address: IpAddr) -> Router {
         self.routes(Door::new(&self.state.settings, address))
     }

@@ -1,4 +1,4 @@
-//! What is counted: Prometheus' metrics, and the latest latencies for the operators' page.
+//! Prometheus metrics, and the latest latencies for the operators' page.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use prometheus_client::registry::Registry;
 use saker_traces::{Exports, Traces};
 use triton_client::balance::{Balanced, ServerState};
 
-/// Seconds; the deadline lies in the middle.
+/// Bucket bounds in seconds; the deadline is in the middle.
 const BUCKETS: [f64; 14] = [
     0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0,
 ];
-/// How many of the latest latencies are kept.
+/// Number of recent latencies kept.
 const KEPT: usize = 4096;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -61,7 +61,7 @@ struct Server {
     server: String,
 }
 
-/// The Tritons, as they are when somebody looks: series of a server that is gone are gone with it.
+/// The Triton servers at the time of a scrape. The series of a server end when it is removed.
 #[derive(Debug)]
 struct Tritons(Balanced);
 
@@ -71,7 +71,7 @@ impl Collector for Tritons {
         let ready = servers.iter().filter(|server| server.is_ready).count() as u64;
         let mut count = encoder.encode_descriptor(
             "triton_servers",
-            "Tritons that get requests, and those that have left or have not answered yet",
+            "Triton servers that get requests, and servers that left or have not answered yet",
             None,
             MetricType::Gauge,
         )?;
@@ -87,7 +87,7 @@ impl Collector for Tritons {
             ),
             (
                 "triton_server_failures",
-                "Those that it did not answer, or answered with an error",
+                "Requests that Triton did not answer, or answered with an error",
                 |server| server.failures,
             ),
         ];
@@ -104,7 +104,7 @@ impl Collector for Tritons {
     }
 }
 
-/// Requests to the collector of traces.
+/// Counters of the exports to the trace collector.
 #[derive(Debug)]
 struct TraceExports(Arc<Exports>);
 
@@ -112,7 +112,7 @@ impl Collector for TraceExports {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let mut counter = encoder.encode_descriptor(
             "trace_exports",
-            "Requests to the collector of traces, by whether it took them",
+            "Requests to the collector of traces, by result",
             None,
             MetricType::Counter,
         )?;
@@ -123,7 +123,7 @@ impl Collector for TraceExports {
     }
 }
 
-/// A counter of each Triton: its name, its help, and where it is read.
+/// A counter per Triton server: metric name, help text, and the function that reads it.
 type Counted = (&'static str, &'static str, fn(&ServerState) -> u64);
 
 pub(crate) struct Metrics {
@@ -137,7 +137,7 @@ pub(crate) struct Metrics {
     events: Family<Outcome, Counter>,
     keys: Family<Key, Counter>,
     in_flight: Gauge<i64, AtomicI64>,
-    /// For the operators' page, which has no time series.
+    /// Totals for the operators' page, which has no time series.
     recommended: AtomicU64,
     degraded_sum: AtomicU64,
     latest: Latest,
@@ -169,12 +169,12 @@ impl Metrics {
         registry.register("requests", "Requests answered", self.requests.clone());
         registry.register(
             "request_seconds",
-            "How long they took",
+            "Duration of the answered requests",
             self.seconds.clone(),
         );
         registry.register(
             "triton_seconds",
-            "How long Triton took, of requests that it answered",
+            "Duration of the requests that Triton answered",
             self.triton_seconds.clone(),
         );
         registry.register(
@@ -184,23 +184,19 @@ impl Metrics {
         );
         registry.register(
             "shed",
-            "Requests refused because too many were on their way to Triton",
+            "Requests refused because the limit of concurrent requests to Triton was reached",
             self.shed.clone(),
         );
         registry.register(
             "refused_connections",
-            "Connections of addresses that had as many open as one may",
+            "Connections refused because their address had reached its limit",
             self.refused_connections.clone(),
         );
-        registry.register(
-            "events",
-            "Events that were sent, by what became of them",
-            self.events.clone(),
-        );
+        registry.register("events", "Events received, by result", self.events.clone());
         registry.register("key_requests", "Requests by API key", self.keys.clone());
         registry.register(
             "in_flight",
-            "Requests on their way to Triton",
+            "Requests to Triton in progress",
             self.in_flight.clone(),
         );
         registry.register_collector(Box::new(Tritons(tritons)));
@@ -258,13 +254,13 @@ impl Metrics {
         }
     }
 
-    /// Events that were not taken, because the stream or the store is full.
+    /// Counts events that were refused because the stream or the store is full.
     pub(crate) fn refused_events(&self, count: u64) {
         let refused = Outcome { outcome: "full" };
         self.events.get_or_create(&refused).inc_by(count);
     }
 
-    /// Events taken since the start.
+    /// Number of events accepted since the start.
     pub(crate) fn accepted_events(&self) -> u64 {
         let accepted = Outcome {
             outcome: "accepted",
@@ -277,15 +273,15 @@ impl Metrics {
         self.keys.get_or_create(&Key { key }).inc();
     }
 
-    /// The page that Prometheus reads.
+    /// The page for Prometheus, in its text format.
     pub(crate) fn page(&self) -> String {
         let mut page = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = encode(&mut page, &self.registry);
         page
     }
 
-    /// What the operators' page shows: latencies of the latest recommendations.
+    /// Latencies of recent recommendations, for the operators' page.
     pub(crate) fn summary(&self) -> serde_json::Value {
         let [p50, p99] = self.latest.quantiles([0.5, 0.99]);
         serde_json::json!({
@@ -298,7 +294,7 @@ impl Metrics {
     }
 }
 
-/// The latest latencies in microseconds, 0 where there is none yet.
+/// Latest latencies in microseconds; 0 marks an unused entry.
 struct Latest {
     micros: Vec<AtomicU32>,
     next: AtomicUsize,
@@ -322,7 +318,7 @@ impl Latest {
         }
     }
 
-    /// In milliseconds; `None` before the first.
+    /// Quantiles in milliseconds; `None` before the first recommendation.
     fn quantiles<const N: usize>(&self, wanted: [f64; N]) -> [Option<f64>; N] {
         let noted = self.micros.iter().map(|slot| slot.load(Ordering::Relaxed));
         let mut noted: Vec<u32> = noted.filter(|&micros| micros != 0).collect();

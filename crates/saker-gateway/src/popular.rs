@@ -1,5 +1,5 @@
-//! Popular items out of the `trending:*` sets, none older than a second while Valkey answers, and the last known ones when it
-//! does not.
+//! Popular items, read from the `trending:*` sets. They are at most a second old while Valkey answers; otherwise the last known ones are
+//! used.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use saker_store::{Client, Settings, StoreError};
 use crate::catalogue::Catalogue;
 use crate::store::{Store, replies};
 
-/// How long what was read counts as fresh.
+/// Age up to which the items read from the store count as fresh.
 const FRESH: Duration = Duration::from_secs(1);
-/// How many items of a set are kept: as many as a request may ask for, and some that it has reason to leave out.
+/// Number of items kept per set: the maximum of a request, plus a reserve for items that the request excludes.
 const KEPT: usize = 500;
-/// How many items stand in for an unknown popularity.
+/// Number of catalogue items used when popularity is unknown.
 const FIRST: usize = 100;
 
-/// Items with the number of interactions each has had, most first.
+/// Items with their number of interactions, the most popular first.
 pub(crate) type Ranking = Arc<Vec<(i32, f64)>>;
 
 pub(crate) struct Popular {
@@ -34,7 +34,7 @@ impl Popular {
         })
     }
 
-    /// The items of a set, at most a second old, or the last known ones.
+    /// The items of a set: at most a second old, or the last known ones if the store does not answer.
     pub(crate) async fn of(&self, set: Set) -> Ranking {
         if let Some((read, ranking)) = self.known(set)
             && read.elapsed() < FRESH
@@ -55,7 +55,7 @@ impl Popular {
         }
     }
 
-    /// The last known items of a set, without waiting for the store; empty if it was never read.
+    /// The last known items of a set, without a call to the store; empty if the set was never read.
     pub(crate) fn last_known(&self, set: Set) -> Ranking {
         self.known(set)
             .map(|(_, ranking)| ranking)
@@ -71,10 +71,10 @@ impl Popular {
     }
 }
 
-/// The first `count` items of a set's ranking that the catalogue knows: popularity is older than a catalogue that has just been
-/// replaced. If it knows none of those that are popular with everybody, its own first items stand in for them.
+/// The first `count` items of a ranking that exist in the catalogue. The ranking may be older than a catalogue that was just replaced. If
+/// no item of the ranking exists in the catalogue, the catalogue's first items are returned.
 ///
-/// A catalogue without items, as where nothing is prepared on this machine, leaves nothing out.
+/// If the catalogue is empty, for example because this machine has no prepared data, the ranking is not filtered.
 pub(crate) fn in_catalogue(
     ranking: &Ranking,
     set: Set,

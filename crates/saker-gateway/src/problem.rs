@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 has them: `application/problem+json`.
+//! Error answers in the format of RFC 9457: `application/problem+json`.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-/// What is answered when something is wrong.
+/// An error answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -25,7 +25,7 @@ impl Problem {
         }
     }
 
-    /// A value that is not accepted; `detail` says which would be.
+    /// A value that is not accepted. `detail` names the accepted values.
     pub(crate) fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             field: Some(field.into()),
@@ -33,7 +33,7 @@ impl Problem {
         }
     }
 
-    /// There is no such thing.
+    /// The requested resource does not exist.
     pub(crate) fn missing(field: &str, detail: impl Into<String>) -> Self {
         Self {
             field: Some(field.to_owned()),
@@ -41,7 +41,7 @@ impl Problem {
         }
     }
 
-    /// What is needed does not answer.
+    /// A service behind the gateway does not answer.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     }

@@ -1,4 +1,4 @@
-//! Reading a request's parameters: each is known, given once, and in range, or the answer names it.
+//! Reads the parameters of a request. An unknown, repeated or out-of-range parameter is an error that names it.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -11,10 +11,10 @@ use crate::problem::Problem;
 pub(crate) struct Query(HashMap<String, String>);
 
 impl Query {
-    /// Reads them.
+    /// Reads the query string.
     ///
     /// # Errors
-    /// One that is not `accepted`, or is given twice.
+    /// Returns an error if a parameter is not in `accepted` or is given twice.
     pub(crate) fn read(text: Option<&str>, accepted: &[&str]) -> Result<Self, Problem> {
         let mut values = HashMap::new();
         for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
@@ -54,14 +54,14 @@ impl Query {
             .transpose()
     }
 
-    /// How many items are wanted.
+    /// The parameter `k`, the number of items to return.
     pub(crate) fn k(&self, default: i32) -> Result<usize, Problem> {
         let k = self.number("k", 1..=100)?.unwrap_or(default);
         Ok(usize::try_from(k).unwrap_or_default())
     }
 }
 
-/// A whole number in a range, as a parameter or a part of the path has it.
+/// Parses a whole number within a range, from a parameter or a segment of the path.
 pub(crate) fn number(name: &str, text: &str, range: RangeInclusive<i32>) -> Result<i32, Problem> {
     let read = text.parse::<i32>().ok();
     read.filter(|number| range.contains(number)).ok_or_else(|| {
@@ -77,7 +77,7 @@ pub(crate) fn number(name: &str, text: &str, range: RangeInclusive<i32>) -> Resu
     })
 }
 
-/// A device by number or word; `None` for any other.
+/// A device given by number or name; `None` for any other text.
 pub(crate) fn device(text: &str) -> Option<i32> {
     match text {
         "0" | "mobile" => Some(0),
@@ -87,10 +87,10 @@ pub(crate) fn device(text: &str) -> Option<i32> {
     }
 }
 
-/// What is accepted as a device.
+/// The accepted devices, for error messages.
 pub(crate) const DEVICES: &str = "0, 1, 2, mobile, desktop, tablet";
 
-/// A client's value, short enough for an answer.
+/// Shortens a client's value for use in an answer.
 pub(crate) fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {

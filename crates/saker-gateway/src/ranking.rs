@@ -1,7 +1,7 @@
-//! Asking Triton's ensemble for one user, by a deadline, with bounded load.
+//! Requests to Triton's ensemble for one user, with a deadline and a limit of concurrent requests.
 //!
-//! When Triton has failed several times in a row, only one request in a while still tries it; the others get their popular items
-//! at once, without waiting for a deadline that would pass as well. Where there are several Tritons, all of them must have failed.
+//! After several failures in a row, a circuit breaker opens: only one request per interval tries Triton, and the others return popular
+//! items at once. With several Triton servers, the breaker opens only when all of them fail.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,26 +18,26 @@ use crate::context::Call;
 use crate::metrics::Metrics;
 use crate::state::RateLimited;
 
-/// The model that is asked, and its outputs: names of the wire contract.
+/// The ensemble's name and its outputs, from the wire contract.
 pub(crate) const ENSEMBLE: &str = "ensemble_model";
 const ORDERED_IDS: &str = "ordered_ids";
 const ORDERED_SCORES: &str = "ordered_scores";
 const RELEASE: &str = "release";
 const DEGRADED: &str = "degraded";
 const OUTPUTS: [&str; 4] = [ORDERED_IDS, ORDERED_SCORES, RELEASE, DEGRADED];
-/// Those of releases from before [`DEGRADED`].
+/// The outputs of releases that lack [`DEGRADED`].
 const OLDER_OUTPUTS: [&str; 3] = [ORDERED_IDS, ORDERED_SCORES, RELEASE];
-/// How long a release that has no output `degraded` is asked without it.
+/// Duration for which a release without the output `degraded` is called without it.
 const WITHOUT: Duration = Duration::from_secs(60);
 
-/// Said of a Triton that does not answer at all.
+/// The reason reported when Triton does not answer at all.
 const UNREACHABLE: &str = "triton_unreachable";
-/// So many failures in a row stop the asking.
+/// Number of consecutive failures that open the circuit breaker.
 const FAILURES: u32 = 5;
-/// How long it stops; then one request tries.
+/// Duration for which the breaker stays open; then one request tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// One user at one moment.
+/// A user, device and time to recommend for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visit {
     pub(crate) user: i32,
@@ -45,22 +45,22 @@ pub(crate) struct Visit {
     pub(crate) timestamp: i32,
 }
 
-/// What Triton answered.
+/// Triton's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ranked {
     pub(crate) release: Option<String>,
     /// Raw item ids with their scores, best first.
     pub(crate) items: Vec<(i32, f32)>,
-    /// What the steps did not know of the user, a mask; a release may not say it.
+    /// Bit mask of the user data that the steps could not read; `None` if the release does not report it.
     pub(crate) degraded: Option<i32>,
 }
 
-/// Why there is no answer of Triton's.
+/// Why Triton gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unranked {
-    /// Too many requests are on their way.
+    /// The limit of concurrent requests was reached.
     Shed,
-    /// The word for answers and metrics.
+    /// Triton failed; holds the reason for answers and metrics.
     Failed(&'static str),
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Ranking {
     failures: AtomicU32,
     /// When the next request may try a failing Triton, in milliseconds since `start`.
     try_at_ms: AtomicU64,
-    /// Until when releases are asked without [`DEGRADED`], in milliseconds since `start`.
+    /// Time until which releases are called without [`DEGRADED`], in milliseconds since `start`.
     without_until_ms: AtomicU64,
     /// Why the latest request failed.
     reason: Mutex<&'static str>,
@@ -107,12 +107,12 @@ impl Ranking {
         })
     }
 
-    /// The servers that are asked.
+    /// The Triton servers.
     pub(crate) fn servers(&self) -> &Balanced {
         &self.servers
     }
 
-    /// The ensemble's inputs for a visit.
+    /// The input tensors of the ensemble for a visit.
     pub(crate) fn inputs(&self, visit: Visit) -> Vec<Tensor> {
         let mut inputs = vec![Tensor::int32(&self.user_input, &[visit.user])];
         for (name, value) in [
@@ -177,7 +177,7 @@ impl Ranking {
         Err(Unranked::Failed(reason))
     }
 
-    /// Asks for all outputs, or for those that older releases have.
+    /// Requests all outputs, or only those that older releases have.
     async fn infer(
         &self,
         visit: Visit,
@@ -212,14 +212,14 @@ impl Ranking {
         if self.failures.load(Ordering::Relaxed) < FAILURES {
             return true;
         }
-        // Of several servers one may hang, and fail several requests at the same moment.
+        // One of several servers may hang and fail several requests at the same moment.
         if !self.servers.none_answers() {
             return true;
         }
         let now = self.now_ms();
         let at = self.try_at_ms.load(Ordering::Relaxed);
         let next = now + PAUSE.as_millis() as u64;
-        // Of several that come at once, one wins.
+        // Of several concurrent requests, one gets to try.
         now >= at
             && self
                 .try_at_ms
@@ -245,7 +245,7 @@ fn reason(error: &Error, late: bool) -> &'static str {
     }
 }
 
-/// Says what Triton answered.
+/// Adds attributes of Triton's answer to the span.
 fn describe(span: &mut Span, ranked: &Ranked) {
     span.set("rpc.system", || "grpc");
     span.set("saker.items", || {
@@ -259,7 +259,7 @@ fn describe(span: &mut Span, ranked: &Ranked) {
     }
 }
 
-/// The items of an answer to one user; padding is left out.
+/// The items of an answer for one user, without the padding.
 fn read(tensors: &[Tensor]) -> Result<Ranked, Error> {
     let tensor = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
     let missing = |name: &str| Error::Answer(format!("it has no {name}"));
@@ -276,7 +276,7 @@ fn read(tensors: &[Tensor]) -> Result<Ranked, Error> {
             scores.len()
         )));
     }
-    // A server whose repository another program made may not say it.
+    // A repository that another program made may lack the release.
     let release = tensor(RELEASE).and_then(|release| release.texts().ok()?.into_iter().next());
     let degraded = tensor(DEGRADED).and_then(|degraded| degraded.int32s().ok()?.first().copied());
     let items = ids.into_iter().zip(scores).filter(|(id, _)| *id >= 0);

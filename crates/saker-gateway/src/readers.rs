@@ -1,4 +1,4 @@
-//! The readers of what clients send, without a gateway around them: for the fuzz targets alone.
+//! The parsers of client input, without a gateway around them, for the fuzz targets.
 
 use saker_store::events::Event;
 
@@ -6,7 +6,7 @@ use crate::catalogue::Catalogue;
 use crate::query::{Query, device, number};
 use crate::routes::events;
 
-/// The parameters of `GET /recommendations` and its like: `k`, a user and a device.
+/// Parses the parameters of `GET /recommendations` and similar routes: `k`, a user and a device.
 ///
 /// # Errors
 /// Returns the problem document's fields as text.
@@ -22,7 +22,7 @@ pub fn query(text: &str) -> Result<(usize, Option<i32>, Option<i32>), String> {
     ))
 }
 
-/// The events in the body of `POST /events`.
+/// Parses the events in the body of `POST /events`.
 ///
 /// # Errors
 /// Returns the problem document's fields as text.

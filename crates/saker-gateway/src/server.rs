@@ -1,4 +1,4 @@
-//! Connections: taken, bounded in number and patience, and finished in order when the gateway stops.
+//! Accepts connections, limits their number and times, and finishes them in order when the gateway stops.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,17 +21,17 @@ use tokio::time::{Sleep, sleep};
 
 use crate::state::State;
 
-/// How many connections of a listener may be open; more wait in the system's queue.
+/// Maximum number of open connections per listener; further ones wait in the system's queue.
 const MOST: usize = 4096;
-/// How long requests that are under way may take once nothing new is accepted.
+/// Maximum time for requests in progress after the gateway stops accepting connections.
 const FINISH: Duration = Duration::from_secs(10);
-/// How long nothing is accepted after the system gave no connection: it has no more descriptors.
+/// Pause after the system failed to accept a connection because no file descriptor was free.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// What an address hears that has as many connections as it may.
+/// Answer to an address that has reached its limit of connections.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves until `stop` is done. Then the gateway is not ready for `settings.drain`, but answers; it accepts what has connected by
-/// then and nothing more, and finishes what is under way.
+/// Serves until `stop` completes. During `settings.drain` the gateway still answers but is not ready. Then it accepts only the connections
+/// that are already in the system's queue, and finishes the requests in progress.
 pub(crate) async fn serve(
     listeners: Vec<(TcpListener, Router)>,
     state: &Arc<State>,
@@ -46,7 +46,7 @@ pub(crate) async fn serve(
     stop.await;
     state.stop();
     sleep(state.settings.drain).await;
-    // Whether anybody listens does not matter.
+    // The error of a channel without receivers is of no consequence.
     let _ = stopping.send(true);
     while accepting.join_next().await.is_some() {}
     Ok(())
@@ -81,20 +81,20 @@ async fn accept(
             (listener.accept().await, permit)
         };
         tokio::select! {
-            // An error means that the gateway is gone, which is as good.
+            // An error means that the sender is gone, which stops the gateway too.
             () = async { drop(stopping.wait_for(|stopped| *stopped).await) } => break,
             (accepted, permit) = accepted => match accepted {
                 Ok((stream, peer)) => take(stream, peer.ip(), Some(permit), stopped.clone()),
-                // Of that client, which has gone.
+                // The error concerns one client, which has closed its connection.
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
-                    tracing::warn!("no connection can be taken: {error}");
+                    tracing::warn!("cannot accept a connection: {error}");
                     sleep(EXHAUSTED).await;
                 }
             },
         }
     }
-    // Those who have connected and wait in the system's queue would lose what they have sent.
+    // Clients whose connections wait in the system's queue would otherwise lose the data they sent.
     while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await
     {
         take(stream, peer.ip(), None, stopped.clone());
@@ -103,7 +103,7 @@ async fn accept(
     let finished = async { while open.join_next().await.is_some() {} };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!(
-            "requests under way are given up after {} s",
+            "requests under way are aborted after {} s",
             FINISH.as_secs()
         );
     }
@@ -118,22 +118,22 @@ fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// Says that there are too many connections, to a client that reads it.
+/// Answers that the address has too many connections, if the client reads the answer.
 fn refuse(stream: TcpStream) {
     if let Ok(mut stream) = stream.into_std() {
-        // An empty socket takes these few bytes; whether they arrive is the client's concern.
+        // The buffer of a new socket has room for these few bytes. Delivery is not checked.
         let _ = stream.write(TOO_MANY);
     }
 }
 
-/// How many connections each address has.
+/// Number of open connections per address.
 #[derive(Clone, Debug)]
 struct Addresses {
     most: usize,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// One connection of an address, until it is dropped.
+/// A counted connection; dropping it releases its place.
 struct Counted {
     address: IpAddr,
     addresses: Addresses,
@@ -147,7 +147,7 @@ impl Addresses {
         }
     }
 
-    /// Counts a connection; `None` when its address has as many as it may.
+    /// Counts a connection; `None` if the address has reached its limit.
     fn count(&self, address: IpAddr) -> Option<Counted> {
         let address = network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +176,7 @@ impl Drop for Counted {
     }
 }
 
-/// What an address counts as: whoever has one IPv6 address has all of its /64 network.
+/// The key under which an address is counted. One client can use a whole IPv6 /64 network, so its addresses count as one.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0 << 64).into(),
@@ -184,11 +184,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A socket whose other end has to read what is written within a time, or loses the connection.
+/// A socket that closes if its peer does not read written data within a time limit.
 struct Patient<S> {
     stream: S,
     patience: Duration,
-    /// Runs from when the other end does not read until all is written.
+    /// Runs from the first blocked write until all data is written.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
@@ -251,7 +251,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Hyper flushes when it has written all that it had.
+    /// Hyper flushes after it has written everything.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.waiting = None;
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -268,12 +268,12 @@ async fn converse(
     state: &State,
     mut stopped: watch::Receiver<bool>,
 ) {
-    // Answers are written at once: what waits for a fuller packet waits for the client's acknowledgement, 40 ms.
+    // Answers are sent at once. With Nagle's algorithm a packet would wait for the client's acknowledgement, up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("a connection without TCP_NODELAY: {error}");
     }
     let settings = &state.settings;
-    // To tell HTTP/2 from HTTP/1.1 its first bytes would be waited for without a limit.
+    // Detecting HTTP/2 would wait for the first bytes of a connection without a time limit.
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -285,7 +285,7 @@ async fn converse(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        // An error means that the gateway is gone, which is as good.
+        // An error means that the sender is gone, which stops the gateway too.
         () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -333,7 +333,7 @@ mod tests {
                 while drips && theirs.read_exact(&mut byte).await.is_ok() {
                     sleep(Duration::from_millis(10)).await;
                 }
-                // Open until the writer has given up.
+                // Keeps the connection open until the writer has given up.
                 sleep(Duration::from_secs(60)).await;
                 theirs
             });
@@ -345,7 +345,7 @@ mod tests {
             assert!(took >= patience && took < 10 * patience, "{took:?}");
             reader.abort();
         }
-        // One that reads in time is written to for as long as it likes.
+        // A client that reads in time is never cut off.
         let (ours, mut theirs) = tokio::io::duplex(1024);
         tokio::spawn(async move {
             let mut part = [0; 1024];

@@ -1,4 +1,4 @@
-//! Where everything is, deadlines and limits.
+//! Addresses, deadlines and limits of a gateway.
 
 use std::time::Duration;
 
@@ -9,64 +9,64 @@ use triton_client::balance::Resolver;
 
 use crate::access::Keys;
 
-/// How a gateway is opened.
+/// The settings of a gateway.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Triton's gRPC services: `HOST:PORT` or `dns://NAME:PORT`, several of them separated by commas.
     pub triton: String,
-    /// The time between two resolutions of a `dns://` name.
+    /// Interval between two resolutions of a `dns://` name.
     pub resolve_every: Duration,
-    /// What resolves such names.
+    /// The resolver of such names.
     pub resolver: Resolver,
-    /// `host:port` of Triton's HTTP service, which explanations go through.
+    /// `host:port` of Triton's HTTP service, used for explanations.
     pub triton_http: String,
-    /// How many gRPC connections are kept to each Triton.
+    /// Number of gRPC connections to each Triton server.
     pub connections: usize,
-    /// The store; its databases are chosen here.
+    /// Connection settings of the store. The gateway sets the database numbers itself.
     pub store: saker_store::Settings,
-    /// How long a call of the store may take.
+    /// Maximum duration of a call to the store.
     pub store_deadline: Duration,
-    /// The users' features in the store.
+    /// The view of user features in the store.
     pub users: Option<FeatureView>,
-    /// The views that the updater writes of a user, such as that of the top category: who wants to be forgotten is taken out of
-    /// them.
+    /// The views that the updater writes per user, such as that of the top category. A request to forget a user deletes the user's rows
+    /// there.
     pub activity: Vec<FeatureView>,
-    /// The ensemble's input of the user's id.
+    /// Name of the ensemble's input for the user id.
     pub user_input: String,
-    /// Which of `device_type` and `timestamp` the ensemble takes.
+    /// The context inputs of the ensemble: `device_type`, `timestamp`, both or none.
     pub context_inputs: Vec<String>,
-    /// How many candidates a request brings to the filter of seen items.
+    /// Number of candidates per request that reach the filter of seen items.
     pub candidates: usize,
-    /// How long Triton's answer may take before popular items are answered.
+    /// Maximum wait for Triton's answer; after it, popular items are returned.
     pub deadline: Duration,
-    /// How many requests may be on their way to Triton.
+    /// Maximum number of concurrent requests to Triton.
     pub max_in_flight: usize,
-    /// How long a client may take to send a request's headers, and how long an unused connection is kept.
+    /// Maximum time for a client to send a request's headers; also the idle time after which a connection is closed.
     pub header_timeout: Duration,
-    /// How long a client may take to read an answer, or, of a large one, a part of it.
+    /// Maximum time for a client to read an answer, or a part of a large answer.
     pub write_timeout: Duration,
-    /// How many connections one address may have open; IPv6 addresses of one /64 network count as one.
+    /// Maximum number of open connections per address; IPv6 addresses of one /64 network count as one.
     pub connections_per_address: usize,
-    /// How long the gateway goes on answering, while it is not ready, once it is told to stop.
+    /// Time after the stop signal for which the gateway still answers but is not ready.
     pub drain: Duration,
-    /// Names that clients may call the gateway by, beside addresses and localhost. Without any, every name is accepted, but not by
-    /// a listener that answers without keys.
+    /// Accepted host names, in addition to addresses and localhost. If empty, every name is accepted, except by a listener that answers
+    /// without keys.
     pub hosts: Vec<String>,
-    /// Whether a listener that is not on loopback answers without keys, too, since others decide who reaches it.
+    /// Whether a listener beyond loopback also answers without keys, because other means restrict access to it.
     pub trust_network: bool,
-    /// How many events may wait in the stream, and of how many the ids are known.
+    /// Maximum length of the event stream, and maximum number of known event ids.
     pub events: Limits,
-    /// API keys. Without them everybody may ask a listener on loopback for everything, and others for what concerns no user and
-    /// changes nothing.
+    /// API keys. Without them, a listener on loopback answers all routes. Other listeners answer only routes that read no user data and
+    /// change nothing.
     pub keys: Option<Keys>,
-    /// Origins whose pages may ask; `*` for all.
+    /// Origins whose pages may send requests; `*` for all.
     pub origins: Vec<String>,
-    /// Where traces are recorded.
+    /// Destination of traces.
     pub traces: Traces,
 }
 
 impl Settings {
-    /// Those of a gateway beside Triton's usual ports and this store.
+    /// Default settings, for a Triton server on its usual ports and this store.
     pub fn new(store: saker_store::Settings) -> Self {
         Self {
             triton: "127.0.0.1:8001".to_owned(),

@@ -1,4 +1,4 @@
-//! What all requests share, and what runs beside them.
+//! State shared by all requests, and the background tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,33 +15,33 @@ use crate::ranking::Ranking;
 use crate::store::{Store, replies};
 use crate::{Error, Operations, Settings};
 
-/// How often the store is asked for a sign of life, and the popular items are read.
+/// Interval between two checks of the store, and between two reads of the popular items.
 const WATCH: Duration = Duration::from_millis(500);
-/// How many explanations run at once: each asks every step, one after the other.
+/// Maximum number of concurrent explanations. Each calls every step, one after the other.
 const EXPLANATIONS: usize = 2;
-/// The share of its maxmemory that the store may use before events are refused. What is left is the updater's.
+/// Share of its maxmemory that the store may use before the gateway refuses events. The rest is reserved for the updater.
 const FULL: f64 = 0.95;
-/// How often a replaced catalogue is looked at until no request uses it any more.
+/// Interval between two checks whether a replaced catalogue is still in use.
 const RELEASED: Duration = Duration::from_secs(1);
 
 pub(crate) struct State {
     pub(crate) settings: Settings,
-    /// What requests that begin now answer from.
+    /// The catalogue for new requests.
     catalogue: ArcSwap<Catalogue>,
     pub(crate) operations: Operations,
     pub(crate) ranking: Ranking,
     pub(crate) popular: Popular,
     /// Users' features.
     pub(crate) features: Store,
-    /// Events, seen and recent items.
+    /// Events, seen items and recent items.
     pub(crate) activity: Store,
     pub(crate) metrics: Metrics,
     pub(crate) explanations: Arc<Semaphore>,
-    /// Whether the store answered when it was last asked.
+    /// Whether the store answered the latest check.
     store_answers: AtomicBool,
-    /// Whether the store held nearly as much as it may when it was last asked.
+    /// Whether the store was nearly full at the latest check.
     store_is_full: AtomicBool,
-    /// Whether the gateway was told to stop.
+    /// Whether the stop signal has arrived.
     stopping: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl State {
             features: Store::open(store, 0, deadline, 1)?,
             activity: Store::open(store, saker_store::events::DATABASE, deadline, 4)?,
             explanations: Arc::new(Semaphore::new(EXPLANATIONS)),
-            // Until the first look, nothing speaks against it.
+            // The store counts as reachable until the first check.
             store_answers: AtomicBool::new(true),
             store_is_full: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -70,16 +70,19 @@ impl State {
         })
     }
 
-    /// The current catalogue. A request asks once and keeps what it got to its end.
+    /// The current catalogue. A request calls this once and keeps the result until its end.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.load_full()
     }
 
-    /// Replaces the catalogue for all requests that begin from now on.
+    /// Replaces the catalogue for all new requests.
     pub(crate) fn replace_catalogue(&self, catalogue: Catalogue) {
-        tracing::info!("a new catalogue of {} items is in use", catalogue.len());
+        tracing::info!(
+            "the gateway uses a new catalogue of {} items",
+            catalogue.len()
+        );
         let old = self.catalogue.swap(Arc::new(catalogue));
-        // The last owner frees a million items, which takes longer than a request may: that must be no request.
+        // The last owner frees a million items, which takes too long for a request. A separate thread is the last owner.
         let release = move || {
             while Arc::strong_count(&old) > 1 {
                 std::thread::sleep(RELEASED);
@@ -91,17 +94,17 @@ impl State {
         }
     }
 
-    /// Whether the store answered when it was last asked, at most about a second ago.
+    /// Whether the store answered the latest check, at most about a second ago.
     pub(crate) fn store_answers(&self) -> bool {
         self.store_answers.load(Ordering::Relaxed)
     }
 
-    /// Whether the store held nearly as much as it may when it was last asked, at most about a second ago.
+    /// Whether the store was nearly full at the latest check, at most about a second ago.
     pub(crate) fn store_is_full(&self) -> bool {
         self.store_is_full.load(Ordering::Relaxed)
     }
 
-    /// Looks at the store's memory. A store that does not tell, such as a cluster, refuses for itself what it cannot hold.
+    /// Checks the store's memory. A store that does not report it, such as a cluster, refuses writes itself when it is full.
     async fn look_at_memory(&self) {
         let used = |client: &mut saker_store::Client| {
             let mut pipeline = saker_store::Pipeline::new();
@@ -121,16 +124,16 @@ impl State {
         let before = self.store_is_full.swap(is_full, Ordering::Relaxed);
         match (before, is_full) {
             (false, true) => tracing::warn!(
-                "the store uses {:.0} % of its maxmemory: events are refused until it is below {:.0} %",
+                "the store uses {:.0} % of its maxmemory: the gateway refuses events until the use falls below {:.0} %",
                 100.0 * used.unwrap_or_default(),
                 100.0 * FULL
             ),
-            (true, false) => tracing::warn!("the store has room again: events are taken"),
+            (true, false) => tracing::warn!("the store has room again: the gateway accepts events"),
             _ => {}
         }
     }
 
-    /// Whether the gateway was told to stop: it answers, but wants no more to do.
+    /// Whether the stop signal has arrived. The gateway still answers but is not ready.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
@@ -139,7 +142,7 @@ impl State {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Asks the store for a sign of life.
+    /// Checks that the store answers.
     pub(crate) async fn ping(&self) -> Result<(), saker_store::StoreError> {
         let ping = |client: &mut saker_store::Client| {
             let mut pipeline = saker_store::Pipeline::new();
@@ -151,7 +154,7 @@ impl State {
         self.activity.run(ping).await
     }
 
-    /// How many events the stream holds.
+    /// Number of events in the stream.
     pub(crate) async fn waiting_events(&self) -> Result<i64, saker_store::StoreError> {
         let count = |client: &mut saker_store::Client| {
             let mut pipeline = saker_store::Pipeline::new();
@@ -169,7 +172,7 @@ impl State {
     }
 }
 
-/// Keeps the popular items fresh and knows whether the store answers, for as long as the state is used.
+/// Starts the task that refreshes the popular items and checks the store. It ends when the state is dropped.
 pub(crate) fn watch(state: &Arc<State>) {
     let state = Arc::downgrade(state);
     tokio::spawn(async move {
@@ -192,7 +195,7 @@ pub(crate) fn watch(state: &Arc<State>) {
     });
 }
 
-/// Which share of its maxmemory the server uses, by its answer to INFO memory; `None` where it has no bound.
+/// Share of its maxmemory that the server uses, from its answer to INFO memory; `None` if it has no limit.
 fn share_used(info: &[u8]) -> Option<f64> {
     let info = std::str::from_utf8(info).ok()?;
     let number = |name: &str| {
@@ -215,7 +218,7 @@ pub(crate) fn now_us() -> i64 {
     now.map_or(0, |now| i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Says something at most once a second: under load one failure is a thousand.
+/// Limits a message to one per second, because one failure under load can affect a thousand requests.
 pub(crate) struct RateLimited {
     start: Instant,
     next_ms: AtomicU64,

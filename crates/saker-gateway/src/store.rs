@@ -1,7 +1,7 @@
-//! Valkey behind a few threads of its own.
+//! Calls to Valkey on a few dedicated threads.
 //!
-//! The connections are `saker-store`'s, whose calls end by a deadline whatever the server does, and which are made anew in the
-//! background. A call waits for one of the threads no longer than for its answer, so a store that hangs holds up nobody.
+//! The connections belong to `saker-store`: each call ends at its deadline, and lost connections are restored in the background. A call
+//! waits no longer for a free thread than for its answer, so a store that does not answer blocks no request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -11,18 +11,18 @@ use std::time::Duration;
 use saker_store::{Client, Link, Pipeline, Reply, Settings, StoreError};
 use tokio::sync::oneshot;
 
-/// How many calls may wait for a thread.
+/// Maximum number of calls that wait for a thread.
 const WAITING: usize = 1024;
-/// How long a thread waits for its first connection.
+/// Maximum wait of a thread for its first connection.
 const FIRST: Duration = Duration::from_secs(1);
-/// How long a call whose connection was lost waits for another.
+/// Maximum wait of a call for a new connection after it lost its own.
 const AGAIN: Duration = Duration::from_millis(30);
-/// How often a thread without a connection looks for one.
+/// Interval at which a thread without a connection checks for one.
 const LOOK: Duration = Duration::from_millis(2);
 
 type Job = Box<dyn FnOnce(&mut Client) + Send>;
 
-/// Carries a pipeline out; the first reply that is an error is the error of all.
+/// Executes a pipeline and returns its replies. The first error reply is returned as the error.
 pub(crate) fn replies(client: &mut Client, pipeline: &Pipeline) -> Result<Vec<Reply>, StoreError> {
     let mut replies = Vec::with_capacity(pipeline.len());
     client.run(pipeline, &mut replies)?;
@@ -34,12 +34,12 @@ pub(crate) struct Store {
     jobs: SyncSender<Job>,
     url: String,
     deadline: Duration,
-    // Last, so that the threads, which end with the sender above, outlive no call.
+    // Declared last: the threads end when the sender above is dropped, so the link outlives every call.
     _link: Arc<Link>,
 }
 
 impl Store {
-    /// Opens `threads` connections. In a cluster, which has one database, the number does not count.
+    /// Opens `threads` connections. A cluster has one database, so the database number is ignored there.
     pub(crate) fn open(
         settings: &Settings,
         database: i64,
@@ -76,19 +76,19 @@ impl Store {
         })
     }
 
-    /// Has a thread carry out `call`, which may make several round trips, and must be such as may be carried out twice.
+    /// Executes `call` on a thread. `call` may make several round trips. It must be idempotent, because it may be executed twice.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: impl Fn(&mut Client) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, answer) = oneshot::channel();
         let job: Job = Box::new(move |client| {
-            // Whoever waited may have given up.
+            // The caller may have given up in the meantime.
             if sender.is_closed() {
                 return;
             }
             let mut outcome = call(client);
-            // A thread learns by its next call that a restarted server has cut its connection.
+            // After a restart of the server, a thread notices the lost connection only at its next call.
             if let Err(StoreError::Io(_) | StoreError::Disconnected { .. }) = &outcome
                 && client.wait(AGAIN)
             {
@@ -98,13 +98,13 @@ impl Store {
         });
         self.jobs.try_send(job).map_err(|error| {
             self.disconnected(match error {
-                TrySendError::Full(_) => "too many calls wait for it",
+                TrySendError::Full(_) => "too many calls are waiting",
                 TrySendError::Disconnected(_) => "its threads have ended",
             })
         })?;
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(self.disconnected("the call was given up")),
+            Ok(Err(_)) => Err(self.disconnected("the call was dropped")),
             Err(_) => Err(StoreError::Timeout(self.deadline)),
         }
     }
@@ -117,10 +117,10 @@ impl Store {
     }
 }
 
-/// What the threads of one database share.
+/// State shared by the threads of one database.
 struct Shared {
     jobs: Mutex<Receiver<Job>>,
-    /// How many of them have a connection.
+    /// Number of threads that have a connection.
     connected: AtomicUsize,
 }
 
@@ -135,8 +135,8 @@ fn work(client: &mut Client, shared: &Shared) {
             _ => {}
         }
         counted = connected;
-        // After a failure the connections come back one by one: calls are left to those who have theirs. With none at all a
-        // call is taken, so that it is answered at once.
+        // After a failure the connections return one by one. A thread without a connection leaves calls to the others. If no thread has
+        // one, it takes the call and answers with an error at once.
         if !connected && shared.connected.load(Ordering::Relaxed) > 0 {
             std::thread::sleep(LOOK);
             continue;

@@ -1,4 +1,4 @@
-//! API keys, their rates, and which pages may ask.
+//! API keys, their rates, and the origins that may send requests.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn with_keys(rate_and_rights: &str) -> Fixture {
     Fixture::start(NO_STORE, |settings| settings.keys = Some(keys))
 }
 
-/// Every route, by what it is for. A route that is in none of these fails a test below.
+/// Every route, by group. A route that is missing here makes a test below fail.
 const READING: [&str; 5] = [
     "GET /recommendations",
     "GET /items?category=category_l1:1",
@@ -39,7 +39,7 @@ const OPEN: [&str; 6] = [
     "GET /assets/style.css",
     "GET /pictures/7.png",
 ];
-/// What writes, deletes, or tells of users.
+/// Routes that write, delete or return user data.
 const GUARDED: [&str; 4] = [
     "POST /events",
     "GET /users",
@@ -53,7 +53,7 @@ const OPERATORS: [&str; 4] = [
     "GET /status.json",
 ];
 
-/// The status of an answer, without or with the key. Behind it may be nothing: Triton is a stand-in, and there is no store.
+/// The status of an answer, with or without the key. A stub replaces Triton, and there is no store.
 fn status(fixture: &Fixture, request: &str, key: Option<&str>) -> u16 {
     let (method, path) = request.split_once(' ').unwrap();
     let mut headers = vec![("content-type", "application/json")];
@@ -138,7 +138,7 @@ fn a_key_may_do_what_its_rights_say() {
             ] {
                 let status = status(&fixture, request, Some(KEY));
                 let may = !matches!(status, 401 | 403 | 404);
-                // Beyond loopback the operators' routes are not there.
+                // A listener beyond loopback does not have the operators' routes.
                 let is_there = may || status == 403;
                 let expected = allowed.contains(&request);
                 assert!(
@@ -220,7 +220,7 @@ fn operators_have_a_listener_of_their_own() {
     );
 }
 
-/// What the gateway says to a client that asks whether it lives, over a connection of its own.
+/// The gateway's answer to `/health/live`, over a new connection.
 fn lives(fixture: &Fixture) -> String {
     let mut stream = TcpStream::connect(&fixture.address).unwrap();
     let patience = Some(Duration::from_secs(10));
@@ -280,20 +280,20 @@ fn a_client_that_does_not_read_loses_its_connection() {
         .set_write_timeout(Some(Duration::from_secs(2)))
         .unwrap();
     let request = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    // It asks until the gateway takes no more.
+    // Sends requests until the gateway accepts no more.
     let lot = request.repeat(50);
     let start = Instant::now();
     while greedy.write_all(&lot).is_ok() {
         assert!(
             start.elapsed() < Duration::from_secs(60),
-            "it is answered for ever"
+            "the gateway never stops reading"
         );
     }
-    // The connection is still open at this end, and yet another has its place.
+    // This end keeps the connection open, and a new connection gets its place.
     until_it_lives(&fixture);
 }
 
-/// Clients who ask all the time, over connections of their own and over kept ones, until the gateway is not ready any more.
+/// Clients send requests over new and kept connections until the gateway stops.
 #[test]
 fn a_gateway_that_stops_loses_no_request() {
     let (fixture, _, stop) = Fixture::start_apart(|settings| {
@@ -326,7 +326,7 @@ fn a_gateway_that_stops_loses_no_request() {
     }
 }
 
-/// How many requests were answered. One that was sent and not answered is a panic.
+/// Counts answered requests. A request without an answer panics.
 fn ask_until(stopping: &AtomicBool, address: &str, keeps: bool) -> usize {
     let mut answered = 0;
     let mut kept: Option<TcpStream> = None;
@@ -359,7 +359,7 @@ fn ask_until(stopping: &AtomicBool, address: &str, keeps: bool) -> usize {
     answered
 }
 
-/// The head of the answer to a request whose body comes later, if the gateway waits for it.
+/// The head of an answer to a request whose body is sent later, if the gateway answers before the body.
 fn answers_early(fixture: &Fixture, request: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(&fixture.address).unwrap();
     let head = format!(
@@ -399,7 +399,7 @@ fn an_answer_that_leaves_a_body_unread_says_that_its_connection_ends() {
         let answer = answers_early(&fixture, request, b"{}");
         assert!(answer.contains("connection: close"), "{request}: {answer}");
     }
-    // Its body is read.
+    // The gateway reads the body.
     let answer = answers_early(&fixture, "POST /events", b"[");
     assert!(!answer.contains("connection: close"), "{answer}");
 }

@@ -1,4 +1,4 @@
-//! Several Tritons behind one gateway: who is asked, who leaves, who returns. Real ones die in tests/server/balance.rs.
+//! Several Triton servers behind one gateway: load sharing, leaving and returning. tests/server/balance.rs kills real servers.
 
 mod support;
 
@@ -10,11 +10,11 @@ use saker_gateway::{Resolver, Settings};
 use serde_json::Value;
 use support::{Fixture, Mode, NO_STORE, Stub, Triton};
 
-/// A gateway before several stubs, whose addresses a name stands for.
+/// A gateway in front of several stubs, whose addresses one name resolves to.
 struct Fleet {
     fixture: Fixture,
     more: Vec<Triton>,
-    /// What the name stands for.
+    /// The addresses that the name resolves to.
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
@@ -47,7 +47,7 @@ impl Fleet {
         fleet
     }
 
-    /// Another stub that the name stands for.
+    /// Adds a stub to the name's addresses.
     fn join(&mut self) {
         let triton = self.fixture.runtime.block_on(Triton::start());
         let address = triton.address.parse().unwrap();
@@ -76,7 +76,7 @@ impl Fleet {
         });
     }
 
-    /// Asks so often, in several threads; how many answers were not Triton's.
+    /// Sends this many requests in several threads; returns how many answers did not come from Triton.
     fn ask(&self, count: usize) -> usize {
         const CLIENTS: usize = 4;
         let missed = |_| {
@@ -96,7 +96,7 @@ impl Fleet {
         })
     }
 
-    /// How many requests each stub got meanwhile.
+    /// Number of requests that each stub received during `work`.
     fn shares(&self, work: impl FnOnce()) -> Vec<usize> {
         let asked = || -> Vec<usize> { self.stubs().iter().map(|stub| stub.asked()).collect() };
         let before = asked();
@@ -146,7 +146,7 @@ fn requests_are_shared_and_servers_come_and_go() {
     assert!(joined.elapsed() < Duration::from_secs(10));
     let shares = fleet.shares(|| assert_eq!(fleet.ask(400), 0));
     assert!(shares[3] > 70, "{shares:?}");
-    // A name that cannot be resolved keeps its servers.
+    // A failed resolution keeps the known servers.
     fleet.addresses.lock().unwrap().clear();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(fleet.ask(40), 0);
@@ -171,7 +171,7 @@ fn a_server_that_cannot_answer_leaves_and_returns() {
         fleet.stubs()[1].set(Mode::Answer);
         fleet.until_ready(3);
     }
-    // What only the request is to blame for, and a full queue, make nobody leave.
+    // An invalid request or a full queue does not remove a server.
     fleet.stubs()[1].set(Mode::Full);
     assert_eq!(fleet.ask(200), 0);
     fleet.stubs()[1].set(Mode::Refuse);
@@ -183,7 +183,7 @@ fn a_server_that_cannot_answer_leaves_and_returns() {
 fn a_server_that_hangs_costs_few_requests_and_opens_no_breaker() {
     let fleet = Fleet::start(3, |settings| settings.deadline = Duration::from_millis(500));
     fleet.stubs()[2].delay(Duration::from_secs(30));
-    // It says that it is ready all the same, so it is tried now and then.
+    // The server reports itself as ready, so it is tried again from time to time.
     let missed = fleet.ask(2000);
     assert!((1..=12).contains(&missed), "{missed}");
     let ready = fleet.fixture.get("/health/ready").json;
@@ -214,7 +214,7 @@ fn the_breaker_opens_when_no_server_answers() {
     assert_eq!(fleet.ask(48), 48);
     let start = Instant::now();
     let shares = fleet.shares(|| assert_eq!(fleet.ask(400), 400));
-    // Without a breaker these would wait ten seconds.
+    // Without a breaker these requests would wait ten seconds.
     assert!(
         start.elapsed() < Duration::from_secs(3),
         "{:?}",

@@ -1,4 +1,4 @@
-//! What a visitor is answered, and what stands in when Triton has no answer.
+//! Answers to a visitor, and the replacement when Triton does not answer.
 
 mod support;
 
@@ -130,7 +130,7 @@ fn a_triton_that_fails_is_not_waited_for() {
         let answer = fixture.get("/recommendations").json;
         assert_eq!(answer["reason"], "triton_deadline");
     }
-    // Without a breaker these would wait five seconds.
+    // Without a breaker these requests would wait five seconds.
     assert!(
         start.elapsed() < Duration::from_secs(2),
         "{:?}",
@@ -244,7 +244,7 @@ fn a_new_catalogue_is_the_next_requests_and_not_that_of_one_under_way() {
         fixture
             .gateway
             .replace_catalogue(catalogue_of(2..=20, "New"));
-        // The replaced catalogue is needed to the end of the request.
+        // The request uses the replaced catalogue until its end.
         under_way.join().unwrap()
     });
     assert_eq!(under_way["items"][0]["title"], "Item 1");
@@ -256,7 +256,7 @@ fn a_new_catalogue_is_the_next_requests_and_not_that_of_one_under_way() {
     assert_eq!(fixture.get("/items/1").status, 404);
     assert_eq!(fixture.get("/items/20").json["title"], "New 20");
 
-    // Without Triton and without a store the catalogue's first items are answered: the new one's.
+    // Without Triton and without a store, the answer has the first items of the new catalogue.
     fixture.triton = None;
     let answer = fixture.until("/recommendations?k=3", |answer| {
         answer.json["degraded"] == true && answer.json["release"].is_null()

@@ -124,7 +124,7 @@ fn a_full_stream_takes_no_event() {
     assert_eq!(fixture.post("/events", &event("a")).json["duplicates"], 1);
 }
 
-/// Bytes, by the server's own count.
+/// Memory in bytes, as the server reports it.
 fn used_memory(connection: &mut Connection) -> u64 {
     let Reply::BulkString(info) = run(connection, &["INFO", "memory"]) else {
         panic!("no text");
@@ -142,7 +142,7 @@ fn a_store_without_memory_takes_no_event_and_leaves_the_updater_its_share() {
     let fixture = start(&valkey);
     assert_eq!(fixture.post("/events", &event("a")).status, 202);
     let mut connection = connect(&valkey, 1);
-    // Bounds: a little above what it uses at the moment, when the server itself would still take more, and far below.
+    // Limits slightly above the current use and far below it. At the first one the server itself would still accept writes.
     for bounds in [[102, 100], [1, 100]] {
         let start = Instant::now();
         let refused = loop {
@@ -159,7 +159,7 @@ fn a_store_without_memory_takes_no_event_and_leaves_the_updater_its_share() {
         refused.is_problem(503, None);
         assert_eq!(refused.header("retry-after"), "5");
         assert!(refused.text.contains("maxmemory"), "{}", refused.text);
-        // What frees memory goes on.
+        // Requests that free memory still work.
         assert_eq!(fixture.ask("DELETE", "/users/2/seen", &[], "").status, 204);
         run(&mut connection, &["CONFIG", "SET", "maxmemory", "0"]);
         let start = Instant::now();
@@ -223,7 +223,7 @@ fn popular_items_follow_the_sets() {
         let items = answer.json["items"].as_array().expect("items").iter();
         items.map(|item| item["id"].as_i64().unwrap()).collect()
     };
-    // What the catalogue does not know is not shown.
+    // Items missing from the catalogue are not shown.
     assert_eq!(ids("/popular"), [6, 5]);
     assert_eq!(ids("/popular?category=category_l1:1"), [7, 5]);
     assert_eq!(ids("/items?category=category_l1:1&k=4"), [7, 5, 1, 3]);
@@ -269,7 +269,7 @@ fn popular_items_that_a_new_catalogue_lacks_are_not_answered() {
     for path in paths {
         assert_eq!(ids(path), [1, 3, 11], "{path}");
     }
-    // Items 1 and 11 are gone; what is still known moves up.
+    // Items 1 and 11 are gone; the remaining known items move up.
     let kept = (2..=10).chain(12..=20);
     fixture.gateway.replace_catalogue(catalogue_of(kept, "New"));
     for path in paths {
@@ -301,7 +301,7 @@ fn a_store_that_hangs_or_dies_is_said_at_once_and_comes_back() {
         answer.is_problem(503, None);
         assert_eq!(answer.header("retry-after"), "1");
     }
-    // Triton still answers, without what the store knows.
+    // Triton still answers, without the data from the store.
     let answer = fixture.until("/recommendations", |answer| answer.json["degraded"] == true);
     assert_eq!(
         (&answer.json["reason"], &answer.json["release"]),
@@ -317,7 +317,7 @@ fn a_store_that_hangs_or_dies_is_said_at_once_and_comes_back() {
     fixture
         .ask("DELETE", "/users/1/seen", &[], "")
         .is_problem(503, None);
-    // Neither the store nor Triton: the last known popular items.
+    // Without the store and Triton, the answer has the last known popular items.
     fixture.stub().delay(Duration::from_secs(5));
     let answer = fixture.get("/recommendations?k=2");
     assert_eq!(answer.json["items"][0]["id"], 11, "{}", answer.text);

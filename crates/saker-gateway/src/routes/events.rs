@@ -17,9 +17,9 @@ use crate::problem::Problem;
 use crate::query::{DEVICES, device, shortened};
 use crate::state::{State, now_us};
 
-/// How many events one request may bring.
+/// Maximum number of events per request.
 const MOST: usize = 1000;
-/// How far ahead of the gateway's clock an event may be.
+/// Maximum time in microseconds by which an event may be ahead of the gateway's clock.
 const AHEAD_US: i64 = 5 * 60 * 1_000_000;
 /// The fields of an event.
 const FIELDS: [&str; 6] = [
@@ -50,7 +50,7 @@ pub(super) async fn take(
     }
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
     let limits = state.settings.events;
-    // What memory is left is the updater's, which makes room again by applying what waits.
+    // The remaining memory is reserved for the updater, which frees memory by applying the waiting events.
     if state.store_is_full() {
         return Err(store_is_full(&state, events.len()));
     }
@@ -68,7 +68,7 @@ pub(super) async fn take(
             return store_is_full(&state, ids.len());
         }
         Problem::unavailable(
-            "the store of events does not answer; what was sent may be sent again with the same event_id",
+            "the store of events does not answer; you may send the same events again with the same event_id",
         )
     })?;
     let (mut accepted, mut duplicates, mut full) = (0, 0, 0);
@@ -83,7 +83,7 @@ pub(super) async fn take(
     if full > 0 {
         state.metrics.refused_events(full);
         return Err(Problem::unavailable(format!(
-            "{full} of {} events were not taken: {} wait already; send all again with the same event_id",
+            "{full} of {} events were refused because {} are waiting already; send all again with the same event_id",
             published.len(),
             limits.backlog
         ))
@@ -119,7 +119,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// One event or several.
+/// Parses one event or an array of events.
 pub(crate) fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Vec<Event>, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|error| {
         Problem::new(
@@ -156,7 +156,7 @@ pub(crate) fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Ve
     }
 }
 
-/// An event; `at` says where it stands in the body.
+/// Parses one event; `at` is its place in the body.
 fn read_one(
     at: &str,
     event: &Map<String, Value>,
@@ -232,7 +232,7 @@ fn read_one(
     })
 }
 
-/// A number without a fraction, which JSON may write as `1` or `1.0`.
+/// A whole number, which JSON may write as `1` or `1.0`.
 fn whole(value: &Value) -> Option<i64> {
     let exact = |number: f64| number.fract() == 0.0 && number.abs() < 9e15;
     value.as_i64().or_else(|| {
@@ -243,19 +243,19 @@ fn whole(value: &Value) -> Option<i64> {
     })
 }
 
-/// Microseconds of Unix seconds, from 1970 on.
+/// Converts Unix seconds to microseconds; `None` before 1970.
 fn micros(value: &Value) -> Option<i64> {
     if let Some(seconds) = value.as_i64() {
         return seconds.checked_mul(1_000_000).filter(|&time| time >= 0);
     }
     let seconds = value.as_f64()?;
-    // A f64 holds the microseconds of this millennium to the quarter.
+    // An f64 holds the microseconds of this millennium with an error below a quarter.
     (0.0..9e12)
         .contains(&seconds)
         .then(|| (seconds * 1e6).round() as i64)
 }
 
-/// A value as an error shows it.
+/// Formats a value for an error message.
 fn said(value: &Value) -> String {
     match value {
         Value::Object(_) => "an object".to_owned(),

@@ -1,4 +1,4 @@
-//! `GET /explain`: what each step of the ensemble made of one request.
+//! `GET /explain`: the inputs and outputs of each step of the ensemble for one request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const FILTER: (&str, &str) = ("filter_seen_items", "filtered_ids");
 const RANKER: (&str, &str) = ("dlrm_ranking", "click/binary_classification_task");
 const DECODER: &str = "item_id_decoder";
 
-/// How many of a tensor's values are shown.
+/// Maximum number of values shown per tensor.
 const PREVIEW: usize = 20;
 
 pub(super) async fn explain(
@@ -45,7 +45,7 @@ pub(super) async fn explain(
     let permit = permit.map_err(|_| {
         Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "as many explanations as may run at once are being made; ask again in a moment",
+            "too many explanations run at the moment; try again shortly",
         )
         .retry_after(1)
     })?;
@@ -71,7 +71,7 @@ pub(super) async fn explain(
         Err(_) => {
             return Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the gateway made a mistake; its log says more",
+                "internal error of the gateway; its log has the details",
             ));
         }
     };
@@ -96,7 +96,7 @@ fn stage(step: &Step, backend: &str) -> Value {
             (rows, rows)
         }
         _ => (
-            // Steps between candidates and answer have a row per item.
+            // Steps between retrieval and answer have one row per item.
             step.inputs.iter().map(rows).max().filter(|&rows| rows > 1),
             step.outputs.iter().map(rows).max().filter(|&rows| rows > 1),
         ),
@@ -118,7 +118,7 @@ fn rows(tensor: &Tensor) -> usize {
     usize::try_from(rows).unwrap_or_default()
 }
 
-/// Of a tensor of ids those that are no padding, of another its rows.
+/// Number of items in a tensor: the ids other than padding, or the rows of any other tensor.
 fn items_in(tensor: &Tensor) -> usize {
     match tensor.int32s() {
         Ok(ids) => ids.into_iter().filter(|id| *id >= 0).count(),
@@ -132,7 +132,7 @@ fn shown(tensor: &Tensor) -> Value {
     json!({ "name": tensor.name, "type": tensor.data_type, "shape": tensor.shape, "preview": values })
 }
 
-/// The elements; none of a type that no step of ours has.
+/// The elements as JSON; empty for a type that no step uses.
 fn values(tensor: &Tensor) -> Vec<Value> {
     match tensor.data_type.as_str() {
         "INT32" => tensor
@@ -153,14 +153,14 @@ fn find<'s>(step: &'s Step, output: &str) -> Option<&'s Tensor> {
     step.outputs.iter().find(|tensor| tensor.name == output)
 }
 
-/// What became of the items on their way through the steps.
+/// The items after each step of the request.
 struct Journey {
     release: Option<String>,
-    /// What each step made of the request.
+    /// The description of each step, as JSON.
     stages: Vec<Value>,
-    /// What the index gave, best first.
+    /// Items that the index returned, best first.
     retrieved: Vec<i32>,
-    /// What the user has not seen.
+    /// Items that the user has not seen.
     filtered: Vec<i32>,
     /// The filtered items with their scores, best first.
     ranked: Vec<(i32, f32)>,
@@ -198,7 +198,7 @@ impl Journey {
         };
         let filtered = ids(FILTER);
         let mut ranked: Vec<(i32, f32)> = filtered.iter().copied().zip(floats(RANKER)).collect();
-        // Not a number comes last, as the step itself has it; equals stay in the order of the candidates.
+        // NaN comes last, as in the ranking step itself; equal scores keep the order of the candidates.
         ranked.sort_by(|(_, left), (_, right)| {
             let key = |score: f32| {
                 if score.is_nan() {
@@ -263,7 +263,7 @@ impl Journey {
         })
     }
 
-    /// Where one item is, or where it was lost.
+    /// Explains in a sentence at which step an item was dropped, or at which place it is shown.
     fn asked(
         &self,
         catalogue: &Catalogue,

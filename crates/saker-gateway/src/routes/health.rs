@@ -19,9 +19,9 @@ use triton_client::grpc::messages::{ModelStatistics, Spent};
 use crate::ranking::ENSEMBLE;
 use crate::state::State;
 
-/// The step that hides what was seen: a name of the wire contract.
+/// Name of the step that removes seen items, from the wire contract.
 const FILTER: &str = "filter_seen_items";
-/// How long the parts may take to say that they are there.
+/// Maximum time for the health check of a service.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The answer of `/health/ready`.
@@ -34,7 +34,7 @@ struct Readiness {
     stopping: bool,
 }
 
-/// What it says of a part.
+/// The status of one service.
 #[derive(Serialize)]
 struct Part {
     ready: bool,
@@ -70,11 +70,11 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     response
 }
 
-/// Asks for an anonymous visitor's recommendations: a Triton that hangs still says that its models are ready.
+/// Requests recommendations for an anonymous visitor. A Triton server that hangs still reports its models as ready.
 async fn triton(state: &State) -> Result<(), String> {
     let visitor = || vec![Tensor::int32(&state.settings.user_input, &[-1])];
     let servers = state.ranking.servers();
-    // One of several may hang; another one still answers.
+    // If one of several servers hangs, another one still answers.
     let attempts = match servers.servers().len() {
         0 | 1 => 1,
         _ => 2,
@@ -94,7 +94,7 @@ async fn triton(state: &State) -> Result<(), String> {
     asked
 }
 
-/// Statistics of all servers together: of each version of a model, the sums.
+/// Statistics of all Triton servers: the sums for each version of a model.
 async fn statistics(state: &State) -> Vec<ModelStatistics> {
     let mut asked = JoinSet::new();
     for client in state.ranking.servers().clients() {
@@ -121,7 +121,7 @@ pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     ([(header::CONTENT_TYPE, kind)], state.metrics.page()).into_response()
 }
 
-/// What the operators' page shows.
+/// The data of the operators' page.
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
     let operations = Arc::clone(&state.operations);
     let operation = tokio::task::spawn_blocking(move || operations());
@@ -176,7 +176,7 @@ fn server(server: &ServerState) -> Value {
 
 fn step(model: &ModelStatistics) -> Value {
     let spent = model.inference_stats.unwrap_or_default();
-    // The mean of a request.
+    // The mean per request.
     let mean_us = |spent: Option<Spent>| {
         let spent = spent.unwrap_or_default();
         spent.ns as f64 / 1e3 / spent.count.max(1) as f64

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::query::{Query, number, shortened};
 use crate::state::State;
 
-/// A category that there is.
+/// An existing category.
 #[derive(Clone, Copy)]
 struct Category {
     column: usize,
@@ -24,7 +24,7 @@ struct Category {
 }
 
 impl Category {
-    /// `<column>:<value>`
+    /// Reads the parameter `category`, in the form `<column>:<value>`.
     fn read(query: &Query, catalogue: &Catalogue) -> Result<Option<Self>, Problem> {
         let Some(text) = query.text("category") else {
             return Ok(None);
@@ -48,7 +48,7 @@ impl Category {
         }
     }
 
-    /// The set that ranks its items. Two columns have such sets.
+    /// The set in the store that ranks the category's items. Only two columns have such sets.
     fn set(self) -> Option<Set> {
         let value = i64::from(self.value);
         match self.column {
@@ -59,7 +59,7 @@ impl Category {
     }
 }
 
-/// The items of a category: those that are popular, then the others.
+/// The items of a category: the popular ones first, then the others.
 pub(super) async fn of_category(
     Shared(state): Shared<Arc<State>>,
     RawQuery(query): RawQuery,
@@ -100,7 +100,7 @@ pub(super) async fn popular(
     Ok(listed(&catalogue, &items))
 }
 
-/// The first items of a set that the catalogue knows.
+/// The first items of a set that exist in the catalogue.
 async fn ranked(
     state: &State,
     catalogue: &Catalogue,
@@ -150,7 +150,7 @@ pub(super) async fn categories(
     Ok(json(state.catalogue().categories().to_string()))
 }
 
-/// A picture, by its item's id; the ending says only what kind it is.
+/// The picture of an item. The extension only tells the image format.
 pub(super) async fn picture(
     Shared(state): Shared<Arc<State>>,
     Path(name): Path<String>,
@@ -158,12 +158,12 @@ pub(super) async fn picture(
     let missing = || {
         Problem::missing(
             "name",
-            format!("there is no picture '{}'", shortened(&name)),
+            format!("picture '{}' does not exist", shortened(&name)),
         )
     };
     let id = name.split('.').next().unwrap_or_default();
     let id: i32 = id.parse().map_err(|_| missing())?;
-    // Only what the catalogue names is read: no part of the request gets into a path.
+    // Only files that the catalogue names are read. No part of the request becomes part of a path.
     let catalogue = state.catalogue();
     let file = catalogue
         .item(id)
@@ -186,12 +186,12 @@ pub(super) async fn picture(
             header::CACHE_CONTROL,
             HeaderValue::from_static("public, max-age=86400"),
         ),
-        // A shop's pages are of another origin.
+        // The pages of a shop have another origin.
         (
             HeaderName::from_static("cross-origin-resource-policy"),
             HeaderValue::from_static("cross-origin"),
         ),
-        // A drawing may hold a script.
+        // An SVG image may contain a script.
         (
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static(

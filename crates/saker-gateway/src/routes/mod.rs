@@ -1,4 +1,4 @@
-//! The routes, a file per group.
+//! The routes, in one file per group.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ mod pages;
 mod recommendations;
 mod users;
 
-/// How large a body may be.
+/// Maximum size of a request body, in bytes.
 const LARGEST_BODY: usize = 1 << 20;
 
-/// A route, what it lets its caller do, and whether it is for operators.
+/// A route, the right it needs, and whether only operators have it.
 struct Route {
     path: &'static str,
     right: Right,
@@ -56,7 +56,7 @@ impl Route {
     }
 }
 
-/// Every route; the OpenAPI document holds the same.
+/// All routes. The OpenAPI document lists the same ones.
 fn all() -> Vec<Route> {
     use Right::{Admin, Events, Forget, Open, Read, Users};
     vec![
@@ -82,13 +82,13 @@ fn all() -> Vec<Route> {
     ]
 }
 
-/// The paths of all routes.
+/// Paths of all routes.
 #[cfg(test)]
 pub(crate) fn paths() -> Vec<&'static str> {
     all().into_iter().map(|route| route.path).collect()
 }
 
-/// The routes that a listener with these rules has.
+/// Builds the router of a listener with these rules.
 pub(crate) fn router(state: &Arc<State>, door: Door, origins: &[String]) -> Router {
     let mut rights = FxHashMap::default();
     let mut router = Router::new();
@@ -109,7 +109,7 @@ pub(crate) fn router(state: &Arc<State>, door: Door, origins: &[String]) -> Rout
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(CatchPanicLayer::custom(broken))
         .layer(middleware::from_fn_with_state(around, context::around))
-        // Outermost: a browser's question beforehand carries no key.
+        // The outermost layer, because a browser's preflight request has no key.
         .layer(cors(origins))
         .with_state(Arc::clone(state))
 }
@@ -117,30 +117,30 @@ pub(crate) fn router(state: &Arc<State>, door: Door, origins: &[String]) -> Rout
 async fn nothing_here() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "there is no such path; /openapi.json lists those there are",
+        "the path does not exist; /openapi.json lists the existing ones",
     )
 }
 
 async fn wrong_method() -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "this path takes another method; /openapi.json lists them",
+        "this path does not accept this method; /openapi.json lists the accepted ones",
     )
 }
 
-/// A panic is a bug, and one request's.
+/// Turns a panic, which is a bug, into an error answer for one request.
 fn broken(panic: Box<dyn std::any::Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!("a request's handler panicked: {}", text.unwrap_or("?"));
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "the gateway made a mistake; its log says more",
+        "internal error of the gateway; its log has the details",
     )
     .into_response()
 }
 
-/// Whether these are origins.
+/// Checks that the texts are origins.
 pub(crate) fn check_origins(origins: &[String]) -> Result<(), Error> {
     for origin in origins {
         let is_origin = origin == "*"
@@ -172,7 +172,7 @@ fn cors(origins: &[String]) -> CorsLayer {
         .max_age(std::time::Duration::from_secs(3600))
 }
 
-/// An answer whose JSON is written already.
+/// An answer with JSON that is already serialised.
 fn json(text: impl Into<axum::body::Body>) -> Response {
     let content_type = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, content_type)], text.into()).into_response()

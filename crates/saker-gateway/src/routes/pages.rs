@@ -1,4 +1,4 @@
-//! `GET /`, `/operators`, `/assets/{name}`, `/openapi.json`: what is compiled in.
+//! `GET /`, `/operators`, `/assets/{name}`, `/openapi.json`: files compiled into the program.
 
 use axum::extract::Path;
 use axum::http::{HeaderValue, header};
@@ -44,7 +44,10 @@ pub(super) async fn operators() -> Response {
 pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
     let found = ASSETS.iter().find(|(known, _, _)| *known == name);
     let (_, kind, content) = found.ok_or_else(|| {
-        Problem::missing("name", format!("there is no asset '{}'", shortened(&name)))
+        Problem::missing(
+            "name",
+            format!("asset '{}' does not exist", shortened(&name)),
+        )
     })?;
     Ok(fixed(kind, content, "no-cache"))
 }
@@ -61,7 +64,7 @@ fn fixed(kind: &'static str, content: &'static [u8], caching: &'static str) -> R
     let headers = [
         (header::CONTENT_TYPE, kind),
         (header::CACHE_CONTROL, caching),
-        // Pages load nothing from elsewhere and nothing that stands in themselves, and nobody shows them in a frame.
+        // Pages may not load content from other origins, run inline code, or be shown in a frame.
         (
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \

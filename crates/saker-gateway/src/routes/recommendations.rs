@@ -19,14 +19,14 @@ use crate::query::{DEVICES, Query, device, shortened};
 use crate::ranking::{Unranked, Visit};
 use crate::state::{State, now_us};
 
-/// The user id of a guest: no user has it, so the answer is a cold start.
+/// User id sent for anonymous visitors. No such user exists, so the cold-start path applies.
 pub(super) const GUEST: i32 = -1;
-/// What a device is that is not given.
+/// Device type sent if the request gives none.
 const UNKNOWN_DEVICE: i32 = -1;
 /// Bits of the wire contract's output `degraded`.
 const USER_FEATURES: i32 = 1;
 const SEEN_ITEMS: i32 = 2;
-/// Said of answers that Triton made without what the store knows.
+/// The reason reported for answers that Triton computed without data from the store.
 const STORE: &str = "store_unreachable";
 
 pub(super) async fn recommend(
@@ -52,7 +52,7 @@ pub(super) async fn recommend(
         Err(Unranked::Shed) => {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                "more requests are on their way to Triton than it can take; ask again in a moment",
+                "the limit of concurrent requests to Triton is reached; try again shortly",
             )
             .retry_after(1));
         }
@@ -78,7 +78,7 @@ pub(super) async fn recommend(
     Ok(json(text))
 }
 
-/// The word for what the steps did not know of a user.
+/// The reason for each bit of the mask `degraded`; `None` if no bit is set.
 fn lacks(mask: i32) -> Option<&'static str> {
     match (mask & USER_FEATURES != 0, mask & SEEN_ITEMS != 0) {
         (true, true) => Some(STORE),
@@ -88,7 +88,7 @@ fn lacks(mask: i32) -> Option<&'static str> {
     }
 }
 
-/// Who visits, when, and on what.
+/// Reads user, device and time from the parameters.
 pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
     let user = query.number("user_id", i32::MIN..=i32::MAX)?;
     let device_type = match query.text("device_type") {
@@ -100,7 +100,7 @@ pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
             )
         })?,
     };
-    // Unix seconds fit until 2038; the contract's tensor is no wider.
+    // Unix seconds fit into i32 until 2038; the contract's tensor is no wider.
     let now = || i32::try_from(now_us() / 1_000_000).unwrap_or(i32::MAX);
     Ok(Visit {
         user: user.unwrap_or(GUEST),
@@ -109,7 +109,7 @@ pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
     })
 }
 
-/// What everybody likes, each with its share of the most popular one's interactions as score.
+/// Popular items. The score of an item is its number of interactions, as a share of the most popular item's.
 fn popular(state: &State, catalogue: &Catalogue, count: usize) -> Vec<(i32, f32)> {
     let ranking = state.popular.last_known(Set::Global);
     let ranking = in_catalogue(&ranking, Set::Global, catalogue, count);

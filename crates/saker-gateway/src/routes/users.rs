@@ -17,10 +17,10 @@ use crate::query::{Query, number};
 use crate::state::State;
 use crate::store::replies;
 
-/// How many of a user's recent items are shown.
+/// Maximum number of a user's recent items shown.
 const RECENT: usize = 50;
 
-/// Some known users, to choose from.
+/// A sample of known users, for the storefront's list.
 pub(super) async fn some(
     Shared(state): Shared<Arc<State>>,
     RawQuery(query): RawQuery,
@@ -36,7 +36,7 @@ pub(super) async fn some(
     Ok(json(text))
 }
 
-/// What is known of a user.
+/// The stored data of a user.
 pub(super) async fn user(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
@@ -74,14 +74,14 @@ pub(super) async fn user(
     Ok(json(answer.to_string()))
 }
 
-/// Forgets what a user has seen and met lately, and what follows from it.
+/// Deletes a user's seen and recent items, and the features derived from them.
 pub(super) async fn forget(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
     Query::read(query.as_deref(), &[])?;
-    // What is below 0 is a guest, and all guests share one id.
+    // All guests share one id below 0, so their data cannot be deleted.
     let id = number("id", &id, 0..=i32::MAX)?;
     let delete = move |client: &mut Client| {
         let mut keys = seen_keys(id).to_vec();
@@ -114,13 +114,13 @@ fn down(error: StoreError) -> Problem {
     Problem::unavailable("the store does not answer")
 }
 
-/// The keys of seen items, whichever way the filter keeps them.
+/// The keys of a user's seen items, for both modes of the filter.
 fn seen_keys(user: i32) -> [String; 2] {
     let prefixes = Prefixes::default();
     [Method::Server, Method::Plain].map(|method| prefixes.key(method, i64::from(user)))
 }
 
-/// One command on each key.
+/// A pipeline with one command per key.
 fn on_each(keys: &[String], command: &str) -> Pipeline {
     let mut pipeline = Pipeline::new();
     for key in keys {
@@ -154,7 +154,7 @@ fn read_features(
     Ok(Some(features))
 }
 
-/// A stored value as JSON; lists, which no step of ours reads, as what they are called.
+/// A stored value as JSON. A list, which no step reads, is shown as the name of its type.
 fn said(value: Stored) -> Value {
     match value {
         Stored::String(text) => text.into(),
@@ -167,7 +167,7 @@ fn said(value: Stored) -> Value {
     }
 }
 
-/// The latest items with their times, and whether seen items are kept.
+/// Reads the recent items with their times, and whether seen items exist for the user.
 fn read_activity(client: &mut Client, user: i32) -> Result<(Vec<(i64, i64)>, bool), StoreError> {
     let user_id = i64::from(user);
     let mut pipeline = on_each(&seen_keys(user), "EXISTS");

@@ -1,5 +1,5 @@
-//! A Triton that answers what a test tells it to, and a gateway before it. Triton alone is stood in for, and only here: what is
-//! promised of the real one is tested in tests/server/gateway.rs.
+//! A stub of Triton with answers that a test sets, and a gateway in front of it. tests/server/gateway.rs tests the gateway with a real
+//! Triton.
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
@@ -24,25 +24,25 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use triton_client::grpc::messages::{Described, InferRequest, InferResponse, Ready, Statistics};
 
-/// What the stub does with a request.
+/// How the stub answers a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Mode {
-    /// Answers ten items.
+    /// Answers with ten items.
     #[default]
     Answer,
-    /// Refuses.
+    /// Answers with an error.
     Refuse,
-    /// Says `UNAVAILABLE`, and that no model is ready.
+    /// Answers `UNAVAILABLE`, and reports no model as ready.
     Unavailable,
-    /// Has no such model, and says so.
+    /// Answers that the model does not exist.
     Missing,
-    /// Says `UNAVAILABLE`, since its queue is full.
+    /// Answers `UNAVAILABLE` because its queue is full.
     Full,
-    /// Answers bytes that are no answer.
+    /// Answers with bytes that are not a valid message.
     Garbage,
 }
 
-/// What the stub was asked, and how it answers.
+/// The requests that the stub received, and its answers.
 #[derive(Default)]
 pub(crate) struct Stub {
     pub(crate) mode: Mutex<Mode>,
@@ -139,7 +139,7 @@ async fn call(
     }
 }
 
-/// Ten items of the release `stub`, the last of them padding.
+/// Ten items of the release `stub`; the last one is padding.
 fn answer(id: String) -> InferResponse {
     let output = |name: &str, datatype: &str, rows: i64| Described {
         name: name.to_owned(),
@@ -242,16 +242,16 @@ pub(crate) struct Fixture {
     pub(crate) runtime: Runtime,
 }
 
-/// A Valkey's address where nobody listens.
+/// The address of a Valkey that is not running.
 pub(crate) const NO_STORE: &str = "redis://127.0.0.1:1";
 
-/// How a fixture's gateway is served.
+/// How the gateway of a fixture is served.
 enum Served {
-    /// As it is, on loopback.
+    /// On loopback, unchanged.
     Plainly,
-    /// As if it listened at another address. Tests listen on loopback alone.
+    /// As if it listened at another address. Tests only listen on loopback.
     AsIfAt(IpAddr),
-    /// With a listener for operators, and a signal that stops both.
+    /// With a listener for operators, and a signal that stops both listeners.
     Apart(oneshot::Sender<String>, oneshot::Receiver<()>),
 }
 
@@ -260,13 +260,13 @@ impl Fixture {
         Self::served(redis_url, change, Served::Plainly)
     }
 
-    /// A gateway that answers as if it listened at `address`.
+    /// Starts a gateway that answers as if it listened at `address`.
     pub(crate) fn start_as_if_at(address: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let served = Served::AsIfAt(address.parse().expect("an address"));
         Self::served(NO_STORE, change, served)
     }
 
-    /// A gateway with another listener for operators: its address, and what stops the gateway.
+    /// Starts a gateway with a second listener for operators; returns its address and the stop signal.
     pub(crate) fn start_apart(
         change: impl FnOnce(&mut Settings),
     ) -> (Self, String, oneshot::Sender<()>) {
@@ -363,7 +363,7 @@ impl Fixture {
         }
     }
 
-    /// Asks until the answer is as wished.
+    /// Sends the request until the answer is as wished.
     pub(crate) fn until(&self, path: &str, wished: impl Fn(&Answer) -> bool) -> Answer {
         let start = std::time::Instant::now();
         loop {
@@ -396,7 +396,7 @@ impl Answer {
         value.unwrap_or_default()
     }
 
-    /// That it is a problem document of this status, about this field.
+    /// Asserts that the answer is a problem document with this status, about this field.
     pub(crate) fn is_problem(&self, status: u16, field: Option<&str>) {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");
