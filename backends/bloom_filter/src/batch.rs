@@ -1,4 +1,4 @@
-//! One instance: the rows of all requests of a batch.
+//! One instance, which filters the rows of all requests of a batch.
 
 use std::ops::Range;
 
@@ -63,7 +63,7 @@ impl Worker {
         }
     }
 
-    /// Writes the rows, each padded to the longest of its request.
+    /// Writes the rows, each padded to the longest row of its request.
     fn answer(&self, model: &BloomFilter, batch: &Batch<'_>) {
         for share in &self.requests {
             batch.respond(share.index, |request, response| {
@@ -85,7 +85,7 @@ impl Worker {
                     }
                     _ => {
                         if let Some(out) = response.output_at::<i32>(model.filtered, &shape)? {
-                            // Candidates came in as i32; a popular id beyond it is no item here.
+                            // Candidates are i32 in the request. A popular id beyond i32 is not an item here.
                             write_rows(rows, width, out, |item| i32::try_from(item).unwrap_or(-1));
                         }
                     }
@@ -96,7 +96,7 @@ impl Worker {
     }
 }
 
-/// Writes what the users' answers lack: what the request says of it, and the seen items where they are not known.
+/// Writes the mask of missing user data: the request's own mask, plus the seen items if they could not be read.
 fn write_degraded(
     model: &BloomFilter,
     request: &Request<'_>,
@@ -183,7 +183,7 @@ fn read_rows(model: &BloomFilter, request: &Request<'_>, rows: &mut Vec<Row>) ->
 }
 
 impl Ids {
-    /// The ids, `None` where the request leaves them out.
+    /// The ids; `None` if the request lacks them.
     fn read(&self, request: &Request<'_>) -> Result<Option<Vec<i64>>, Error> {
         let Some(tensor) = request.input_at(self.position)? else {
             return Ok(None);

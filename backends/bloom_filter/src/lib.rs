@@ -1,5 +1,5 @@
-//! `bloom_filter`: takes the items that a user has seen out of the candidates, and tops up with popular ones. README.md has
-//! the tensors, the parameters and what happens at the edges.
+//! `bloom_filter` removes the items that a user has seen from the candidates, and fills up with popular items. README.md has the tensors,
+//! the parameters and the edge cases.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -19,7 +19,7 @@ use crate::batch::Worker;
 
 const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
 
-/// Parameters in config.pbtxt, beside those that the fused ensemble has under the same names.
+/// Parameters in config.pbtxt, in addition to those that the fused ensemble shares.
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
@@ -39,11 +39,10 @@ pub struct BloomFilter {
     users: Ids,
     items: Ids,
     categories: Option<Ids>,
-    /// Position of the input with what the users' answers lack already, and of the output that says it together with what the
-    /// filter did not know.
+    /// Index of the input mask of missing user data, and index of the output mask, which adds the seen items.
     degraded: Option<usize>,
     degraded_output: Option<usize>,
-    /// Position of the output with the ids that pass.
+    /// Index of the output with the ids that pass.
     filtered: usize,
 }
 
@@ -138,7 +137,7 @@ impl Model for BloomFilter {
     }
 }
 
-/// The tensors that their place gives a meaning, with their positions in the config.
+/// The tensors whose meaning depends on their position, with their indices in the config.
 fn others(tensors: &[TensorConfig]) -> Vec<(usize, &TensorConfig)> {
     let tensors = tensors.iter().enumerate();
     tensors

@@ -1,11 +1,11 @@
-//! The candidates of each user as rows of their own, apart from Triton.
+//! Splits the candidates into one row per user. This module does not depend on Triton.
 
 use std::iter;
 
-/// Splits the candidates of `users` users into rows of equal length, one for each user.
+/// Splits the candidates of `users` users into rows of equal length, one per user.
 ///
 /// # Errors
-/// What is wrong, when they do not divide evenly.
+/// Returns an error message if the number of candidates is not a multiple of `users`.
 pub(crate) fn rows_of(
     users: usize,
     candidates: &[i64],
@@ -21,7 +21,7 @@ pub(crate) fn rows_of(
             ));
         }
     };
-    // Without candidates, every user's row is empty.
+    // Without candidates, each user's row is empty.
     let rows = candidates.chunks_exact(length.max(1));
     Ok(rows.chain(iter::repeat(&[][..])).take(users))
 }

@@ -1,4 +1,4 @@
-//! The backend behind the fake C API, on a real Valkey.
+//! Tests the backend against the fake C API, with a real Valkey.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn request(users: &[i32], candidates: &[i32]) -> Request {
         .output("filtered_ids")
 }
 
-/// The connection is made in the background; the first requests may be answered unfiltered.
+/// Waits for the connection, which is made in the background. The first requests may be answered unfiltered.
 fn connected(model: &LoadedModel<'_>) {
     for _ in 0..500 {
         let report = model.execute([request(&[7], &[1, 9])]);

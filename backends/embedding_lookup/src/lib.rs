@@ -1,5 +1,4 @@
-//! Looks up rows of embedding tables by encoded id: each output has a table of its name. See the README beside this
-//! crate.
+//! Looks up rows of embedding tables by code. Each output has a table with its name. See the README beside this crate.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -16,11 +15,11 @@ use table::Table;
 /// A loaded model.
 pub struct EmbeddingLookup {
     code_type: DataType,
-    /// In the order of the config's outputs.
+    /// The tables, in the order of the config's outputs.
     tables: Vec<Table>,
 }
 
-/// Nothing is kept between batches.
+/// An instance. It keeps no state between batches.
 pub struct Worker;
 
 impl Model for EmbeddingLookup {
@@ -90,7 +89,7 @@ fn answer<Code: Element + Into<i64>>(
 ) -> Result<(), Error> {
     let input = request
         .input_at(0)?
-        .ok_or_else(|| Error::invalid_argument("the request leaves out the codes"))?;
+        .ok_or_else(|| Error::invalid_argument("the codes are missing from the request"))?;
     let codes = input.as_slice::<Code>()?;
     for (output, table) in model.tables.iter().enumerate() {
         let mut shape = input.shape().to_vec();

@@ -1,4 +1,4 @@
-//! The pure part: a table of embeddings and the copy of its rows.
+//! A table of embeddings and the copying of its rows, as pure functions.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -15,10 +15,10 @@ pub struct Table {
     dimension: usize,
 }
 
-/// Longest header that is looked at: two dimensions take less than a hundred characters.
+/// Maximum header length in bytes that is read: two dimensions need less than a hundred.
 const HEADER: u64 = 4096;
 
-/// Refuses a shape whose elements cannot be counted, since ndarray-npy panics on it, also where another dimension is 0.
+/// Refuses a shape with too many elements to count. ndarray-npy panics on such a shape, even if another dimension is 0.
 fn check_shape(file: &mut File) -> Result<(), String> {
     let mut head = Vec::new();
     file.by_ref()
@@ -32,7 +32,7 @@ fn check_shape(file: &mut File) -> Result<(), String> {
     let shape = shape.split_once(')').map_or("", |(shape, _)| shape);
     let mut elements = 1_u64;
     for dimension in shape.split(',').map(str::trim) {
-        // What is no number, the reader refuses.
+        // The reader itself refuses a dimension that is not a number.
         if dimension.is_empty() || !dimension.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
@@ -68,7 +68,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// A missing file, another format, element type or rank.
+    /// Returns an error if the file is missing or has another format, element type or rank.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let failed = |reason: String| LoadError {
             path: path.to_owned(),
@@ -86,12 +86,12 @@ impl Table {
         self.count
     }
 
-    /// Values in a row.
+    /// Number of values per row.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// Copies the row of each code. A code outside the table, or negative, gets zeros, as padding (code 0) does.
+    /// Copies the row of each code. A negative code or a code outside the table gets zeros, like padding (code 0).
     ///
     /// # Shapes
     ///
@@ -114,7 +114,7 @@ impl Table {
 impl From<Array2<f32>> for Table {
     fn from(array: Array2<f32>) -> Self {
         let (count, dimension) = array.dim();
-        // a file in Fortran order arrives transposed; the iterator is in row-major order whatever the layout
+        // a file in Fortran order is read transposed; the iterator is in row-major order for every layout
         let rows = if array.is_standard_layout() {
             array.into_raw_vec_and_offset().0
         } else {

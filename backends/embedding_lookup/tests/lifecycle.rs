@@ -1,4 +1,4 @@
-//! The backend behind the fake C API, with the reference's tables.
+//! Tests the backend against the fake C API, with the reference's tables.
 
 use std::path::{Path, PathBuf};
 

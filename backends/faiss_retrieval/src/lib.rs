@@ -1,4 +1,4 @@
-//! Finds the items whose vectors are nearest to a query in a FAISS index. See the README beside this crate.
+//! Finds the items with the nearest vectors to a query in a FAISS index. See the README beside this crate.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -16,11 +16,11 @@ pub mod rows;
 pub struct FaissRetrieval {
     retrieval: Retrieval,
     id_type: DataType,
-    /// Whether the tensors have a batch dimension, so that answers are rows and not flat.
+    /// Whether the tensors have a batch dimension. If so, the answer has rows; otherwise it is flat.
     batched: bool,
 }
 
-/// Buffers that are used again.
+/// An instance with its reusable buffers.
 #[derive(Default)]
 pub struct Worker {
     queries: Vec<f32>,
@@ -64,7 +64,7 @@ impl Model for FaissRetrieval {
 
 impl Instance<FaissRetrieval> for Worker {
     fn execute(&mut self, model: &FaissRetrieval, batch: &Batch<'_>) -> Result<(), Error> {
-        // The queries of each request that can be served, in the order of the batch.
+        // The queries of each valid request, in the order of the batch.
         let mut gathered: Vec<(usize, Cow<'_, [f32]>)> = Vec::with_capacity(batch.len());
         for (position, request) in batch.pending() {
             match model.retrieval.queries(request, 0) {

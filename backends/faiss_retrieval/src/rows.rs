@@ -1,10 +1,10 @@
-//! The pure part: from FAISS's answer to the candidates of one request.
+//! Converts FAISS's result to the candidates of one request, as pure functions.
 
 use saker_index::NO_NEIGHBOUR;
 
 /// An id type that an output may have.
 pub trait Id: Copy {
-    /// The id as this type, `None` when it is too large for it.
+    /// Converts the id to this type; `None` if it is too large.
     fn from_index(id: i64) -> Option<Self>;
 }
 
@@ -20,8 +20,8 @@ impl Id for i64 {
     }
 }
 
-/// How many candidates a row keeps: for one query, those there are; for several, all places, so that the rows stay
-/// equally long, -1 at the end of a short one.
+/// Number of candidates per row. For one query, this is the number found. For several queries, all places are kept, so that the rows have
+/// equal length; -1 pads a short row.
 pub fn kept(found: &[i64], queries: usize) -> usize {
     match queries {
         1 => found
@@ -33,11 +33,11 @@ pub fn kept(found: &[i64], queries: usize) -> usize {
     }
 }
 
-/// Copies ids.
+/// Copies ids to an output.
 ///
 /// # Errors
 ///
-/// The first id that does not fit the output's type.
+/// Returns the first id that does not fit the output's type.
 pub fn copy<T: Id>(found: &[i64], output: &mut [T]) -> Result<(), i64> {
     for (to, id) in output.iter_mut().zip(found) {
         *to = T::from_index(*id).ok_or(*id)?;

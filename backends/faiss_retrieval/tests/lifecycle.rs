@@ -1,4 +1,4 @@
-//! The backend behind the fake C API.
+//! Tests the backend against the fake C API.
 
 use saker_index::{Index, Metric};
 use triton_faiss_retrieval::FaissRetrieval;
@@ -92,7 +92,7 @@ fn fewer_neighbours_than_asked_for() {
     );
     drop((model, folder));
 
-    // one list probed of several finds less than there is
+    // probing one of several lists finds fewer items than requested
     let folder = self::folder("IVF2,Flat", 40);
     let config = || config("4").parameter("SEARCH_PARAMETERS", "nprobe=1");
     let model = server

@@ -1,4 +1,4 @@
-//! Cached mode: a copy of a whole feature view, renewed in the background.
+//! Cached mode: a copy of a whole feature view, refreshed in the background.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,23 +11,23 @@ use saker_store::feast::{EntityType, FeatureView, load};
 use saker_store::{Connection, Pipeline, Reply, Settings, StoreError};
 use triton_backend::{Counter, Error, Gauge, ModelContext, log};
 
-/// How long each round trip of a load may take.
+/// Maximum duration of each round trip of a load.
 const ROUND_TRIP: Duration = Duration::from_secs(10);
-/// Between two tries while a load waits for the store.
+/// Pause between two attempts of a load while the store does not answer.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// A view at one moment.
+/// A snapshot of a view.
 pub(crate) struct Table {
     rows: HashMap<i64, u32>,
     columns: Columns,
-    /// The value of the version key when it was read.
+    /// The value of the version key when the view was read.
     version: Option<Vec<u8>>,
-    /// Entities of another type, or whose id is no whole number.
+    /// Number of entities that were skipped, because their id has another type or is not a whole number.
     left_out: usize,
 }
 
 impl Table {
-    /// The row of an id. Ids need not be dense.
+    /// The row of an id. Ids may have gaps.
     pub(crate) fn row(&self, id: i64) -> Option<u32> {
         if id == PADDING {
             None
@@ -41,7 +41,7 @@ impl Table {
     }
 }
 
-/// The current table and the thread that renews it; dropping it joins the thread.
+/// The current table and the thread that refreshes it; dropping it joins the thread.
 pub(crate) struct Cache {
     table: Arc<ArcSwap<Table>>,
     refresher: Option<(Arc<Stop>, JoinHandle<()>)>,
@@ -63,7 +63,7 @@ impl Stop {
         self.wake.notify_all();
     }
 
-    /// Sleeps unless stopped; says whether it is.
+    /// Sleeps until the time has passed or the cache is dropped; returns whether it was dropped.
     fn sleep(&self, time: Duration) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let woken = self
@@ -73,7 +73,7 @@ impl Stop {
     }
 }
 
-/// What is said of a table.
+/// The metrics of a table.
 struct Gauges {
     rows: Gauge,
     left_out: Gauge,
@@ -86,11 +86,11 @@ impl Gauges {
     }
 }
 
-/// What a load needs.
+/// The source of a view: store, names and types.
 struct Source {
     settings: Settings,
     view: FeatureView,
-    /// The entities that are taken; `None`: those of all types.
+    /// The accepted entity type; `None` accepts all types.
     entity_type: Option<EntityType>,
     features: Arc<[Feature]>,
     version_key: Option<String>,
@@ -99,7 +99,7 @@ struct Source {
 }
 
 impl Cache {
-    /// Reads the view, waiting for the store if need be, and starts the thread.
+    /// Reads the view, waits for the store if necessary, and starts the refresh thread.
     pub(crate) fn load(
         context: &ModelContext,
         settings: Settings,
@@ -122,7 +122,7 @@ impl Cache {
         };
         let failures = context.counter(
             "saker_feature_lookup_refresh_failures_total",
-            "Renewals of the cached view that failed; the old copy serves on",
+            "Failed refreshes of the cached view; the old copy stays in use",
             &[],
         )?;
         let rows = context.gauge(
@@ -153,12 +153,12 @@ impl Cache {
         );
         let left_out = context.gauge(
             "saker_feature_lookup_left_out",
-            "Entities of the view that are not in the cached copy: their id is of another type or no whole number",
+            "Entities of the view that the cached copy lacks: their id has another type or is not a whole number",
             &[],
         )?;
         if table.left_out > 0 {
             log::warn!(
-                "model '{}': {} entities of view '{}' are left out: their id is {}",
+                "model '{}': {} entities of view '{}' are skipped: their id is {}",
                 context.name(),
                 table.left_out,
                 source.view.name(),
@@ -184,7 +184,7 @@ impl Cache {
         Ok(Self { table, refresher })
     }
 
-    /// The table as it is now; a renewal meanwhile does not change it.
+    /// The current table. A later refresh does not change the returned one.
     pub(crate) fn table(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }
@@ -194,7 +194,7 @@ impl Drop for Cache {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.refresher.take() {
             stop.set();
-            // If it panicked, the last table has served on; there is nothing left to do.
+            // If the thread panicked, the last table stayed in use. No further action is needed.
             let _ = thread.join();
         }
     }
@@ -221,7 +221,7 @@ impl Source {
         }
     }
 
-    /// Reads the view anew, unless there is a version key and it has not changed. Says whether it did.
+    /// Reads the view again, unless a version key exists and is unchanged. Returns whether the view was read.
     fn renew(&self, table: &ArcSwap<Table>) -> Result<bool, StoreError> {
         if self.version_key.is_some() {
             let mut connection = Connection::open(&self.settings)?;
@@ -235,7 +235,7 @@ impl Source {
 
     fn read(&self) -> Result<Table, StoreError> {
         let mut connection = Connection::open(&self.settings)?;
-        // Before the rows: if it changes meanwhile, they are read once more.
+        // Read before the rows: if the version changes during the read, the next refresh reads the rows again.
         let version = self.version(&mut connection)?;
         let mut rows = HashMap::new();
         // The type of each row's id.
@@ -258,14 +258,14 @@ impl Source {
                 |why| self.meters.unreadable(&why),
             );
             match rows.get(&id) {
-                // SCAN may give a key twice.
+                // SCAN may return a key twice.
                 Some(&row) if types.get(row as usize) == Some(&kind) => {
                     columns.replace_with_last(&self.features, row as usize);
                 }
                 Some(&row) => {
                     let other = types.get(row as usize).copied().unwrap_or_default();
                     return Err(StoreError::Data(format!(
-                        "view '{}' has {} {id} as {other} and as {kind}; name the type that counts in ENTITY_TYPE",
+                        "view '{}' has {} {id} as {other} and as {kind}; set ENTITY_TYPE to the one to use",
                         self.view.name(),
                         self.view.join_key()
                     )));
@@ -283,7 +283,7 @@ impl Source {
             let others = match left_out {
                 0 => String::new(),
                 _ => format!(
-                    " ({left_out} are left out: their id is {})",
+                    " ({left_out} are skipped: their id is {})",
                     self.why_left_out()
                 ),
             };

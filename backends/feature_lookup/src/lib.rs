@@ -1,5 +1,5 @@
-//! `feature_lookup`: the features of users or items from Feast's online store. README.md has the tensors, the parameters
-//! and what happens at the edges.
+//! `feature_lookup` reads the features of users or items from Feast's online store. README.md has the tensors, the parameters and the edge
+//! cases.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -26,7 +26,7 @@ const FEATURE_TYPES: &[DataType] = &[
     DataType::Bool,
 ];
 const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
-/// The ids, and what is only waited for.
+/// Types of the ids, and of inputs that only order the steps of an ensemble.
 const INPUT_TYPES: &[DataType] = FEATURE_TYPES;
 
 /// One loaded `feature_lookup` model.
@@ -36,19 +36,19 @@ pub struct FeatureLookup {
     meters: Arc<Meters>,
 }
 
-/// Where the answers come from.
+/// The source of the features.
 enum Store {
     Online(saker_store::Link, FeatureView),
     Cached(Cache),
 }
 
-/// What the config declares.
+/// The tensors that the config declares.
 struct Tensors {
     id_name: String,
     id_type: DataType,
-    /// Position of the output that echoes the id.
+    /// Index of the output that repeats the id.
     echo: Option<usize>,
-    /// Position of the output that says whose features are not known.
+    /// Index of the output that marks users with unknown features.
     degraded: Option<usize>,
     features: Arc<[Feature]>,
 }
@@ -155,7 +155,7 @@ impl Tensors {
                 .map(|feature| feature.name.as_str())
                 .collect();
             return Err(Error::invalid_argument(format!(
-                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which stands for 'age') names '{name}', which is no \
+                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which means 'age') names '{name}', which is not a \
                  feature output; accepted: {}",
                 known.join(", ")
             )));
@@ -169,7 +169,7 @@ impl Tensors {
         })
     }
 
-    /// The ids of a request, appended as i64. Returns how many.
+    /// Appends the ids of a request as i64. Returns their number.
     fn read_ids(&self, request: &Request<'_>, ids: &mut Vec<i64>) -> Result<usize, Error> {
         let tensor = request.input_at(0)?.ok_or_else(|| {
             Error::invalid_argument(format!(
@@ -184,7 +184,7 @@ impl Tensors {
         Ok(tensor.len())
     }
 
-    /// Writes the echo: the id where it was found, else -1.
+    /// Writes the echo: the id if the entity exists, otherwise -1.
     fn write_echo(
         &self,
         response: &Response<'_>,
@@ -200,7 +200,7 @@ impl Tensors {
             }
             _ => {
                 if let Some(out) = response.output_at::<i32>(echo, shape)? {
-                    // Each id is one that came in as i32, or -1.
+                    // Each id was read as i32, or is -1.
                     out.iter_mut()
                         .zip(ids)
                         .for_each(|(out, id)| *out = id as i32);
@@ -210,7 +210,7 @@ impl Tensors {
         Ok(())
     }
 
-    /// Writes whose features are not known.
+    /// Writes which entities have unknown features.
     fn write_degraded(
         &self,
         response: &Response<'_>,
@@ -233,9 +233,9 @@ impl Tensors {
 
 /// One instance.
 pub enum Lookup {
-    /// Asks the store.
+    /// Reads from the store on each request.
     Online(Box<Online>),
-    /// Reads the shared table; the buffers are reused.
+    /// Reads from the shared table; the buffers are reused.
     Cached {
         /// The ids of a request.
         ids: Vec<i64>,
@@ -266,7 +266,7 @@ impl Instance<FeatureLookup> for Lookup {
                         .zip(rows.iter())
                         .map(|(&id, row)| row.map_or(PADDING, |_| id));
                     model.tensors.write_echo(response, shape, found)?;
-                    // What is held in memory is known of everybody.
+                    // The copy in memory answers for every id, so no feature is unknown.
                     model.tensors.write_degraded(response, shape, &[])?;
                     table
                         .columns()
@@ -275,7 +275,7 @@ impl Instance<FeatureLookup> for Lookup {
                 Ok(())
             }
             (Self::Cached { .. }, Store::Online(..)) => Err(Error::internal(
-                "an instance of another mode than its model",
+                "the instance and its model have different modes",
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! Online mode: one pipelined round trip for all ids of all requests of a batch.
+//! Online mode: one pipelined round trip to the store for all ids of all requests of a batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::Tensors;
 pub struct Online {
     features: Arc<[Feature]>,
     store: lookup::Online,
-    /// Whose rows they are: index in the batch, rows.
+    /// For each request, its index in the batch and its rows.
     requests: Vec<(usize, Range<usize>)>,
 }
 

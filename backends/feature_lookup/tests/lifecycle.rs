@@ -1,4 +1,4 @@
-//! The backend behind the fake C API, on a real Valkey.
+//! Tests the backend against the fake C API, with a real Valkey.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn view() -> FeatureView {
     )
 }
 
-/// Users 1 to 9: age 20 and up, no gender for the even ones.
+/// Users 1 to 9: age from 20, and no gender for even ids.
 fn store() -> Valkey {
     store_of(EntityType::Int32)
 }
@@ -68,7 +68,7 @@ fn request(users: &[i32]) -> Request {
         .output("gender")
 }
 
-/// The connection is made in the background; the first requests may be answered with defaults.
+/// Waits for the connection, which is made in the background. The first requests may be answered with defaults.
 fn connected(model: &LoadedModel<'_>) {
     for _ in 0..500 {
         let report = model.execute([request(&[1])]);
@@ -113,7 +113,7 @@ fn every_request_of_a_batch_gets_its_own_users_online_and_cached() {
     }
 }
 
-/// The int32 request of the wire contract against a store of each type, and each other type against it.
+/// Checks the int32 request of the wire contract against a store of each id type, and each other type against its store.
 #[test]
 fn entities_of_every_type_are_found_by_the_ids_of_the_contract() {
     let server = server();
@@ -130,7 +130,7 @@ fn entities_of_every_type_are_found_by_the_ids_of_the_contract() {
             assert_eq!(ints("user_id"), [9, -1, -1, -1], "{stored} {mode}");
             assert_eq!(ints("age"), [28, 35, 35, 35], "{stored} {mode}");
         }
-        // A copy takes whole numbers of any type, unless it is told which.
+        // A copy accepts whole numbers of any type, unless ENTITY_TYPE is set.
         let any = server
             .load("users", self::config(&valkey).parameter("MODE", "cached"))
             .unwrap();
@@ -200,7 +200,7 @@ fn a_copy_leaves_out_what_no_request_can_name_and_refuses_two_entities_of_one_nu
     }
 }
 
-/// Takes a minute, which is what the gauge and the warning wait for.
+/// Takes a minute, the interval of the gauge and the warning.
 #[test]
 fn a_minute_of_lookups_that_find_nobody_is_a_gauge_and_a_warning() {
     let (valkey, server) = (store_of(EntityType::Int64), server());
@@ -253,7 +253,7 @@ fn key(user: i32) -> Vec<u8> {
     view().key(&EntityType::Int32.id(user.into()))
 }
 
-/// Puts a text where the rows of these users are.
+/// Replaces the rows of these users by a text value.
 fn spoil(valkey: &Valkey, users: &[i32]) {
     let mut commands = Pipeline::new();
     for &user in users {
@@ -296,7 +296,7 @@ fn a_row_that_cannot_be_read_degrades_its_own_request_alone() {
     assert_eq!(grown(&[&[3, 4], &[1], &[2, 4]]), (2.0, 0.0));
 }
 
-/// Puts bytes where a user's age is.
+/// Sets a user's age to raw bytes.
 fn set_age(valkey: &Valkey, user: i32, bytes: &[u8]) {
     let mut commands = Pipeline::new();
     let key = key(user);
@@ -328,9 +328,9 @@ fn an_answer_says_which_users_have_a_value_that_cannot_be_read() {
         (2, Value::to_bytes(None), 35, 0),
         (3, text("21"), 1, 0),
         (4, text("-"), 35, 0),
-        // A text that training did not see is no fault of the store.
+        // A text that training did not see is valid in the store.
         (5, text("22"), 35, 0),
-        // Of another type than the feature, beyond it, and no value at all.
+        // A value of another type than the feature, one out of its range, and no value at all.
         (6, Value::to_bytes(Some(&Value::Double(20.5))), 35, 1),
         (7, Value::to_bytes(Some(&Value::Int64(1 << 40))), 35, 1),
         (8, b"\xff\xff\xff".to_vec(), 35, 1),

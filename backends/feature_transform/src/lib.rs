@@ -24,7 +24,7 @@ const COLUMN_TYPES: &[DataType] = &[
 /// A loaded model.
 pub struct FeatureTransform {
     plan: Plan,
-    /// Per output of config.pbtxt, its number in the plan.
+    /// For each output of config.pbtxt, its index in the plan.
     outputs: Vec<usize>,
 }
 
@@ -52,14 +52,14 @@ impl Model for FeatureTransform {
         for input in config.inputs() {
             if !needed.contains(&input.name.as_str()) {
                 return Err(Error::invalid_argument(format!(
-                    "input '{}' is not read by the workflow, which reads: {}",
+                    "input '{}' is not an input of the workflow; accepted: {}",
                     input.name,
                     needed.join(", ")
                 )));
             }
             if input.optional {
                 return Err(Error::invalid_argument(format!(
-                    "input '{}' must not be optional: the workflow has no value in its place",
+                    "input '{}' must not be optional: the workflow has no default for it",
                     input.name
                 )));
             }
@@ -79,7 +79,7 @@ impl Model for FeatureTransform {
                 let (index, computed) = index.zip(computed).ok_or_else(|| {
                     let given: Vec<&str> = plan.outputs().iter().map(|o| o.name.as_str()).collect();
                     Error::invalid_argument(format!(
-                        "output '{}' is not given by the workflow, which gives: {}",
+                        "output '{}' is not an output of the workflow; accepted: {}",
                         output.name,
                         given.join(", ")
                     ))
@@ -87,7 +87,7 @@ impl Model for FeatureTransform {
                 let given = triton_type(computed.dtype);
                 if given != output.data_type {
                     return Err(Error::invalid_argument(format!(
-                        "output '{}' is declared as {}, but the workflow gives {given}",
+                        "output '{}' is declared as {}, but the workflow returns {given}",
                         output.name, output.data_type
                     )));
                 }
@@ -153,7 +153,7 @@ fn answer(
     Ok(())
 }
 
-/// An input's elements; numbers are borrowed from the request where one buffer holds them.
+/// The elements of an input. Numbers are borrowed if they are in one buffer of the request.
 enum Values<'r> {
     Int32(Cow<'r, [i32]>),
     Int64(Cow<'r, [i64]>),

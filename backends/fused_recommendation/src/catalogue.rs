@@ -1,4 +1,4 @@
-//! Which row of the ranker's tables an item is.
+//! Maps raw item ids to rows of the ranker's tables.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use hashbrown::HashMap;
 use ndarray::Array1;
 use triton_backend::Error;
 
-/// A table by raw id is worth it up to so many places an item.
+/// The dense table is used up to this number of entries per item.
 const PLACES: usize = 16;
 
 /// The rows by raw item id.
 pub(crate) enum Catalogue {
-    /// At the place of the id minus the first; -1 where there is no item.
+    /// The row at index `id - first`; -1 if no item has the id.
     Dense { first: i64, rows: Vec<i32> },
-    /// For ids that lie far apart.
+    /// For ids with large gaps.
     Sparse(HashMap<i64, i32>),
 }
 
@@ -71,7 +71,7 @@ impl Catalogue {
         }
     }
 
-    /// The row of an item; `None` for one that is not in the catalogue.
+    /// The row of an item; `None` if the catalogue lacks the item.
     pub(crate) fn row(&self, id: i64) -> Option<i32> {
         match self {
             Self::Dense { first, rows } => {

@@ -1,4 +1,4 @@
-//! The moment: what a request says of it, what stands in for the rest, and what is made of it.
+//! The context of a request: its values, the defaults for missing ones, and the features computed from them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,11 +7,11 @@ use saker_steps::transform::{dtype, invalid};
 use saker_workflow::{Plan, Slice, Workflow};
 use triton_backend::{DataType, Element, Error, ModelContext, Request};
 
-/// What is known of the moment.
+/// The inputs that describe the context, and the plan that transforms them.
 pub(crate) struct Moment {
     columns: Vec<Column>,
     pub(crate) plan: Plan,
-    /// Per input of the plan, the column.
+    /// For each input of the plan, its column.
     inputs: Vec<usize>,
 }
 
@@ -24,7 +24,7 @@ struct Column {
 }
 
 impl Moment {
-    /// The workflow in the folder `context`, over the inputs after the first.
+    /// Loads the workflow in the folder `context`. Its inputs are the inputs of config.pbtxt after the first.
     pub(crate) fn load(context: &ModelContext, defaults: Option<&str>) -> Result<Self, Error> {
         let mut defaults = defaults::parse("REQUEST_DEFAULTS", defaults)?;
         let given = context.config().inputs().iter().enumerate().skip(1);
@@ -79,7 +79,7 @@ impl Moment {
     }
 }
 
-/// The values of a request.
+/// The values of one column of a request.
 enum Values {
     Int32(Vec<i32>),
     Int64(Vec<i64>),
@@ -87,14 +87,14 @@ enum Values {
     Fp64(Vec<f64>),
 }
 
-/// The moment of a request, column after column.
+/// The context of a request, one vector per column.
 #[derive(Default)]
 pub(crate) struct Worker {
     columns: Vec<Values>,
 }
 
 impl Worker {
-    /// Takes in what the request says and fills in what it leaves out; how many rows there are.
+    /// Reads the values of the request and fills in the missing ones. Returns the number of rows.
     pub(crate) fn fill(
         &mut self,
         moment: &Moment,
@@ -114,7 +114,7 @@ impl Worker {
                 DataType::Int64 => Values::Int64(Vec::new()),
                 DataType::Fp32 => Values::Fp32(Vec::new()),
                 DataType::Fp64 => Values::Fp64(Vec::new()),
-                // The signature lets no other type through.
+                // The signature accepts no other type.
                 _ => Values::Int32(Vec::new()),
             };
             self.columns = moment.columns.iter().map(empty).collect();
@@ -130,10 +130,10 @@ impl Worker {
         Ok(length)
     }
 
-    /// The moment as the plan takes it.
+    /// The context in the form that the plan reads.
     ///
     /// # Errors
-    /// The moment was not filled in.
+    /// Returns an error if [`fill`](Self::fill) was not called before.
     pub(crate) fn slices(&self, moment: &Moment) -> Result<Vec<Slice<'_>>, Error> {
         let slice = |&place: &usize| {
             Some(match self.columns.get(place)? {
@@ -144,7 +144,8 @@ impl Worker {
             })
         };
         let slices: Option<Vec<_>> = moment.inputs.iter().map(slice).collect();
-        slices.ok_or_else(|| Error::internal("fewer columns of the moment than the workflow reads"))
+        slices
+            .ok_or_else(|| Error::internal("the context has fewer columns than the workflow reads"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The features of a request's users and moment: computed once, read by query tower and ranker.
+//! The features of a request's users and context. They are computed once; query tower and ranker read them.
 
 use saker_steps::transform::{invalid, triton_type};
 use saker_workflow::{Bound, Plan, Scratch, SliceMut};
@@ -6,7 +6,7 @@ use triton_backend::{DataType, Error};
 
 use crate::sessions::Sessions;
 
-/// Where the features of a model come from.
+/// The workflows that provide the features of a model.
 pub(crate) struct Sources<'p> {
     user: &'p Plan,
     moment: &'p Plan,
@@ -16,9 +16,9 @@ pub(crate) struct Sources<'p> {
 /// A feature that a model reads.
 pub(crate) struct Column {
     name: String,
-    /// Whether it is one of the user's; else it is one of the moment's.
+    /// Whether the feature belongs to the user; otherwise it belongs to the context.
     of_user: bool,
-    /// Which output of the workflow.
+    /// Index of the workflow's output.
     output: usize,
     data_type: DataType,
 }
@@ -32,10 +32,10 @@ impl<'p> Sources<'p> {
         }
     }
 
-    /// The column of a feature that a model reads as `data_type`, INT32 or FP32.
+    /// Adds the feature that a model reads as `data_type` (INT32 or FP32). Returns its column.
     ///
     /// # Errors
-    /// Neither workflow gives it, or it is of another type.
+    /// Returns an error if neither workflow has the feature, or if it has another type.
     pub(crate) fn column(
         &mut self,
         name: &str,
@@ -54,13 +54,13 @@ impl<'p> Sources<'p> {
                 let given = self.user.outputs().iter().chain(self.moment.outputs());
                 let given: Vec<&str> = given.map(|output| output.name.as_str()).collect();
                 model.invalid(&format!(
-                    "reads '{name}', which neither workflow gives; they give: {}",
+                    "reads '{name}', which neither workflow returns; they return: {}",
                     given.join(", ")
                 ))
             })?;
         if given != data_type {
             return Err(model.invalid(&format!(
-                "reads '{name}' as {data_type}, but its workflow gives {given}"
+                "reads '{name}' as {data_type}, but its workflow returns {given}"
             )));
         }
         let known = self.columns.iter().position(|column| column.name == name);
@@ -88,7 +88,7 @@ impl<'p> Sources<'p> {
     }
 }
 
-/// The features of one request, column after column.
+/// The features of one request, one vector per column.
 pub(crate) struct Features {
     values: Vec<Values>,
     scratch: Scratch,
@@ -103,7 +103,7 @@ impl Features {
     pub(crate) fn new(columns: &[Column]) -> Self {
         let empty = |column: &Column| match column.data_type {
             DataType::Fp32 => Values::Numbers(Vec::new()),
-            // A column is of no third type.
+            // A column has no other type.
             _ => Values::Codes(Vec::new()),
         };
         Self {
@@ -112,10 +112,10 @@ impl Features {
         }
     }
 
-    /// Computes every column for the users and the moment of a request.
+    /// Computes every column for the users and the context of a request.
     ///
     /// # Errors
-    /// There is neither one moment nor one for each user.
+    /// Returns an error unless the context has one row, or one row per user.
     pub(crate) fn fill<'a>(
         &mut self,
         columns: &[Column],
@@ -149,10 +149,10 @@ impl Features {
         Ok(())
     }
 
-    /// The codes of a column of them.
+    /// The codes of a column.
     ///
     /// # Errors
-    /// The column is not one of codes.
+    /// Returns an error if the column does not hold codes.
     pub(crate) fn codes(&self, column: usize) -> Result<&[i32], Error> {
         match self.values.get(column) {
             Some(Values::Codes(codes)) => Ok(codes),
@@ -162,10 +162,10 @@ impl Features {
         }
     }
 
-    /// The numbers of a column of them.
+    /// The numbers of a column.
     ///
     /// # Errors
-    /// The column is not one of numbers.
+    /// Returns an error if the column does not hold numbers.
     pub(crate) fn numbers(&self, column: usize) -> Result<&[f32], Error> {
         match self.values.get(column) {
             Some(Values::Numbers(numbers)) => Ok(numbers),
@@ -175,24 +175,24 @@ impl Features {
         }
     }
 
-    /// The code for the user at a place.
+    /// The code of a column for one user, by the user's index in the request.
     ///
     /// # Errors
-    /// As [`codes`](Self::codes), or there are fewer users.
+    /// Returns an error as [`codes`](Self::codes) does, or if the request has fewer users.
     pub(crate) fn code(&self, column: usize, user: usize) -> Result<i32, Error> {
         of_user(self.codes(column)?, user)
     }
 
-    /// The number for the user at a place.
+    /// The number of a column for one user, by the user's index in the request.
     ///
     /// # Errors
-    /// As [`numbers`](Self::numbers), or there are fewer users.
+    /// Returns an error as [`numbers`](Self::numbers) does, or if the request has fewer users.
     pub(crate) fn number(&self, column: usize, user: usize) -> Result<f32, Error> {
         of_user(self.numbers(column)?, user)
     }
 }
 
-/// The value of the user at a place; one stands for all.
+/// The value for the user at an index. A single value applies to all users.
 fn of_user<T: Copy>(values: &[T], user: usize) -> Result<T, Error> {
     match values {
         [one] => Ok(*one),

@@ -1,6 +1,6 @@
-//! `fused_recommendation`: from a user to the items that are shown, in one step. Request defaults, the user's features and what
-//! the user has seen (one round trip to the store), both transforms, query tower, retrieval, the ranker over the whole catalogue's
-//! precomputed rows, and the choice. README.md has the tensors, the parameters and what happens at the edges.
+//! `fused_recommendation` computes a user's recommendations in one step. It fills in request defaults and reads the user's features and
+//! seen items in one round trip to the store. It then runs both transforms, the query tower, the retrieval and the ranker over precomputed
+//! rows of the catalogue, and chooses the items. README.md has the tensors, the parameters and the edge cases.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -43,31 +43,31 @@ const COLUMN_TYPES: &[DataType] = &[
     DataType::Fp64,
 ];
 
-/// Raw ids of the rows of the ranker's tables.
+/// Raw ids of the rows in the ranker's tables.
 const CATALOGUE_FILE: &str = "items.npy";
 
-/// The database of the seen items, where `SEEN_URL` does not say.
+/// Default database of the seen items, used without `SEEN_URL`.
 const SEEN_DATABASE: i64 = 1;
 
-/// Parameters in config.pbtxt, beside those of `feature_lookup`, `bloom_filter`, `faiss_retrieval` and `softmax_sampling`.
+/// Parameters in config.pbtxt, in addition to those of `feature_lookup`, `bloom_filter`, `faiss_retrieval` and `softmax_sampling`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// JSON object: a stored column and its type, such as `{"age": "INT32"}`.
+    /// JSON object that maps a stored column to its type, such as `{"age": "INT32"}`.
     user_columns: String,
-    /// JSON object: what a request leaves out, as in `request_defaults`.
+    /// JSON object with the defaults for values missing from the request, as in `request_defaults`.
     #[serde(default)]
     request_defaults: Option<String>,
-    /// The stored column with the users' top categories, whose popular items fill up.
+    /// The stored column with the users' top categories. Popular items of that category fill up short answers.
     #[serde(default)]
     category_column: Option<String>,
-    /// The store of the seen items: database 1 of the features' server (in a cluster, the cluster) when nothing is said.
+    /// URL of the store of the seen items. Default: database 1 of the features' server; in a cluster, the cluster itself.
     #[serde(default)]
     seen_url: Option<String>,
-    /// As `MODE` of `bloom_filter`.
+    /// Like `MODE` of `bloom_filter`.
     #[serde(default)]
     seen_mode: Option<String>,
-    /// Threads of ONNX Runtime for one request.
+    /// Number of threads that ONNX Runtime uses for one request.
     #[serde(default = "one", rename = "intra_op_thread_count")]
     threads: NonZeroUsize,
 }
@@ -88,10 +88,10 @@ pub struct FusedRecommendation {
     ranker: Ranker,
     filter: Filter,
     choice: Choice,
-    /// Place of the stored column with the top category.
+    /// Index of the stored column with the top category.
     category: Option<usize>,
     item_type: DataType,
-    /// Position of the output that says what the answers lack.
+    /// Index of the output mask of missing user data.
     degraded: Option<usize>,
 }
 
@@ -121,7 +121,7 @@ impl Model for FusedRecommendation {
         let config = context.config();
         let ([id, ..], [ids, scores, more @ ..]) = (config.inputs(), config.outputs()) else {
             return Err(Error::invalid_argument(format!(
-                "config.pbtxt declares {} inputs and {} outputs; accepted: the user ids, then what is known of the moment; \
+                "config.pbtxt declares {} inputs and {} outputs; accepted: the user ids, then the inputs of the context; \
                  the ids of the items that are shown, and their scores",
                 config.inputs().len(),
                 config.outputs().len()

@@ -1,4 +1,4 @@
-//! The hoisted ranker: a user's and a moment's features once, and rows of the catalogue.
+//! The hoisted ranker. It reads user and context features once per user, and rows of the catalogue's precomputed tables.
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
@@ -9,27 +9,27 @@ use crate::features::{Features, Sources};
 use crate::sessions::{Sessions, failed, floats};
 
 const MODEL_FILE: &str = "ranker.onnx";
-/// The inputs of a hoisted ranker: rows of the catalogue, INT32 `[N]`; codes, INT32 `[features]`; continuous features, FP32
-/// `[1, features]`.
+/// The inputs of a hoisted ranker: rows of the catalogue, INT32 `[N]`; codes, INT32 `[features]`; continuous features, FP32 `[1,
+/// features]`.
 const ROWS_INPUT: &str = "candidate_rows";
 const CODES_INPUT: &str = "user_codes";
 const NUMBERS_INPUT: &str = "user_numbers";
-/// Key of the features' names in the model's metadata.
+/// Metadata key with the names of the features.
 const INPUTS_KEY: &str = "saker.inputs";
 
-/// What the metadata say.
+/// The inputs that the metadata describe.
 #[derive(Deserialize)]
 struct Inputs {
     codes: Vec<(String, usize)>,
     numbers: Vec<String>,
 }
 
-/// A ranker that is loaded once for each instance.
+/// A ranker, loaded once per instance.
 pub(crate) struct Ranker {
     sessions: Sessions,
-    /// The features of the user and the moment, in the model's order.
+    /// The user and context features, in the model's order.
     codes: Vec<Code>,
-    /// Columns of continuous features, in the model's order.
+    /// Columns of the continuous features, in the model's order.
     numbers: Vec<usize>,
     output: String,
 }
@@ -38,11 +38,11 @@ pub(crate) struct Ranker {
 struct Code {
     name: String,
     column: usize,
-    /// Codes must be below.
+    /// Exclusive upper bound of the codes.
     cardinality: usize,
 }
 
-/// A ranker's session and what a run is given.
+/// A ranker's session and the buffers for the inputs of a run.
 pub(crate) struct Run {
     session: Session,
     codes: Vec<i32>,
@@ -50,7 +50,7 @@ pub(crate) struct Run {
 }
 
 impl Ranker {
-    /// Reads the model of the version folder; its features become columns of the request's features.
+    /// Reads the model of the version folder and adds its features to the columns of the request.
     pub(crate) fn load(
         context: &ModelContext,
         threads: usize,
@@ -60,7 +60,7 @@ impl Ranker {
         let sessions = Sessions::open(context, path, threads)?;
         let session = sessions.session()?;
         let inputs = inputs(&session)
-            .ok_or_else(|| sessions.invalid("is no ranker that `saker assemble` has hoisted"))?;
+            .ok_or_else(|| sessions.invalid("is not a ranker that `saker assemble` hoisted"))?;
         let output = sessions.only_output(&session)?.name().to_owned();
         let codes = inputs.codes.into_iter();
         let codes = codes.map(|(name, cardinality)| {
@@ -83,7 +83,7 @@ impl Ranker {
         })
     }
 
-    /// A session of its own for an instance: sessions keep their buffers.
+    /// Creates the session and buffers of an instance.
     pub(crate) fn run(&self) -> Result<Run, Error> {
         Ok(Run {
             session: self.sessions.session()?,
@@ -92,7 +92,7 @@ impl Ranker {
         })
     }
 
-    /// Appends the score of each row for the user at a place of the request.
+    /// Appends the score of each catalogue row for one user, given by its index in the request.
     pub(crate) fn score(
         &self,
         run: &mut Run,
@@ -113,7 +113,7 @@ impl Ranker {
         for feature in &self.codes {
             let code = features.code(feature.column, user)?;
             if !usize::try_from(code).is_ok_and(|code| code < feature.cardinality) {
-                // The transforms make the codes: it is their release that is wrong.
+                // The transforms make the codes, so their release is wrong, not the request.
                 return Err(Error::internal(format!(
                     "feature '{}' has the code {code}; accepted: 0 to {}",
                     feature.name,
@@ -139,7 +139,7 @@ impl Ranker {
         let found = floats(&outputs, &self.output)?;
         if found.len() != rows.len() {
             return Err(Error::internal(format!(
-                "the ranker gives {} scores for {} candidates",
+                "the ranker returned {} scores for {} candidates",
                 found.len(),
                 rows.len()
             )));
@@ -149,7 +149,7 @@ impl Ranker {
     }
 }
 
-/// What a hoisted ranker's metadata say, if the model has the inputs for it.
+/// The inputs of a hoisted ranker, read from its metadata; `None` if the model lacks such inputs.
 fn inputs(session: &Session) -> Option<Inputs> {
     let said = session.metadata().ok()?.custom(INPUTS_KEY)?;
     let inputs: Inputs = serde_json::from_str(&said).ok()?;

@@ -1,4 +1,4 @@
-//! ONNX models of the version folder, with a session for each instance.
+//! ONNX models of the version folder, with one session per instance.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use ort::value::Outlet;
 use saker_steps::onnx;
 use triton_backend::{Error, ModelContext};
 
-/// A model of which sessions are made: one for each instance, since sessions keep their buffers.
+/// A model and the options for its sessions. Sessions own their buffers, so each instance has one.
 pub(crate) struct Sessions {
     environment: Environment,
     path: PathBuf,
@@ -18,7 +18,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Of the model at `path`, with so many threads for one run.
+    /// Opens the model at `path`; a run uses this many threads.
     pub(crate) fn open(
         context: &ModelContext,
         path: PathBuf,
@@ -35,7 +35,7 @@ impl Sessions {
         })
     }
 
-    /// A session of its own.
+    /// Creates a new session.
     pub(crate) fn session(&self) -> Result<Session, Error> {
         let build = || -> ort::Result<Session> {
             Session::builder(&self.environment)?
@@ -52,10 +52,10 @@ impl Sessions {
         Ok(session)
     }
 
-    /// The output.
+    /// The only output of the model.
     ///
     /// # Errors
-    /// The model has several.
+    /// Returns an error if the model has several outputs.
     pub(crate) fn only_output<'s>(&self, session: &'s Session) -> Result<&'s Outlet, Error> {
         match session.outputs() {
             [output] => Ok(output),
@@ -63,7 +63,7 @@ impl Sessions {
         }
     }
 
-    /// Something is wrong with the model.
+    /// An error that names the model file.
     pub(crate) fn invalid(&self, what: &str) -> Error {
         Error::invalid_argument(format!("{} {what}", self.path.display()))
     }
@@ -72,16 +72,19 @@ impl Sessions {
 /// The elements of an output of a run.
 ///
 /// # Errors
-/// The model does not give it, or not as FP32.
+/// Returns an error if the model did not return the output, or if it is not FP32.
 pub(crate) fn floats<'o>(outputs: &'o SessionOutputs<'_>, name: &str) -> Result<&'o [f32], Error> {
-    let output = outputs
-        .get(name)
-        .ok_or_else(|| Error::internal(format!("ONNX Runtime: a run gave no output '{name}'")))?;
+    let output = outputs.get(name).ok_or_else(|| {
+        Error::internal(format!(
+            "ONNX Runtime: a run did not return the output '{name}'"
+        ))
+    })?;
     let (_, elements) = output.try_extract_tensor::<f32>().map_err(failed)?;
     Ok(elements)
 }
 
-/// What ONNX Runtime says of a run. No tensor of a run is the client's: its codes are the transforms' and its shapes ours.
+/// Converts an error of ONNX Runtime at a run. It is always the server's error: the transforms made the codes, and this backend made the
+/// shapes.
 pub(crate) fn failed(error: ort::Error) -> Error {
     Error::internal(format!("ONNX Runtime: {error}"))
 }

@@ -1,4 +1,4 @@
-//! The query tower: from a user's features to the query.
+//! The query tower: it computes the queries from the users' features.
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef};
@@ -9,12 +9,12 @@ use crate::sessions::{Sessions, failed, floats};
 
 const MODEL_FILE: &str = "query_tower.onnx";
 
-/// A query tower: a session of its own for each instance.
+/// A query tower. Each instance has its own session.
 pub(crate) struct Tower {
     sessions: Sessions,
     inputs: Vec<Input>,
     output: String,
-    /// Values of a query; -1 where the model does not say.
+    /// Number of values per query; -1 if the model does not declare it.
     pub(crate) dimension: i64,
 }
 
@@ -28,7 +28,7 @@ struct Input {
 }
 
 impl Tower {
-    /// Reads the model of the version folder; its features become columns of the request's features.
+    /// Reads the model of the version folder and adds its features to the columns of the request.
     pub(crate) fn load(
         context: &ModelContext,
         threads: usize,
@@ -63,9 +63,9 @@ impl Tower {
                 &sessions,
             )?;
             if !sources.is_of_user(column) {
-                return Err(
-                    sessions.invalid(&format!("reads '{name}', which is no feature of the user"))
-                );
+                return Err(sessions.invalid(&format!(
+                    "reads '{name}', which is not a feature of the user"
+                )));
             }
             Ok(Input {
                 name: name.to_owned(),
@@ -86,15 +86,15 @@ impl Tower {
         })
     }
 
-    /// A session of its own for an instance.
+    /// Creates the session of an instance.
     pub(crate) fn session(&self) -> Result<Session, Error> {
         self.sessions.session()
     }
 
-    /// Appends the queries of all users of a request, one after the other.
+    /// Appends the queries of all users of a request, in their order.
     ///
     /// # Errors
-    /// ONNX Runtime fails.
+    /// Returns an error if ONNX Runtime fails.
     pub(crate) fn run(
         &self,
         session: &mut Session,

@@ -1,4 +1,4 @@
-//! The user: looked up, and transformed.
+//! Looks up the users and transforms their features.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use saker_workflow::{Plan, Slice, Workflow};
 use serde_json::json;
 use triton_backend::{DataType, Error, ModelConfig, ModelContext, Request, TensorConfig};
 
-/// Users: where they are looked up, and what is made of them.
+/// The source of user features and the plan that transforms them.
 pub(crate) struct User {
     id_name: String,
     id_type: DataType,
@@ -24,11 +24,11 @@ pub(crate) struct User {
     features: Arc<[Feature]>,
     meters: Meters,
     pub(crate) plan: Plan,
-    /// Per input of the plan.
+    /// The inputs of the plan, in order.
     inputs: Vec<Input>,
 }
 
-/// What an input of the workflow is.
+/// The source of an input of the workflow.
 #[derive(Clone, Copy)]
 enum Input {
     Id,
@@ -36,7 +36,7 @@ enum Input {
 }
 
 impl User {
-    /// The workflow in the folder `user`, over the id (called as the entity is) and the stored columns.
+    /// Loads the workflow in the folder `user`. Its inputs are the id, named like the entity, and the stored columns.
     pub(crate) fn load(
         context: &ModelContext,
         parameters: &Parameters,
@@ -65,7 +65,7 @@ impl User {
             .collect::<Result<Vec<_>, Error>>()?;
         if let Some(name) = defaults.keys().next() {
             return Err(Error::invalid_argument(format!(
-                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which stands for 'age') names '{name}', which \
+                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which means 'age') names '{name}', which \
                  USER_COLUMNS lacks"
             )));
         }
@@ -95,7 +95,7 @@ impl User {
         let plan = Plan::prepare(&workflow, &columns).map_err(invalid)?;
         let names = features.iter().map(|feature| feature.name.clone());
         let view = parameters.view(names, id.data_type)?;
-        // What the users have seen may be asked on the same connections.
+        // The same connections may also read the users' seen items.
         let link = Link::open(parameters.settings()?.with_bloom_probe())
             .map_err(|error| Error::internal(error.to_string()))?;
         Ok(Self {
@@ -111,7 +111,7 @@ impl User {
         })
     }
 
-    /// The place of a stored column of integers.
+    /// Index of a stored column of integers.
     pub(crate) fn integers(&self, name: &str) -> Option<usize> {
         let fits = |feature: &Feature| {
             feature.name == name && [DataType::Int32, DataType::Int64].contains(&feature.data_type)
@@ -132,9 +132,9 @@ impl User {
 /// The users of a batch.
 pub(crate) struct Worker {
     store: Online,
-    /// The ids as they came.
+    /// The ids as the requests gave them.
     pub(crate) raw: Vec<i64>,
-    /// The ids as INT32, where they are.
+    /// The ids as INT32, where an input of the plan needs them.
     narrow: Vec<i32>,
 }
 
@@ -143,7 +143,7 @@ impl Worker {
         self.store.ids.clear();
     }
 
-    /// Reads the ids of a request; returns their places.
+    /// Reads the ids of a request; returns their indices.
     pub(crate) fn read(
         &mut self,
         user: &User,
@@ -161,7 +161,7 @@ impl Worker {
         Ok(start..start + tensor.len())
     }
 
-    /// Asks the store for the users of all `requests`, and for what they have seen where one connection can do both.
+    /// Reads the users of all `requests` from the store, and their seen items if one connection can do both.
     pub(crate) fn look_up(
         &mut self,
         user: &User,
@@ -172,19 +172,18 @@ impl Worker {
         self.store.look_up_with(&user.meters, requests, Some(seen));
         self.narrow.clear();
         if user.id_type == DataType::Int32 {
-            // Each id is one that came in as i32, or -1.
+            // Each id was read as i32, or is -1.
             self.narrow
                 .extend(self.store.ids.iter().map(|&id| id as i32));
         }
     }
 
-    /// By user of the batch: whether a feature is not known, because the store did not answer or holds something that cannot be
-    /// read.
+    /// For each user of the batch, whether a feature is unknown. This happens if the store did not answer, or if it holds an invalid value.
     pub(crate) fn unanswered(&self) -> &[bool] {
         self.store.unanswered()
     }
 
-    /// Some users as the plan takes them.
+    /// A range of users, in the form that the plan reads.
     pub(crate) fn slices(&self, user: &User, rows: Range<usize>) -> Result<Vec<Slice<'_>>, Error> {
         let slice = |input: &Input| {
             Some(match *input {
@@ -196,10 +195,10 @@ impl Worker {
             })
         };
         let slices: Option<Vec<_>> = user.inputs.iter().map(slice).collect();
-        slices.ok_or_else(|| Error::internal("fewer users than were read"))
+        slices.ok_or_else(|| Error::internal("the batch has fewer users than were read"))
     }
 
-    /// The value of a stored column of integers for the user at a place.
+    /// The value of a stored column of integers for the user of an index.
     pub(crate) fn integer(&self, place: usize, row: usize) -> Option<i64> {
         match self.store.columns().slice(place, row..row + 1)? {
             Slice::Int32(values) => values.first().map(|&value| i64::from(value)),

@@ -1,4 +1,4 @@
-//! One instance: the users of all requests of a batch, from one round trip to the store and one search of the index.
+//! One instance. It reads the users of all requests of a batch in one round trip to the store, and finds their candidates.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::{FusedRecommendation, context, user};
 pub struct Worker {
     user: user::Worker,
     moment: context::Worker,
-    /// The features of each request, as far as the largest batch reached.
+    /// The features of each request, for as many requests as the largest batch had so far.
     features: Vec<Features>,
     tower: Session,
     run: Run,
@@ -27,28 +27,28 @@ pub struct Worker {
     distances: Vec<f32>,
     found: Vec<i64>,
     rows: Vec<i32>,
-    /// Scores of the candidates, user after user.
+    /// Scores of the candidates, one user after the other.
     scores: Vec<f32>,
     shares: Vec<Share>,
 }
 
-/// What one request has of a batch.
+/// The part of a batch that belongs to one request.
 struct Share {
     /// Index in the batch.
     index: usize,
-    /// Its users among those that were looked up.
+    /// Range of its users among the users that were looked up.
     users: Range<usize>,
-    /// The same users among those that have a query, and a row of the filter: those of requests that were refused are missing.
+    /// Range of its users among the queries and the rows of the filter. Requests that were refused have none.
     rows: Range<usize>,
 }
 
-/// A user's candidates, and where their scores stand.
+/// A user's candidates, and the range of their scores.
 struct Ranked {
     items: Vec<i64>,
     scores: Range<usize>,
 }
 
-/// The items that a user is shown, and their scores.
+/// The items in a user's answer, with their scores.
 type Line = Vec<(i64, f32)>;
 
 impl Instance<FusedRecommendation> for Worker {
@@ -110,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Computes the features and the queries of every request. A request for which that cannot be done is refused.
+    /// Computes the features and the queries of every request. A request whose features or queries cannot be computed is refused.
     fn make_queries(
         &mut self,
         model: &FusedRecommendation,
@@ -138,7 +138,7 @@ impl Worker {
         });
     }
 
-    /// Computes the features of one request, as those at `place`, and appends its queries.
+    /// Computes the features of one request, stores them at `place`, and appends its queries.
     fn query(
         &mut self,
         model: &FusedRecommendation,
@@ -165,17 +165,17 @@ impl Worker {
         let dimension = model.retrieval.dimension();
         if queries.len() != users.len() * dimension {
             return Err(Error::internal(format!(
-                "the query tower gave {} values for {} users; accepted: {dimension} for each",
+                "the query tower returned {} values for {} users; accepted: {dimension} for each",
                 queries.len(),
                 users.len()
             )));
         }
-        // The query tower made it of stored features: not the client's fault.
+        // The query tower computed the query from stored features, so an invalid one is not the client's error.
         let finite = model.retrieval.check("query", queries);
         finite.map_err(|error| Error::internal(error.message().to_owned()))
     }
 
-    /// Finds the candidates of all users: a row of the filter each.
+    /// Finds the candidates of all users: one row of the filter per user.
     fn find(&mut self, model: &FusedRecommendation, shares: &[Share]) -> Result<(), Error> {
         model
             .retrieval
@@ -187,7 +187,9 @@ impl Worker {
         for (place, user) in users.enumerate() {
             let found = self.found.get(place * k..(place + 1) * k);
             let (Some(found), Some(&id)) = (found, self.user.raw.get(user)) else {
-                return Err(Error::internal("fewer users or candidates than queries"));
+                return Err(Error::internal(
+                    "the batch has fewer users or candidates than queries",
+                ));
             };
             let items = found.iter().copied().filter(known).collect();
             let category = model
@@ -198,7 +200,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes out what the users have seen, and scores the candidates of every request.
+    /// Removes the seen items, and scores the candidates of every request.
     fn rank_unseen(
         &mut self,
         model: &FusedRecommendation,
@@ -207,7 +209,7 @@ impl Worker {
         let users = shares.iter().flat_map(|share| share.users.clone());
         self.seen.ask_of(&model.filter, users);
         let rows = shares.iter().map(|share| share.rows.clone());
-        // Filters of the server's are asked about the candidates: while it looks them up, they are ranked.
+        // While the server checks the candidates against its filters, they are ranked.
         let answered = self.seen.is_answered();
         if answered {
             self.seen.finish(&model.filter, rows.clone());
@@ -217,14 +219,14 @@ impl Worker {
         let ranked = requests
             .map(|(request, share)| self.rank(model, request, share))
             .collect();
-        // The answer is taken in any case, or the next batch would find it.
+        // The reply must be read in any case, or the next batch would receive it.
         if !answered {
             self.seen.finish(&model.filter, rows);
         }
         ranked
     }
 
-    /// Scores the candidates of a request's users.
+    /// Scores the candidates of one request's users.
     fn rank(
         &mut self,
         model: &FusedRecommendation,
@@ -243,7 +245,7 @@ impl Worker {
         Ok(ranked)
     }
 
-    /// Appends the scores of some items of the catalogue for a user of a request; returns where they stand.
+    /// Appends the scores of catalogue items for one user of a request; returns their range.
     fn score(
         &mut self,
         model: &FusedRecommendation,
@@ -263,7 +265,7 @@ impl Worker {
         Ok(start..self.scores.len())
     }
 
-    /// The best unseen items of each user of a request, or a draw of them.
+    /// The best unseen items of each user of a request, or a weighted sample of them.
     fn choose(
         &mut self,
         model: &FusedRecommendation,
@@ -277,7 +279,7 @@ impl Worker {
             .collect()
     }
 
-    /// What a user is shown of the candidates that were ranked, and of the popular items that were put in since.
+    /// The answer for one user, from the ranked candidates and the popular items that were added later.
     fn line(
         &mut self,
         model: &FusedRecommendation,
@@ -300,7 +302,7 @@ impl Worker {
         line.ok_or_else(no_row)
     }
 
-    /// Writes what the answers of a request's users lack.
+    /// Writes the mask of missing user data for each user of a request.
     fn write_degraded(
         &self,
         model: &FusedRecommendation,
@@ -332,19 +334,19 @@ fn no_row() -> Error {
     Error::internal("a user of the batch has no row")
 }
 
-/// Writes the lines of all users of a request.
+/// Writes the answers for all users of a request.
 fn answer(
     model: &FusedRecommendation,
     lines: &[Line],
     response: &Response<'_>,
 ) -> Result<(), Error> {
-    // With one user the answer is as long as it is; with several, the rows are padded to the longest.
+    // With one user the answer has its own length; with several users, rows are padded to the longest.
     let longest = lines.iter().map(Vec::len).max().unwrap_or(0);
     let shape = [(lines.len() * longest) as i64];
     match model.item_type {
         DataType::Int64 => write(response, 0, &shape, lines, longest, PADDING, |line| line.0)?,
         _ => {
-            // A raw id beyond INT32 is no item here, as in the other ensemble.
+            // A raw id beyond INT32 is not an item here, as in the other ensemble.
             let id = |line: &(i64, f32)| i32::try_from(line.0).unwrap_or(-1);
             write(response, 0, &shape, lines, longest, -1, id)?;
         }
@@ -352,11 +354,11 @@ fn answer(
     write(response, 1, &shape, lines, longest, 0.0, |line| line.1)
 }
 
-/// Of the candidates, those that passed the filter, with their scores; and the items that it put in after them.
+/// The candidates that passed the filter, with their scores, and the items that the filter added after them.
 fn unseen(passed: &[i64], candidates: &[i64], scores: &[f32]) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
     let mut left = passed.iter().copied().peekable();
     let (mut items, mut kept) = (Vec::new(), Vec::new());
-    // What passed is in the candidates' order.
+    // The passed items have the order of the candidates.
     for (&candidate, &score) in candidates.iter().zip(scores) {
         if left.next_if_eq(&candidate).is_some() {
             items.push(candidate);
@@ -366,7 +368,7 @@ fn unseen(passed: &[i64], candidates: &[i64], scores: &[f32]) -> (Vec<i64>, Vec<
     (items, kept, left.collect())
 }
 
-/// Writes each user's line, padded to the longest.
+/// Writes each user's answer, padded to the longest.
 fn write<T: Element + Copy>(
     response: &Response<'_>,
     output: usize,

@@ -1,4 +1,4 @@
-//! The backend behind the fake C API, with the real ONNX Runtime, on a real Valkey.
+//! Tests the backend against the fake C API, with the real ONNX Runtime and a real Valkey.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,7 +23,7 @@ use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
 use triton_testing::valkey::Valkey;
 
 const ITEMS: i32 = 6;
-/// Codes of the users 7, 8 and 9 follow those of padding, of nothing, and of what is unknown.
+/// Codes of the users 7, 8 and 9 follow the codes of padding, null and out-of-vocabulary.
 const CODES: usize = 3 + 3;
 
 fn server() -> Server {
@@ -66,7 +66,7 @@ fn continuous(name: &str) -> Continuous {
     }
 }
 
-/// What tower and ranker learn from: nothing, they keep their first weights.
+/// Training data without rows: tower and ranker keep their initial weights.
 fn data(cardinality: usize) -> Dataset {
     Dataset {
         users: Table {
@@ -221,7 +221,7 @@ fn ids(model: &LoadedModel<'_>, request: Request) -> Vec<i32> {
         .0
 }
 
-/// The connections are made in the background: until they are there, users are strangers and nothing is known to be seen.
+/// Waits for the connections, which are made in the background. Until then, users are unknown and no item counts as seen.
 fn until(model: &LoadedModel<'_>, user: i32, what: impl Fn(&[i32]) -> bool) -> Vec<i32> {
     for _ in 0..500 {
         let ids = ids(model, request(&[user], &[]));
@@ -275,13 +275,13 @@ fn every_request_of_a_batch_gets_its_own_users_and_its_own_moment() {
     assert!(report.failure(5).message.contains("user_id"));
     assert!(report.violations().is_empty(), "{:?}", report.violations());
 
-    // A store that is gone makes strangers of all.
+    // Without a store, all users are unknown.
     valkey.kill();
     let report = model.execute([request(&[8], &[2])]);
     assert_eq!(report.success(0).output::<i32>("ordered_ids").0, of(4));
 }
 
-/// How often a server was told to change the database.
+/// Number of SELECT commands that the server has received.
 fn selects(valkey: &Valkey) -> usize {
     let settings = Settings::parse(&valkey.url(0), None).unwrap();
     let mut pipeline = Pipeline::new();
@@ -300,7 +300,7 @@ fn selects(valkey: &Valkey) -> usize {
     digits.parse().unwrap()
 }
 
-/// The user and what the user has seen, in two databases, are asked in one go.
+/// One round trip reads the user and the seen items, from two databases.
 #[test]
 fn one_connection_asks_for_both() {
     let (valkey, server, folder) = (store(), server(), folder());
@@ -312,11 +312,11 @@ fn one_connection_asks_for_both() {
     for _ in 0..50 {
         ids(&model, request(&[9, 8], &[]));
     }
-    // There and back, for each request; more where a connection was made.
+    // Two SELECTs per request, and more for each new connection.
     assert!(selects(&valkey) >= before + 100);
 }
 
-/// Seen items in the database beside the features', and on a server of their own.
+/// Seen items are in a second database of the features' server, or on another server.
 #[test]
 fn what_was_seen_goes() {
     let (valkey, other, server, folder) = (store(), Valkey::start().unwrap(), server(), folder());
@@ -328,20 +328,20 @@ fn what_was_seen_goes() {
         mark_seen(&url, 9, raw(&before[..2]));
         let left = until(&model, 9, |ids| ids.len() == 2);
         assert!(before[..2].iter().all(|item| !left.contains(item)));
-        // Beside one who has seen nothing the row is padded, whichever comes first.
+        // The row is padded to the length of a user who has seen nothing, in either order.
         let eight = ids(&model, request(&[8], &[]));
         let both = ids(&model, request(&[8, 9], &[]));
         assert_eq!(both, [&eight[..], &left[..], &[-1]].concat());
         let both = ids(&model, request(&[-1, 9, 8], &[]));
         assert_eq!(both[3..], [&left[..], &[-1], &eight[..]].concat());
-        // Of two requests in a batch each has its own.
+        // Two requests of a batch have separate answers.
         let report = model.execute([request(&[8], &[]), request(&[9], &[])]);
         let of = |index: usize| report.success(index).output::<i32>("ordered_ids").0;
         assert_eq!((of(0), of(1)), (eight, left));
         mark_seen(&url, 9, items());
         assert!(ids(&model, request(&[9], &[])).is_empty());
     }
-    // What the features' server does not know goes through all the same.
+    // Features missing from the server do not stop the request.
     let model = server
         .load_from(
             "fused",
@@ -434,7 +434,7 @@ fn what_does_not_fit_fails_the_load() {
         version.join("query_tower.onnx"),
     )
     .unwrap();
-    refused(base(), &["query_tower.onnx", "neither workflow gives"]);
+    refused(base(), &["query_tower.onnx", "neither workflow returns"]);
     std::fs::remove_file(version.join("query_tower.onnx")).unwrap();
     refused(base(), &["query_tower.onnx is missing"]);
 }
@@ -443,7 +443,7 @@ fn what_does_not_fit_fails_the_load() {
 fn a_code_beyond_the_rankers_table_is_refused_for_its_request_alone() {
     let (valkey, server, folder) = (store(), server(), folder());
     let version = folder.path().join("1");
-    // A ranker that knows user 7 alone, beside a tower that knows all three.
+    // The ranker knows only user 7; the tower knows all three.
     let tower = std::fs::read(version.join("query_tower.onnx")).unwrap();
     write_models(&version, &data(CODES - 2));
     std::fs::write(version.join("query_tower.onnx"), tower).unwrap();

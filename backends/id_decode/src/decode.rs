@@ -1,6 +1,6 @@
-//! From codes to raw ids: pure functions over slices.
+//! Decodes codes to raw ids, as pure functions over slices.
 
-/// The raw id of whatever is no item.
+/// The raw id that means "no item".
 pub const NO_ID: i64 = -1;
 
 /// The code of padding.
@@ -10,7 +10,7 @@ pub const PADDING: i64 = 0;
 pub trait Id: Copy {
     /// The id in 64 bits.
     fn wide(self) -> i64;
-    /// The id from 64 bits; whoever fills the table has checked that it fits.
+    /// The id from 64 bits. The code that fills the table has checked that it fits.
     fn narrow(wide: i64) -> Self;
 }
 
@@ -32,7 +32,8 @@ impl Id for i64 {
     }
 }
 
-/// Writes the raw id of each code: `table[code - start]`, [`NO_ID`] for reserved codes and codes beyond the table. `[rows]` each.
+/// Writes the raw id of each code: `table[code - start]`, or [`NO_ID`] for reserved codes and codes beyond the table. All slices are
+/// `[rows]`, except `table`.
 pub fn decode<T: Id, U: Id>(codes: &[T], table: &[i64], start: u32, ids: &mut [U]) {
     for (id, code) in ids.iter_mut().zip(codes) {
         let position = code.wide().checked_sub(i64::from(start));
@@ -44,7 +45,7 @@ pub fn decode<T: Id, U: Id>(codes: &[T], table: &[i64], start: u32, ids: &mut [U
     }
 }
 
-/// Writes each value, `zero` in the rows whose code is [`PADDING`]. `[rows]` each.
+/// Copies each value, or writes `zero` in the rows whose code is [`PADDING`]. All slices are `[rows]`.
 pub fn pass<T: Id, V: Copy>(codes: &[T], values: &[V], zero: V, out: &mut [V]) {
     for ((out, &value), code) in out.iter_mut().zip(values).zip(codes) {
         *out = if code.wide() == PADDING { zero } else { value };

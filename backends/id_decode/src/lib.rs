@@ -1,5 +1,5 @@
-//! Turns encoded ids back into raw ids by the vocabulary of the model's version folder, and passes their scores through.
-//! See the README beside this crate.
+//! Decodes item codes to raw ids with the vocabulary of the model's version folder, and passes their scores through. See the README beside
+//! this crate.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -21,7 +21,7 @@ use decode::Id;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// File, or folder of part.N.parquet, under `categories/`. Default: the only one there.
+    /// A file, or a folder of part.N.parquet, under `categories/`. Default: the only one that exists.
     #[serde(default)]
     vocabulary: Option<String>,
     /// Code of the vocabulary's first row.
@@ -35,16 +35,16 @@ fn default_start() -> u32 {
 
 /// A loaded model.
 pub struct IdDecode {
-    /// Raw ids, the code of the first is `start`.
+    /// Raw ids; the first one has the code `start`.
     table: Vec<i64>,
     start: u32,
     /// The tensor that holds the codes.
     ids: Pair,
-    /// Tensors that pass through.
+    /// Tensors that are copied unchanged.
     passed: Vec<Pair>,
 }
 
-/// An input and the output of the same name, by their position in config.pbtxt.
+/// An input and the output of the same name, by their indices in config.pbtxt.
 struct Pair {
     name: String,
     input: usize,
@@ -53,7 +53,7 @@ struct Pair {
     output_type: DataType,
 }
 
-/// Nothing is kept between batches.
+/// An instance. It keeps no state between batches.
 pub struct Worker;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
@@ -115,7 +115,7 @@ impl Instance<IdDecode> for Worker {
     fn execute(&mut self, model: &IdDecode, batch: &Batch<'_>) -> Result<(), Error> {
         batch.respond_each(|request, response| match model.ids.input_type {
             DataType::Int64 => answer::<i64>(model, request, response),
-            _ => answer::<i32>(model, request, response), // the signature lets no other type through
+            _ => answer::<i32>(model, request, response), // the signature accepts no other type
         });
         Ok(())
     }
@@ -179,7 +179,7 @@ fn given<'r>(request: &'r Request<'_>, pair: &Pair) -> Result<Tensor<'r>, Error>
         .ok_or_else(|| Error::invalid_argument(format!("tensor '{}' is missing", pair.name)))
 }
 
-/// The integer tensor and the others, each with the output of its name.
+/// The integer tensor and the other tensors, each with the output of its name.
 fn pairs(context: &ModelContext) -> Result<(Pair, Vec<Pair>), Error> {
     let config = context.config();
     let mut ids = None;
@@ -263,7 +263,7 @@ fn find_vocabulary(folder: &Path, file: Option<&str>) -> Result<PathBuf, Error> 
         file.map_or("absent".to_owned(), |file| format!("'{file}'")),
         folder.display(),
         if names.is_empty() {
-            "there is none".to_owned()
+            "the folder has none".to_owned()
         } else {
             names.join(", ")
         }

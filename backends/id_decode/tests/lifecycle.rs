@@ -1,4 +1,4 @@
-//! The backend behind the fake C API.
+//! Tests the backend against the fake C API.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Compares config.pbtxt with the graph's own inputs and outputs, so that a mismatch shows at load, and completes it.
+//! Compares config.pbtxt with the graph's inputs and outputs, so that a mismatch fails at load. Completes an incomplete config from the
+//! graph.
 
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType};
@@ -9,8 +10,8 @@ use triton_backend::{DataType, Error, ModelConfig, TensorConfig};
 ///
 /// # Errors
 ///
-/// A name that the graph does not have, another type, a shape that cannot fit; an input of the graph that the config
-/// leaves out; a batch dimension that the graph does not leave open.
+/// Returns an error if a tensor of the config does not exist in the graph, or has another type or an incompatible shape. It also returns an
+/// error if the config lacks an input of the graph, or if the graph fixes the batch dimension.
 pub(crate) fn check(session: &Session, config: &ModelConfig) -> Result<(), Error> {
     check_side("input", config, config.inputs(), session.inputs())?;
     check_side("output", config, config.outputs(), session.outputs())?;
@@ -80,7 +81,7 @@ fn check_side(
     Ok(())
 }
 
-/// Whether a tensor is a scalar of the graph. Triton's tensors have a dimension at least: config.pbtxt declares `[ 1 ]`.
+/// Whether a tensor is a scalar of the graph. Triton's tensors have at least one dimension, so config.pbtxt declares it as `[ 1 ]`.
 pub(crate) fn is_declared_scalar(
     config: &ModelConfig,
     tensor: &TensorConfig,
@@ -89,7 +90,7 @@ pub(crate) fn is_declared_scalar(
     config.max_batch_size() == 0 && shape.is_empty() && tensor.dims == [1]
 }
 
-/// Whether the first dimension takes any size.
+/// Whether the first dimension accepts any size.
 fn is_open(shape: &[i64]) -> bool {
     shape.first().is_some_and(|rows| *rows < 0)
 }
@@ -112,12 +113,12 @@ pub(crate) fn is_complete(config: &ModelConfig) -> bool {
     declares(config, "input") && declares(config, "output")
 }
 
-/// The config with what it leaves out of inputs and outputs, as NVIDIA's backend completes it: tensors from the graph,
-/// and batches of up to `default_max_batch_size` where every tensor's first dimension takes any size.
+/// Completes the config's missing inputs and outputs as NVIDIA's backend does. Tensors come from the graph. If the first dimension of every
+/// tensor accepts any size, batches of up to `default_max_batch_size` are allowed.
 ///
 /// # Errors
 ///
-/// A tensor of a type that Triton does not have; `max_batch_size` above 0 for a graph that takes no batches.
+/// Returns an error if a tensor has a type that Triton lacks, or if `max_batch_size` is above 0 for a graph without batches.
 pub(crate) fn complete(
     session: &Session,
     config: &ModelConfig,
@@ -156,10 +157,10 @@ pub(crate) fn complete(
     Ok(json.into())
 }
 
-/// A tensor: role, name, shape.
+/// A tensor: role, name and shape.
 type Closed = (&'static str, String, Vec<i64>);
 
-/// The first tensor whose first dimension does not take any size.
+/// The first tensor whose first dimension is fixed.
 fn closed(session: &Session) -> Result<Option<Closed>, Error> {
     for (role, outlets) in [("input", session.inputs()), ("output", session.outputs())] {
         for outlet in outlets {
@@ -178,11 +179,11 @@ fn tensor(role: &str, outlet: &Outlet, batched: bool) -> Result<Value, Error> {
     let (element, shape) = element_and_shape(role, outlet)?;
     let data_type = data_type(element).ok_or_else(|| {
         Error::unsupported(format!(
-            "{role} '{name}' is {element} in the model, which Triton does not have"
+            "{role} '{name}' is {element} in the model, a type that Triton lacks"
         ))
     })?;
     let data_type = data_type.config_name();
-    // Triton wants a dimension at least. Without batches it takes no reshape to a scalar.
+    // Triton requires at least one dimension. Without batches it accepts no reshape to a scalar.
     Ok(match (shape, batched) {
         ([_], true) => json!({
             "name": name, "data_type": data_type, "dims": [1], "reshape": { "shape": [] }
@@ -199,11 +200,11 @@ fn tensor(role: &str, outlet: &Outlet, batched: bool) -> Result<Value, Error> {
     })
 }
 
-/// A tensor's element type and shape, -1 for a dimension of any size.
+/// A tensor's element type and shape; -1 marks a dimension of any size.
 ///
 /// # Errors
 ///
-/// The graph has a sequence or a map there.
+/// Returns an error if the graph has a sequence or a map instead of a tensor.
 fn element_and_shape<'a>(
     role: &str,
     outlet: &'a Outlet,
@@ -223,7 +224,7 @@ fn names(outlets: &[Outlet]) -> String {
     quoted.join(", ")
 }
 
-/// Triton's type of an ONNX element type, `None` where it has none.
+/// Triton's type for an ONNX element type; `None` if it does not exist.
 fn data_type(element: TensorElementType) -> Option<DataType> {
     Some(match element {
         TensorElementType::Bool => DataType::Bool,

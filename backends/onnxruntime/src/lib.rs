@@ -1,5 +1,5 @@
-//! Runs ONNX models on the CPU: a stand-in for NVIDIA's backend of the same name, on machines without its container.
-//! See the README beside this crate.
+//! Runs ONNX models on the CPU. It replaces NVIDIA's backend of the same name on machines without NVIDIA's container. See the README beside
+//! this crate.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -27,7 +27,7 @@ use shapes::Shapes;
 
 const MODEL_FILE: &str = "model.onnx";
 
-/// One value for each run of the graph. A request takes one run, unless parameter `rows_per_run` splits it.
+/// One value per run of the graph. A request needs one run, unless parameter `rows_per_run` splits it.
 type PerRun<T> = SmallVec<[T; 1]>;
 
 /// The inputs of one run by name.
@@ -38,25 +38,25 @@ pub struct OnnxRuntime {
     context: Arc<ModelContext>,
     file: File,
     shapes: Shapes,
-    /// The session that loading checked, for the first instance.
+    /// The session that was checked at load; the first instance uses it.
     checked: Mutex<Option<Session>>,
 }
 
-/// A model's file, and how sessions of it are made.
+/// The model file, and the options for its sessions.
 struct File {
     environment: Environment,
     options: Options,
     path: PathBuf,
 }
 
-/// One session: ONNX Runtime's sessions keep their buffers, so instances share none.
+/// An instance with its own session. ONNX Runtime's sessions own their buffers, so instances cannot share one.
 pub struct Worker {
     session: Session,
     run_options: RunOptions<NoSelectedOutputs>,
 }
 
 impl Model for OnnxRuntime {
-    /// Read from the config, since ONNX Runtime has keys of its own that have no end.
+    /// All parameters of the config. ONNX Runtime accepts arbitrary keys of its own, so there is no fixed list.
     type Parameters = BTreeMap<String, String>;
     type Instance = Worker;
 
@@ -129,7 +129,7 @@ impl File {
         let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL_FILE);
         let mut path = context.version_dir().join(file);
         if path.is_dir() {
-            path.push(file); // a folder of that name holds the model and its external weights
+            path.push(file); // a folder with that name holds the model and its external weights
         }
         Ok(Self {
             environment: onnx::environment()?,
@@ -194,7 +194,7 @@ impl Worker {
         run_ends();
         let outputs = match (outputs, &model.shapes.without_rows) {
             (Ok(outputs), _) => outputs,
-            // Some graphs fail without rows (a reshape of nothing, a maximum of nothing): the answer has no rows either.
+            // Some graphs fail without rows, for example at a reshape or a maximum of nothing. The answer then has no rows either.
             (Err(_), Some(shapes)) if tensors.iter().all(|tensor| rows(tensor) == Some(0)) => {
                 return empty(config, response, shapes);
             }
@@ -208,7 +208,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs the graph once for each element of `inputs`. Per output of the config: its value in each run.
+    /// Runs the graph once per element of `inputs`. Returns, for each output of the config, its value in each run.
     fn run(
         &mut self,
         config: &ModelConfig,
@@ -252,8 +252,8 @@ fn rows(tensor: &Tensor<'_>) -> Option<usize> {
     tensor.shape().first().map(|rows| *rows as usize)
 }
 
-/// The rows of each run: all rows in one, or `most` in each, so that a request of many rows takes no more memory than one
-/// of few. Inputs with different numbers of rows are not split: only the graph knows which rows belong together.
+/// The rows of each run: all rows in one run, or at most `most` rows per run. Splitting limits the memory of large requests. Inputs with
+/// different numbers of rows are not split, because only the graph knows which rows belong together.
 fn runs(most: Option<NonZeroUsize>, tensors: &[Tensor<'_>]) -> PerRun<Range<usize>> {
     let all = tensors.first().and_then(rows).unwrap_or_default();
     let same = tensors.iter().all(|tensor| rows(tensor) == Some(all));
@@ -266,7 +266,7 @@ fn runs(most: Option<NonZeroUsize>, tensors: &[Tensor<'_>]) -> PerRun<Range<usiz
     }
 }
 
-/// An answer without rows.
+/// Writes an answer without rows.
 fn empty(config: &ModelConfig, response: &Response<'_>, shapes: &[Vec<i64>]) -> Result<(), Error> {
     for (position, (output, shape)) in config.outputs().iter().zip(shapes).enumerate() {
         value::empty(response, position, &output.name, output.data_type, shape)?;

@@ -1,4 +1,4 @@
-//! The shapes that the graph takes and gives, for the cases in which a run does not say.
+//! The declared shapes of the graph's inputs and outputs. They explain failed runs and shape empty answers.
 
 use ort::session::Session;
 use ort::value::{Outlet, ValueType};
@@ -11,22 +11,22 @@ use crate::graph::is_declared_scalar;
 enum Dim {
     Any,
     Fixed(i64),
-    /// Inputs that share a symbol have one size there.
+    /// Inputs that share a symbol have the same size in these dimensions.
     Symbol(String),
 }
 
-/// What the graph says of its tensors, in the order of config.pbtxt.
+/// The graph's declarations of its tensors, in the order of config.pbtxt.
 pub(crate) struct Shapes {
     inputs: Vec<Vec<Dim>>,
-    /// Per input and per output: whether it is a scalar that config.pbtxt declares as `[ 1 ]`.
+    /// For each input and output, whether it is a scalar that config.pbtxt declares as `[ 1 ]`.
     pub(crate) scalar_inputs: Vec<bool>,
     pub(crate) scalar_outputs: Vec<bool>,
-    /// The outputs' shapes without rows; `None` where the graph gives an output that always has rows.
+    /// The outputs' shapes for a request without rows. `None` if the graph fixes the number of rows of an output.
     pub(crate) without_rows: Option<Vec<Vec<i64>>>,
 }
 
 impl Shapes {
-    /// Of a graph that [`check`](crate::graph::check) has compared with the config.
+    /// Reads the shapes of a graph that [`check`](crate::graph::check) has compared with the config.
     pub(crate) fn of(session: &Session, config: &ModelConfig) -> Self {
         let scalars = |tensors: &[TensorConfig], outlets: &[Outlet]| {
             let scalar = |tensor: &TensorConfig| {
@@ -49,8 +49,8 @@ impl Shapes {
         }
     }
 
-    /// The error of a run that failed: the client's where the request contradicts the graph, else the server's. The
-    /// runtime's own codes do not tell: it reports a wrong index within the graph as it reports a wrong input.
+    /// The error of a failed run. It is the client's error if the request contradicts the graph, otherwise the server's. The runtime's own
+    /// codes do not tell them apart: it reports a wrong index within the graph like a wrong input.
     pub(crate) fn explain(&self, tensors: &[Tensor<'_>], error: &ort::Error) -> Error {
         let shapes = tensors.iter().map(|tensor| (tensor.name(), tensor.shape()));
         let shapes: Vec<(&str, &[i64])> = shapes.collect();
@@ -61,7 +61,8 @@ impl Shapes {
         )
     }
 
-    /// What is wrong with the shapes of a request's inputs, in the order of config.pbtxt.
+    /// Describes the first contradiction between the shapes of a request's inputs and the graph. The inputs are in the order of
+    /// config.pbtxt.
     fn contradiction(&self, inputs: &[(&str, &[i64])]) -> Option<String> {
         let mut symbols: Vec<(&str, i64, &str)> = Vec::new();
         for ((name, shape), dims) in inputs.iter().zip(&self.inputs) {
@@ -93,12 +94,12 @@ impl Shapes {
     }
 }
 
-/// Checks that parameter `rows_per_run` may split the rows of a graph's tensors, as far as their shapes tell.
+/// Checks that parameter `rows_per_run` may split the rows of the graph's tensors, as far as the shapes show it.
 ///
 /// # Errors
 ///
-/// A tensor whose first dimension does not take any size; two inputs that name their first dimensions differently, so that
-/// their rows do not belong together.
+/// Returns an error if the first dimension of a tensor is fixed. It also returns an error if two inputs name their first dimensions
+/// differently, because their rows may not belong together.
 pub(crate) fn check_rows_per_run(session: &Session) -> Result<(), Error> {
     let refused = |role: &str, name: &str, what: String| {
         Err(Error::invalid_argument(format!(
@@ -123,7 +124,7 @@ pub(crate) fn check_rows_per_run(session: &Session) -> Result<(), Error> {
                     }
                     _ => first_symbol = Some(symbol),
                 },
-                // Exporters rarely give outputs the symbols of inputs: each run compares the numbers of rows.
+                // Exporters rarely give outputs the symbols of inputs, so each run compares the numbers of rows.
                 Some(Dim::Symbol(_) | Dim::Any) => {}
             }
         }
@@ -131,7 +132,7 @@ pub(crate) fn check_rows_per_run(session: &Session) -> Result<(), Error> {
     Ok(())
 }
 
-/// The shape of a tensor of the graph; empty where it has none.
+/// The shape of a tensor of the graph; empty if it has none.
 fn shape<'a>(outlets: &'a [Outlet], name: &str) -> &'a [i64] {
     let outlet = outlets.iter().find(|outlet| outlet.name() == name);
     let shape = outlet.and_then(|outlet| outlet.dtype().tensor_shape());
@@ -157,7 +158,7 @@ fn dims(outlets: &[Outlet], name: &str) -> Vec<Dim> {
         .collect()
 }
 
-/// The shape of an output that has no rows; `None` where the graph fixes the number of its rows.
+/// The shape of an output that has no rows; `None` if the graph fixes its number of rows.
 fn without_rows(shape: &[i64], declared: &[i64]) -> Option<Vec<i64>> {
     let (rows, rest) = shape.split_first()?;
     if *rows > 0 {
@@ -165,7 +166,7 @@ fn without_rows(shape: &[i64], declared: &[i64]) -> Option<Vec<i64>> {
     }
     let mut shape = vec![0];
     shape.extend_from_slice(rest);
-    // config.pbtxt may say what the graph leaves open
+    // config.pbtxt may fix dimensions that the graph leaves open
     for (dim, declared) in shape.iter_mut().rev().zip(declared.iter().rev()) {
         if *dim < 0 {
             *dim = (*declared).max(0);

@@ -1,4 +1,4 @@
-//! Triton's tensors as ONNX Runtime's and back.
+//! Converts Triton's tensors to ONNX Runtime's and back.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -34,12 +34,12 @@ macro_rules! with_element {
     };
 }
 
-/// One input, some of its rows for each run, of the shape that the graph takes. Floats point into Triton's buffer
-/// where that is one aligned piece of host memory; the rest is copied. With one run, its rows are all there are.
+/// Builds one input: a value for each run, with the run's rows, in the shape that the graph accepts. Floats point into Triton's buffer if
+/// it is one aligned block of host memory; other data is copied. A single run has all rows.
 ///
 /// # Errors
 ///
-/// What cannot be read, and BYTES that are not UTF-8.
+/// Returns an error if the tensor cannot be read, or if BYTES are not UTF-8.
 pub(crate) fn inputs<'r>(
     tensor: &Tensor<'r>,
     shape: &'r [i64],
@@ -57,8 +57,8 @@ where
     T: Element + PrimitiveTensorElementType + Debug,
 {
     let elements = match tensor.as_slice::<T>()? {
-        // Integers may be places in a table, which ONNX Runtime checks before it reads them again. A client that shares
-        // memory with the server could change them in between.
+        // Integers may be indices into a table. ONNX Runtime checks an index and then reads it again. A client that shares memory with the
+        // server could change it in between, so integers are copied.
         Cow::Borrowed(elements) if is_integer(tensor.data_type()) => Cow::Owned(elements.to_vec()),
         elements => elements,
     };
@@ -105,7 +105,7 @@ fn strings<'r>(
     })
 }
 
-/// A value of each run's rows, made by `value` of shape and elements.
+/// Builds a value for each run. `value` receives the shape and the elements of the run's rows.
 fn parts<'r, 'e, T>(
     tensor: &Tensor<'r>,
     shape: &[i64],
@@ -125,7 +125,10 @@ fn parts<'r, 'e, T>(
         }
         let part = elements.get(rows.start * width..rows.end * width);
         let part = part.ok_or_else(|| {
-            Error::internal(format!("tensor '{}' has no rows {rows:?}", tensor.name()))
+            Error::internal(format!(
+                "tensor '{}' does not have the rows {rows:?}",
+                tensor.name()
+            ))
         })?;
         taken(tensor, value(shape, part))
     };
@@ -138,19 +141,19 @@ fn taken<'r>(
 ) -> Result<SessionInputValue<'r>, Error> {
     value.map_err(|error| {
         Error::internal(format!(
-            "ONNX Runtime does not take tensor '{}': {error}",
+            "ONNX Runtime does not accept tensor '{}': {error}",
             tensor.name()
         ))
     })
 }
 
-/// Copies one output into Triton's buffer, where the client asked for it: the rows of one run after those of the run
-/// before. `shape` replaces the shape that a single run gives.
+/// Copies one output into Triton's buffer, if the client requested it. The rows of the runs follow each other. `shape` replaces the shape
+/// that a single run returns.
 ///
 /// # Errors
 ///
-/// Returns an error if an output is no tensor of the type that config.pbtxt declares, or one of several runs gives other
-/// rows than it was given.
+/// Returns an error if an output is not a tensor of the type that config.pbtxt declares. With several runs, each must return as many rows
+/// as it received; otherwise this returns an error.
 pub(crate) fn output(
     response: &Response<'_>,
     position: usize,
@@ -211,7 +214,7 @@ fn extract<'v, T: PrimitiveTensorElementType>(
     Ok((shape, elements))
 }
 
-/// The shape of an output of several runs, whose rows follow each other.
+/// The shape of an output of several runs, with their rows concatenated.
 fn joined_shape(name: &str, values: &[DynValue], runs: &[Range<usize>]) -> Result<Vec<i64>, Error> {
     let mut whole: Vec<i64> = Vec::new();
     for (value, run) in values.iter().zip(runs) {
@@ -233,7 +236,7 @@ fn joined_shape(name: &str, values: &[DynValue], runs: &[Range<usize>]) -> Resul
     }
     if values.len() != runs.len() {
         return Err(Error::internal(format!(
-            "the model did not give the output '{name}'"
+            "the model did not return the output '{name}'"
         )));
     }
     Ok(whole)
@@ -243,11 +246,11 @@ fn odd(name: &str, error: &ort::Error) -> Error {
     Error::internal(format!("output '{name}' of the model: {error}"))
 }
 
-/// An output without elements.
+/// Writes an output without elements.
 ///
 /// # Errors
 ///
-/// When Triton refuses it.
+/// Returns an error if Triton refuses the output.
 pub(crate) fn empty(
     response: &Response<'_>,
     position: usize,

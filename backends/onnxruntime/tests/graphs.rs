@@ -1,4 +1,4 @@
-//! Graphs of others behind the fake C API, with the real ONNX Runtime.
+//! Runs graphs as other projects export them against the fake C API, with the real ONNX Runtime.
 
 use proptest::prelude::*;
 use triton_backend::entry_points;
@@ -18,7 +18,7 @@ fn folder(graph: &Graph) -> tempfile::TempDir {
     folder
 }
 
-/// The failure of a load.
+/// The error of a failed load.
 fn refused(graph: &Graph, config: Config) -> Failure {
     let (folder, server) = (folder(graph), server());
     let loaded = server.load_from("m", 1, folder.path(), config);
@@ -62,7 +62,7 @@ fn user_with(history: &[i64], users: &[i64]) -> Request {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// An input without rows is a value like any other: only the graph knows what it makes of it.
+    /// An input without rows is a valid value; only the graph defines its result.
     #[test]
     fn a_history_of_any_length_has_the_graphs_answer(
         history in prop::collection::vec(0i64..3, 0..4),
@@ -83,7 +83,7 @@ proptest! {
     }
 }
 
-/// Fails without rows: there is no first row.
+/// Fails without rows, because it reads the first row.
 fn first_row() -> Graph {
     Graph::new()
         .input("x", FLOAT, &["N", "2"])
@@ -112,7 +112,7 @@ fn a_graph_that_fails_without_rows_answers_without_rows_where_that_can_be_its_an
     let model = server.load_from("m", 1, open.path(), config(-1)).unwrap();
     let report = model.execute([request()]);
     assert_eq!(report.success(0).output::<f32>("y"), (vec![], vec![0, 2]));
-    // One row is promised: no answer is better than a wrong one.
+    // The config promises one row, so the request fails instead of returning a wrong answer.
     let fixed = folder(&first_row().output("y", FLOAT, &["1", "2"]).node(
         "Neg",
         &["first"],
@@ -188,7 +188,7 @@ fn a_config_is_completed_from_the_graph() {
         );
         assert_eq!(report.batch_statistics(), [3], "x has a batch dimension");
     }
-    // The server decides: where it completes nothing, what is missing is named.
+    // The server decides. If it completes no config, the error names the missing tensors.
     let loaded = server.load_from("m", 1, folder.path(), Config::new());
     let message = loaded.map(drop).unwrap_err().message;
     assert!(
@@ -244,7 +244,7 @@ fn only_what_the_client_sent_is_the_clients_fault() {
     let (folder, server) = (folder(&history()), server());
     let model = server.load_from("m", 1, folder.path(), history_config());
     let model = model.unwrap();
-    // An item that the graph's table lacks: the runtime says so, and nobody knows who made the number.
+    // The graph's table lacks the item. The runtime reports it, but cannot tell whether the client or the graph made the index.
     let report = model.execute([user_with(&[7], &[0])]);
     assert_eq!(
         report.failure(0).code,
@@ -280,7 +280,7 @@ fn only_what_the_client_sent_is_the_clients_fault() {
     }
 }
 
-/// A ranker of others: what it makes of a row depends on that row alone.
+/// A ranker of another project: its result for a row depends on that row alone.
 fn rows() -> Graph {
     Graph::new()
         .input("x", FLOAT, &["N", "2"])
@@ -297,7 +297,7 @@ fn rows() -> Graph {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// How many rows one run takes changes no answer, wherever the tensors lie.
+    /// The number of rows per run changes no answer, for every layout of the tensors.
     #[test]
     fn rows_per_run_changes_no_answer(
         items in prop::collection::vec(0i64..3, 0..14),
@@ -364,7 +364,7 @@ fn a_graph_whose_rows_cannot_be_split_is_refused_with_rows_per_run() {
             failure.message.contains("rows_per_run") && failure.message.contains(says),
             "{failure:?}"
         );
-        // 0 splits nothing.
+        // 0 disables splitting.
         let (folder, server) = (folder(&graph), server());
         let config = config.parameter("rows_per_run", "0");
         server.load_from("m", 1, folder.path(), config).unwrap();
@@ -379,7 +379,7 @@ fn fixed_config(rows: i64) -> Config {
 
 #[test]
 fn rows_that_only_the_graph_can_match_are_not_split() {
-    // Nothing names the dimensions, so that a row of w may be for every row of x.
+    // The dimensions have no names, so each row of w may apply to every row of x.
     let sum = Graph::new()
         .input("x", FLOAT, &["", "2"])
         .input("w", FLOAT, &["", "2"])
@@ -400,7 +400,7 @@ fn rows_that_only_the_graph_can_match_are_not_split() {
             (vec![3.0; 10], vec![5, 2])
         );
     }
-    // Each run gives other rows than it takes: joined, they would be in another order than those of one run.
+    // Each run returns a different number of rows than it received. Joined, they would not have the order of a single run.
     let twice = Graph::new()
         .input("x", FLOAT, &["N", "2"])
         .output("y", FLOAT, &["", "2"])

@@ -1,4 +1,4 @@
-//! The reference's two models behind the fake C API, with the real ONNX Runtime.
+//! Runs the reference's two models against the fake C API, with the real ONNX Runtime.
 
 use std::path::{Path, PathBuf};
 
@@ -99,7 +99,7 @@ fn query_tower_and_index_give_the_references_candidates() {
         ids.retain(|id| *id != saker_index::NO_NEIGHBOUR);
         let expected_found: Vec<i64> = expected.iter().copied().filter(|id| *id != -1).collect();
         assert_eq!(ids.len(), expected_found.len());
-        // neighbours whose scores differ in the last bit may change places
+        // neighbours whose scores differ in the last bit may be swapped
         for (at, (found, expected)) in ids.iter().zip(&expected_found).enumerate() {
             if found != expected {
                 let other = ids.iter().position(|id| id == expected).unwrap();
@@ -152,7 +152,7 @@ fn settings_of_the_real_backend_load() {
         .parameter("session.set_denormal_as_zero", "1")
         .parameter("memory.enable_memory_arena_shrinkage", "cpu:0");
     let model = server.load_from("query_tower", 1, folder.path(), config);
-    // shrinking an arena that is switched off is ONNX Runtime's to refuse, at the run
+    // ONNX Runtime refuses to shrink a disabled arena at the run
     drop(model);
     let config = query_tower()
         .parameter("inter_op_thread_count", "1")

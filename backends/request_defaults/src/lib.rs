@@ -1,5 +1,5 @@
-//! Checks a request and fills in what it leaves out: every output is the optional input of its name, or that tensor's default.
-//! See the README beside this crate.
+//! Checks a request and fills in missing values. Each output holds the optional input of its name, or the default for that tensor. See the
+//! README beside this crate.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -35,7 +35,7 @@ pub struct Parameters {
     /// JSON object from tensor name to a number or `"now"`. Tensors not in it default to -1.
     #[serde(default)]
     defaults: Option<String>,
-    /// The tensor of the user ids. A request must have it; it is answered as it was given.
+    /// The tensor of the user ids. A request must have it; the answer repeats it unchanged.
     #[serde(default)]
     user_input: Option<String>,
 }
@@ -55,7 +55,7 @@ struct Users {
     parameters: users::Parameters,
 }
 
-/// One output and where it comes from.
+/// One output and its source.
 struct Filled {
     name: String,
     output: usize,
@@ -64,7 +64,7 @@ struct Filled {
     default: Default,
 }
 
-/// Nothing is kept between batches.
+/// An instance. It keeps no state between batches.
 pub struct Worker;
 
 impl Model for RequestDefaults {
@@ -84,7 +84,7 @@ impl Model for RequestDefaults {
         let config = context.config();
         if config.max_batch_size() != 0 {
             return Err(Error::invalid_argument(
-                "max_batch_size must be 0: requests may leave all tensors out, and then none says how long a batch is",
+                "max_batch_size must be 0: requests may omit all tensors, and then the batch size is unknown",
             ));
         }
         let mut defaults = defaults::parse("DEFAULTS", parameters.defaults.as_deref())?;
@@ -157,7 +157,7 @@ impl Instance<RequestDefaults> for Worker {
     }
 }
 
-/// The function for elements of a type that the signature accepts.
+/// Selects the function for elements of a type that the signature accepts.
 macro_rules! of_type {
     ($data_type:expr, $function:ident) => {
         match $data_type {
@@ -170,7 +170,7 @@ macro_rules! of_type {
             DataType::Uint32 => $function::<u32>,
             DataType::Uint64 => $function::<u64>,
             DataType::Fp32 => $function::<f32>,
-            _ => $function::<f64>, // the signature lets no other type through
+            _ => $function::<f64>, // the signature accepts no other type
         }
     };
 }
@@ -205,7 +205,7 @@ fn answer(
     Ok(())
 }
 
-/// Writes the user ids as the request gave them.
+/// Writes the user ids unchanged.
 fn echo<T: Element>(output: usize, ids: &Tensor<'_>, response: &Response<'_>) -> Result<(), Error> {
     let ids = ids.as_slice::<T>()?;
     if let Some(values) = response.output_at::<T>(output, &[ids.len() as i64])? {

@@ -1,4 +1,4 @@
-//! The backend behind the fake C API.
+//! Tests the backend against the fake C API.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -80,7 +80,7 @@ fn lengths_that_do_not_fit_fail_that_request_alone() {
     report.success(2);
 }
 
-/// With the users of the request, of whom there may be three.
+/// A config with the users of the request; it may have three.
 fn of_users() -> Config {
     config()
         .optional_input("user_id", "TYPE_INT32", &[-1])

@@ -11,12 +11,12 @@ use triton_backend::{
     TensorConfig,
 };
 
-/// The code of padding, which stands for no item.
+/// The code of padding; it is not an item.
 const PADDING: i64 = 0;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
 
-/// Parameters in config.pbtxt, beside those of the choice.
+/// Parameters in config.pbtxt. Those that control the choice are read separately.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
@@ -45,7 +45,7 @@ pub struct SoftmaxSampling {
     score_output: usize,
 }
 
-/// What it chooses with.
+/// An instance with its random generator and buffers.
 pub struct Worker {
     choice: select::Worker,
 }
@@ -119,7 +119,7 @@ impl Model for SoftmaxSampling {
     }
 }
 
-/// The only tensor that is FP32, or that is not, and its position.
+/// The only tensor that is FP32 (`is_score`) or that is not FP32, with its index. Returns an error if the config declares none or several.
 fn only<'a>(
     what: &str,
     tensors: &'a [TensorConfig],
@@ -157,7 +157,7 @@ impl Worker {
         response: &Response<'_>,
     ) -> Result<(), Error> {
         let missing =
-            || Error::invalid_argument("the request leaves out the items or their scores");
+            || Error::invalid_argument("the items or their scores are missing from the request");
         let items = request.input_at(model.item_input)?.ok_or_else(missing)?;
         let scores = request.input_at(model.score_input)?.ok_or_else(missing)?;
         let ids = items.as_slice::<Id>()?;
@@ -183,7 +183,7 @@ impl Worker {
             )));
         }
         let row_length = (ids.len() / users.max(1)).max(1);
-        // With one user the answer is as long as it is; with several, the rows are padded to the longest.
+        // With one user the answer has the row's own length; with several users, rows are padded to the longest.
         let rows = ids
             .chunks_exact(row_length)
             .zip(values.chunks_exact(row_length))
@@ -191,7 +191,7 @@ impl Worker {
             .collect::<Result<Vec<_>, Error>>()?;
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let shape = [(users * longest) as i64];
-        // Triton's buffers start as zero: padding's code and score.
+        // Triton's buffers are zeroed: zero is the code and the score of padding.
         if let Some(output) = response.output_at::<Id>(model.id_output, &shape)? {
             write_rows(output, longest, &rows, |&(id, _)| id);
         }
@@ -201,7 +201,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The items of one user's row that are chosen and their scores, best first.
+    /// The chosen items of one user's row with their scores, best first.
     fn pick<Id: Copy + Into<i64>>(
         &mut self,
         model: &SoftmaxSampling,
@@ -215,7 +215,7 @@ impl Worker {
             .map(|position| {
                 item(position).ok_or_else(|| {
                     Error::internal(format!(
-                        "candidate {position} of a row of {} was chosen",
+                        "chose candidate {position} of a row of {}",
                         ids.len()
                     ))
                 })
@@ -224,7 +224,7 @@ impl Worker {
     }
 }
 
-/// Writes the rows, each in `longest` elements.
+/// Writes the rows, each padded to `longest` elements.
 fn write_rows<P, T>(output: &mut [T], longest: usize, rows: &[Vec<P>], value: impl Fn(&P) -> T) {
     for (output, row) in output.chunks_exact_mut(longest.max(1)).zip(rows) {
         for (to, chosen) in output.iter_mut().zip(row) {

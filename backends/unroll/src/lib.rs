@@ -1,5 +1,4 @@
-//! Repeats user and context features over the candidates, so that the ranker gets tensors of one length.
-//! See the README beside this crate.
+//! Repeats user and context features for each candidate, so that the ranker's inputs have equal length. See the README beside this crate.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -18,10 +17,10 @@ pub mod repeat;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// The input whose rows are the candidates.
+    /// The input with one row per candidate.
     #[serde(default = "item_id")]
     item_input: String,
-    /// The input whose rows are the users.
+    /// The input with one row per user.
     #[serde(default = "user_id")]
     user_input: String,
 }
@@ -38,11 +37,11 @@ fn user_id() -> String {
 pub struct Unroll {
     item_input: usize,
     user_input: usize,
-    /// Per output: the position of the input of its name, and its type.
+    /// For each output, the index of the input of its name, and its type.
     outputs: Vec<(usize, DataType)>,
 }
 
-/// Nothing is kept between batches.
+/// An instance. It keeps no state between batches.
 pub struct Worker;
 
 impl Model for Unroll {
@@ -157,12 +156,12 @@ fn write<T: Element>(
 }
 
 fn tensor<'r>(request: &'r Request<'_>, input: usize) -> Result<Tensor<'r>, Error> {
-    request.input_at(input)?.ok_or_else(|| {
-        Error::invalid_argument("the request leaves out an input that is not optional")
-    })
+    request
+        .input_at(input)?
+        .ok_or_else(|| Error::invalid_argument("a required input is missing from the request"))
 }
 
-/// The first dimension.
+/// Size of the first dimension.
 fn rows(tensor: &Tensor<'_>) -> Result<usize, Error> {
     match tensor.shape().first() {
         Some(rows) => Ok(*rows as usize),

@@ -1,17 +1,17 @@
-//! The pure part: how a tensor's rows spread over the candidates, and the copy.
+//! Spreads the rows of a tensor over the candidates, as pure functions.
 
-/// How the rows of one tensor become the rows of the candidates.
+/// How the rows of one tensor map to the candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
-    /// One row for each candidate already.
+    /// The tensor already has one row per candidate.
     AsIs,
-    /// Each row stands for so many candidates in a row.
+    /// Each row is repeated this many times in sequence.
     Each(usize),
 }
 
-/// How `rows` rows spread over `candidates` rows of `users` users, whose rows are equally long.
+/// Maps `rows` rows to `candidates` rows of `users` users, who have equal numbers of candidates.
 ///
-/// `None` when they do not: accepted are `candidates`, `users` and 1.
+/// Returns `None` unless `rows` is `candidates`, `users` or 1.
 pub fn spread(rows: usize, candidates: usize, users: usize) -> Option<Spread> {
     if rows == candidates {
         Some(Spread::AsIs)
@@ -24,7 +24,7 @@ pub fn spread(rows: usize, candidates: usize, users: usize) -> Option<Spread> {
     }
 }
 
-/// Writes the spread rows.
+/// Writes the repeated rows.
 ///
 /// # Shapes
 ///

@@ -1,4 +1,4 @@
-//! The backend behind the fake C API.
+//! Tests the backend against the fake C API.
 
 use triton_testing::fake::{self, Config, Input, Request, Server};
 use triton_unroll::Unroll;
