@@ -1,8 +1,8 @@
-//! What an answer lacks because a store was down, late or unreadable: a tensor that the ensembles may answer with.
+//! The mask of missing user data: what an answer lacks because a store was down, late or unreadable.
 
-/// The tensor, INT32, a mask per user: an output of the steps that ask a store, and an input of the later one.
+/// Name of the tensor: INT32, one mask per user. Steps that read a store have it as an output; the later step has it as an input too.
 pub const TENSOR: &str = "degraded";
-/// The user's features are not known: the user was taken for a newcomer.
+/// The user's features are unknown, so the user was treated as new.
 pub const USER_FEATURES: i32 = 1;
-/// What the user has seen is not known: nothing was hidden.
+/// The user's seen items are unknown, so none were removed.
 pub const SEEN_ITEMS: i32 = 2;

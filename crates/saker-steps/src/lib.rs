@@ -1,7 +1,7 @@
-//! What steps of the ensembles have in common.
+//! Code shared by steps of the ensembles.
 //!
-//! Each backend is a step of the 14; a backend of the fused ensemble does several of them in one. The work of a step that both
-//! need is here, so that both give the same answer. See the README beside this crate.
+//! Each backend is one step of the ensemble of 14 steps; the backend of the fused ensemble does several of them. Work that both need is
+//! here, so that both give the same answer. See the README beside this crate.
 
 #![warn(clippy::indexing_slicing)]
 

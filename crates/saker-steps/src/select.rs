@@ -1,4 +1,4 @@
-//! Which candidates are returned, and in which order: `softmax_sampling`, and the fused step.
+//! Chooses and orders the returned candidates. Used by `softmax_sampling` and the fused step.
 
 use std::sync::atomic::{self, AtomicU64};
 
@@ -11,7 +11,7 @@ use triton_backend::Error;
 /// How sharply diversity mode prefers high scores: an item's weight is exp(`SHARPNESS` · score).
 pub const SHARPNESS: f64 = 20.0;
 
-/// The parameters of `softmax_sampling` in config.pbtxt that say how items are chosen; its README describes each.
+/// The parameters in config.pbtxt that control the choice. The README of `softmax_sampling` describes each.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
@@ -27,7 +27,7 @@ fn ten() -> usize {
     10
 }
 
-/// How the items of a model are chosen.
+/// The rule by which a model chooses items.
 pub struct Choice {
     k: usize,
     diversity: bool,
@@ -36,10 +36,10 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// As the parameters say.
+    /// Creates the rule from the parameters.
     ///
     /// # Errors
-    /// No item is to be chosen.
+    /// Returns an error if the number of items to choose is 0.
     pub fn new(parameters: &Parameters) -> Result<Self, Error> {
         if parameters.ranking_topk == 0 {
             return Err(Error::invalid_argument(
@@ -54,7 +54,7 @@ impl Choice {
         })
     }
 
-    /// What an instance chooses with: the n-th starts its random numbers at the seed + n.
+    /// Creates the state of an instance. The n-th instance seeds its random numbers with the seed + n.
     pub fn worker(&self) -> Worker {
         let instance = self.instances.fetch_add(1, atomic::Ordering::Relaxed);
         Worker {
@@ -67,14 +67,14 @@ impl Choice {
     }
 }
 
-/// Random numbers and a buffer that is used again.
+/// A random generator and a reusable buffer.
 pub struct Worker {
     random: StdRng,
     candidates: Vec<Candidate>,
 }
 
 impl Worker {
-    /// The positions in `scores` that are chosen, best first. `is_candidate` says which positions may be.
+    /// The indices in `scores` of the chosen items, best first. `is_candidate` says which indices may be chosen.
     pub fn choose(
         &mut self,
         choice: &Choice,
@@ -88,7 +88,7 @@ impl Worker {
                 f64::from(score)
             }
         };
-        // A key is drawn for every score, so that a draw does not depend on which positions are candidates.
+        // A key is drawn for every score, so that the draw does not depend on which indices are candidates.
         let keys = scores.iter().map(key).zip(0..);
         let keys = keys.filter(|&(_, position)| is_candidate(position));
         self.candidates.clear();
@@ -99,17 +99,17 @@ impl Worker {
     }
 }
 
-/// A position and the key that orders it: the largest key first, NaN last, equal keys by position.
+/// An index and its sort key: the largest key first, NaN last, equal keys by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate(u128);
 
 impl Candidate {
-    /// The candidate at this position.
+    /// The candidate at this index.
     pub fn new(key: f64, position: usize) -> Self {
         let place = if key.is_nan() {
             u64::MAX
         } else {
-            // The bits of a positive number rise with it, those of a negative one rise as it falls. -0 + 0 is 0.
+            // The bits of a positive float rise with its value; those of a negative float rise as it falls. Adding 0 turns -0 into 0.
             let bits = (key + 0.0).to_bits();
             if bits >> 63 == 0 {
                 !bits ^ 1 << 63
@@ -120,7 +120,7 @@ impl Candidate {
         Self(u128::from(place) << 64 | position as u128)
     }
 
-    /// Its position.
+    /// The index of the candidate.
     pub fn position(self) -> usize {
         self.0 as usize
     }
@@ -141,16 +141,15 @@ pub fn first(candidates: &mut Vec<Candidate>, k: usize) {
     candidates.sort_unstable();
 }
 
-/// A random key for a score; of one key for each score, the `k` largest are a draw of `k` items without replacement with
-/// probabilities proportional to exp([`SHARPNESS`] · score), in the order of the draw.
+/// A random key for a score. If every score gets a key, the `k` largest keys are a sample of `k` items without replacement. The
+/// probabilities are proportional to exp([`SHARPNESS`] · score), and the keys' order is the order of the draw.
 ///
-/// A score of infinity comes first, of minus infinity after all numbers, NaN last.
+/// A score of infinity comes first, minus infinity comes after all numbers, and NaN comes last.
 ///
 /// # Source
 ///
-/// Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: the smallest E/w win, with E from the
-/// exponential distribution and w the weight. Here as its negative logarithm, `SHARPNESS · score - ln E`, so that no
-/// weight overflows.
+/// Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: the items with the smallest E/w are chosen. E is exponentially
+/// distributed, w is the weight. This function returns the negative logarithm, `SHARPNESS · score - ln E`, so that no weight overflows.
 pub fn key(score: f32, random: &mut impl Rng) -> f64 {
     let exponential: f64 = Exp1.sample(random);
     SHARPNESS * f64::from(score) - exponential.ln()
@@ -265,7 +264,7 @@ mod tests {
     fn a_partial_selection_is_the_head_of_the_whole_sort() {
         let mut random = StdRng::seed_from_u64(3);
         for count in [1, 2, 9, 300, 10_000] {
-            // coarse scores, so that ties cross the cut
+            // coarse scores produce ties at the cut
             let scores: Vec<f32> = (0..count)
                 .map(|_| (random.next_u32() % 7) as f32 / 7.0)
                 .collect();
@@ -277,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Draws of 2 from 4 against the exact law: P(i, j) = w_i / W * w_j / (W - w_i).
+    /// Compares samples of 2 from 4 with the exact law: P(i, j) = w_i / W * w_j / (W - w_i).
     #[test]
     fn draws_follow_the_exact_law() {
         let scores = [0.10f32, 0.15, 0.20, 0.05];
@@ -302,7 +301,7 @@ mod tests {
                 chi_squared += (seen - expected).powi(2) / expected;
             }
         }
-        // 11 degrees of freedom: 31.3 is exceeded once in a thousand; the seed is fixed
+        // 11 degrees of freedom: the probability of exceeding 31.3 is 0.001; the seed is fixed
         assert!(chi_squared < 31.3, "chi squared {chi_squared}");
     }
 

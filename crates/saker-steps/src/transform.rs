@@ -1,13 +1,12 @@
-//! A workflow's outputs in Triton's buffers: `feature_transform`.
+//! Writes a workflow's outputs to Triton's buffers. Used by `feature_transform` and the fused step.
 
 use saker_workflow::{Bound, DType, Plan, Scratch, SliceMut};
 use triton_backend::{DataType, Element, Error, Response};
 
-/// Computes an output of the plan in Triton's buffer at this position, if the client asked for it. `shape` is that of the
-/// inputs.
+/// Computes an output of the plan in Triton's buffer at this position, if the client requested it. `shape` is the shape of the inputs.
 ///
 /// # Errors
-/// Triton refuses the buffer, the plan does not take an input, or it has no such output.
+/// Returns an error if Triton refuses the buffer, if the plan does not accept an input, or if it has no such output.
 pub fn write(
     plan: &Plan,
     bound: &Bound<'_>,
@@ -19,7 +18,7 @@ pub fn write(
 ) -> Result<(), Error> {
     let computed = plan.outputs().get(output).ok_or_else(|| {
         Error::internal(format!(
-            "output number {output} of a workflow that has {}",
+            "the workflow has no output number {output}; it has {}",
             plan.outputs().len()
         ))
     })?;
@@ -28,7 +27,7 @@ pub fn write(
         DType::Int64 => typed::<i64>,
         DType::Float32 => typed::<f32>,
         DType::Float64 => typed::<f64>,
-        // A plan gives no strings.
+        // A plan never returns strings.
         DType::Bool | DType::String => typed::<bool>,
     };
     write(bound, output, position, shape, response, scratch)
@@ -50,7 +49,7 @@ fn typed<T: Buffer>(
     }
 }
 
-/// An element type a plan writes.
+/// An element type that a plan writes.
 trait Buffer: Element {
     fn slice(buffer: &mut [Self]) -> SliceMut<'_>;
 }
@@ -71,10 +70,10 @@ buffer!(f32, Float32);
 buffer!(f64, Float64);
 buffer!(bool, Bool);
 
-/// The type of a column that comes as such a tensor.
+/// The column type for a tensor of this type.
 ///
 /// # Errors
-/// The type is none of a column's.
+/// Returns an error if no column has this type.
 pub fn dtype(data_type: DataType) -> Result<DType, Error> {
     Ok(match data_type {
         DataType::Int32 => DType::Int32,
@@ -91,7 +90,7 @@ pub fn dtype(data_type: DataType) -> Result<DType, Error> {
     })
 }
 
-/// The type of the tensor that holds such a column.
+/// The tensor type for a column of this type.
 pub fn triton_type(dtype: DType) -> DataType {
     match dtype {
         DType::Int32 => DataType::Int32,
@@ -103,7 +102,7 @@ pub fn triton_type(dtype: DType) -> DataType {
     }
 }
 
-/// What a workflow refuses is the request's or the model's fault.
+/// Converts an error of a workflow. Its cause is the request or the model, so it is an invalid argument.
 pub fn invalid(error: saker_workflow::Error) -> Error {
     Error::invalid_argument(error.to_string())
 }

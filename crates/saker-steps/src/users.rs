@@ -1,4 +1,4 @@
-//! The users of a request: `request_defaults`, and the fused step.
+//! Reads the users of a request. Used by `request_defaults` and the fused step.
 
 use std::num::NonZeroUsize;
 
@@ -9,7 +9,7 @@ use triton_backend::{Error, Request, Tensor};
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// The most users that a request may ask for. Every user costs memory and time, so a short request must not ask for many.
+    /// Maximum number of users per request. Each user costs memory and time, so a short request must not ask for many.
     #[serde(default = "max_users")]
     max_users: NonZeroUsize,
 }

@@ -1,4 +1,4 @@
-//! Texts of the store as the codes that training gave them.
+//! Maps texts of the store to the codes of the training data.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,18 +15,18 @@ pub struct Vocabulary {
     empty: Vec<String>,
 }
 
-/// What a text is.
+/// The meaning of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Coded {
     Code(i64),
-    /// It stands for no value.
+    /// The text means "no value".
     Nothing,
-    /// Training did not see it.
+    /// The training data lack the text.
     Unknown,
 }
 
 impl Vocabulary {
-    /// The place of each text is its code.
+    /// Creates the vocabulary. The index of each text is its code.
     pub fn new(column: TextColumn) -> Self {
         Self {
             codes: column.codes,
@@ -48,13 +48,13 @@ impl Vocabulary {
         }
     }
 
-    /// How many texts there are.
+    /// Number of texts.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
     }
 }
 
-/// The vocabularies of a `codes.json`, by feature.
+/// Reads the vocabularies of a `codes.json`, by feature.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Arc<Vocabulary>>, Error> {
     let refuse = |why: String| {
         Error::invalid_argument(format!(

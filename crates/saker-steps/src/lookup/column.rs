@@ -1,4 +1,4 @@
-//! Features as columns of the types that the outputs declare.
+//! Features as columns, in the types that the outputs declare.
 
 use std::sync::Arc;
 
@@ -13,28 +13,28 @@ use super::codes::{Coded, Vocabulary};
 pub struct Feature {
     /// Name of the feature and of the output.
     pub name: String,
-    /// Position among the config's outputs.
+    /// Index among the config's outputs.
     output: usize,
     /// Type of the output.
     pub data_type: DataType,
     /// Elements per entity: 1, or the length of a list feature.
     width: usize,
     default: Vec<Number>,
-    /// The codes of its texts, where it has some.
+    /// The codes of the feature's texts, if it is a text feature.
     vocabulary: Option<Arc<Vocabulary>>,
 }
 
-/// What a stored value is in a feature's numbers.
+/// The result of reading a stored value.
 enum Read {
     Numbers,
-    /// It stands for no value.
+    /// The value means "no value".
     Nothing,
-    /// A text that training did not see: no code, and no fault of the store.
+    /// A text that training did not see. It has no code, and the store is not at fault.
     Unseen(String),
     Unreadable(String),
 }
 
-/// A stored or default value before it takes the output's type.
+/// A stored or default value before its conversion to the output's type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Number {
     Int(i64),
@@ -43,17 +43,16 @@ enum Number {
 }
 
 impl Feature {
-    /// Reads the output's type and width, and its default, which is -1 for integers, 0 for floats and false for
-    /// booleans when `default` is none.
+    /// Reads the output's type, width and default. Without `default`, the default is -1 for integers, 0 for floats and false for booleans.
     ///
     /// # Errors
-    /// A shape or a default that cannot be.
+    /// Returns an error if the shape or the default is invalid.
     pub fn new(
         output: usize,
         config: &TensorConfig,
         default: Option<serde_json::Value>,
     ) -> Result<Self, Error> {
-        // The first dimension is the ids'; what follows must be known.
+        // The ids define the first dimension; the others must be known.
         let width = config.dims.iter().skip(1).try_fold(1_usize, |width, &dim| {
             usize::try_from(dim)
                 .ok()
@@ -102,14 +101,14 @@ impl Feature {
         }
     }
 
-    /// The same, with codes for its texts.
+    /// Adds the codes of the feature's texts.
     #[must_use]
     pub fn with_vocabulary(mut self, vocabulary: Option<Arc<Vocabulary>>) -> Self {
         self.vocabulary = vocabulary;
         self
     }
 
-    /// The numbers of a value, in `out`.
+    /// Reads the numbers of a value into `out`.
     fn read(&self, value: &Value, out: &mut Vec<Number>) -> Read {
         let coded = match (&self.vocabulary, value) {
             (Some(vocabulary), Value::String(text)) => (vocabulary, vocabulary.code(text), text),
@@ -124,7 +123,7 @@ impl Feature {
             }
             (_, Coded::Nothing, _) => Read::Nothing,
             (vocabulary, Coded::Unknown, text) => Read::Unseen(format!(
-                "the store holds the text {text:?} for feature '{}', which is not among the {} texts that training saw",
+                "the store holds the text {text:?} for feature '{}', which is not among the {} texts of the training data",
                 self.name,
                 vocabulary.len()
             )),
@@ -153,7 +152,7 @@ fn json_number(value: &serde_json::Value) -> Option<Number> {
     }
 }
 
-/// The numbers of a value, in `out`; `false` for strings and bytes.
+/// Reads the numbers of a value into `out`; returns `false` for strings and bytes.
 fn numbers(value: &Value, out: &mut Vec<Number>) -> bool {
     out.clear();
     match value {
@@ -182,7 +181,7 @@ fn numbers(value: &Value, out: &mut Vec<Number>) -> bool {
     true
 }
 
-/// The values of one feature, row after row.
+/// The values of one feature, one row after the other.
 #[derive(Clone, Debug)]
 enum Column {
     Int32(Vec<i32>),
@@ -212,12 +211,12 @@ impl Column {
             DataType::Fp32 => Self::Fp32(Vec::new()),
             DataType::Fp64 => Self::Fp64(Vec::new()),
             DataType::Bool => Self::Bool(Vec::new()),
-            // The signature lets no other type through.
+            // The signature accepts no other type.
             _ => Self::Int32(Vec::new()),
         }
     }
 
-    /// Appends the numbers if all of them fit the type; else appends nothing and says so.
+    /// Appends the numbers if all of them fit the type. Otherwise appends nothing and returns `false`.
     fn push(&mut self, numbers: &[Number]) -> bool {
         each_type!(self, data => {
             let before = data.len();
@@ -235,7 +234,7 @@ impl Column {
     }
 }
 
-/// Converts a number to the output's type; `None` if that cannot hold it.
+/// Converts a number to the output's type; `None` if it does not fit.
 trait Fit: Sized {
     fn fit(number: Number) -> Option<Self>;
 }
@@ -283,7 +282,7 @@ impl Fit for bool {
     }
 }
 
-/// All features of some entities, row after row, in the order of the features.
+/// The features of several entities, one row per entity, in the order of the features.
 #[derive(Clone, Debug)]
 pub struct Columns {
     columns: Vec<Column>,
@@ -291,7 +290,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Without rows.
+    /// Creates columns without rows.
     pub fn new(features: &[Feature]) -> Self {
         Self {
             columns: features
@@ -302,7 +301,7 @@ impl Columns {
         }
     }
 
-    /// Without rows.
+    /// Removes all rows.
     pub fn clear(&mut self) {
         for column in &mut self.columns {
             each_type!(column, data => data.clear());
@@ -316,9 +315,9 @@ impl Columns {
         }
     }
 
-    /// Appends a row; `value` gives each feature by position. What is missing, or does not fit and is told to
-    /// `unreadable`, becomes that feature's default. Returns whether every stored value could be read; a text that training did
-    /// not see could.
+    /// Appends a row; `value` returns each feature by its index. A missing value becomes the feature's default. A value that does not fit
+    /// also becomes the default, and `unreadable` receives it. Returns whether every stored value was readable; an unseen text counts as
+    /// readable.
     pub fn push_row(
         &mut self,
         features: &[Feature],
@@ -362,7 +361,7 @@ impl Columns {
         whole
     }
 
-    /// Moves the last row to `row` and shortens by one: an entity that came twice.
+    /// Replaces the row at `row` by the last row and removes the last row. Used if an entity came twice.
     pub fn replace_with_last(&mut self, features: &[Feature], row: usize) {
         for (column, feature) in self.columns.iter_mut().zip(features) {
             let width = feature.width;
@@ -374,7 +373,7 @@ impl Columns {
         }
     }
 
-    /// One feature's rows, for a transform.
+    /// A range of one feature's rows, as input of a transform.
     pub fn slice(&self, feature: usize, rows: std::ops::Range<usize>) -> Option<Slice<'_>> {
         Some(match self.columns.get(feature)? {
             Column::Int32(data) => Slice::Int32(data.get(rows)?),
@@ -385,10 +384,10 @@ impl Columns {
         })
     }
 
-    /// Writes `count` rows from `start` to the outputs.
+    /// Copies `count` rows from `start` to the outputs.
     ///
     /// # Errors
-    /// Triton refuses a buffer, or there are fewer rows.
+    /// Returns an error if Triton refuses a buffer, or if there are fewer rows.
     pub fn copy(
         &self,
         features: &[Feature],
@@ -404,7 +403,7 @@ impl Columns {
             each_type!(column, data => {
                 let values = data.get(range.clone()).ok_or_else(|| {
                     Error::internal(format!(
-                        "values {range:?} of feature '{}', which has {}",
+                        "values {range:?} are out of range for feature '{}', which has {}",
                         feature.name,
                         data.len()
                     ))
@@ -415,10 +414,10 @@ impl Columns {
         Ok(())
     }
 
-    /// Writes the given rows to the outputs; `None` is a row of defaults.
+    /// Copies the given rows to the outputs; `None` writes a row of defaults.
     ///
     /// # Errors
-    /// Triton refuses a buffer.
+    /// Returns an error if Triton refuses a buffer.
     pub fn gather(
         &self,
         features: &[Feature],
@@ -443,7 +442,7 @@ impl Columns {
                                 }
                             }
                         })*
-                        _ => return Err(Error::internal("a column of another type than its output")),
+                        _ => return Err(Error::internal("a column and its output have different types")),
                     }
                 };
             }
@@ -454,7 +453,7 @@ impl Columns {
 }
 
 impl Feature {
-    /// The output's shape for ids of this shape.
+    /// The shape of the output for ids of this shape.
     fn shape(&self, ids: &[i64]) -> Vec<i64> {
         let mut shape = ids.to_vec();
         if self.width > 1 {
@@ -483,7 +482,7 @@ mod tests {
         Feature::new(0, &config.outputs()[0], default)
     }
 
-    /// The column after one value, and whether it was told to be unreadable.
+    /// The column after one value, and whether the value was reported as unreadable.
     fn read(feature: &Feature, value: Option<Value>) -> (Column, bool) {
         let features = std::slice::from_ref(feature);
         let mut columns = Columns::new(features);

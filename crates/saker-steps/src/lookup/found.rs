@@ -1,29 +1,29 @@
-//! Whether lookups find anybody.
+//! Detects that lookups find no entity for a long time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long lookups may find nobody before it is said.
+/// Time without any found entity after which a warning is logged.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the lookups of late have found.
+/// The result of recent lookups.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lately {
-    /// Somebody, or nobody for less than a minute.
+    /// An entity was found within the last minute.
     Somebody,
-    /// Somebody, after a minute without.
+    /// An entity was found after a minute without any.
     SomebodyAgain,
-    /// Nobody for a minute or longer, in which lookups came.
+    /// Lookups of a minute or longer found no entity.
     Nobody,
 }
 
-/// Shared by all instances of a model, without a lock. Times are milliseconds since `begin`, from 1 on.
+/// Shared by all instances of a model, without a lock. Times are milliseconds since `begin`, and are at least 1.
 #[derive(Debug)]
 pub(super) struct Found {
     begin: Instant,
-    /// The first of the lookups in a row that found nobody; 0: the last one found somebody.
+    /// Time of the first lookup of the current series without a found entity; 0 if the latest lookup found one.
     since_ms: AtomicU64,
-    /// The last of them.
+    /// Time of the latest lookup of the series.
     last_ms: AtomicU64,
     nobody: AtomicBool,
 }
@@ -38,7 +38,7 @@ impl Found {
         }
     }
 
-    /// Notes a lookup that the store has answered.
+    /// Records a lookup that the store has answered.
     pub(super) fn note(&self, found: bool) -> Lately {
         if found && self.since_ms.load(Ordering::Relaxed) == 0 {
             return Lately::Somebody;
@@ -61,7 +61,7 @@ impl Found {
         if self.nobody.load(Ordering::Relaxed) {
             return Lately::Nobody;
         }
-        // Two strangers with a quiet hour between them are no minute without anybody.
+        // Two unknown users an hour apart do not count as a minute without found entities.
         if since == 0 || now.saturating_sub(last) > patience {
             self.since_ms.store(now, Ordering::Relaxed);
             return Lately::Somebody;

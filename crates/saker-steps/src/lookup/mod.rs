@@ -1,4 +1,4 @@
-//! Features of users or items from Feast's online store: `feature_lookup`, and the fused step.
+//! Reads features of users or items from Feast's online store. Used by `feature_lookup` and the fused step.
 
 mod codes;
 mod column;
@@ -19,10 +19,10 @@ pub use online::Online;
 pub use parameters::{Mode, Parameters};
 pub(crate) use parameters::{entity_type, of_ids, wrong_store};
 
-/// Stands for no entity: never looked up.
+/// The id that means "no entity". It is never looked up.
 pub const PADDING: i64 = -1;
 
-/// What is counted and said.
+/// Counters and log messages of a model's lookups.
 pub struct Meters {
     degraded: Counter,
     absent: Counter,
@@ -30,23 +30,23 @@ pub struct Meters {
     degraded_line: EveryMinute,
     unreadable_line: EveryMinute,
     found: Found,
-    /// 1 while nobody is found, else 0.
+    /// 1 while lookups find no entity, otherwise 0.
     nobody: Gauge,
     nobody_line: EveryMinute,
     model: String,
-    /// Whom the model looks for, as a warning says it.
+    /// Description of the entities that the model looks up, for the warning.
     entities: String,
 }
 
 impl Meters {
-    /// The counters of a model that reads this view.
+    /// Registers the counters of a model that reads this view.
     ///
     /// # Errors
-    /// Triton refuses one.
+    /// Returns an error if Triton refuses a counter.
     pub fn new(context: &ModelContext, view: &FeatureView) -> Result<Self, Error> {
         let nobody = context.gauge(
             "saker_feature_lookup_finds_nobody",
-            "1 when lookups have found no entity for a minute or longer, else 0",
+            "1 when lookups have found no entity for a minute or longer, otherwise 0",
             &[],
         )?;
         nobody.set(0.0);
@@ -54,7 +54,7 @@ impl Meters {
         Ok(Self {
             degraded: counter(
                 "saker_feature_lookup_degraded_total",
-                "Requests answered with defaults because the store was down or late, or holds something that cannot be read",
+                "Requests answered with defaults because the store was down or late, or holds an invalid value",
             )?,
             absent: counter(
                 "saker_feature_lookup_absent_total",
@@ -81,8 +81,8 @@ impl Meters {
         })
     }
 
-    /// Entities that the store answered for: how many it has, how many it has not. When it has had none for a minute, the gauge
-    /// and a warning say so: that is what a wrong entity type, project or view looks like.
+    /// Counts the entities of a lookup that exist in the store and those that do not. After a minute without any existing entity, the gauge
+    /// and a warning report it. A wrong entity type, project or view has this effect.
     pub fn looked_up(&self, found: u64, absent: u64) {
         if absent > 0 {
             self.absent.increment(absent);
@@ -100,7 +100,7 @@ impl Meters {
                 self.nobody.set(1.0);
                 if self.nobody_line.due().is_some() {
                     log::warn!(
-                        "model '{}': for a minute or longer no lookup has found an entity, all of them get defaults; \
+                        "model '{}': for a minute or longer no lookup has found an entity, so all get defaults; \
                          looked for: {}. Compare the parameters ENTITY_TYPE, FEAST_PROJECT, FEATURE_VIEW, ENTITY, \
                          ENTITY_KEY_SERIALIZATION and the database in REDIS_URL with the store",
                         self.model,
@@ -111,7 +111,7 @@ impl Meters {
         }
     }
 
-    /// Requests that are answered with defaults, wholly or for some rows, and why the store gives no rows, if it does not.
+    /// Counts requests that are answered with defaults for some or all rows. `why` is the store's error, if it gave no rows.
     pub fn degraded(&self, requests: usize, why: Option<&StoreError>) {
         if requests > 0 {
             self.degraded.increment(requests as u64);
@@ -127,18 +127,18 @@ impl Meters {
         }
     }
 
-    /// A copy of a view that cannot be renewed.
+    /// Reports a copy of a view that cannot be refreshed.
     pub fn stale(&self, view: &str, why: &dyn std::fmt::Display) {
         if let Some(more) = self.degraded_line.due() {
             log::warn!(
-                "model '{}': view '{view}' cannot be renewed, the copy at hand serves on: {why} ({more} more since the \
+                "model '{}': view '{view}' cannot be refreshed, the old copy stays in use: {why} ({more} more since the \
                  last line)",
                 self.model
             );
         }
     }
 
-    /// A stored value that does not fit.
+    /// Reports a stored value that does not fit its output.
     pub fn unreadable(&self, why: &dyn std::fmt::Display) {
         self.unreadable.increment(1);
         if let Some(more) = self.unreadable_line.due() {

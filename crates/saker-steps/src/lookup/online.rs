@@ -1,4 +1,4 @@
-//! Asking the store for some entities, for each batch anew.
+//! Reads entities from the store for each batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use triton_backend::log;
 use super::{Columns, Feature, Meters, PADDING};
 use crate::seen;
 
-/// How long the making of an instance waits for its connection, so that the first request finds one.
+/// Maximum time that the creation of an instance waits for its connection, so that the first request finds one.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
 
 /// A connection and the buffers of one instance.
@@ -22,20 +22,20 @@ pub struct Online {
     features: Arc<[Feature]>,
     pipeline: Pipeline,
     replies: Vec<CommandResult>,
-    /// Whom to look up: filled by the caller.
+    /// The entities to look up; the caller fills this.
     pub ids: Vec<i64>,
     columns: Columns,
-    /// By id: whether the store did not answer, or not with a row whose values can all be read.
+    /// For each id, whether the store did not answer or returned a row with an unreadable value.
     unanswered: Vec<bool>,
 }
 
 impl Online {
-    /// Of a view's features.
+    /// Creates the lookup of a view's features.
     pub fn new(link: &Link, view: &FeatureView, features: Arc<[Feature]>) -> Self {
         let mut client = link.client();
         if !client.wait(FIRST_CONNECTION) {
             log::warn!(
-                "{}; answering with defaults until it is there",
+                "{}; answering with defaults until the connection exists",
                 client.disconnected()
             );
         }
@@ -51,24 +51,24 @@ impl Online {
         }
     }
 
-    /// The features of the ids that were looked up last, a row each.
+    /// The features of the latest lookup, one row per id.
     pub fn columns(&self) -> &Columns {
         &self.columns
     }
 
-    /// By id that was looked up last: whether a feature is not known, because the store did not answer in time or holds
-    /// something that cannot be read.
+    /// For each id of the latest lookup, whether a feature is unknown. This happens if the store did not answer in time, or if it holds an
+    /// invalid value.
     pub fn unanswered(&self) -> &[bool] {
         &self.unanswered
     }
 
-    /// Asks the store for [`ids`](Self::ids) and fills the columns; ids that were not found become -1. One pipelined round
-    /// trip. `requests` says which ids each request brought.
+    /// Looks up [`ids`](Self::ids) in the store and fills the columns, in one pipelined round trip. Ids that do not exist become -1.
+    /// `requests` holds the range of ids of each request.
     pub fn look_up(&mut self, meters: &Meters, requests: impl Iterator<Item = Range<usize>>) {
         self.look_up_with(meters, requests, None);
     }
 
-    /// [`look_up`](Self::look_up), and in the same round trip what the users have seen, where one connection can ask for both.
+    /// Like [`look_up`](Self::look_up), but also reads the users' seen items in the same round trip, if one connection can do both.
     pub fn look_up_with(
         &mut self,
         meters: &Meters,
@@ -116,7 +116,7 @@ impl Online {
             };
             absent += u64::from(reply.is_some() && matches!(row, Ok(None)));
             let mut known = !asked || reply.is_some() && row.is_ok();
-            // A row that cannot be read fails its own request alone.
+            // An unreadable row fails only its own request.
             let row = row.unwrap_or_else(|error| {
                 failure.get_or_insert(error);
                 None

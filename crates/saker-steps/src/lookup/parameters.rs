@@ -1,4 +1,4 @@
-//! The parameters of `feature_lookup` in config.pbtxt; its README describes each.
+//! The parameters of `feature_lookup` in config.pbtxt. Its README describes each.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use triton_backend::{DataType, Error};
 
 use super::codes::{self, Vocabulary};
 
-/// See the README of `feature_lookup`.
+/// The parameters. The README of `feature_lookup` describes each.
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Parameters {
     #[serde(default = "redis_url")]
     redis_url: String,
-    /// Where the features are read from.
+    /// The source of the features.
     #[serde(default)]
     pub mode: Mode,
     #[serde(default = "defaults::project")]
@@ -27,7 +27,7 @@ pub struct Parameters {
     feature_view: String,
     #[serde(default)]
     other_views: Option<String>,
-    /// The join key, and the output that echoes the id.
+    /// The join key, and the name of the output that repeats the id.
     #[serde(default = "defaults::user_entity")]
     pub entity: String,
     #[serde(default = "defaults::entity_key_serialization")]
@@ -46,21 +46,21 @@ pub struct Parameters {
     tls_ca: Option<PathBuf>,
     #[serde(default = "refresh_seconds")]
     refresh_seconds: u32,
-    /// A key whose value says when the copy is to be renewed.
+    /// A key in the store; when its value changes, the copy is refreshed.
     #[serde(default)]
     pub refresh_key: Option<String>,
     #[serde(default = "load_timeout_seconds")]
     load_timeout_seconds: u32,
 }
 
-/// Where the features are read from.
+/// The source of the features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// From the store, for each batch.
+    /// The store is read for each batch.
     #[default]
     Online,
-    /// From a copy of the whole view.
+    /// A copy of the whole view in memory is read.
     Cached,
 }
 
@@ -80,7 +80,7 @@ fn load_timeout_seconds() -> u32 {
     10
 }
 
-/// The error about a store that the parameter of this name describes, together with `TLS_CA` where that is given.
+/// An error about the store that this parameter describes. It names `TLS_CA` too, if that is set.
 pub(crate) fn wrong_store(parameter: &str, with_authority: bool, error: &StoreError) -> Error {
     Error::invalid_argument(if with_authority {
         format!("parameters '{parameter}' and 'TLS_CA': {error}")
@@ -89,7 +89,7 @@ pub(crate) fn wrong_store(parameter: &str, with_authority: bool, error: &StoreEr
     })
 }
 
-/// What `ENTITY_TYPE` says.
+/// Parses the parameter `ENTITY_TYPE`.
 pub(crate) fn entity_type(said: Option<&str>) -> Result<Option<EntityType>, Error> {
     said.map(|text| {
         text.parse()
@@ -98,7 +98,7 @@ pub(crate) fn entity_type(said: Option<&str>) -> Result<Option<EntityType>, Erro
     .transpose()
 }
 
-/// The entity type that ids of this type stand for.
+/// The entity type for ids of this tensor type.
 pub(crate) fn of_ids(id_type: DataType) -> EntityType {
     match id_type {
         DataType::Int64 => EntityType::Int64,
@@ -107,10 +107,10 @@ pub(crate) fn of_ids(id_type: DataType) -> EntityType {
 }
 
 impl Parameters {
-    /// The store, without a connection.
+    /// The settings of the store. Opens no connection.
     ///
     /// # Errors
-    /// An address or a deadline that cannot be.
+    /// Returns an error if the address or the deadline is invalid.
     pub fn settings(&self) -> Result<Settings, Error> {
         if self.deadline_ms == 0 {
             return Err(Error::invalid_argument(
@@ -123,18 +123,18 @@ impl Parameters {
         Ok(settings.with_deadline(Duration::from_millis(u64::from(self.deadline_ms))))
     }
 
-    /// Feast's type of the entity, where `ENTITY_TYPE` says it.
+    /// Feast's type of the entity, if `ENTITY_TYPE` is set.
     ///
     /// # Errors
-    /// A type that is not supported.
+    /// Returns an error if the type is not supported.
     pub fn entity_type(&self) -> Result<Option<EntityType>, Error> {
         entity_type(self.entity_type.as_deref())
     }
 
-    /// The view with these features. Where `ENTITY_TYPE` says nothing, the entity has the type of the ids that requests bring.
+    /// The view with these features. Without `ENTITY_TYPE`, the entity has the type of the ids in the requests.
     ///
     /// # Errors
-    /// A serialization, an entity type or a view that cannot be.
+    /// Returns an error if the serialization, the entity type or the view is invalid.
     pub fn view(
         &self,
         features: impl Iterator<Item = String>,
@@ -173,10 +173,10 @@ impl Parameters {
         })
     }
 
-    /// The default of each feature that has one of its own.
+    /// The explicit default of each feature that has one.
     ///
     /// # Errors
-    /// Not a JSON object, or a default that is given twice.
+    /// Returns an error if the text is not a JSON object, or if a default is given twice.
     pub fn defaults(&self) -> Result<BTreeMap<String, serde_json::Value>, Error> {
         let mut defaults: BTreeMap<String, serde_json::Value> = match &self.defaults {
             None => BTreeMap::new(),
@@ -196,10 +196,10 @@ impl Parameters {
         Ok(defaults)
     }
 
-    /// The codes of the texts, by feature, from the file in the version folder that `CODES` names.
+    /// The codes of the texts, by feature. They are read from the file in the version folder that `CODES` names.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn vocabularies(
         &self,
         version_dir: &Path,
@@ -210,12 +210,12 @@ impl Parameters {
         }
     }
 
-    /// How often the copy is renewed; `None`: never.
+    /// Interval between two refreshes of the copy; `None` disables them.
     pub fn refresh_every(&self) -> Option<Duration> {
         (self.refresh_seconds > 0).then(|| Duration::from_secs(u64::from(self.refresh_seconds)))
     }
 
-    /// How long the load of a cached model waits for the store.
+    /// Maximum time that the load of a cached model waits for the store.
     pub fn load_timeout(&self) -> Duration {
         Duration::from_secs(u64::from(self.load_timeout_seconds))
     }

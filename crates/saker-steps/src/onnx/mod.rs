@@ -1,4 +1,4 @@
-//! ONNX Runtime in a backend: its library, its environment, a session's settings.
+//! Loads ONNX Runtime in a backend: its library, its environment, the settings of a session.
 
 mod options;
 mod runtime;
@@ -9,10 +9,10 @@ use triton_backend::Error;
 pub use options::Options;
 pub use runtime::environment;
 
-/// Checks the release that `saker assemble` wrote into a model's metadata, where there is one.
+/// Checks the release that `saker assemble` wrote into a model's metadata, if it exists.
 ///
 /// # Errors
-/// It is another than that of the model's folder.
+/// Returns an error if the release differs from that of the model's folder.
 pub fn check_release(session: &Session, expected: &str) -> Result<(), Error> {
     let found = session
         .metadata()

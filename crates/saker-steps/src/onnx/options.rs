@@ -1,4 +1,4 @@
-//! The settings that NVIDIA's ONNX Runtime backend documents, and which of them hold here.
+//! The settings that NVIDIA's ONNX Runtime backend documents, and their support here.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -9,7 +9,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use serde_json::Value;
 use triton_backend::{Error, ModelConfig, log};
 
-/// Keys of the real backend that concern a GPU or an execution provider this stand-in lacks.
+/// Keys of NVIDIA's backend for a GPU or an execution provider, which this backend lacks.
 const WITHOUT_EFFECT: &[&str] = &[
     "arena_extend_strategy",
     "cudnn_conv_algo_search",
@@ -20,7 +20,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_tf32",
 ];
 
-/// Prefixes of ONNX Runtime's own session configuration, passed on as they are.
+/// Prefixes of ONNX Runtime's own session configuration. Such keys are passed on unchanged.
 const PASSED_ON: &[&str] = &["session.", "optimization.", "ep.", "mlas."];
 
 /// The settings of a session.
@@ -32,7 +32,7 @@ pub struct Options {
     level: Level,
     arena: bool,
     memory_pattern: bool,
-    /// The most rows of one run; a request of more is run in several. Only for graphs each of whose rows depends on nothing else.
+    /// Maximum number of rows per run; a larger request needs several runs. Use it only for graphs whose rows are independent.
     pub rows_per_run: Option<NonZeroUsize>,
     /// Value of the run option `memory.enable_memory_arena_shrinkage`.
     pub shrink_arena: Option<String>,
@@ -48,11 +48,11 @@ enum Level {
 }
 
 impl Options {
-    /// Reads parameters and `optimization` of config.pbtxt.
+    /// Reads the parameters and `optimization` of config.pbtxt.
     ///
     /// # Errors
     ///
-    /// A key that neither backend knows, or a value that does not parse.
+    /// Returns an error if neither backend knows a key, or if a value does not parse.
     pub fn from_config(model: &str, config: &ModelConfig) -> Result<Self, Error> {
         let optimization = config.json().get("optimization");
         let accelerators = optimization.and_then(|said| said.get("execution_accelerators"));
@@ -74,7 +74,7 @@ impl Options {
         level: i64,
     ) -> Result<Self, Error> {
         let mut options = Self {
-            // One thread wins where several models share few cores; the real backend takes them all by default.
+            // One thread is fastest if several models share few cores. NVIDIA's backend uses all cores by default.
             intra_threads: 1,
             inter_threads: 1,
             parallel: false,
@@ -121,7 +121,7 @@ impl Options {
                 }
                 key => {
                     return Err(Error::invalid_argument(format!(
-                        "unknown parameter '{key}': ONNX Runtime's own keys begin with one of {}; beside these are accepted: \
+                        "unknown parameter '{key}': ONNX Runtime's own keys begin with one of {}; also accepted: \
                          intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena, \
                          enable_mem_pattern, memory.enable_memory_arena_shrinkage, rows_per_run",
                         PASSED_ON.join(", ")
@@ -132,11 +132,11 @@ impl Options {
         Ok(options)
     }
 
-    /// A builder with these settings.
+    /// A session builder with these settings.
     ///
     /// # Errors
     ///
-    /// What ONNX Runtime does not take.
+    /// Returns an error if ONNX Runtime refuses a setting.
     pub fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
         let level = match self.level {
             Level::None => GraphOptimizationLevel::Disable,
@@ -159,9 +159,9 @@ impl Options {
     }
 }
 
-/// A thread count; 0 is as many as there are cores.
+/// A number of threads; 0 means one per core.
 fn count(key: &str, value: &str) -> Result<usize, Error> {
-    number(key, value, "a number of threads, 0 for one each core")
+    number(key, value, "a number of threads, 0 for one per core")
 }
 
 fn number(key: &str, value: &str, accepted: &str) -> Result<usize, Error> {

@@ -9,14 +9,14 @@ use triton_backend::{Error, log};
 
 const LIBRARY: &str = "libonnxruntime.so";
 
-/// ONNX Runtime allows one environment a process; it lives until the process ends.
+/// ONNX Runtime allows one environment per process. It lives until the process ends.
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 
-/// The environment, made at the first call.
+/// The environment, created at the first call.
 ///
 /// # Errors
 ///
-/// When the library is missing or of another version. The next call tries again.
+/// Returns an error if the library is missing or has another version. The next call tries again.
 pub fn environment() -> Result<Environment, Error> {
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*environment {
@@ -41,21 +41,21 @@ pub fn environment() -> Result<Environment, Error> {
 fn library() -> Result<PathBuf, Error> {
     let set = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
     if let Some(path) = set {
-        return Ok(PathBuf::from(path)); // whoever sets it wants no other
+        return Ok(PathBuf::from(path)); // an explicit path excludes all others
     }
     let places = places();
     let found = places.iter().find(|path| path.is_file());
     found.cloned().ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
         Error::unavailable(format!(
-            "ONNX Runtime's library is at none of: {}; run scripts/install, or set ORT_DYLIB_PATH to a {LIBRARY} of version 1.{} or later",
+            "ONNX Runtime's library is in none of: {}; run scripts/install, or set ORT_DYLIB_PATH to a {LIBRARY} of version 1.{} or later",
             places.join(", "),
             ort::MINOR_VERSION
         ))
     })
 }
 
-/// Beside this backend's own library or the onnxruntime backend's, then where `scripts/install` puts it.
+/// The paths to search: beside this backend's own library, beside the onnxruntime backend's, and the folder of `scripts/install`.
 fn places() -> Vec<PathBuf> {
     let own = own_folder();
     let beside = own.as_deref().map(|folder| folder.join(LIBRARY));
@@ -68,7 +68,7 @@ fn places() -> Vec<PathBuf> {
     beside.into_iter().chain(backend).chain(installed).collect()
 }
 
-/// The folder this library was loaded from, by the process's memory map: the file that this function lies in.
+/// The folder from which this library was loaded. The process's memory map names the file that contains this function.
 fn own_folder() -> Option<PathBuf> {
     let here = own_folder as fn() -> Option<PathBuf> as usize;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;

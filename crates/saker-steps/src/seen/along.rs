@@ -1,4 +1,4 @@
-//! What users have seen, asked on the connection on which they are looked up: one round trip for both.
+//! Reads the users' seen items on the connection of the users' lookup: one round trip for both.
 
 use saker_store::connection::CommandResult;
 use saker_store::seen::Method;
@@ -7,14 +7,14 @@ use saker_store::{Pipeline, Settings, StoreError};
 use super::PADDING;
 use super::filter::{Filter, Row, Worker};
 
-/// Users were asked for along with a lookup.
+/// A query that was sent along with a lookup.
 pub(super) struct Along {
-    /// Why there is no answer, where there is none.
+    /// The error, if there is no answer.
     failure: Option<StoreError>,
 }
 
 impl Along {
-    /// The places of the rows' replies.
+    /// Assigns the indices of the replies to the rows.
     pub(super) fn assign(rows: &mut [Row], places: impl Iterator<Item = usize>) {
         for (place, row) in places.zip(rows) {
             if row.user != PADDING {
@@ -29,7 +29,7 @@ impl Along {
 }
 
 impl Filter {
-    /// Lets what users have seen be asked on connections to this store, the users' online store, if both are one server.
+    /// Allows sending the query on connections to `online`, the users' online store, if both stores are on one server.
     #[must_use]
     pub fn along(mut self, online: &Settings) -> Self {
         let same = self.link.settings().is_same_server(online);
@@ -39,10 +39,9 @@ impl Filter {
 }
 
 impl Worker {
-    /// Adds to the commands of another connection those that ask what `users` have seen, where that can be asked before their
-    /// candidates are known: of bitmaps, on the same server. `has_bloom` says whether it
-    /// has filters of its own. [`take_along`](Self::take_along) must follow; where nothing was added,
-    /// [`ask_of`](Self::ask_of) asks by itself.
+    /// Adds commands for the seen items of `users` to the commands of another connection. This works if the query does not depend on the
+    /// candidates, that is for bitmaps, and if both stores are on one server. `has_bloom` says whether the server has filters of its own.
+    /// [`take_along`](Self::take_along) must follow. If no command was added, [`ask_of`](Self::ask_of) sends its own query.
     pub fn ask_along(
         &mut self,
         filter: &Filter,
@@ -70,7 +69,7 @@ impl Worker {
         self.along = Some(Along { failure: None });
     }
 
-    /// Takes the replies to what [`ask_along`](Self::ask_along) added, or why there are none.
+    /// Reads the replies to the commands that [`ask_along`](Self::ask_along) added, or the error instead of replies.
     pub fn take_along(
         &mut self,
         replies: impl Iterator<Item = CommandResult>,

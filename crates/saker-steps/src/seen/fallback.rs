@@ -1,4 +1,4 @@
-//! Popular items for users with too few candidates: read in the background, held in memory.
+//! Popular items for users with too few candidates. A background thread reads them into memory.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,11 +15,11 @@ use triton_backend::{DataType, Error, ModelContext};
 
 use super::Parameters;
 
-/// The popular items, and where a user's top category is asked for.
+/// The popular items, and the source of the users' top categories.
 pub(super) struct Fallback {
-    /// How many ids a row must have.
+    /// Number of ids that a row must have.
     pub(super) wanted: usize,
-    /// How many popular items are tried for one row.
+    /// Maximum number of popular items tried per row.
     pub(super) most: usize,
     popular: Arc<ArcSwap<Popular>>,
     pub(super) category: Option<(Link, FeatureView)>,
@@ -33,10 +33,10 @@ struct Stop {
     wake: Condvar,
 }
 
-/// So many popular items of a set are read at most, in search of those that the release knows.
+/// Maximum number of popular items read per set, in search of those that the release knows.
 const DEEPEST: usize = 100_000;
 
-/// What the thread reads.
+/// The source that the thread reads.
 struct Source {
     settings: Settings,
     most: usize,
@@ -46,7 +46,7 @@ struct Source {
 }
 
 impl Fallback {
-    /// `None` when topping up is switched off. A store that is down is no error: the items come when it is there.
+    /// Returns `None` if topping up is disabled. A store that is down is not an error: the items are read when it answers.
     pub(super) fn load(
         context: &ModelContext,
         parameters: &Parameters,
@@ -95,7 +95,7 @@ impl Fallback {
         }))
     }
 
-    /// The popular items as they are now.
+    /// The current popular items.
     pub(super) fn popular(&self) -> Guard<Arc<Popular>> {
         self.popular.load()
     }
@@ -110,7 +110,7 @@ impl Drop for Fallback {
             .unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.wake.notify_all();
         if let Some(thread) = self.thread.take() {
-            // If it panicked, the last items have served on; there is nothing left to do.
+            // If the thread panicked, the last items stayed in use. No further action is needed.
             let _ = thread.join();
         }
     }
@@ -119,7 +119,7 @@ impl Drop for Fallback {
 impl Source {
     fn keep_fresh(&self, popular: &ArcSwap<Popular>, every: Duration, stop: &Stop) {
         loop {
-            // Soon again while there is nothing: the store may be starting.
+            // Without items, retry soon: the store may be starting.
             let wait = if popular.load().global.is_empty() {
                 every.min(Duration::from_secs(1))
             } else {
@@ -138,7 +138,7 @@ impl Source {
         }
     }
 
-    /// `None`, and a log line once a minute, when the store is down: the items at hand serve on.
+    /// Reads the popular items. If the store does not answer, returns `None` and logs at most once a minute; the old items stay in use.
     fn read(&self) -> Option<Popular> {
         let read = Connection::open(&self.settings)
             .and_then(|mut connection| self.read_known(&mut connection));
@@ -159,8 +159,7 @@ impl Source {
 }
 
 impl Source {
-    /// The first items of each set that the release knows, as many as are wanted: deeper in the store while newer items stand
-    /// before them.
+    /// The first items of each set that the release knows, up to the wanted number. Reads further into a set if newer items precede them.
     fn read_known(&self, connection: &mut Connection) -> Result<Popular, StoreError> {
         let mut depth = self.most;
         loop {
@@ -184,11 +183,11 @@ impl Source {
     }
 }
 
-/// One item id a line.
+/// Reads a file with one item id per line.
 fn read_catalogue(path: &Path) -> Result<HashSet<i64>, Error> {
     let refuse = |why: String| {
         Error::invalid_argument(format!(
-            "parameter 'CATALOGUE': {}: {why}; accepted: a text file with one item id a line",
+            "parameter 'CATALOGUE': {}: {why}; accepted: a text file with one item id per line",
             path.display()
         ))
     };

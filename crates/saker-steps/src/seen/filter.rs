@@ -1,5 +1,5 @@
-//! What users have seen, asked of the store and taken out of their candidates: all users of all requests in one round trip;
-//! a second one alone for users with too few candidates.
+//! Reads the users' seen items from the store and removes them from the candidates. One round trip serves all users of all requests; a
+//! second one serves users with too few candidates.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::fallback::Fallback;
 use super::rows::{keep_unseen, not_in_row, top_up};
 use super::{PADDING, Parameters};
 
-/// How long the making of an instance waits for its connection, so that the first request finds one.
+/// Maximum time that the creation of an instance waits for its connection, so that the first request finds one.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
 
 /// The filter of a loaded model.
@@ -24,13 +24,13 @@ pub struct Filter {
     pub(super) link: Link,
     pub(super) mode: Mode,
     pub(super) reader: Reader,
-    /// The database of the connections on which it can be asked, too.
+    /// Database of the connections that can also be used for this filter.
     pub(super) along: Option<i64>,
     fallback: Option<Fallback>,
     meters: Meters,
 }
 
-/// What is counted and said.
+/// Counters and log messages.
 struct Meters {
     degraded: Counter,
     filtered: Counter,
@@ -45,12 +45,12 @@ pub struct Worker {
     category: Option<(Client, FeatureView)>,
     pipeline: Pipeline,
     pub(super) replies: Vec<CommandResult>,
-    /// What was asked on the connection of the users' lookup.
+    /// The query that was sent on the connection of the users' lookup.
     pub(super) along: Option<Along>,
     second: Second,
-    /// The users and their candidates: filled by the caller.
+    /// The users and their candidates; the caller fills this.
     pub rows: Vec<Row>,
-    /// How the store was asked, and by when it must answer.
+    /// The method of the current query, and its deadline.
     asked: Option<(Method, Instant)>,
 }
 
@@ -58,16 +58,16 @@ pub struct Worker {
 pub struct Row {
     pub(super) user: i64,
     category: Option<i64>,
-    /// The candidates; after [`Worker::finish`] without those that were seen, and topped up.
+    /// The candidates. After [`Worker::finish`], they lack the seen items and are topped up.
     pub items: Vec<i64>,
-    /// How many items were asked, and at which place among the replies.
+    /// Number of items in the query, and the index of its reply.
     pub(super) asked: Option<(usize, usize)>,
-    /// Whether it is known what the user has seen.
+    /// Whether the user's seen items are known.
     pub(super) known: bool,
 }
 
 impl Row {
-    /// A user, the user's top category where it is known, candidates without padding.
+    /// Creates a row: a user, the user's top category if known, and candidates without padding.
     pub fn new(user: i64, category: Option<i64>, items: Vec<i64>) -> Self {
         Self {
             user,
@@ -78,7 +78,7 @@ impl Row {
         }
     }
 
-    /// Whether it is known what the user has seen: if not, nothing was taken out.
+    /// Whether the user's seen items are known. If not, no item was removed.
     pub fn is_known(&self) -> bool {
         self.known
     }
@@ -87,14 +87,14 @@ impl Row {
 /// A row that needs popular items.
 struct Needy<'r> {
     row: &'r mut Row,
-    /// The user's top category, where it is known.
+    /// The user's top category, if known.
     category: Option<i64>,
     items: Vec<i64>,
-    /// Place among the second replies.
+    /// Index among the second replies.
     asked: Option<usize>,
 }
 
-/// What the store is asked for users with too few candidates.
+/// The second query, for users with too few candidates.
 #[derive(Default)]
 struct Second {
     pipeline: Pipeline,
@@ -102,11 +102,11 @@ struct Second {
 }
 
 impl Filter {
-    /// Opens the `store` and reads the popular items. A store that is down is no error. `user_type`, INT32 or INT64, is that of
-    /// the users' ids in the online store.
+    /// Opens the `store` and reads the popular items. A store that is down is not an error. `user_type`, INT32 or INT64, is the type of the
+    /// users' ids in the online store.
     ///
     /// # Errors
-    /// A parameter that cannot be; Triton refuses a counter.
+    /// Returns an error if a parameter is invalid or if Triton refuses a counter.
     pub fn load(
         context: &ModelContext,
         parameters: &Parameters,
@@ -139,9 +139,9 @@ impl Meters {
             )?,
             filtered: counter(
                 "saker_bloom_filter_filtered_total",
-                "Candidates taken out as seen",
+                "Candidates removed because the user has seen them",
             )?,
-            topped_up: counter("saker_bloom_filter_topped_up_total", "Popular items put in")?,
+            topped_up: counter("saker_bloom_filter_topped_up_total", "Popular items added")?,
             line: EveryMinute::new(),
             model: context.name().to_owned(),
         })
@@ -151,7 +151,7 @@ impl Meters {
         self.degraded.increment(requests as u64);
         if let Some(more) = self.line.due() {
             log::warn!(
-                "model '{}': seen items are not known, letting candidates pass: {why} ({more} more such calls since \
+                "model '{}': seen items are not known, returning all candidates: {why} ({more} more such calls since \
                  the last line)",
                 self.model
             );
@@ -160,12 +160,12 @@ impl Meters {
 }
 
 impl Worker {
-    /// Connects, waiting a moment for the store.
+    /// Connects, and waits briefly for the store.
     pub fn new(filter: &Filter) -> Self {
         let mut client = filter.link.client();
         if !client.wait(FIRST_CONNECTION) {
             log::warn!(
-                "{}; letting all candidates pass until it is there",
+                "{}; returning all candidates until the connection exists",
                 client.disconnected()
             );
         }
@@ -177,7 +177,7 @@ impl Worker {
             let mut client = link.client();
             if !client.wait(FIRST_CONNECTION) {
                 log::warn!(
-                    "{}; topping up with items of all categories until it is there",
+                    "{}; topping up with items of all categories until the connection exists",
                     client.disconnected()
                 );
             }
@@ -195,19 +195,19 @@ impl Worker {
         }
     }
 
-    /// Asks the store what the users of [`rows`](Self::rows) have seen. [`finish`](Self::finish) takes the answer; what is done
-    /// in between costs no waiting.
+    /// Sends the query for the seen items of [`rows`](Self::rows). [`finish`](Self::finish) reads the answer. Work done between the two
+    /// calls overlaps with the wait.
     pub fn ask(&mut self, filter: &Filter) {
         self.ask_of(filter, 0..self.rows.len());
     }
 
-    /// [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has asked already; `users` are the places of the rows' users
-    /// among those that it was given.
+    /// Like [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has already sent the query. `users` holds the indices of the rows'
+    /// users among those that `ask_along` received.
     pub fn ask_of(&mut self, filter: &Filter, users: impl Iterator<Item = usize>) {
         let deadline = Instant::now() + filter.link.settings().deadline_for(self.rows.len());
         self.pipeline.clear();
         for row in &mut self.rows {
-            // A guest has no history.
+            // The padding user (-1) has no history to look up.
             row.known = row.user == PADDING;
         }
         if self.along.is_some() {
@@ -219,7 +219,7 @@ impl Worker {
         self.asked = method.map(|method| (method, deadline));
         let Some(method) = method else { return };
         for row in &mut self.rows {
-            // The server's filter cannot be asked for no item.
+            // The server's filter command needs at least one item.
             row.known |= method == Method::Server && row.items.is_empty();
             if row.known {
                 continue;
@@ -237,20 +237,20 @@ impl Worker {
         }
     }
 
-    /// Whether the answer is there, so that [`finish`](Self::finish) waits for nothing.
+    /// Whether the answer has arrived, so that [`finish`](Self::finish) does not wait.
     pub fn is_answered(&self) -> bool {
         self.along.is_some()
     }
 
-    /// Takes what the users have seen out of their rows and tops up those that are too short. `requests` says which rows each
-    /// request has: one with a user whose seen items are not known counts as degraded.
+    /// Removes the seen items from the rows and tops up rows that are too short. `requests` holds the range of rows of each request. A
+    /// request counts as degraded if the seen items of one of its users are unknown.
     pub fn finish(&mut self, filter: &Filter, requests: impl Iterator<Item = Range<usize>>) {
         let asked = self.asked.take();
         let mut failure = match asked {
             Some((method, deadline)) => self.take_out(filter, method, deadline),
             None => Some(self.client.disconnected()),
         };
-        // Of a row that is not there nothing is known.
+        // A missing row counts as unknown.
         let unknown = |rows: Range<usize>| {
             let rows = self.rows.get(rows);
             rows.is_none_or(|rows| rows.iter().any(|row| !row.known))
@@ -266,7 +266,7 @@ impl Worker {
         }
     }
 
-    /// Takes out what the users have seen.
+    /// Removes the seen items.
     fn take_out(
         &mut self,
         filter: &Filter,
@@ -291,7 +291,7 @@ impl Worker {
             };
             let reply = self.replies.get(place).ok_or_else(|| {
                 StoreError::Protocol(format!(
-                    "no reply to command {place}, of {} replies",
+                    "the reply to command {place} is missing; {} replies came",
                     self.replies.len()
                 ))
             });
@@ -311,7 +311,7 @@ impl Worker {
         failure
     }
 
-    /// Tops up the rows that are too short. Nothing is put in for a user whose seen items are not known.
+    /// Tops up rows that are too short. Users with unknown seen items get no popular items.
     fn fill(
         &mut self,
         filter: &Filter,
@@ -376,7 +376,7 @@ impl Worker {
 }
 
 impl Second {
-    /// Asks the server's filters about the popular items.
+    /// Queries the server's filters for the popular items.
     fn seen(
         &mut self,
         client: &mut Client,
@@ -406,8 +406,7 @@ impl Second {
             .err()
     }
 
-    /// Asks for the top category of each user whose request does not give it. It stays unknown where the store does not know
-    /// it or does not answer in time.
+    /// Reads the top category of each user whose request lacks it. It stays unknown if the store lacks it or does not answer in time.
     fn categories(
         &mut self,
         client: &mut Client,

@@ -1,4 +1,4 @@
-//! What a user has seen is not shown again: `bloom_filter`, and the fused step.
+//! Removes items that a user has seen. Used by `bloom_filter` and the fused step.
 
 mod along;
 mod fallback;
@@ -9,5 +9,5 @@ mod rows;
 pub use filter::{Filter, Row, Worker};
 pub use parameters::{Parameters, mode};
 
-/// Stands for no item, and for no user.
+/// The id that means "no item" or "no user".
 pub const PADDING: i64 = -1;

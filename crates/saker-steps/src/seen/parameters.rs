@@ -1,5 +1,5 @@
-//! The parameters of `bloom_filter` in config.pbtxt but for its `REDIS_URL` and `MODE`, which mean something else in the fused
-//! ensemble; its README describes each.
+//! The parameters of `bloom_filter` in config.pbtxt, except `REDIS_URL` and `MODE`, which have another meaning in the fused ensemble. Its
+//! README describes each.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use triton_backend::{DataType, Error};
 
 use crate::lookup;
 
-/// See the README of `bloom_filter`.
+/// The parameters. The README of `bloom_filter` describes each.
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Parameters {
@@ -83,10 +83,10 @@ fn category_feature() -> String {
     "top_category".into()
 }
 
-/// How the seen items are kept, as the parameter of this name says: the server's own way when nothing is said.
+/// Parses the parameter `name` that says how the seen items are stored. The default is the server's own filters if it has them.
 ///
 /// # Errors
-/// The value is not a mode.
+/// Returns an error for an unknown mode.
 pub fn mode(name: &str, said: Option<&str>) -> Result<Mode, Error> {
     said.map_or(Ok(Mode::Auto), |mode| {
         mode.parse()
@@ -108,15 +108,15 @@ impl Parameters {
         Ok(settings.with_deadline(self.deadline()))
     }
 
-    /// How long a batch may wait for the stores in all.
+    /// Maximum time that a batch waits for the stores in total.
     pub(super) fn deadline(&self) -> Duration {
         Duration::from_millis(u64::from(self.deadline_ms))
     }
 
-    /// The store of the seen items, whose URL is the parameter of this name.
+    /// The store of the seen items, whose URL is the value of parameter `name`.
     ///
     /// # Errors
-    /// An address or a deadline that cannot be.
+    /// Returns an error if the address or the deadline is invalid.
     pub fn settings(&self, name: &str, url: &str) -> Result<Settings, Error> {
         if self.deadline_ms == 0 {
             return Err(Error::invalid_argument(
@@ -126,8 +126,8 @@ impl Parameters {
         self.parse(name, url)
     }
 
-    /// The sizes are the writers': a reader finds them in each bitmap. They are checked here, so that what the writers
-    /// take from this config is sound.
+    /// Checks the sizes. The writers use them; a reader finds them in each bitmap. The check here ensures that writers read valid values
+    /// from this config.
     pub(super) fn check_sizes(&self) -> Result<(), Error> {
         Geometry::new(self.capacity, self.error_rate)
             .map(|_| ())
@@ -147,8 +147,8 @@ impl Parameters {
         Reader { prefixes }
     }
 
-    /// The store of the popularity sets: database 3 of the seen items' server (in a cluster, the cluster) when
-    /// nothing else is said; `None`: no topping up.
+    /// The store of the popularity sets. Default: database 3 of the seen items' server; in a cluster, the cluster itself. `None` disables
+    /// topping up.
     pub(super) fn popularity(&self, seen: &Settings) -> Result<Option<Settings>, Error> {
         if self.ranking_topk == 0 || self.popularity_topk == 0 {
             return Ok(None);

@@ -1,11 +1,11 @@
-//! The candidates of each user as rows of their own, apart from Triton.
+//! Operations on one user's candidates. This module does not depend on Triton.
 
 use saker_store::seen::Seen;
 
 use super::PADDING;
 
-/// Keeps the candidates that are not seen, in their order; `row` holds no padding and was asked in this order.
-/// Returns how many were taken out.
+/// Keeps the unseen candidates, in their order. `row` has no padding, and `seen` holds its items in the same order. Returns how many were
+/// removed.
 pub(super) fn keep_unseen(row: &mut Vec<i64>, seen: &Seen<'_>) -> usize {
     let before = row.len();
     let mut position = 0;
@@ -17,7 +17,7 @@ pub(super) fn keep_unseen(row: &mut Vec<i64>, seen: &Seen<'_>) -> usize {
     before - row.len()
 }
 
-/// The popular items that may fill up `row`: not in it yet, none twice, at most `most`.
+/// The popular items that may be added to `row`: not in it yet, without duplicates, at most `most`.
 pub(super) fn not_in_row(row: &[i64], popular: impl Iterator<Item = i64>, most: usize) -> Vec<i64> {
     let mut items = Vec::new();
     for item in popular {
@@ -31,7 +31,7 @@ pub(super) fn not_in_row(row: &[i64], popular: impl Iterator<Item = i64>, most: 
     items
 }
 
-/// Appends unseen ones of `items` until the row has `wanted`; `seen` was asked for `items` in this order. Returns how many.
+/// Appends unseen `items` until the row has `wanted` entries; `seen` holds `items` in the same order. Returns how many were added.
 pub(super) fn top_up(row: &mut Vec<i64>, items: &[i64], seen: &Seen<'_>, wanted: usize) -> usize {
     let before = row.len();
     for (position, &item) in items.iter().enumerate() {
