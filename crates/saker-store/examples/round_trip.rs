@@ -1,6 +1,6 @@
-//! How long calls to a store take: `cargo run --release -p saker-store --example round_trip -- redis://127.0.0.1:6379/1`.
+//! Measures the duration of calls to a store: `cargo run --release -p saker-store --example round_trip -- redis://127.0.0.1:6379/1`.
 //!
-//! Writes keys of its own under `saker:bench:`, which expire in ten minutes, and prints a table of microseconds.
+//! The program writes its own keys under `saker:bench:`, which expire in ten minutes, and prints a table in microseconds.
 
 use std::time::{Duration, Instant};
 

@@ -1,17 +1,17 @@
-//! Where a store's URL comes from: a text, or the environment, so that no file that others can read needs to hold a password.
+//! Reads a store's URL from a text or from the environment. A configuration file that others can read then needs no password.
 
 use std::fmt;
 use std::path::Path;
 
 use crate::{RedactedUrl, Settings, StoreError};
 
-/// What a text begins with that names environment variables.
+/// Prefix of a text that names environment variables.
 const ENVIRONMENT: &str = "env:";
-/// What a variable's name ends in that names a file with the URL.
+/// Suffix of a variable's name that names a file with the URL.
 const FILE: &str = "_FILE";
 
-/// How a configuration names a database of Saker's store whose URL is in the environment: seen items (1) and popularity (3) may be
-/// in stores of their own.
+/// The text with which a configuration refers to a database of Saker's store whose URL is in the environment. Seen items (1) and popularity
+/// (3) may be in stores of their own.
 #[must_use]
 pub fn in_environment(database: u32) -> String {
     let own = match database {
@@ -22,11 +22,11 @@ pub fn in_environment(database: u32) -> String {
     format!("{ENVIRONMENT}{own}SAKER_REDIS_URL#{database}")
 }
 
-/// A store's URL as it was given. Never printed with its credentials.
+/// A store's URL as given. It is never printed with its credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     url: String,
-    /// The database, where the URL does not name one itself.
+    /// The database, if the URL does not name one.
     database: Option<i64>,
 }
 
@@ -40,14 +40,14 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
-    /// Reads what a configuration says of a store:
+    /// Reads a store's address from a configuration:
     ///
-    /// - a URL, as [`Settings::parse`] takes it
-    /// - `env:NAME[,NAME…][#DATABASE]`: the URL is in the first of these environment variables that is set. A variable
-    ///   `NAME_FILE` names a file whose only line is the URL. `DATABASE` counts where that URL names no database.
+    /// - a URL, in the form of [`Settings::parse`]
+    /// - `env:NAME[,NAME…][#DATABASE]`: the URL is in the first of these environment variables that is set. A variable `NAME_FILE` names a
+    ///   file whose only line is the URL. `DATABASE` applies if that URL names no database.
     ///
     /// # Errors
-    /// [`StoreError::Settings`]: no variable is set, or a file cannot be read.
+    /// Returns [`StoreError::Settings`] if no variable is set, or if a file cannot be read.
     pub fn read(text: &str) -> Result<Self, StoreError> {
         Self::read_with(text, &|name| std::env::var(name).ok())
     }
@@ -85,7 +85,7 @@ impl Address {
         Err(refuse("no such environment variable is set"))
     }
 
-    /// Whether the URL is one of TLS.
+    /// Whether the URL uses TLS.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.url.starts_with("rediss") || self.url.starts_with("valkeys")
@@ -94,7 +94,7 @@ impl Address {
     /// The settings of this store; `certificate_authority` as in [`Settings::parse`].
     ///
     /// # Errors
-    /// As [`Settings::parse`].
+    /// Returns an error as [`Settings::parse`] does.
     pub fn settings(&self, certificate_authority: Option<&Path>) -> Result<Settings, StoreError> {
         let settings = Settings::parse(&self.url, certificate_authority)?;
         match self.database {
@@ -104,10 +104,10 @@ impl Address {
     }
 }
 
-/// The URL in an environment variable, or in the file that `NAME_FILE` names; `None` where neither is set.
+/// The URL from an environment variable, or from the file that `NAME_FILE` names; `None` if neither is set.
 ///
 /// # Errors
-/// [`StoreError::Settings`] when the file cannot be read. The message never holds the file's content.
+/// Returns [`StoreError::Settings`] if the file cannot be read. The message never contains the file's content.
 pub fn from_environment(name: &str) -> Result<Option<String>, StoreError> {
     of_variable(name, &|name| std::env::var(name).ok())
 }
@@ -138,7 +138,7 @@ fn of_variable(
     Ok(Some(url.to_owned()))
 }
 
-/// Whether a URL says who logs in. A text that is no URL counts as one that does.
+/// Whether a URL has credentials. A text that is not a URL counts as one that has.
 #[must_use]
 pub fn has_credentials(url: &str) -> bool {
     match url.split_once("://") {
@@ -197,14 +197,14 @@ mod tests {
         assert_eq!(at(&[all]), ("redis://***@all:1/1".to_owned(), 1));
         let seen = ("SEEN", "redis://seen:2");
         assert_eq!(at(&[all, seen]), ("redis://seen:2/1".to_owned(), 1));
-        // The URL's own database is what somebody meant.
+        // The database in the URL takes precedence.
         let seen = ("SEEN", "redis://seen:2/5");
         assert_eq!(at(&[all, seen]), ("redis://seen:2/5".to_owned(), 5));
         let seen = ("SEEN", "redis+unix:///run/v.sock?db=4");
         assert_eq!(at(&[all, seen]).1, 4);
         let seen = ("SEEN", "redis+unix:///run/v.sock");
         assert_eq!(at(&[all, seen]).1, 1);
-        // A cluster has database 0 alone; an empty variable is not set.
+        // A cluster has only database 0; an empty variable counts as not set.
         assert_eq!(at(&[all, ("SEEN", "redis+cluster://a,b")]).1, 0);
         assert_eq!(at(&[all, ("SEEN", "")]).1, 1);
     }

@@ -1,8 +1,7 @@
-//! The masters of a cluster, each with one connection, and which hash slots they hold.
+//! The masters of a cluster, with one connection each, and the hash slots that they serve.
 //!
-//! Everything is connected before a request comes. What has moved since is followed when we know the node it moved to;
-//! in any case the connection then counts as incomplete, and the background thread makes a new one from the new
-//! topology.
+//! All connections exist before a request arrives. If a slot has moved to a known node, the command follows it. The connection then counts
+//! as incomplete, and the background thread makes a new one from the new topology.
 
 use std::time::{Duration, Instant};
 
@@ -13,21 +12,21 @@ use crate::pipeline::{SLOTS, Unit};
 use crate::settings::Address;
 use crate::{Pipeline, Settings, StoreError};
 
-/// How long the replies of a node may take when another node has used up the time: they have been on their way.
+/// Extra time for replies of other nodes, which are already on their way, after one node has used up the deadline.
 const GRACE: Duration = Duration::from_millis(1);
 
 pub(crate) struct Cluster {
     members: Vec<Member>,
-    /// Slot → position in `members`; `u16::MAX`: nobody serves it.
+    /// Slot → index in `members`; `u16::MAX` means that no node serves the slot.
     owner: Box<[u16]>,
     complete: bool,
 }
 
 struct Member {
     address: Address,
-    /// `None` when it could not be reached, or failed since.
+    /// `None` if the node could not be reached or has failed since.
     node: Option<Node>,
-    /// What is sent to it in the call under way.
+    /// The units sent to the node in the current call.
     sent: Vec<Sent>,
     bytes: Vec<u8>,
 }
@@ -36,9 +35,9 @@ struct Member {
 enum Sent {
     Asking,
     Unit {
-        /// Its place among the replies.
+        /// Index of the unit's reply.
         position: usize,
-        /// How many replies come back for it.
+        /// Number of replies to the unit.
         replies: usize,
     },
 }
@@ -113,7 +112,9 @@ impl Cluster {
     pub(crate) fn node(&mut self, index: usize) -> Result<&mut Node, StoreError> {
         let count = self.members.len();
         let member = self.members.get_mut(index).ok_or_else(|| {
-            StoreError::Io(format!("the cluster has {count} nodes, no number {index}"))
+            StoreError::Io(format!(
+                "the cluster has {count} nodes, so node {index} does not exist"
+            ))
         })?;
         member.node()
     }
@@ -149,12 +150,14 @@ impl Cluster {
         self.exchange(deadline, replies);
         self.follow(pipeline, deadline, replies)?;
         if self.members.iter().all(|member| member.node.is_none()) {
-            return Err(StoreError::Io("every master of the cluster is lost".into()));
+            return Err(StoreError::Io(
+                "the connections to all masters of the cluster are lost".into(),
+            ));
         }
         Ok(())
     }
 
-    /// Sends what waits in each member and reads the replies.
+    /// Sends the waiting units of each member and reads the replies.
     fn exchange(&mut self, deadline: Instant, replies: &mut [CommandResult]) {
         for member in &mut self.members {
             if member.sent.is_empty() {
@@ -182,7 +185,7 @@ impl Cluster {
         }
     }
 
-    /// Sends commands once more whose slot has moved or is moving.
+    /// Resends commands whose slot has moved or is moving.
     fn follow(
         &mut self,
         pipeline: &Pipeline,
@@ -203,7 +206,7 @@ impl Cluster {
                 self.complete = false;
                 continue;
             };
-            // ASK is for this one command; MOVED for good.
+            // ASK applies to this command only; MOVED is permanent.
             if !asking {
                 if let Some(owner) = self.owner.get_mut(usize::from(slot)) {
                     *owner = index as u16;
@@ -211,7 +214,7 @@ impl Cluster {
                 self.complete = false;
             }
             if asking {
-                // A transaction cannot be asked for as a whole: it stays an error of that command.
+                // ASK cannot redirect a whole transaction, so it stays an error of that unit.
                 if unit.replies > 1 {
                     continue;
                 }
@@ -235,7 +238,7 @@ impl Member {
             .ok_or_else(|| unreachable_member(&self.address))
     }
 
-    /// Adds a unit of the pipeline to what is sent; its reply comes at `position`.
+    /// Adds a unit of the pipeline to those to be sent; its reply goes to `position`.
     fn add(&mut self, pipeline: &Pipeline, position: usize, unit: &Unit) -> Result<(), StoreError> {
         self.bytes.extend_from_slice(pipeline.unit_bytes(unit)?);
         self.sent.push(Sent::Unit {
@@ -269,11 +272,11 @@ impl Member {
         Ok(())
     }
 
-    /// Drops the connection: what it has not answered must not be read as an answer to what comes next.
+    /// Drops the connection. A later reply on it would be read as the reply to another command.
     fn lose(&mut self, error: StoreError, replies: &mut [CommandResult]) {
         self.node = None;
         for sent in self.sent.drain(..) {
-            // A unit without a place has no reply to give.
+            // A unit without a position has no reply.
             if let Sent::Unit { position, .. } = sent
                 && let Some(reply) = replies.get_mut(position)
             {
@@ -290,7 +293,7 @@ fn unreachable_member(address: &Address) -> StoreError {
     })
 }
 
-/// `(first slot, last slot, master)` of each range that CLUSTER SLOTS tells.
+/// `(first slot, last slot, master)` of each range in the reply to CLUSTER SLOTS.
 fn read_slots(reply: &Value, seed: &Address) -> Result<Vec<(u16, u16, Address)>, StoreError> {
     let refuse = || StoreError::Protocol("CLUSTER SLOTS: not a list of slot ranges".into());
     let Value::Array(ranges) = reply else {
@@ -313,7 +316,7 @@ fn read_slots(reply: &Value, seed: &Address) -> Result<Vec<(u16, u16, Address)>,
                 Value::BulkString(host) => String::from_utf8_lossy(host).into_owned(),
                 _ => String::new(),
             };
-            // A node that does not know its own name leaves it out: it is the one we asked.
+            // A node that does not know its own host name omits it: it is the node that was asked.
             let host = match (host.as_str(), seed) {
                 ("" | "?", Address::Tcp { host, .. }) => host.clone(),
                 _ => host,
@@ -334,7 +337,7 @@ fn read_slots(reply: &Value, seed: &Address) -> Result<Vec<(u16, u16, Address)>,
         .collect()
 }
 
-/// `MOVED 3999 host:port` and `ASK 3999 host:port` as (is it ASK, slot, address).
+/// Parses `MOVED 3999 host:port` and `ASK 3999 host:port`. Returns whether it is ASK, the slot and the address.
 fn read_redirection(text: &str) -> Option<(bool, u16, Address)> {
     let mut words = text.split(' ');
     let asking = match words.next()? {

@@ -12,13 +12,13 @@ use crate::{Pipeline, RedactedUrl, Settings, StoreError};
 /// The reply to one command or transaction.
 pub type CommandResult = Result<Value, StoreError>;
 
-/// What [`Connection::scan`] calls with each lot of keys; it may use the connection.
+/// The callback of [`Connection::scan`] for each batch of keys; it may use the connection.
 pub type OnKeys<'f> = dyn FnMut(&mut Connection, Vec<Vec<u8>>) -> Result<(), StoreError> + 'f;
 
 /// A connection to a server or to all masters of a cluster, used by one thread at a time.
 ///
-/// Making one blocks. The request path takes ready ones from a [`Link`](crate::Link); loaders and writers, which have
-/// the time, call [`Connection::open`].
+/// Opening a connection blocks. The request path takes open ones from a [`Link`](crate::Link); loaders and writers, which may wait, call
+/// [`Connection::open`].
 pub struct Connection {
     kind: Kind,
     url: RedactedUrl,
@@ -31,11 +31,10 @@ enum Kind {
 }
 
 impl Connection {
-    /// Connects, logs in, selects the database and asks the server for a sign of life, all within the settings'
-    /// connect timeout.
+    /// Connects, logs in, selects the database and sends PING, all within the settings' connect timeout.
     ///
     /// # Errors
-    /// What went wrong, without credentials.
+    /// Returns an error that describes the failure without credentials.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         let deadline = Instant::now() + settings.connect_timeout;
         let kind = match &settings.servers {
@@ -59,20 +58,20 @@ impl Connection {
         &self.url
     }
 
-    /// Whether the server knows the `BF.*` commands; `None` when it was not asked.
+    /// Whether the server has the `BF.*` commands; `None` if it was not asked.
     #[must_use]
     pub fn has_bloom(&self) -> Option<bool> {
         self.has_bloom
     }
 
-    /// Sends all commands at once and gives their replies, in order, in `replies` (cleared first).
+    /// Sends all commands at once and writes their replies, in order, to `replies` (cleared first).
     ///
-    /// In a cluster the commands go to their nodes side by side, and a command whose slot has moved is sent to its
-    /// new node. A reply of `Err` stands for that command alone: the server refused it, or its node is gone.
+    /// In a cluster the nodes work in parallel, and a command whose slot has moved is sent to its new node. A reply of `Err` concerns only
+    /// that command: the server refused it, or its node is unavailable.
     ///
     /// # Errors
-    /// When no reply can be trusted any more: not all there by `deadline`, the connection lost, or garbage.
-    /// The connection must be dropped then, since an answer that comes late would be taken for the next one's.
+    /// Returns an error if the replies are incomplete at `deadline`, if the connection is lost, or if a reply is malformed. The caller must
+    /// drop the connection then, because a late reply would be read as the reply to the next command.
     pub fn run_until(
         &mut self,
         pipeline: &Pipeline,
@@ -83,24 +82,26 @@ impl Connection {
         self.finish(pipeline, deadline, replies)
     }
 
-    /// The first half of [`run_until`](Self::run_until): sends the commands. A cluster's are sent by the second half.
+    /// The first half of [`run_until`](Self::run_until): sends the commands. In a cluster, the second half sends them.
     ///
     /// # Errors
-    /// As [`run_until`](Self::run_until).
+    /// Returns an error as [`run_until`](Self::run_until) does.
     pub fn start(&mut self, pipeline: &Pipeline, deadline: Instant) -> Result<(), StoreError> {
         match &mut self.kind {
             Kind::Single(node) => node.send(pipeline.bytes(), deadline),
-            Kind::Cluster(_) if pipeline.units().iter().any(|unit| unit.select) => Err(
-                StoreError::Settings("a cluster has no other database to select".into()),
-            ),
+            Kind::Cluster(_) if pipeline.units().iter().any(|unit| unit.select) => {
+                Err(StoreError::Settings(
+                    "a cluster has only one database, so no other can be selected".into(),
+                ))
+            }
             Kind::Cluster(_) => Ok(()),
         }
     }
 
-    /// The second half of [`run_until`](Self::run_until): takes the replies of the pipeline that was started.
+    /// The second half of [`run_until`](Self::run_until): reads the replies to the pipeline that was started.
     ///
     /// # Errors
-    /// As [`run_until`](Self::run_until).
+    /// Returns an error as [`run_until`](Self::run_until) does.
     pub fn finish(
         &mut self,
         pipeline: &Pipeline,
@@ -114,7 +115,7 @@ impl Connection {
                 for unit in pipeline.units() {
                     let reply = node.receive_unit(unit.replies)?;
                     if unit.select {
-                        // Refused, and what follows would be done in a database that is not meant.
+                        // The server refused SELECT, so the following commands would run in the wrong database.
                         reply?;
                     } else {
                         replies.push(reply);
@@ -126,11 +127,11 @@ impl Connection {
         }
     }
 
-    /// [`Connection::run_until`] for loaders and writers: takes a duration and gives the replies, the first refused
-    /// command being the error of the whole.
+    /// Like [`Connection::run_until`], for loaders and writers: takes a duration and returns the replies. The first refused command becomes
+    /// the error of the call.
     ///
     /// # Errors
-    /// As [`Connection::run_until`], and for any refused command.
+    /// Returns an error as [`Connection::run_until`] does, and for any refused command.
     pub fn run(
         &mut self,
         pipeline: &Pipeline,
@@ -141,7 +142,7 @@ impl Connection {
         replies.into_iter().collect()
     }
 
-    /// Whether every master of the cluster is reached at the place that it told last; always true of one server.
+    /// Whether every master of the cluster is connected at its latest known address; always true for a single server.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match &self.kind {
@@ -150,11 +151,11 @@ impl Connection {
         }
     }
 
-    /// Goes through the keys that match a glob `pattern` on every node, some thousand at a time, and calls `found`
-    /// for each. A key can come twice, and one written meanwhile may come or not, as SCAN has it.
+    /// Calls `found` for the keys that match a glob `pattern` on every node, in batches of a thousand or more. A key can come twice. A key
+    /// written during the scan may be missing, as SCAN documents.
     ///
     /// # Errors
-    /// Those of the calls, each of which may take `timeout`, and those of `found`.
+    /// Returns the errors of the calls, each of which may take `timeout`, and of `found`.
     pub fn scan(
         &mut self,
         pattern: &[u8],
@@ -194,10 +195,10 @@ impl Connection {
         Ok(())
     }
 
-    /// A sign of life from every node.
+    /// Sends PING to every node.
     ///
     /// # Errors
-    /// When one gives none by `deadline`.
+    /// Returns an error if a node does not answer by `deadline`.
     pub fn ping(&mut self, deadline: Instant) -> Result<(), StoreError> {
         match &mut self.kind {
             Kind::Single(node) => node.ping(deadline),
@@ -205,8 +206,8 @@ impl Connection {
         }
     }
 
-    /// BF.EXISTS on a key that nobody writes: a server without the module does not know the command. (COMMAND INFO
-    /// would say the same, but not to a user whose ACL leaves it out.)
+    /// Sends BF.EXISTS for a key that is never written. A server without the module does not know the command. COMMAND INFO would also
+    /// answer this, but a user's ACL may exclude it.
     fn probe_bloom(&mut self, deadline: Instant) -> Result<bool, StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline.command(b"saker:probe", |cmd| {
@@ -227,13 +228,13 @@ impl Connection {
 pub(crate) struct Node {
     stream: Stream,
     parser: redis::Parser,
-    /// What the caller allowed for the call under way: named in a timeout's text.
+    /// The time limit of the current call, for the text of a timeout.
     allowed: Duration,
 }
 
 impl Node {
-    /// Connects and greets: AUTH, SELECT, PING in one round trip. PING tells a server that lives from one whose
-    /// kernel alone still accepts connections.
+    /// Connects and sends AUTH, SELECT and PING in one round trip. PING distinguishes a running server from one whose kernel still accepts
+    /// connections.
     pub(crate) fn open(
         settings: &Settings,
         address: &Address,
@@ -272,11 +273,11 @@ impl Node {
             let Err(error) = node.receive_unit(1)? else {
                 continue;
             };
-            // A server may quote the arguments of a command that it refuses, so AUTH's text stays here.
+            // A server may quote the arguments of a refused command, so the text of a refused AUTH is not passed on.
             let hidden = position == 0 && settings.password.is_some();
             let error = if hidden {
                 StoreError::Server(
-                    "AUTH refused: user or password is wrong, or no such user is set up".into(),
+                    "AUTH refused: user or password is wrong, or the user does not exist".into(),
                 )
             } else {
                 error
@@ -299,12 +300,12 @@ impl Node {
             .map_err(|error| StoreError::io(&error, self.allowed))
     }
 
-    /// Moves the deadline of the replies still to come.
+    /// Changes the deadline of the replies that have not arrived.
     pub(crate) fn extend(&mut self, deadline: Instant) {
         self.stream.set_deadline(deadline);
     }
 
-    /// The last of the unit's replies.
+    /// Reads the unit's replies and returns the last one.
     pub(crate) fn receive_unit(&mut self, replies: usize) -> Result<CommandResult, StoreError> {
         let mut last = Value::Nil;
         for _ in 0..replies {
@@ -312,7 +313,7 @@ impl Node {
         }
         Ok(match last {
             Value::ServerError(error) => Err(server_error(&error)),
-            // A command inside a transaction can fail alone: that is the transaction's failure.
+            // A command inside a transaction can fail alone; this counts as a failure of the transaction.
             Value::Array(values) => match values.iter().find_map(as_server_error) {
                 Some(error) => Err(server_error(error)),
                 None => Ok(Value::Array(values)),

@@ -1,29 +1,28 @@
-//! What can go wrong between us and a store.
+//! Errors of calls to a store.
 
 use std::time::Duration;
 
-/// Why a call to the store gave no answer. No variant ever carries a password: URLs are redacted and the text of
-/// a refused AUTH is not passed on.
+/// Why a call to the store failed. No variant ever contains a password: URLs are redacted, and the text of a refused AUTH is not passed on.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// A URL or an option that cannot be used.
+    /// A URL or an option is invalid.
     #[error("{0}")]
     Settings(String),
-    /// There is no connection at the moment; the background thread is making one.
+    /// No connection exists at the moment; the background thread is making one.
     #[error("not connected to {url}: {reason}")]
     Disconnected {
         /// The store, without credentials.
         url: String,
-        /// The last thing that went wrong.
+        /// The latest error of the connection.
         reason: String,
     },
-    /// The answer was not complete by the deadline.
+    /// The answer was incomplete at the deadline.
     #[error("no complete answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     /// The socket failed or the server closed it.
     #[error("connection lost: {0}")]
     Io(String),
-    /// The server's reply was not one that belongs to the command.
+    /// The server's reply does not belong to the command.
     #[error("unexpected reply: {0}")]
     Protocol(String),
     /// The server answered with an error.
@@ -35,19 +34,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the server closed or lost the connection, so that the same reads can be tried on another one.
+    /// Whether the server closed or lost the connection, so that the same reads can be repeated on another connection.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
         matches!(self, Self::Io(_))
     }
 
-    /// Whether the server answered that it does not know the command.
+    /// Whether the server answered that the command is unknown.
     #[must_use]
     pub fn is_unknown_command(&self) -> bool {
         matches!(self, Self::Server(text) if text.to_ascii_lowercase().contains("unknown command"))
     }
 
-    /// Whether the server answered that it holds as much as it may.
+    /// Whether the server answered that it has reached its memory limit.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Server(text) if text.contains("OOM command not allowed"))

@@ -1,18 +1,18 @@
-//! What visitors do, on its way from the gateway to whoever applies it: the stream `events` of database 1.
+//! Events of visitors, on their way from the gateway to the program that applies them: the stream `events` of database 1.
 //!
 //! | key | type | content |
 //! |---|---|---|
 //! | `events` | stream | an entry per event: `event_id`, `user_id`, `item_id`, `type`, `timestamp_us`; `device_type` when given; `traceparent` when traced |
-//! | `events:ids:{shard}` | sorted set, expires [`REMEMBERED`] after the last write | digests of the ids of some of the latest events, with the microseconds since 1970 when they came |
+//! | `events:ids:{shard}` | sorted set, expires [`REMEMBERED`] after the last write | digests of the ids of recent events, with their arrival in microseconds since 1970 |
 //!
-//! An event that is sent again, because the answer was lost, is not stored again: one script looks for the event's id among the
-//! known ones and adds the entry. Readers trim the stream up to what they have applied; [`publish`] refuses events while it is
-//! longer than the caller allows. The keys of an event lie in different slots, so a cluster does not take them.
+//! A client may resend an event because the answer was lost. The event is then not stored again: one script looks up its id among the known
+//! ones and adds the entry. Readers trim the stream up to the applied entries. [`publish`] refuses events while the stream is longer than
+//! the caller allows. The keys of an event are in different slots, so a cluster refuses the script.
 //!
-//! # What is known of ids
-//! An id is known for [`REMEMBERED`], but only as long as about [`Limits::ids`] newer ones have not come: so ids take a bounded
-//! part of the server's memory, about 25 bytes each. A digest has 80 bits and chooses one of `ids / 128` shards. Each shard keeps
-//! its 128 latest digests, which is as many as the server holds in its compact encoding. Two different ids are taken for one
+//! # Known ids
+//! An id stays known for [`REMEMBERED`], and until about [`Limits::ids`] newer ones have arrived. This bounds the server's memory for ids:
+//! about 25 bytes each. A digest has 80 bits and selects one of `ids / 128` shards. Each shard keeps its 128 latest digests, which is as
+//! many as the server holds in its compact encoding. The probability that two different ids collide is below 1e-15.
 //! another with a probability below 1e-15.
 
 use std::collections::HashMap;
@@ -30,20 +30,20 @@ use crate::{Pipeline, StoreError};
 pub const DATABASE: i64 = 1;
 /// The stream's key.
 pub const STREAM: &str = "events";
-/// How long an event's id is known.
+/// Duration for which an event's id stays known.
 pub const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long an event's id may be, in characters.
+/// Maximum length of an event's id, in characters.
 pub const LONGEST_ID: usize = 64;
 
-/// Digests that a shard holds: the server's default `zset-max-listpack-entries`.
+/// Number of digests per shard: the server's default `zset-max-listpack-entries`.
 const SHARD: u64 = 128;
 
-/// How much may be in the store.
+/// Limits of the stored events and ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries that the stream may have.
+    /// Maximum number of entries in the stream.
     pub backlog: u64,
-    /// Ids of events that are known. Another number than before forgets those that are known.
+    /// Maximum number of known event ids. A change of this number forgets the known ids.
     pub ids: u64,
 }
 
@@ -57,10 +57,10 @@ impl Default for Limits {
     }
 }
 
-/// Keys: the stream, the shard of the event's id. Arguments: how many entries the stream may have, seconds for which an id is
-/// known, digests that the shard may hold, the event's digest, then fields and values.
+/// Keys: the stream, the shard of the event's id. Arguments: maximum entries of the stream, seconds for which an id stays known, maximum
+/// digests of the shard, the event's digest, then fields and values.
 ///
-/// The entry comes before its digest: a server without memory refuses the first write of a script and no later one.
+/// The entry is written before its digest: a server without memory refuses only the first write of a script.
 const SCRIPT: &str = "\
 if redis.call('ZSCORE', KEYS[2], ARGV[4]) then return 'duplicate' end
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 'full' end
@@ -74,27 +74,27 @@ if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
 redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return entry";
-/// SHA-1 of [`SCRIPT`], by which the server knows it: a test compares it with the server's own.
+/// SHA-1 of [`SCRIPT`], its name on the server. A test compares it with the server's own.
 const SCRIPT_SHA1: &str = "c3bc03a58ff6b7b07e9fd64ad63df4660dcd2a34";
 
-/// What the visitor did.
+/// The visitor's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Looked at the item.
+    /// The visitor saw the item.
     View,
-    /// Opened it.
+    /// The visitor opened the item.
     Click,
-    /// Put it into the cart.
+    /// The visitor put the item into the cart.
     Cart,
-    /// Bought it.
+    /// The visitor bought the item.
     Purchase,
 }
 
 impl Kind {
-    /// All of them, from the weakest sign of interest to the strongest.
+    /// All kinds, from the weakest sign of interest to the strongest.
     pub const ALL: [Self; 4] = [Self::View, Self::Click, Self::Cart, Self::Purchase];
 
-    /// The word that stands in an entry.
+    /// The name of the kind in an entry.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -125,22 +125,22 @@ impl FromStr for Kind {
     }
 }
 
-/// One user did something with one item.
+/// An action of one user on one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Tells this event from all others, 1 to [`LONGEST_ID`] characters.
+    /// Unique id of the event, 1 to [`LONGEST_ID`] characters.
     pub id: String,
     /// Raw user id.
     pub user: i32,
     /// Raw item id.
     pub item: i32,
-    /// What was done.
+    /// The action.
     pub kind: Kind,
     /// Microseconds since 1970, UTC.
     pub time_us: i64,
     /// 0 mobile, 1 desktop, 2 tablet.
     pub device_type: Option<i32>,
-    /// The W3C `traceparent` of the request that brought it, if its trace is recorded. Nothing depends on it.
+    /// The W3C `traceparent` of the request that sent the event, if its trace is recorded. It has no effect on the event.
     pub traceparent: Option<String>,
 }
 
@@ -164,10 +164,10 @@ impl Event {
         fields
     }
 
-    /// Reads an entry's fields, in whatever order; others than ours are passed over.
+    /// Reads an entry's fields in any order; unknown fields are ignored.
     ///
     /// # Errors
-    /// [`StoreError::Data`] naming the field that is missing or cannot be read.
+    /// Returns [`StoreError::Data`], which names the field that is missing or invalid.
     pub fn from_fields<'f>(
         fields: impl IntoIterator<Item = (&'f str, &'f str)>,
     ) -> Result<Self, StoreError> {
@@ -176,12 +176,12 @@ impl Event {
             fields
                 .get(name)
                 .copied()
-                .ok_or_else(|| StoreError::Data(format!("an event has no field {name}")))
+                .ok_or_else(|| StoreError::Data(format!("an event lacks the field {name}")))
         };
         fn number<N: FromStr>(name: &str, text: &str) -> Result<N, StoreError> {
             text.parse().map_err(|_| {
                 StoreError::Data(format!(
-                    "an event's field {name} is '{text}', which is no number in range"
+                    "an event's field {name} is '{text}', which is not a number in range"
                 ))
             })
         }
@@ -207,7 +207,7 @@ impl Event {
     }
 }
 
-/// The key under which an event's id is known, and the digest that stands for it there.
+/// The key and the digest under which an event's id is stored.
 fn known_as(event_id: &str, ids: u64) -> (String, [u8; 10]) {
     let hash: [u8; 32] = Sha256::digest(event_id.as_bytes()).into();
     let (mut place, mut digest) = ([0; 8], [0; 10]);
@@ -217,22 +217,22 @@ fn known_as(event_id: &str, ids: u64) -> (String, [u8; 10]) {
     (format!("events:ids:{shard}"), digest)
 }
 
-/// What became of one event.
+/// The result for one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It is in the stream, as this entry.
+    /// The event is in the stream, as this entry.
     Stored(String),
-    /// An event of the same id was stored before.
+    /// An event with the same id was stored before.
     Duplicate,
-    /// The stream holds as much as it may.
+    /// The stream has reached its limit.
     Full,
 }
 
-/// Adds events to the stream in one round trip, or two where the server does not know the script yet. `run` carries a
-/// pipeline out, as [`Client::run`](crate::Client::run) does. Safe to repeat: what is stored is not stored again.
+/// Adds events to the stream in one round trip, or in two if the server does not have the script yet. `run` executes a pipeline, as
+/// [`Client::run`](crate::Client::run) does. Calls can be repeated: an event is stored only once.
 ///
 /// # Errors
-/// Those of `run`, and what the server refuses; some of the events may be stored then.
+/// Returns the errors of `run` and of the server. Some of the events may be stored in that case.
 pub fn publish(
     events: &[Event],
     limits: Limits,
@@ -393,7 +393,7 @@ mod tests {
     fn an_event_is_stored_once() {
         let valkey = Valkey::start().unwrap();
         let mut connection = connect(&valkey);
-        // A server that does not know the script, then one that does.
+        // The first call sends the script to the server; later calls find it there.
         let first = send(&mut connection, &[event("a"), event("b"), event("a")], 10);
         assert!(matches!(first[0], Published::Stored(_)), "{first:?}");
         assert_eq!(first[2], Published::Duplicate);
@@ -407,7 +407,7 @@ mod tests {
         assert!((604_790..=604_800).contains(&seconds), "{seconds}");
     }
 
-    /// However many come: the latest are known, the first are not, and the memory of an id is what the module says.
+    /// For any number of events: the latest ids are known, the first are not, and an id takes as much memory as the module says.
     #[test]
     fn known_ids_take_bounded_memory() {
         let valkey = Valkey::start().unwrap();

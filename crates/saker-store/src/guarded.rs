@@ -1,8 +1,8 @@
-//! Changes in several databases that are carried out once, together, and only if what they were computed from still holds.
+//! Applies changes in several databases once and together, and only if the data they were computed from are unchanged.
 //!
-//! MULTI and WATCH cannot say "only if this entry of a stream is still pending", and a worker that was paused must not apply
-//! what another has claimed meanwhile. So one script looks at the entries, compares what the caller has read with what is
-//! there, and then writes. It runs alone on the server, which must be one server: a cluster's databases and slots do not allow it.
+//! MULTI and WATCH cannot express "only if this entry of a stream is still pending". A worker that was paused must not apply entries that
+//! another worker has claimed in the meantime. So one script checks the entries, compares the values that the caller has read with the
+//! current ones, and then writes. The script runs alone on one server; the databases and slots of a cluster do not allow it.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use redis::Value as Reply;
 use crate::connection::CommandResult;
 use crate::{Connection, Pipeline, StoreError};
 
-/// A `command` is its database, how many words it has, and the words.
+/// A `command` consists of its database, its number of words, and the words.
 ///
-/// Arguments: the stream's database, the stream, the group; how many entries, the entries; how many guards, each the text
-/// expected and a command that reads; how many changes that can be made twice, each a command; how many that cannot, likewise.
-/// The latter come after the entries are acknowledged, and one that is refused does not keep the next from being tried.
+/// Arguments: the stream's database, the stream, the group; the number of entries, the entries; the number of guards, each with its
+/// expected text and a command that reads. Then the number of changes that may be repeated, each a command, and the number of changes that
+/// may not, likewise. The latter are made after the entries are acknowledged; if one is refused, the next is still tried.
 ///
-/// Lua passes at most about 8,000 values to a function: the entries are acknowledged [`MOST_WORDS`] at a time, and
+/// Lua passes at most about 8,000 values to a function. Therefore the script acknowledges [`MOST_WORDS`] entries at a time, and
 /// [`Script::call`] refuses a command of more words.
 const SCRIPT: &str = r"
 local at = 0
@@ -66,12 +66,12 @@ for _, change in ipairs(once) do
 end
 return refused";
 
-/// The most words of a command that a script can call.
+/// Maximum number of words of a command in a script.
 pub const MOST_WORDS: usize = 4096;
-/// The most words of all arguments of one call: the server accepts 1,048,576.
+/// Maximum number of words of all arguments of one call: the server accepts 1,048,576.
 const MOST_ARGUMENTS: usize = 1_000_000;
 
-/// A command and the database that it is for.
+/// A command and its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     database: i64,
@@ -88,19 +88,19 @@ impl Command {
         }
     }
 
-    /// A command given as its words.
+    /// A command with the given words.
     #[must_use]
     pub fn of(database: i64, words: Vec<Vec<u8>>) -> Self {
         Self { database, words }
     }
 
-    /// The database that it is for.
+    /// The command's database.
     #[must_use]
     pub fn database(&self) -> i64 {
         self.database
     }
 
-    /// Its words, the name first.
+    /// The command's words, the name first.
     #[must_use]
     pub fn words(&self) -> &[Vec<u8>] {
         &self.words
@@ -112,7 +112,7 @@ impl Command {
         self.bytes(argument.to_string())
     }
 
-    /// Adds an argument as it is.
+    /// Adds an argument as bytes.
     #[must_use]
     pub fn bytes(mut self, argument: impl Into<Vec<u8>>) -> Self {
         self.words.push(argument.into());
@@ -131,29 +131,29 @@ pub struct Group<'g> {
     pub group: &'g str,
 }
 
-/// The changes.
+/// Changes with their entries and guards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guarded {
-    /// Entries of the stream that the changes come from. Each must be pending, and is acknowledged.
+    /// Entries of the stream from which the changes are derived. Each must be pending, and is acknowledged.
     entries: Vec<String>,
     guards: Vec<(Vec<u8>, Command)>,
     repeatable: Vec<Command>,
     once: Vec<Command>,
 }
 
-/// What became of them.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// They are made. With what the server said of those among the last that it refused.
+    /// The changes are made. Holds the server's errors for refused changes of the last kind, those that may not be repeated.
     Done(Vec<String>),
-    /// Nothing was done: these entries are pending no longer, so somebody has applied them.
+    /// Nothing was changed: these entries are no longer pending, so another worker has applied them.
     Gone(Vec<String>),
-    /// Nothing was done: a guard has another answer by now.
+    /// Nothing was changed: the answer to a guard differs from the expected one.
     Changed,
 }
 
 impl Guarded {
-    /// No changes yet, which come from these entries.
+    /// Creates an empty set of changes that is derived from these entries.
     #[must_use]
     pub fn from_entries(entries: impl IntoIterator<Item = impl ToString>) -> Self {
         Self {
@@ -162,23 +162,23 @@ impl Guarded {
         }
     }
 
-    /// Nothing is changed unless `command`, which only reads, still has this answer: a text, or the elements of an array with a
-    /// space between them; empty for nil.
+    /// Adds a guard: the changes are made only if `command`, which must only read, still has this answer. The answer is a text, or the
+    /// elements of an array separated by spaces; it is empty for nil.
     pub fn only_if(&mut self, answer: impl Into<Vec<u8>>, command: Command) {
         self.guards.push((answer.into(), command));
     }
 
-    /// A change that does no harm when it is made once more. If the server refuses it, the entries stay pending.
+    /// Adds a change that may be repeated without harm. If the server refuses it, the entries stay pending.
     pub fn change(&mut self, command: Command) {
         self.repeatable.push(command);
     }
 
-    /// A change that must not be made twice. It comes last.
+    /// Adds a change that must not be repeated. It is made last.
     pub fn change_once(&mut self, command: Command) {
         self.once.push(command);
     }
 
-    /// The changes in the order in which they are made.
+    /// The changes in the order of their execution.
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
         self.repeatable.iter().chain(&self.once)
     }
@@ -212,17 +212,17 @@ impl Guarded {
     }
 }
 
-/// The script, known to the server that a connection goes to.
+/// The script, loaded into the server of a connection.
 #[derive(Clone, Debug)]
 pub struct Script {
     sha1: String,
 }
 
 impl Script {
-    /// Hands the script to the server.
+    /// Loads the script into the server.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Returns the errors of the store.
     pub fn load(connection: &mut Connection, timeout: Duration) -> Result<Self, StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline.keyless(|cmd| {
@@ -236,10 +236,10 @@ impl Script {
         }
     }
 
-    /// Adds a call; its reply is for [`Outcome::read`].
+    /// Adds a call; [`Outcome::read`] reads its reply.
     ///
     /// # Errors
-    /// [`StoreError::Data`] if a command, or the whole call, has more words than the server can take. Nothing is added then.
+    /// Returns [`StoreError::Data`] if a command, or the whole call, has more words than the server accepts. Nothing is added then.
     pub fn call(
         &self,
         group: Group<'_>,
@@ -278,19 +278,21 @@ impl Outcome {
     /// Reads the script's reply.
     ///
     /// # Errors
-    /// What the server refused; nothing that must not be done twice was done then.
+    /// Returns the server's refusal. In that case, no change that may not be repeated was made.
     pub fn read(reply: CommandResult) -> Result<Self, StoreError> {
         let mut words: Vec<String> = redis::from_redis_value(reply?)
             .map_err(|error| StoreError::Protocol(format!("the guarded script: {error}")))?;
         if words.is_empty() {
-            return Err(StoreError::Protocol("the guarded script: nothing".into()));
+            return Err(StoreError::Protocol(
+                "the guarded script returned nothing".into(),
+            ));
         }
         match words.remove(0).as_str() {
             "done" => Ok(Self::Done(words)),
             "gone" => Ok(Self::Gone(words)),
             "changed" => Ok(Self::Changed),
             word => Err(StoreError::Protocol(format!(
-                "the guarded script: '{word}'"
+                "the guarded script returned '{word}'"
             ))),
         }
     }
@@ -398,7 +400,7 @@ mod tests {
         assert_eq!(ask(&mut connection, "XLEN s"), Reply::Int(1));
     }
 
-    /// Lua's own limit is near 8,000: sizes on both sides of it, of every list that a call holds.
+    /// Lua's own limit is near 8,000. The test uses sizes on both sides of it, for every list of a call.
     #[test]
     fn lists_of_any_length_are_applied() {
         let valkey = Valkey::start().unwrap();

@@ -1,18 +1,18 @@
-//! Valkey and Redis as Saker uses them. This crate knows nothing of Triton.
+//! Access to Valkey and Redis for Saker. This crate does not depend on Triton.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`address`] | where a store's URL comes from: a text, or the environment |
+//! | [`address`] | a store's URL, from a text or the environment |
 //! | [`settings`] | store URLs (TLS, ACL users, databases, clusters), never printed with their credentials |
-//! | [`pipeline`] | commands packed for one round trip |
-//! | [`connection`] | one blocking connection whose calls end by a deadline, whatever the server does |
-//! | [`link`] | connections made and kept in the background; the request path never connects |
+//! | [`pipeline`] | commands sent in one round trip |
+//! | [`connection`] | one blocking connection whose calls end at a deadline, whatever the server does |
+//! | [`link`] | connections made in the background; the request path never connects |
 //! | [`feast`] | Feast's online store layout, read and written byte for byte |
-//! | [`guarded`] | changes made once, together, and only if what they were computed from still holds |
-//! | [`seen`] | which items a user has seen: `BF.*` or our own bitmap |
-//! | [`recent`] | a user's recent items and the `top_category` that follows from them |
+//! | [`guarded`] | changes made once and together, only if the data they were computed from are unchanged |
+//! | [`seen`] | the items that a user has seen: `BF.*` or our own bitmap |
+//! | [`recent`] | a user's recent items and the `top_category` derived from them |
 //! | [`popularity`] | the `trending:*` sets |
-//! | [`events`] | what visitors do, each event once, for whoever applies it |
+//! | [`events`] | events of visitors, each stored once, for the program that applies them |
 
 #![warn(clippy::indexing_slicing)]
 

@@ -1,9 +1,9 @@
-//! Connections that a background thread makes and keeps, so that the request path never waits for one.
+//! Connections that a background thread makes, so that the request path never waits for one.
 //!
-//! A [`Link`] owns the thread. Each model instance has a [`Client`] with a connection of its own, so calls share no lock.
-//! When a call fails, its connection is dropped (a late answer must never be read as the answer to a later call), the
-//! thread is told, and calls fail at once until the new connection is there. A spare connection, looked at every second, takes over when
-//! a server that restarted or closes idle connections has cut one unnoticed.
+//! A [`Link`] owns the thread. Each model instance has a [`Client`] with its own connection, so calls share no lock. When a call fails, its
+//! connection is dropped, because a late answer must never be read as the answer to a later call. The thread is notified, and calls fail at
+//! once until the new connection exists. The thread checks a spare connection every second. The spare takes over if a server restarts or
+//! closes an idle connection.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use crate::connection::CommandResult;
 use crate::{Connection, Pipeline, Settings, StoreError};
 
-/// The first wait after a failed attempt; doubled up to [`LONGEST_WAIT`], each drawn from its upper half.
+/// The first wait after a failed attempt. It doubles up to [`LONGEST_WAIT`]; each wait is drawn from its upper half.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// How often the spare connection must give a sign of life.
+/// Interval at which the spare connection is checked with PING.
 const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// A store and the thread that keeps connections to it. Dropping it stops and joins the thread.
@@ -31,19 +31,19 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     stop: AtomicBool,
-    /// Calls failed since the last one that succeeded, over all clients.
+    /// Number of failed calls since the last success, over all clients.
     failures: AtomicU32,
 }
 
 #[derive(Default)]
 struct State {
-    /// Who waits for a connection, longest first.
+    /// Clients that wait for a connection, the longest waiting first.
     waiting: VecDeque<Arc<Place>>,
     spare: Option<Connection>,
     last_error: Option<StoreError>,
 }
 
-/// Where the thread leaves a client's connection.
+/// The place where the thread puts a client's connection.
 #[derive(Default)]
 struct Place {
     connection: Mutex<Option<Connection>>,
@@ -51,15 +51,15 @@ struct Place {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these locks guard is replaced as a whole, so it is sound after a panic elsewhere.
+    // The data behind these locks are replaced as a whole, so they are valid after a panic elsewhere.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {
-    /// Starts the thread. Whether the store is there shows later: a store that is down is no error.
+    /// Starts the thread. The store may be down: that is not an error, and clients get connections when it answers.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn open(settings: Settings) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
             settings,
@@ -81,7 +81,7 @@ impl Link {
         })
     }
 
-    /// A client with a connection of its own, which the thread makes now.
+    /// A client with its own connection, which the thread starts to make.
     #[must_use]
     pub fn client(&self) -> Client {
         let place = Arc::new(Place::default());
@@ -97,7 +97,7 @@ impl Link {
         client
     }
 
-    /// The settings it was opened with.
+    /// The settings with which the link was opened.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.shared.settings
@@ -107,13 +107,13 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         {
-            // Under the lock, so that the thread cannot miss it between its look and its sleep.
+            // Notified under the lock, so that the thread cannot miss it between its check and its sleep.
             let _state = lock(&self.shared.state);
             self.shared.stop.store(true, Ordering::Release);
         }
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread has nothing to say here: its clients only ever see "not connected".
+            // A panic of the thread is ignored here: its clients only see "not connected".
             let _ = thread.join();
         }
     }
@@ -143,7 +143,7 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner)
                     .0;
             }
-            // Not handed to whoever waits: it may have died with theirs.
+            // The spare is not given to a waiting client: it may have died together with the client's connection.
             let spare = if next_ping <= Instant::now() {
                 state.spare.take()
             } else {
@@ -158,7 +158,7 @@ impl Shared {
                 continue;
             }
             if wanted {
-                // A store that takes connections but answers no call must not be flooded with them either.
+                // A store that accepts connections but answers no call must not be flooded with connections.
                 let failures = attempts + self.failures.load(Ordering::Relaxed).saturating_sub(1);
                 if failures > 0 && self.sleep(backoff(failures)) {
                     return;
@@ -174,7 +174,7 @@ impl Shared {
         }
     }
 
-    /// Keeps the spare if it lives.
+    /// Keeps the spare connection if it answers.
     fn check(&self, mut spare: Connection) {
         let deadline = Instant::now() + self.settings.connect_timeout;
         let alive = spare.ping(deadline).is_ok() && spare.is_complete();
@@ -183,7 +183,7 @@ impl Shared {
         }
     }
 
-    /// Makes one connection for whoever waits longest, or as the spare. Says whether it is a whole one.
+    /// Makes a connection for the client that waits longest, or a spare one. Returns whether the connection is complete.
     fn connect(&self) -> bool {
         match Connection::open(&self.settings) {
             Ok(connection) => {
@@ -207,7 +207,7 @@ impl Shared {
         }
     }
 
-    /// Sleeps unless told to stop; says whether it was.
+    /// Sleeps until the time has passed or the link stops; returns whether it stops.
     fn sleep(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut state = lock(&self.state);
@@ -225,7 +225,7 @@ impl Shared {
     }
 }
 
-/// Exponential, capped, and drawn from the upper half, so that many servers do not come back at one instant.
+/// Exponential backoff with a maximum, drawn from the upper half, so that many servers do not reconnect at the same time.
 fn backoff(failures: u32) -> Duration {
     let full = FIRST_WAIT
         .saturating_mul(1 << (failures - 1).min(10))
@@ -233,23 +233,22 @@ fn backoff(failures: u32) -> Duration {
     full.mul_f64(rand::random_range(0.5..=1.0))
 }
 
-/// One user of a link: a model instance, with its own connection.
+/// A user of a link: a model instance, with its own connection.
 pub struct Client {
     shared: Arc<Shared>,
     place: Arc<Place>,
     connection: Option<Connection>,
-    /// Whether the thread has been asked and has not delivered.
+    /// Whether the client has requested a connection that the thread has not delivered.
     waiting: bool,
-    /// How the sending of the commands went whose replies are still to be taken.
+    /// The result of sending the commands whose replies have not been read.
     begun: Option<Result<(), StoreError>>,
 }
 
 impl Client {
-    /// Sends all commands at once and gives their replies by the settings' deadline; see
-    /// [`Connection::run_until`].
+    /// Sends all commands at once and returns their replies by the settings' deadline; see [`Connection::run_until`].
     ///
     /// # Errors
-    /// At once when there is no connection; else as [`Connection::run_until`]. The next call may be made right away.
+    /// Returns an error at once if there is no connection; otherwise as [`Connection::run_until`]. The client can be used again at once.
     pub fn run(
         &mut self,
         pipeline: &Pipeline,
@@ -259,11 +258,11 @@ impl Client {
         self.run_until(pipeline, deadline, replies)
     }
 
-    /// [`Client::run`] by another deadline. The commands must be such as may be carried out twice: they are sent again
-    /// when the connection turns out to have been cut.
+    /// Like [`Client::run`], with another deadline. The commands must be idempotent: they are sent again if the connection turns out to be
+    /// cut.
     ///
     /// # Errors
-    /// As [`Client::run`].
+    /// Returns an error as [`Client::run`] does.
     pub fn run_until(
         &mut self,
         pipeline: &Pipeline,
@@ -274,11 +273,11 @@ impl Client {
         self.finish(pipeline, deadline, replies)
     }
 
-    /// The first half of [`Client::run_until`]: sends the commands, so that the store works on them while the caller does
-    /// something else. Whatever fails is said by [`Client::finish`].
+    /// The first half of [`Client::run_until`]: sends the commands, so that the store works while the caller does something else.
+    /// [`Client::finish`] reports errors.
     pub fn start(&mut self, pipeline: &Pipeline, deadline: Instant) {
         if self.begun.take().is_some() {
-            // Nobody took the replies of the commands before: they would be read as those of these.
+            // The replies to earlier commands were not read; they would be read as replies to these.
             self.connection = None;
             self.ask();
         }
@@ -287,10 +286,10 @@ impl Client {
         self.begun = connection.map(|connection| connection.start(pipeline, deadline));
     }
 
-    /// The second half of [`Client::run_until`]: the replies to the commands that were [started](Client::start).
+    /// The second half of [`Client::run_until`]: returns the replies to the commands that were [started](Client::start).
     ///
     /// # Errors
-    /// As [`Client::run_until`].
+    /// Returns an error as [`Client::run_until`] does.
     pub fn finish(
         &mut self,
         pipeline: &Pipeline,
@@ -339,7 +338,7 @@ impl Client {
         &self.shared.settings
     }
 
-    /// Waits for the first connection, for at most `time`; says whether it is there. For loads, not for requests.
+    /// Waits for the first connection, for at most `time`; returns whether it exists. For loads, not for requests.
     pub fn wait(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
@@ -351,13 +350,13 @@ impl Client {
         }
     }
 
-    /// Whether the server knows the `BF.*` commands; `None` when it was not asked or there is no connection.
+    /// Whether the server has the `BF.*` commands; `None` if it was not asked or if there is no connection.
     pub fn has_bloom(&mut self) -> Option<bool> {
         self.collect();
         self.connection.as_ref().and_then(Connection::has_bloom)
     }
 
-    /// The error of a call made without a connection: what the thread met last.
+    /// The error of a call without a connection: the thread's latest error.
     #[must_use]
     pub fn disconnected(&self) -> StoreError {
         let reason = match &lock(&self.shared.state).last_error {
@@ -370,7 +369,7 @@ impl Client {
         }
     }
 
-    /// Takes what the thread has left for us, in place of what we have.
+    /// Takes the connection that the thread has delivered, in place of the current one.
     fn collect(&mut self) {
         if self.begun.is_none() && self.waiting && self.place.filled.swap(false, Ordering::AcqRel) {
             self.connection = lock(&self.place.connection).take();
@@ -380,7 +379,7 @@ impl Client {
 
     fn take_spare(&self) -> Option<Connection> {
         let spare = lock(&self.shared.state).spare.take();
-        // The thread makes another.
+        // The thread makes another spare connection.
         self.shared.wake.notify_all();
         spare
     }

@@ -1,4 +1,4 @@
-//! Commands packed for one round trip.
+//! Commands sent in one round trip.
 
 use std::ops::Range;
 
@@ -6,11 +6,10 @@ use redis::Cmd;
 
 use crate::StoreError;
 
-/// How many hash slots a cluster has.
+/// Number of hash slots of a cluster.
 pub(crate) const SLOTS: u16 = 16_384;
 
-/// Commands that travel together. The buffers are reused after [`Pipeline::clear`], so that a steady request path
-/// allocates nothing here.
+/// Commands that are sent together. [`Pipeline::clear`] keeps the buffers, so a steady request path allocates nothing here.
 #[derive(Default)]
 pub struct Pipeline {
     scratch: Cmd,
@@ -21,11 +20,11 @@ pub struct Pipeline {
 /// One command, or one MULTI…EXEC, that goes to one node.
 pub(crate) struct Unit {
     bytes: Range<usize>,
-    /// Replies that come back; the last one is the unit's.
+    /// Number of replies; the last one is the unit's.
     pub(crate) replies: usize,
-    /// `None`: any node will do.
+    /// `None` if any node can execute the unit.
     pub(crate) slot: Option<u16>,
-    /// Whether it changes the connection's database: no reply is given, and a refusal fails the whole call.
+    /// Whether the unit changes the connection's database. It has no reply of its own; a refusal fails the whole call.
     pub(crate) select: bool,
 }
 
@@ -36,19 +35,19 @@ impl Pipeline {
         Self::default()
     }
 
-    /// How many replies [`Connection::run`](crate::Connection::run) will give: one per command or transaction.
+    /// Number of replies that [`Connection::run`](crate::Connection::run) returns: one per command or transaction.
     #[must_use]
     pub fn len(&self) -> usize {
         self.units.iter().filter(|unit| !unit.select).count()
     }
 
-    /// Whether there is nothing to send.
+    /// Whether the pipeline has no commands.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.units.is_empty()
     }
 
-    /// Forgets the commands and keeps the memory.
+    /// Removes the commands and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.units.clear();
@@ -80,8 +79,7 @@ impl Pipeline {
         });
     }
 
-    /// Adds commands on `key` that are carried out together or not at all (MULTI…EXEC). Their reply is the array
-    /// that EXEC gives.
+    /// Adds commands on `key` that are executed together or not at all (MULTI…EXEC). Their reply is the array that EXEC returns.
     pub fn atomic(&mut self, key: &[u8], build: impl FnOnce(&mut Transaction<'_>)) {
         let slot = Some(slot(key));
         self.unit(slot, |pipeline| {
@@ -101,8 +99,8 @@ impl Pipeline {
         });
     }
 
-    /// Adds commands for another database of the server than the connection's own, `own`: it is selected before them and `own`
-    /// after them, all in the same round trip. Not for a cluster, which has one database.
+    /// Adds commands for another database of the server than the connection's own, `own`. The pipeline selects it before them and `own`
+    /// after them, in the same round trip. Not for a cluster, which has one database.
     pub fn in_database(&mut self, database: i64, own: i64, build: impl FnOnce(&mut Self)) {
         self.select(database);
         build(self);
@@ -146,11 +144,11 @@ impl Pipeline {
     /// The bytes of one of [`units`](Self::units).
     ///
     /// # Errors
-    /// The unit is of another pipeline.
+    /// Returns an error if the unit belongs to another pipeline.
     pub(crate) fn unit_bytes(&self, unit: &Unit) -> Result<&[u8], StoreError> {
         self.bytes.get(unit.bytes.clone()).ok_or_else(|| {
             StoreError::Protocol(format!(
-                "commands in bytes {:?} of a pipeline of {}",
+                "bytes {:?} are out of range for a pipeline of {}",
                 unit.bytes,
                 self.bytes.len()
             ))
@@ -172,7 +170,7 @@ impl Transaction<'_> {
     }
 }
 
-/// The cluster slot of a key: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}`.
+/// The cluster slot of a key: CRC16 (XMODEM) of the key, or of the part between its first `{` and the next `}`.
 pub(crate) fn slot(key: &[u8]) -> u16 {
     let tag = key.iter().position(|&b| b == b'{').and_then(|open| {
         let rest = key.get(open + 1..)?;

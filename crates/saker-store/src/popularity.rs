@@ -9,10 +9,10 @@ use redis::Value as Reply;
 use crate::{Connection, Pipeline, StoreError};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many members one ZADD of a writer carries.
+/// Maximum number of members per ZADD of a writer.
 const CHUNK: usize = 1000;
 
-/// Which items a set ranks.
+/// The items that a set ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Set {
     /// All.
@@ -33,27 +33,27 @@ impl fmt::Display for Set {
     }
 }
 
-/// The most popular items, best first.
+/// The most popular items, the most popular first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Popular {
-    /// Of all categories.
+    /// Items of all categories.
     pub global: Vec<i64>,
-    /// By first-level category.
+    /// Items by first-level category.
     pub by_category_l1: HashMap<i64, Vec<i64>>,
 }
 
 impl Popular {
-    /// The items of the category, if it is known, then the global ones. An item may come twice.
+    /// The items of the category, if it exists, then the global ones. An item may come twice.
     pub fn of_category(&self, category: Option<i64>) -> impl Iterator<Item = i64> {
         let first = category.and_then(|category| self.by_category_l1.get(&category));
         first.into_iter().flatten().chain(&self.global).copied()
     }
 }
 
-/// Reads the `most` first items of the global set and of every first-level category. Members that are no item ids are left out.
+/// Reads the first `most` items of the global set and of every first-level category. Members that are not item ids are skipped.
 ///
 /// # Errors
-/// Those of the store.
+/// Returns the errors of the store.
 pub fn read(connection: &mut Connection, most: usize) -> Result<Popular, StoreError> {
     let mut sets = vec![Set::Global];
     connection.scan(b"trending:cat_l1:*", TIMEOUT, &mut |_, keys| {
@@ -96,7 +96,7 @@ pub fn read(connection: &mut Connection, most: usize) -> Result<Popular, StoreEr
     Ok(popular)
 }
 
-/// Adds the read of a set's `most` first items with their counts.
+/// Adds the read of a set's first `most` items with their counts.
 pub fn rank(pipeline: &mut Pipeline, set: Set, most: usize) {
     let key = set.to_string();
     pipeline.command(key.as_bytes(), |cmd| {
@@ -108,10 +108,10 @@ pub fn rank(pipeline: &mut Pipeline, set: Set, most: usize) {
     });
 }
 
-/// Reads a reply to [`rank`]: items with their counts, most first. Members that are no item ids are left out.
+/// Reads a reply to [`rank`]: items with their counts, the highest first. Members that are not item ids are skipped.
 ///
 /// # Errors
-/// [`StoreError::Protocol`] when the reply is none of ZREVRANGE.
+/// Returns [`StoreError::Protocol`] if the reply does not belong to ZREVRANGE.
 pub fn ranked(set: Set, reply: Reply) -> Result<Vec<(i32, f64)>, StoreError> {
     let pairs: Vec<(Vec<u8>, f64)> = redis::from_redis_value(reply)
         .map_err(|error| StoreError::Protocol(format!("ZREVRANGE {set}: {error}")))?;
@@ -122,10 +122,10 @@ pub fn ranked(set: Set, reply: Reply) -> Result<Vec<(i32, f64)>, StoreError> {
         .collect())
 }
 
-/// Replaces one set as a whole; readers see the old one or the new one.
+/// Replaces one set as a whole: readers see either the old or the new one.
 ///
 /// # Errors
-/// Those of the store.
+/// Returns the errors of the store.
 pub fn write(
     connection: &mut Connection,
     set: Set,

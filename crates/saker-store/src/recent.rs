@@ -1,7 +1,7 @@
-//! A user's recent items, and the `top_category` that follows from them.
+//! A user's recent items, and the `top_category` derived from them.
 //!
-//! `user:{id}:recent_items` is a sorted set: member = item id, score = time of the last event in microseconds since
-//! 1970, UTC. It is forgotten seven days after the last write.
+//! `user:{id}:recent_items` is a sorted set: member = item id, score = time of the last event in microseconds since 1970, UTC. It expires
+//! seven days after the last write.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,14 +12,14 @@ use redis::Value as Reply;
 use crate::feast::{FeatureView, Timestamp, Value, Writer};
 use crate::{Connection, Pipeline, StoreError};
 
-/// How long recent items are kept after the last write.
+/// Time after the last write at which recent items expire.
 pub const EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// What counts as recent for the top category.
+/// Age up to which items count for the top category.
 pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One user met one item.
+/// An event of one user with one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Raw user id.
@@ -36,10 +36,11 @@ pub fn key(user: i64) -> String {
     format!("user:{user}:recent_items")
 }
 
-/// Adds events in one round trip and drops what is older than seven days at `now_us`. An event that comes late does not
-/// make an item older than it is.
+/// Adds events in one round trip, and deletes entries that are older than seven days at `now_us`. An event that arrives late does not
+/// replace a newer time.
 ///
 /// # Errors
+/// Returns the errors of the store.
 /// Those of the store.
 pub fn add(connection: &mut Connection, events: &[Event], now_us: i64) -> Result<(), StoreError> {
     let mut pipeline = Pipeline::new();
@@ -68,10 +69,10 @@ pub fn add(connection: &mut Connection, events: &[Event], now_us: i64) -> Result
     connection.run(&pipeline, TIMEOUT).map(|_| ())
 }
 
-/// The `(item, time_us)` of each user's last 24 hours before `now_us`, oldest first, in one round trip.
+/// The `(item, time_us)` of each user in the 24 hours before `now_us`, oldest first, in one round trip.
 ///
 /// # Errors
-/// Those of the store; [`StoreError::Data`] for a member that is no item id.
+/// Returns the errors of the store, and [`StoreError::Data`] for a member that is not an item id.
 pub fn read(
     connection: &mut Connection,
     users: &[i64],
@@ -97,7 +98,7 @@ pub fn read(
         .collect()
 }
 
-/// Adds the read of a user's `most` latest items, whenever they were.
+/// Adds the read of a user's `most` latest items, of any age.
 pub fn latest(pipeline: &mut Pipeline, user: i64, most: usize) {
     let key = key(user);
     pipeline.command(key.as_bytes(), |cmd| {
@@ -112,7 +113,7 @@ pub fn latest(pipeline: &mut Pipeline, user: i64, most: usize) {
 /// Reads a reply to [`latest`]: `(item, time_us)`, the latest first.
 ///
 /// # Errors
-/// [`StoreError::Data`] for a member that is no item id.
+/// Returns [`StoreError::Data`] for a member that is not an item id.
 pub fn latest_of(user: i64, reply: Reply) -> Result<Vec<(i64, i64)>, StoreError> {
     read_reply(reply, user)
 }
@@ -123,10 +124,10 @@ fn read_reply(reply: Reply, user: i64) -> Result<Vec<(i64, i64)>, StoreError> {
     pairs
         .into_iter()
         .map(|(member, score)| match member.parse() {
-            // Microseconds of this millennium are exact in a f64.
+            // An f64 holds microseconds of this millennium exactly.
             Ok(item) => Ok((item, score as i64)),
             Err(_) => Err(StoreError::Data(format!(
-                "key {}: member '{member}' is no item id",
+                "key {}: member '{member}' is not an item id",
                 key(user)
             ))),
         })
@@ -159,19 +160,19 @@ pub fn top_category<C: Eq + Hash + Copy + Ord>(
             *last = time_us.max(*last);
         }
     }
-    // Two categories seen in the same microsecond: the lesser, so that the answer is one.
+    // If two categories were seen in the same microsecond, the smaller one wins, so that the result is unique.
     counts
         .into_iter()
         .max_by_key(|&(category, (count, last))| (count, last, std::cmp::Reverse(category)))
         .map(|(category, _)| category)
 }
 
-/// Recomputes the top category of `users` from `recent` and writes it to `online` (a view whose only named
-/// feature is the top category, so that age and gender stay). Users without recent items keep the old value. Gives the
-/// users that were written, with their category, for the offline store.
+/// Recomputes the top category of `users` from `recent` and writes it to `online`. The only feature of the view `online` is the top
+/// category, so age and gender stay. Users without recent items keep the old value. Returns the written users with their category, for the
+/// offline store.
 ///
 /// # Errors
-/// Those of the two stores.
+/// Returns the errors of the two stores.
 pub fn update_top_category(
     recent: &mut Connection,
     online: &mut Connection,

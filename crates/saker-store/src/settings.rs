@@ -1,4 +1,4 @@
-//! Where a store is and how to talk to it.
+//! The address of a store, and the options of its connections.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::StoreError;
 
-/// How long a request may wait for the store when nothing else is said.
+/// Default time limit of a store call on the request path.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_millis(20);
 
 const ACCEPTED: &str = "redis://[user:password@]host[:port][/db], rediss://… (TLS), redis+unix:///path?db=N, \
@@ -21,7 +21,7 @@ const ACCEPTED: &str = "redis://[user:password@]host[:port][/db], rediss://… (
 pub struct RedactedUrl(String);
 
 impl RedactedUrl {
-    /// Drops user, password and query of `url`. What does not look like a URL is not shown at all.
+    /// Removes user, password and query from `url`. A text that does not look like a URL is not shown at all.
     #[must_use]
     pub fn new(url: &str) -> Self {
         let Some((scheme, rest)) = url.split_once("://") else {
@@ -40,7 +40,7 @@ impl RedactedUrl {
 }
 
 impl RedactedUrl {
-    /// The same with another database in its path; a socket's path stays.
+    /// The same URL with another database in its path; a socket's path stays.
     fn with_database(&self, database: i64) -> Self {
         match self.0.split_once("://") {
             Some((scheme, place)) if !scheme.ends_with("unix") => {
@@ -64,7 +64,7 @@ impl fmt::Debug for RedactedUrl {
     }
 }
 
-/// One address that can be connected to.
+/// One address to connect to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Address {
     Tcp { host: String, port: u16 },
@@ -75,11 +75,11 @@ pub(crate) enum Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Servers {
     Single(Address),
-    /// Where the topology is asked for.
+    /// The nodes that are asked for the topology.
     Cluster(Vec<Address>),
 }
 
-/// Where a store is, who we are there, and how long we wait for it.
+/// The address of a store, the login, and the time limits.
 #[derive(Clone)]
 pub struct Settings {
     pub(crate) url: RedactedUrl,
@@ -108,14 +108,14 @@ impl Settings {
     ///
     /// - `redis://[user:password@]host[:6379][/db]`; `rediss://` is the same over TLS
     /// - `redis+unix:///path/to.sock?db=1&user=u&pass=p`: a Unix socket, some 10 µs a round trip faster than loopback
-    /// - `redis+cluster://[user:password@]host[:port][,host[:port]…]`, `rediss+cluster://`: the hosts are where the
-    ///   topology is asked for; a cluster has database 0 alone
+    /// - `redis+cluster://[user:password@]host[:port][,host[:port]…]`, `rediss+cluster://`: the hosts are asked for the topology; a cluster
+    ///   has only database 0
     ///
     /// User and password are percent-decoded. TLS checks the server against the system's certificate authorities,
     /// or against `certificate_authority`, a PEM file.
     ///
     /// # Errors
-    /// [`StoreError::Settings`] with what is accepted; the message never holds the credentials.
+    /// Returns [`StoreError::Settings`], which names the accepted forms. The message never contains the credentials.
     pub fn parse(url: &str, certificate_authority: Option<&Path>) -> Result<Self, StoreError> {
         let redacted = RedactedUrl::new(url);
         let refuse = |why: &str| {
@@ -162,14 +162,14 @@ impl Settings {
         let secure = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let login = info.redis_settings();
         if cluster && login.db() != 0 {
-            return Err(refuse("a cluster has database 0 alone"));
+            return Err(refuse("a cluster has only database 0"));
         }
         if cluster
             && addresses
                 .iter()
                 .any(|address| matches!(address, Address::Unix(_)))
         {
-            return Err(refuse("a cluster is reached over TCP"));
+            return Err(refuse("a cluster needs TCP addresses"));
         }
         let servers = if cluster {
             Servers::Cluster(addresses)
@@ -204,48 +204,48 @@ impl Settings {
         &self.url
     }
 
-    /// Whether the URL is that of a cluster, which has database 0 alone.
+    /// Whether the URL is that of a cluster, which has only database 0.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
         matches!(self.servers, Servers::Cluster(_))
     }
 
-    /// How long a call on the request path may take in all. 20 ms when not set.
+    /// Total time limit of a call on the request path. Default: 20 ms.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// How long a call on the request path for so many entities may take: [`deadline`](Self::deadline), and as much again for
-    /// every further 64, up to fifty times.
+    /// Time limit of a call on the request path for this many entities: [`deadline`](Self::deadline), plus the same again for every further
+    /// 64, up to fifty times.
     #[must_use]
     pub fn deadline_for(&self, entities: usize) -> Duration {
         let lots = entities.saturating_sub(1) / 64 + 1;
         self.deadline * lots.min(50) as u32
     }
 
-    /// Sets how long a call on the request path may take in all.
+    /// Sets the total time limit of a call on the request path.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets how long making one connection may take in all, greeting included. 1 s when not set.
+    /// Sets the total time limit for making one connection, login included. Default: 1 s.
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// The same server and login, another database.
+    /// The same server and login, with another database.
     ///
     /// # Errors
-    /// [`StoreError::Settings`] for anything but 0 in a cluster, and for negative numbers.
+    /// Returns [`StoreError::Settings`] for negative numbers, and for any number but 0 in a cluster.
     pub fn with_database(mut self, database: i64) -> Result<Self, StoreError> {
         if database < 0 || (self.is_cluster() && database != 0) {
             return Err(StoreError::Settings(format!(
-                "store URL {}: database {database} does not exist; accepted: 0 and up, in a cluster 0 alone",
+                "store URL {}: database {database} does not exist; accepted: 0 or more, in a cluster only 0",
                 self.url
             )));
         }
@@ -260,7 +260,7 @@ impl Settings {
         self.database
     }
 
-    /// Whether both reach the same server with the same login, whatever the database: one connection can serve both.
+    /// Whether both use the same server with the same login, for any database. One connection can then serve both.
     #[must_use]
     pub fn is_same_server(&self, other: &Self) -> bool {
         self.servers == other.servers
@@ -269,8 +269,7 @@ impl Settings {
             && self.password == other.password
     }
 
-    /// Asks each new connection whether its server knows the `BF.*` commands; see
-    /// [`Connection::has_bloom`](crate::Connection::has_bloom).
+    /// Makes each new connection ask its server for the `BF.*` commands; see [`Connection::has_bloom`](crate::Connection::has_bloom).
     #[must_use]
     pub fn with_bloom_probe(mut self) -> Self {
         self.probe_bloom = true;
@@ -278,7 +277,7 @@ impl Settings {
     }
 }
 
-/// `user:password@a:1,b:2/0?q` as one `user:password@host…/0?q` per host.
+/// Splits `user:password@a:1,b:2/0?q` into one `user:password@host…/0?q` per host.
 fn split_hosts(rest: &str) -> Vec<String> {
     let (login, place) = match rest.rsplit_once('@') {
         Some((login, place)) => (format!("{login}@"), place),
@@ -313,7 +312,7 @@ fn tls_config(
                     .map_err(|error| refuse(error.to_string()))?;
             }
             if roots.is_empty() {
-                return Err(refuse("it holds no certificate".into()));
+                return Err(refuse("the file has no certificate".into()));
             }
         }
         None => {
@@ -327,7 +326,7 @@ fn tls_config(
             }
         }
     }
-    // The provider is named, not taken from the process: several backends share one process.
+    // The TLS provider is passed explicitly and not taken from the process, because several backends share one process.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -404,7 +403,7 @@ mod tests {
     #[test]
     fn credentials_are_never_printed() {
         let settings = Settings::parse("redis://user:hunt/er2@host:1/0?pass=hunter2", None);
-        // An unescaped '/' in a password makes the URL unreadable; what matters here is that it is not shown.
+        // An unescaped '/' in a password makes the URL invalid; this test checks that the password is not shown.
         assert!(!format!("{settings:?}").contains("er2"));
         let settings = Settings::parse("redis://user:hunter2@host:1/0", None).unwrap();
         assert_eq!(settings.url().to_string(), "redis://***@host:1/0");

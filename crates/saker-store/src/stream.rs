@@ -1,7 +1,7 @@
-//! A socket whose every read and write ends by one deadline.
+//! A socket whose reads and writes all end at one deadline.
 //!
-//! A socket's own timeout counts anew with each read, so a server that sends a byte now and then would hold a
-//! request for ever. Here the time that remains is set before each read, so the whole call is bounded.
+//! A socket's own timeout restarts with each read, so a server that sends single bytes could delay a request forever. This type sets the
+//! remaining time before each read, which bounds the whole call.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -18,7 +18,7 @@ enum Socket {
     Unix(UnixStream),
 }
 
-/// A socket and the instant by which everything on it must be done.
+/// A socket and the deadline of all its operations.
 pub(crate) struct Timed {
     socket: Socket,
     deadline: Instant,
@@ -71,7 +71,7 @@ impl Write for Timed {
     }
 }
 
-/// Plain or encrypted; see the module.
+/// A plain or encrypted stream; see the module.
 pub(crate) enum Stream {
     Plain(Timed),
     Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Timed>>),
@@ -104,7 +104,7 @@ impl Stream {
         Ok(Self::Tls(Box::new(stream)))
     }
 
-    /// Sets the instant by which every read and write from now on must be done.
+    /// Sets the deadline of all further reads and writes.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         match self {
             Self::Plain(timed) => timed.deadline = deadline,

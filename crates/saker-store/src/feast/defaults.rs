@@ -1,4 +1,4 @@
-//! What the readers' parameters fall back to; functions, as serde asks for.
+//! Defaults of the readers' parameters, as functions for serde.
 
 /// Feast project: `my_feast_repo`.
 #[must_use]

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use crate::StoreError;
 
-/// How the entity key is serialized: `entity_key_serialization_version` in `feature_store.yaml`.
+/// The serialization of the entity key: `entity_key_serialization_version` in `feature_store.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntityKeyVersion {
     /// Join keys without their lengths.
     V2,
-    /// A count of join keys, and each with its length. Feast's default.
+    /// The number of join keys, and each join key with its length. Feast's default.
     V3,
 }
 
@@ -50,7 +50,7 @@ pub enum EntityId {
     Bytes(Vec<u8>),
 }
 
-/// Feast's type of an entity whose ids Saker knows as whole numbers. pandas makes INT64 of ids, and so does Feast.
+/// Feast's type of an entity whose ids are whole numbers in Saker. pandas and Feast store ids as INT64 by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntityType {
     /// INT32
@@ -66,8 +66,8 @@ impl EntityType {
     /// Every type.
     pub const ALL: [Self; 3] = [Self::Int32, Self::Int64, Self::String];
 
-    /// The id as an entity of this type. A store of INT32 entities cannot hold an id beyond INT32: it gets INT64's key,
-    /// which is not found there.
+    /// The id as an entity of this type. A store of INT32 entities cannot hold an id beyond INT32: such an id gets INT64's key, which does
+    /// not exist there.
     #[must_use]
     pub fn id(self, id: i64) -> EntityId {
         match self {
@@ -118,7 +118,7 @@ impl fmt::Display for EntityId {
     }
 }
 
-/// Feast's `ValueType` numbers of what may be an entity.
+/// Feast's `ValueType` numbers of the types that an entity may have.
 pub(super) mod value_type {
     pub(crate) const BYTES: u32 = 1;
     pub(crate) const STRING: u32 = 2;
@@ -127,7 +127,7 @@ pub(super) mod value_type {
 }
 
 impl EntityId {
-    /// The type; `None` for BYTES, which no id of Saker has.
+    /// The type; `None` for BYTES, which Saker's ids never have.
     #[must_use]
     pub fn entity_type(&self) -> Option<EntityType> {
         match self {
@@ -144,7 +144,7 @@ impl EntityId {
         self.entity_type().map_or("BYTES", EntityType::as_str)
     }
 
-    /// The whole number that [`EntityType::id`] makes this id of; `None` for other texts, such as `u7` and `007`.
+    /// The whole number for which [`EntityType::id`] returns this id; `None` for other texts, such as `u7` and `007`.
     #[must_use]
     pub fn number(&self) -> Option<i64> {
         match self {
@@ -171,7 +171,7 @@ impl EntityId {
         rest.is_empty().then_some(id)
     }
 
-    /// Reads one id, and gives what comes after it.
+    /// Reads one id; returns it and the remaining bytes.
     fn read_first(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (kind, rest) = bytes.split_first_chunk::<4>()?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -193,7 +193,7 @@ fn write_value(kind: u32, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
-/// Appends what comes before the values: the sorted join keys.
+/// Appends the part before the values: the sorted join keys.
 pub(super) fn write_join_keys<'n>(
     version: EntityKeyVersion,
     names: impl ExactSizeIterator<Item = &'n str>,
@@ -232,7 +232,7 @@ pub fn entity_key(
 /// The join keys of an entity with their values, in the order of the Redis key.
 pub type JoinKeys = Vec<(String, EntityId)>;
 
-/// Reads what [`entity_key`] wrote, of either version; `None` for a key of another project or kind.
+/// Reads a key that [`entity_key`] wrote, in either version; `None` for a key of another project or kind.
 #[must_use]
 pub fn read_entity_key(key: &[u8], project: &str) -> Option<(EntityKeyVersion, JoinKeys)> {
     let key = key.strip_suffix(project.as_bytes())?;
@@ -246,7 +246,7 @@ pub fn read_entity_key(key: &[u8], project: &str) -> Option<(EntityKeyVersion, J
 fn read_v3(key: &[u8]) -> Option<JoinKeys> {
     let (count, mut rest) = key.split_first_chunk::<4>()?;
     let count = u32::from_le_bytes(*count) as usize;
-    // Each join key takes 8 bytes at least.
+    // Each join key takes at least 8 bytes.
     if count == 0 || count > rest.len() / 8 {
         return None;
     }
@@ -262,8 +262,8 @@ fn read_v3(key: &[u8]) -> Option<JoinKeys> {
     values_of(&names, rest)
 }
 
-/// Version 2 does not say how many names there are: after each, the rest may be the values. A name ends before the next type's
-/// number, which begins with a control character.
+/// Version 2 does not store the number of names. After each name, the rest may be the values. A name ends before the number of the next
+/// type, which begins with a control character.
 fn read_v2(mut rest: &[u8]) -> Option<JoinKeys> {
     let mut names = Vec::new();
     loop {
@@ -275,7 +275,7 @@ fn read_v2(mut rest: &[u8]) -> Option<JoinKeys> {
         rest = rest.strip_prefix(&value_type::STRING.to_le_bytes())?;
         let end = rest.iter().position(u8::is_ascii_control)?;
         let (name, after) = rest.split_at(end);
-        // Each value takes 8 bytes at least.
+        // Each value takes at least 8 bytes.
         if name.is_empty()
             || !matches!(after, [1..=4, 0, 0, 0, ..])
             || names.len() * 8 >= after.len()
@@ -287,7 +287,7 @@ fn read_v2(mut rest: &[u8]) -> Option<JoinKeys> {
     }
 }
 
-/// One value for each name, and nothing after them.
+/// Reads one value per name, with no bytes after them.
 fn values_of(names: &[String], mut rest: &[u8]) -> Option<JoinKeys> {
     let mut join_keys = Vec::with_capacity(names.len());
     for name in names {
@@ -302,7 +302,7 @@ fn values_of(names: &[String], mut rest: &[u8]) -> Option<JoinKeys> {
 #[must_use]
 pub fn feature_field(view: &str, feature: &str) -> [u8; 4] {
     let name = format!("{view}:{feature}");
-    // Reading from memory cannot fail, and the hash of nothing at all is 0.
+    // Reading from memory cannot fail; the fallback is the hash of an empty text, 0.
     murmur3::murmur3_32(&mut name.as_bytes(), 0)
         .unwrap_or_default()
         .to_le_bytes()
@@ -361,7 +361,7 @@ mod tests {
 
         #[test]
         fn what_is_no_key_is_not_read(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            // No panic, and no memory for a count that the bytes cannot hold: a value takes 8 bytes at least.
+            // No panic, and no allocation for a count that exceeds the input: a value takes at least 8 bytes.
             let read = read_entity_key(&bytes, "");
             prop_assert!(read.is_none_or(|(_, join_keys)| join_keys.len() * 8 <= bytes.len()));
         }
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_long_key_needs_no_deep_stack() {
-        // A reader that calls itself for each name ends the process here.
+        // A recursive reader would overflow the stack here.
         let key = b"\x02\0\0\0a".repeat(1_000_000);
         assert_eq!(read_entity_key(&key, ""), None);
     }

@@ -1,17 +1,17 @@
-//! Reading a whole view.
+//! Reads a whole view.
 
 use std::time::Duration;
 
 use super::{EntityId, FeatureView, Row};
 use crate::{Connection, Pipeline, StoreError};
 
-/// Goes through every entity of a view, in no order, and calls `found` for each. An entity can come twice.
+/// Calls `found` for every entity of a view, in no particular order. An entity can come twice.
 ///
-/// The keys are found with SCAN on the entity's key prefix and the project, on every node of a cluster, and read some
-/// thousand at a time, so the server is never held up for long. Each round trip may take `timeout`.
+/// SCAN finds the keys by the entity's key prefix and the project, on every node of a cluster. They are read a thousand or more at a time,
+/// so the server is never blocked for long. Each round trip may take `timeout`.
 ///
 /// # Errors
-/// Those of the store, and those of `found`.
+/// Returns the errors of the store and of `found`.
 pub fn load(
     connection: &mut Connection,
     view: &FeatureView,

@@ -1,8 +1,8 @@
-//! Feast's online store as its Redis provider lays it out, read and written byte for byte.
+//! Feast's online store in the layout of its Redis provider, byte for byte.
 //!
 //! One hash per entity: the key is the serialized entity key followed by the project's name; a field is the murmur3-32
 //! of `{view}:{feature}` in little-endian bytes and holds a `ValueProto`; the field `_ts:{view}` holds the event time.
-//! The layout was read off stores that Feast 0.67 wrote (tests/data/feast).
+//! The layout was derived from stores that Feast 0.67 wrote (tests/data/feast).
 
 pub mod defaults;
 mod key;

@@ -1,5 +1,5 @@
-//! What a store holds of a view: which join keys, of which types, with values of which types. Feast's keys say all of it, so
-//! that a definition can be compared with a store that somebody else has filled.
+//! Reports the content of a store for a view: its join keys, their types, and the types of its values. Feast's keys contain all of it. A
+//! definition can thus be compared with a store that another program filled.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,43 +7,44 @@ use std::time::{Duration, Instant};
 use super::{EntityKeyVersion, FeatureView, Value, read_entity_key};
 use crate::{Connection, Pipeline, StoreError};
 
-/// After how many entities of one kind no more of them are looked at.
+/// Maximum number of entities examined per kind.
 const ENOUGH: usize = 100;
-/// After how many keys the search ends when it has found something.
+/// Number of keys after which the search ends if it has found an entity.
 const KEYS: usize = 50_000;
-/// How long one round trip may take.
+/// Maximum duration of a round trip.
 const ROUND_TRIP: Duration = Duration::from_secs(5);
 
-/// Entities of a view that have the same join keys of the same types.
+/// Entities of a view with the same join keys of the same types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Version of the keys.
     pub version: EntityKeyVersion,
     /// Join keys and Feast's names of their types, sorted by name.
     pub join_keys: Vec<(String, &'static str)>,
-    /// How many entities were looked at.
+    /// Number of entities examined.
     pub entities: usize,
-    /// What was stored of each of the view's features, in their order.
+    /// The stored values of each of the view's features, in their order.
     pub features: Vec<Stored>,
 }
 
 /// The values of one feature.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// How many values have a type, by Feast's name of it. Nulls are left out.
+    /// Number of values per type, by Feast's name of the type. Nulls are not counted.
     pub types: BTreeMap<&'static str, usize>,
-    /// One of the texts.
+    /// An example of the texts.
     pub text: Option<String>,
 }
 
 /// Version, join keys and types of a key.
 type Kind = (bool, Vec<(String, &'static str)>);
 
-/// Looks for entities of the view's project that have the view, whatever their join keys are: a kind for each set of join
-/// keys and types, the one with the most entities first. Looks at 50,000 keys when it has found something by then, else at
-/// more, for at most `limit`: a result without an entity does not prove that there is none.
+/// Searches the view's project for entities that have the view, with any join keys. Returns one kind for each set of join keys and types,
+/// the kind with the most entities first. The search reads 50,000 keys. If it has found nothing by then, it goes on for at most `limit`. An
+/// empty result therefore does not prove that no entity exists.
 ///
 /// # Errors
+/// Returns the errors of the store.
 /// Those of the store.
 pub fn survey(
     connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! `feast.types.Value` (ValueProto) and the protobuf `Timestamp`, with field numbers as Feast's Value.proto has them.
+//! `feast.types.Value` (ValueProto) and the protobuf `Timestamp`, with the field numbers of Feast's Value.proto.
 
 use prost::Message;
 
@@ -116,7 +116,7 @@ pub mod list {
     }
 }
 
-/// The message around a [`Value`]. Feast writes a null as a message without a value, which is no bytes at all.
+/// The message around a [`Value`]. Feast writes a null as a message without a value, which has zero bytes.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ValueProto {
     #[prost(
@@ -127,10 +127,10 @@ struct ValueProto {
 }
 
 impl Value {
-    /// The bytes of a field; none for a null.
+    /// The bytes of a field; empty for a null.
     #[must_use]
     pub fn to_bytes(value: Option<&Self>) -> Vec<u8> {
-        // Written by hand, not through ValueProto, which would need a copy of the value.
+        // Encoded by hand, because ValueProto would need a copy of the value.
         let mut bytes = Vec::new();
         if let Some(value) = value {
             value.encode(&mut bytes);
@@ -138,10 +138,10 @@ impl Value {
         bytes
     }
 
-    /// Reads the bytes of a field; `None` is a null (no value, or NULL, field 19).
+    /// Reads the bytes of a field. `None` is a null: no value, or NULL (field 19).
     ///
     /// # Errors
-    /// [`StoreError::Data`] when the bytes are no ValueProto.
+    /// Returns [`StoreError::Data`] if the bytes are not a ValueProto.
     pub fn from_bytes(bytes: &[u8]) -> Result<Option<Self>, StoreError> {
         ValueProto::decode(bytes)
             .map(|proto| proto.val)
@@ -202,7 +202,7 @@ impl Timestamp {
     /// Reads a `_ts:{view}` field.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when the bytes are no Timestamp.
+    /// Returns [`StoreError::Data`] if the bytes are not a Timestamp.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StoreError> {
         Self::decode(bytes)
             .map_err(|error| StoreError::Data(format!("not a protobuf Timestamp: {error}")))

@@ -1,4 +1,4 @@
-//! One feature view with one join key: the commands that read it and what their replies mean.
+//! A feature view with one join key: the commands that read it, and the parsing of their replies.
 
 use redis::Value as Reply;
 
@@ -6,7 +6,7 @@ use super::key::{EntityKeyVersion, write_join_keys};
 use super::{EntityId, EntityType, Timestamp, Value, feature_field, timestamp_field};
 use crate::{Pipeline, StoreError};
 
-/// The features of a view that we read or write, and where they lie.
+/// The features of a view, and the keys and fields where they are stored.
 #[derive(Clone, Debug)]
 pub struct FeatureView {
     name: String,
@@ -14,7 +14,7 @@ pub struct FeatureView {
     features: Vec<String>,
     fields: Vec<[u8; 4]>,
     timestamp: Vec<u8>,
-    /// Features that another view of the same entity may know better.
+    /// Features that another view of the same entity may have in a newer version.
     elsewhere: Vec<Elsewhere>,
     /// The Redis key up to the entity's type.
     prefix: Vec<u8>,
@@ -23,17 +23,17 @@ pub struct FeatureView {
     version: EntityKeyVersion,
 }
 
-/// Where else a feature lies.
+/// A feature's place in another view.
 #[derive(Clone, Debug)]
 struct Elsewhere {
-    /// Its position among the features.
+    /// Index among the features.
     position: usize,
     field: [u8; 4],
     timestamp: Vec<u8>,
 }
 
 impl FeatureView {
-    /// `features` of the view `name` in `project`, whose entity has the one join key `join_key`.
+    /// The `features` of the view `name` in `project`, whose entity has the single join key `join_key`.
     #[must_use]
     pub fn new(
         project: &str,
@@ -62,14 +62,14 @@ impl FeatureView {
         }
     }
 
-    /// The same with entities of another type than INT32. The type is part of each key.
+    /// Sets the type of the entities, which is INT32 by default. The type is part of each key.
     #[must_use]
     pub fn with_entity_type(mut self, entity_type: EntityType) -> Self {
         self.entity_type = entity_type;
         self
     }
 
-    /// The entity of this number, of the view's type.
+    /// The entity with this number, in the view's type.
     #[must_use]
     pub fn id(&self, number: impl Into<i64>) -> EntityId {
         self.entity_type.id(number.into())
@@ -93,12 +93,12 @@ impl FeatureView {
         String::from_utf8_lossy(&self.project).into_owned()
     }
 
-    /// Reads `feature` from the view `other` of the same entity as well: of the two values, the one whose view has the
-    /// later event time counts (on a tie, the other's). What is written by one hand, say by clicks, is then not lost when
-    /// another hand writes older rows of the whole view. Writing is not concerned.
+    /// Reads `feature` from the view `other` of the same entity as well. Of the two values, the one with the later event time of its view
+    /// is used; on a tie, the value of `other`. An update by one writer, for example clicks, is thus not lost when another writer stores
+    /// older rows of the whole view. Writes are unaffected.
     ///
     /// # Errors
-    /// [`StoreError::Settings`] when the view has no such feature.
+    /// Returns [`StoreError::Settings`] if the view has no such feature.
     pub fn with_feature_elsewhere(
         mut self,
         feature: &str,
@@ -151,7 +151,7 @@ impl FeatureView {
         key
     }
 
-    /// Which entity a Redis key belongs to; `None` when it is no entity of this join key and project.
+    /// The entity of a Redis key; `None` if the key has another join key or project.
     #[must_use]
     pub fn id_of(&self, key: &[u8]) -> Option<EntityId> {
         EntityId::read(
@@ -160,8 +160,8 @@ impl FeatureView {
         )
     }
 
-    /// A SCAN pattern that matches the keys of all entities of this join key and project (and perhaps others:
-    /// see [`FeatureView::id_of`]).
+    /// A SCAN pattern that matches the keys of all entities of this join key and project. It may match others too: see
+    /// [`FeatureView::id_of`].
     #[must_use]
     pub fn pattern(&self) -> Vec<u8> {
         let mut pattern = Vec::new();
@@ -171,19 +171,19 @@ impl FeatureView {
         pattern
     }
 
-    /// A SCAN pattern that matches the keys of all entities of the project, whatever their join keys.
+    /// A SCAN pattern that matches the keys of all entities of the project, with any join keys.
     pub(super) fn project_pattern(&self) -> Vec<u8> {
         let mut pattern = vec![b'*'];
         escape(&self.project, &mut pattern);
         pattern
     }
 
-    /// Adds the read of one entity: one HMGET of the features, of the view's event time, and of what lies elsewhere.
+    /// Adds the read of one entity: one HMGET of the features, of the view's event time, and of the fields in other views.
     pub fn read(&self, id: &EntityId, pipeline: &mut Pipeline) {
         self.read_key(&self.key(id), pipeline);
     }
 
-    /// [`FeatureView::read`] of a key that is already at hand.
+    /// Like [`FeatureView::read`], for a key that the caller has already built.
     pub fn read_key(&self, key: &[u8], pipeline: &mut Pipeline) {
         pipeline.command(key, |cmd| {
             cmd.arg("HMGET").arg(key);
@@ -198,11 +198,11 @@ impl FeatureView {
         });
     }
 
-    /// Reads a reply to [`FeatureView::read`]. `None`: neither the view nor those that features lie in elsewhere have such
-    /// an entity. That it has features in further views does not count: the views' event times tell.
+    /// Reads a reply to [`FeatureView::read`]. Returns `None` if neither the view nor the other views of its features have this entity. The
+    /// views' event times decide this, so features in further views do not count.
     ///
     /// # Errors
-    /// [`StoreError::Protocol`] when the reply is none of HMGET.
+    /// Returns [`StoreError::Protocol`] if the reply does not belong to HMGET.
     pub fn row<'r>(&'r self, reply: &'r Reply) -> Result<Option<Row<'r>>, StoreError> {
         let Reply::Array(values) = reply else {
             return Err(StoreError::Protocol("HMGET: not an array".into()));
@@ -223,7 +223,7 @@ impl FeatureView {
             });
         let row = row.ok_or_else(|| {
             StoreError::Protocol(format!(
-                "HMGET: {} values for {} features, of which {} lie elsewhere too",
+                "HMGET: {} values for {} features, of which {} are also in other views",
                 values.len(),
                 self.features.len(),
                 self.elsewhere.len()
@@ -234,7 +234,7 @@ impl FeatureView {
         Ok(known.then_some(row))
     }
 
-    /// The words of the command that takes the view's features from one entity. What other views hold of it stays.
+    /// The command that deletes the view's features of one entity. The entity's features in other views stay.
     #[must_use]
     pub fn remove(&self, id: &EntityId) -> Vec<Vec<u8>> {
         let mut words = vec![b"HDEL".to_vec(), self.key(id)];
@@ -243,11 +243,11 @@ impl FeatureView {
         words
     }
 
-    /// The words of the command that writes one entity: `values` in the order of the features (`None`: a null) and the time of
-    /// the event. What other views hold of the entity stays.
+    /// The command that writes one entity. `values` has the order of the features (`None`: a null); `time` is the time of the event. The
+    /// entity's features in other views stay.
     ///
     /// # Errors
-    /// [`StoreError::Settings`] when the number of values is not that of the features.
+    /// Returns [`StoreError::Settings`] if the number of values differs from the number of features.
     pub fn write(
         &self,
         id: &EntityId,
@@ -279,15 +279,15 @@ pub struct Row<'r> {
     features: &'r [Reply],
     /// The view's event time.
     time: &'r Reply,
-    /// Value and event time of each feature that lies elsewhere too.
+    /// Value and event time of each feature that is also in another view.
     elsewhere: &'r [[Reply; 2]],
 }
 
 impl Row<'_> {
-    /// The value of the feature at `position` in [`FeatureView::features`]; `None` when there is none, or a null.
+    /// The value of the feature at `position` in [`FeatureView::features`]; `None` if it is missing or null.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when the bytes are no ValueProto, or an event time that decides is no Timestamp.
+    /// Returns [`StoreError::Data`] if the bytes are not a ValueProto, or if a needed event time is not a Timestamp.
     pub fn value(&self, position: usize) -> Result<Option<Value>, StoreError> {
         let Some(own) = self.features.get(position) else {
             return Ok(None);
@@ -311,7 +311,7 @@ impl Row<'_> {
     }
 }
 
-/// Seconds since 1970 and nanoseconds; `None`, which is before any, when there is none.
+/// Seconds since 1970 and nanoseconds. `None` if the time is missing; `None` sorts before any time.
 fn event_time(reply: &Reply) -> Result<Option<(i64, i32)>, StoreError> {
     let Reply::BulkString(bytes) = reply else {
         return Ok(None);
@@ -320,7 +320,7 @@ fn event_time(reply: &Reply) -> Result<Option<(i64, i32)>, StoreError> {
     Ok(Some((time.seconds, time.nanos)))
 }
 
-/// Takes the special meaning from glob characters.
+/// Escapes glob characters.
 fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     for &byte in bytes {
         if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\') {
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(value(row(at(7), clicked.clone(), at(6)), 1), is(2));
         assert_eq!(value(row(at(5), clicked.clone(), at(6)), 0), is(1));
         assert_eq!(value(row(at(5), Reply::Nil, Reply::Nil), 1), is(2));
-        // Known by clicks alone.
+        // The entity exists only in the view that clicks write.
         let newcomer = || [Reply::Nil, Reply::Nil, Reply::Nil, clicked.clone(), at(6)];
         assert_eq!(value(newcomer(), 1), is(9));
         assert_eq!(value(newcomer(), 0), Some(None));

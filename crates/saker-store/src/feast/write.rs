@@ -1,16 +1,16 @@
-//! Writing a view in bulk.
+//! Writes a view in bulk.
 
 use std::time::Duration;
 
 use super::{EntityId, FeatureView, Timestamp, Value};
 use crate::{Connection, Pipeline, StoreError};
 
-/// How many entities go in one round trip.
+/// Number of entities per round trip.
 const BATCH: usize = 1000;
-/// How long one such round trip may take.
+/// Maximum duration of such a round trip.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Writes entities of one view. What other views hold of the same entity stays, as do features not named in the view.
+/// Writes entities of one view. The same entity's features in other views stay, and so do features that the view does not name.
 pub struct Writer<'c> {
     connection: &'c mut Connection,
     view: FeatureView,
@@ -21,7 +21,7 @@ pub struct Writer<'c> {
 }
 
 impl<'c> Writer<'c> {
-    /// `expiry`: Feast's `key_ttl_seconds`, after which the whole entity is forgotten; `None`: never, as is Feast's default.
+    /// Creates a writer. `expiry` is Feast's `key_ttl_seconds`, after which the whole entity expires; `None`, Feast's default, means never.
     #[must_use]
     pub fn new(
         connection: &'c mut Connection,
@@ -38,11 +38,11 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// Adds one entity: `values` in the order of the view's features (`None`: a null) and the time of the event.
-    /// Sends when a thousand wait, and gives the number of entities written so far, for a progress bar.
+    /// Adds one entity. `values` has the order of the view's features (`None`: a null); `time` is the time of the event. Sends a batch when
+    /// a thousand entities are waiting. Returns the number of entities written so far, for a progress bar.
     ///
     /// # Errors
-    /// [`StoreError::Settings`] when the number of values is not that of the features; those of the store.
+    /// Returns [`StoreError::Settings`] if the number of values differs from the number of features, and the errors of the store.
     pub fn write(
         &mut self,
         id: &EntityId,
@@ -68,10 +68,10 @@ impl<'c> Writer<'c> {
         Ok(self.written)
     }
 
-    /// Sends what waits and gives the number of entities written in all.
+    /// Sends the waiting entities and returns the total number of entities written.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Returns the errors of the store.
     pub fn finish(mut self) -> Result<u64, StoreError> {
         self.flush()?;
         Ok(self.written)

@@ -1,6 +1,6 @@
 //! A Bloom filter in a Redis string, format version 1.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0–1 | `sb` |
 //! | 2 | 1, the version |
@@ -8,15 +8,15 @@
 //! | 4–7 | m, the bits of layer 0, u32 little-endian, a multiple of 8, 8 to 287,551,752 |
 //! | 8… | the layers, one after the other; layer i has m · 2^i bits |
 //!
-//! Bits are counted as SETBIT counts them: bit b is in byte b / 8, the most significant first. Bits past the end of
-//! the string are 0, so a layer comes into being with its first bit.
+//! Bits are numbered as SETBIT numbers them: bit b is in byte b / 8, the most significant first. Bits past the end of the string are 0, so
+//! a layer starts to exist with its first bit.
 //!
 //! An item id is hashed as 8 bytes (i64, little-endian) with MurmurHash3 x64 128, seed 0, giving two u64 h1 and h2. In a layer of M bits
 //! it has the bits (h1 + j · h2 mod 2^64) mod M for j = 0 … k-1 (Kirsch and Mitzenmacher, "Less hashing, same performance", 2006).
 //! An item is in the filter if one layer has all its bits.
 //!
-//! A writer sets an item's bits in the last layer, or, once half of that layer's bits are set (which is when it holds its
-//! capacity), in the next. Writers only ever set bits, so any number of them can write at once.
+//! A writer sets an item's bits in the last layer. Once half of that layer's bits are set, it has reached its capacity, and the writer uses
+//! the next layer. Writers only ever set bits, so any number of them can write at once.
 
 use crate::StoreError;
 
@@ -25,9 +25,9 @@ pub const HEADER: usize = 8;
 
 const MAGIC: [u8; 3] = [b's', b'b', 1];
 const MOST_HASHES: u8 = 30;
-/// The largest layer 0 that [`Geometry::new`] makes, 36 MB: a damaged header must not ask for more memory.
+/// The largest layer 0 that [`Geometry::new`] makes, 36 MB. A damaged header must not request more memory.
 const MOST_FIRST_BITS: u32 = 287_551_752;
-/// A Redis string ends at 512 MB.
+/// A Redis string holds at most 512 MB.
 const MOST_BITS: u64 = 1 << 32;
 
 /// The sizes in a filter's header.
@@ -38,11 +38,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A filter whose first layer takes `capacity` items at `error_rate`, the share of unseen items taken for seen
-    /// ones. m = ⌈-n ln p / (ln 2)²⌉ rounded up to whole bytes, k = round(-log2 p) (Bloom 1970).
+    /// A filter whose first layer holds `capacity` items at `error_rate`, the share of unseen items that count as seen. m = ⌈-n ln p / (ln
+    /// 2)²⌉ rounded up to whole bytes, k = round(-log2 p) (Bloom 1970).
     ///
     /// # Errors
-    /// [`StoreError::Settings`] for a capacity outside 1 to 10,000,000 or a rate outside 0.000001 to 0.5.
+    /// Returns [`StoreError::Settings`] for a capacity outside 1 to 10,000,000 or a rate outside 0.000001 to 0.5.
     pub fn new(capacity: u32, error_rate: f64) -> Result<Self, StoreError> {
         if !(1..=10_000_000).contains(&capacity) {
             return Err(StoreError::Settings(format!(
@@ -73,12 +73,12 @@ impl Geometry {
     /// Reads a header.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when the bytes start no filter of this version.
+    /// Returns [`StoreError::Data`] if the bytes do not start a filter of this version.
     pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         Self::split(bytes).map(|(geometry, _)| geometry)
     }
 
-    /// Reads the header and gives the layers behind it.
+    /// Reads the header; returns it and the layers after it.
     fn split(bytes: &[u8]) -> Result<(Self, &[u8]), StoreError> {
         let refuse =
             |why: &str| StoreError::Data(format!("not a seen-items bitmap of version 1: {why}"));
@@ -113,7 +113,7 @@ pub fn hash(item: i64) -> (u64, u64) {
         h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         h ^ (h >> 33)
     }
-    // The general algorithm with a tail of 8 bytes and no whole block.
+    // The general algorithm for a tail of 8 bytes without a whole block.
     let k1 = (item as u64)
         .wrapping_mul(0x87c3_7b91_1142_53d5)
         .rotate_left(31)
@@ -149,13 +149,13 @@ impl<'b> Filter<'b> {
     /// Reads a string.
     ///
     /// # Errors
-    /// As [`Geometry::read`].
+    /// Returns an error as [`Geometry::read`] does.
     pub fn read(bytes: &'b [u8]) -> Result<Self, StoreError> {
         let (geometry, layers) = Geometry::split(bytes)?;
         Ok(Self { geometry, layers })
     }
 
-    /// Whether the item is in the filter; true of the share `error_rate` of those that are not.
+    /// Whether the filter contains the item. A share `error_rate` of the other items also returns true.
     #[must_use]
     pub fn contains(&self, item: i64) -> bool {
         let hashes = hash(item);
@@ -172,7 +172,7 @@ impl<'b> Filter<'b> {
     }
 }
 
-/// What a writer has to set.
+/// The bits that a writer has to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The filter's sizes.
@@ -181,11 +181,11 @@ pub struct Change {
     pub bits: Vec<u64>,
 }
 
-/// What to set so that `items` are in the filter that the store holds as `stored` (`None`: not yet there, to be made
-/// with `geometry`). Items that are there already change nothing.
+/// The bits to set so that the filter contains `items`. `stored` is the filter in the store; `None` means that it does not exist and is to
+/// be made with `geometry`. Items that are already in the filter change nothing.
 ///
 /// # Errors
-/// As [`Geometry::read`].
+/// Returns an error as [`Geometry::read`] does.
 pub fn insert(
     stored: Option<&[u8]>,
     geometry: Geometry,
@@ -200,7 +200,7 @@ pub fn insert(
     };
     let mut set = Vec::new();
 
-    // The last layer that has begun: its first byte behind the header, its bits and how many of them are set.
+    // The last existing layer: its first byte after the header, its number of bits and of set bits.
     let (mut start, mut bits) = (0, u64::from(geometry.bits));
     while layers.len() > start + (bits / 8) as usize {
         start += (bits / 8) as usize;
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the store does with a change.
+    /// Applies a change as the store does.
     fn apply(stored: Option<Vec<u8>>, change: &Change) -> Vec<u8> {
         let mut bytes = stored.unwrap_or_else(|| change.geometry.header().to_vec());
         for position in &change.bits {
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// Written filters must be read for ever: these bytes never change within version 1.
+    /// Filters must stay readable: these bytes never change within version 1.
     #[test]
     fn the_format_does_not_change() {
         let geometry = Geometry::new(10, 0.01).unwrap();

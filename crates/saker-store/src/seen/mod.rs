@@ -1,12 +1,11 @@
-//! Which items a user has seen.
+//! The items that a user has seen.
 //!
-//! Two ways to keep them, each under a key prefix of its own:
+//! There are two methods to store them, each under its own key prefix:
 //!
 //! - *server*: a Bloom filter of the server's, `bf:seen:{user}`, item ids as decimal strings (BF.MADD, BF.MEXISTS)
 //! - *plain*: our own [`bitmap`] in a string, `saker:seen:1:{user}`, for servers without the Bloom module
 //!
-//! Both are forgotten [`EXPIRY`] after the last write, and both can take an unseen item for a seen one, never the
-//! other way round.
+//! Both expire [`EXPIRY`] after the last write. Both can report an unseen item as seen, but never a seen item as unseen.
 
 pub mod bitmap;
 mod read;
@@ -21,13 +20,13 @@ use crate::StoreError;
 pub use read::{Reader, Seen};
 pub use write::SeenWriter;
 
-/// How long a user's seen items are kept after the last write.
+/// Time after the last write at which a user's seen items expire.
 pub const EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Which way is asked for.
+/// The requested method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// What the server offers: [`Method::Server`] if it knows `BF.*`, else [`Method::Plain`].
+    /// [`Method::Server`] if the server has `BF.*`, otherwise [`Method::Plain`].
     #[default]
     Auto,
     /// Always the server's filter.
@@ -36,7 +35,7 @@ pub enum Mode {
     Plain,
 }
 
-/// Which way is used.
+/// The method in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// The server's Bloom filter.
@@ -46,8 +45,8 @@ pub enum Method {
 }
 
 impl Mode {
-    /// What the mode means on a server that knows the `BF.*` commands or not. `None`: only the server can tell, and
-    /// it has not been asked; see [`Settings::with_bloom_probe`](crate::Settings::with_bloom_probe).
+    /// The method for this mode, depending on whether the server has the `BF.*` commands. `None` if the server would have to be asked and
+    /// was not; see [`Settings::with_bloom_probe`](crate::Settings::with_bloom_probe).
     #[must_use]
     pub fn method(self, has_bloom: Option<bool>) -> Option<Method> {
         match (self, has_bloom) {
@@ -85,9 +84,9 @@ impl fmt::Display for Method {
 /// The key prefixes.
 #[derive(Clone, Debug)]
 pub struct Prefixes {
-    /// Before the user id of a server's filter.
+    /// Prefix of the user id for a server's filter.
     pub server: String,
-    /// Before the user id of a bitmap.
+    /// Prefix of the user id for a bitmap.
     pub plain: String,
 }
 

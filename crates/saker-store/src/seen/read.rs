@@ -1,4 +1,4 @@
-//! Asking which items users have seen.
+//! Reads the items that users have seen.
 
 use redis::Value as Reply;
 
@@ -7,26 +7,26 @@ use super::{Method, Prefixes};
 use crate::connection::CommandResult;
 use crate::{Pipeline, StoreError};
 
-/// Adds the questions to a pipeline, one command per user, and reads the answers.
+/// Adds the queries to a pipeline, one command per user, and reads the answers.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    /// Where the users' items lie.
+    /// The key prefixes of the users' items.
     pub prefixes: Prefixes,
 }
 
-/// What one user has seen.
+/// The items that one user has seen.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'r> {
-    /// Nothing is known.
+    /// No items are stored for the user.
     Nothing,
-    /// The whole filter: any item can be asked.
+    /// The whole filter, which can be queried for any item.
     Filter(Filter<'r>),
-    /// The server's answers to the items that were asked.
+    /// The server's answers for the items in the query.
     Answers(&'r [Reply]),
 }
 
 impl Reader {
-    /// Adds the question of one user: GET, or BF.MEXISTS with `items`, of which there must be one at least.
+    /// Adds the query for one user: GET, or BF.MEXISTS with `items`, which must not be empty.
     pub fn ask(
         &self,
         method: Method,
@@ -51,8 +51,8 @@ impl Reader {
     /// Reads the reply to [`Reader::ask`] for `items` items.
     ///
     /// # Errors
-    /// The server's, [`StoreError::Data`] for a string that is no filter, and [`StoreError::Protocol`] for a reply that
-    /// does not belong to the question.
+    /// Returns the server's error, [`StoreError::Data`] for a string that is not a filter, and [`StoreError::Protocol`] for a reply that
+    /// does not belong to the query.
     pub fn answer(
         method: Method,
         reply: &CommandResult,
@@ -74,7 +74,7 @@ impl Reader {
 }
 
 impl Seen<'_> {
-    /// Whether the user has seen `item`, which was asked at `position`.
+    /// Whether the user has seen `item`, which was at `position` in the query.
     #[must_use]
     pub fn contains(&self, position: usize, item: i64) -> bool {
         match self {

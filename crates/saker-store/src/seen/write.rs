@@ -1,4 +1,4 @@
-//! Writing down what users have seen.
+//! Writes the items that users have seen.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use super::bitmap::{Geometry, HEADER, insert};
 use super::{EXPIRY, Method, Mode, Prefixes};
 use crate::{Connection, Pipeline, StoreError};
 
-/// How long a round trip of a writer may take.
+/// Maximum duration of a writer's round trip.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a write is made anew when another writer with other sizes was first.
+/// Number of attempts for a write while other writers replace the filter.
 const ATTEMPTS: usize = 5;
 
-/// Adds seen items, as an event writer does.
+/// Adds seen items, as a writer of events does.
 pub struct SeenWriter<'c> {
     connection: &'c mut Connection,
     method: Method,
@@ -22,11 +22,11 @@ pub struct SeenWriter<'c> {
 }
 
 impl<'c> SeenWriter<'c> {
-    /// `geometry` is for bitmaps that are not there yet; the server's filters are made with the server's own defaults.
+    /// Creates a writer. `geometry` applies to bitmaps that do not exist yet; the server's filters are made with the server's own defaults.
     ///
     /// # Errors
-    /// [`StoreError::Settings`] when the mode is auto and the connection's settings did not ask the server
-    /// ([`Settings::with_bloom_probe`](crate::Settings::with_bloom_probe)).
+    /// Returns [`StoreError::Settings`] if the mode is auto and the connection's settings lack
+    /// [`Settings::with_bloom_probe`](crate::Settings::with_bloom_probe).
     pub fn new(
         connection: &'c mut Connection,
         mode: Mode,
@@ -46,17 +46,16 @@ impl<'c> SeenWriter<'c> {
         })
     }
 
-    /// The way in use.
+    /// The method in use.
     #[must_use]
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// Adds items to what each user has seen and starts the users' seven days anew. Each user's write is carried out
-    /// as a whole or not at all.
+    /// Adds items to each user's seen items, and restarts the users' seven days. Each user's write is executed as a whole or not at all.
     ///
     /// # Errors
-    /// Those of the store; what was written before stays, and the call can be made again.
+    /// Returns the errors of the store. Earlier writes stay, and the call can be repeated.
     pub fn add(&mut self, seen: &[(i64, Vec<i64>)]) -> Result<(), StoreError> {
         let seen: Vec<(i64, &[i64])> = seen
             .iter()
@@ -126,7 +125,7 @@ impl<'c> SeenWriter<'c> {
                     transaction.command(|cmd| {
                         cmd.arg("EXPIRE").arg(key).arg(EXPIRY.as_secs());
                     });
-                    // What the bits were set under: another writer may have made the filter meanwhile.
+                    // Another writer may have made the filter since this one read it.
                     transaction.command(|cmd| {
                         cmd.arg("GETRANGE").arg(key).arg(0).arg(HEADER - 1);
                     });

@@ -1,4 +1,4 @@
-//! A real cluster of three masters.
+//! Tests with a real cluster of three masters.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn a_cluster_is_read_and_written_as_one() {
         );
     }
 
-    // One master dies: the others' users are answered still.
+    // One master dies: requests for the other masters' users still succeed.
     nodes[1].kill();
     let mut answered = 0;
     eventually("only the dead node's keys fail", || {
@@ -94,7 +94,7 @@ fn a_slot_that_moves_is_followed() {
     let cluster = Cluster::start().expect("a running cluster");
     let (nodes, url) = (cluster.nodes(), cluster.url());
     let mut connection = connect(&url);
-    // "b" has slot 3300, of the first node; an empty slot can be given away at once.
+    // "b" has slot 3300, which belongs to the first node; an empty slot can be moved at once.
     command(&mut connection, &["DEL", "b"]);
     let mut first = connect(&nodes[0].url(0));
     let mut third = connect(&nodes[2].url(0));

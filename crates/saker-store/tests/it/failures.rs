@@ -1,4 +1,4 @@
-//! Servers that die, come back, stop, dribble and lie: every call ends by its deadline, and the next ones recover.
+//! Servers that die, return, hang, send single bytes or send wrong replies: each call ends at its deadline, and later calls recover.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use triton_testing::valkey::Valkey;
 use crate::support::{bytes, command, connect, eventually, get, settings};
 
 const DEADLINE: Duration = Duration::from_millis(50);
-/// How much later than its deadline a call may end on a busy machine.
+/// Tolerance for a call's deadline on a busy machine.
 const SLACK: Duration = Duration::from_millis(150);
 
 fn link(url: &str) -> Link {
@@ -44,7 +44,7 @@ fn a_server_is_killed_and_restarted() {
     eventually("the connection is back", || get(&mut client, "k").is_ok());
 }
 
-/// Two databases in one round trip; one that does not exist costs the call and the connection, not the next call.
+/// Two databases in one round trip. A database that does not exist fails the call and drops the connection, but not the next call.
 #[test]
 fn a_call_visits_another_database_and_comes_back() {
     let valkey = Valkey::start().expect("a running Valkey");
@@ -89,7 +89,7 @@ fn a_restart_between_two_calls_is_not_noticed() {
     assert!(get(&mut client, "k").is_ok());
     valkey.kill();
     valkey.restart().expect("a restart");
-    // The spare connection is looked at every second, and made anew.
+    // The spare connection is checked every second, and replaced if needed.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(get(&mut client, "k").is_ok());
 }
@@ -114,7 +114,7 @@ fn a_frozen_server_costs_one_deadline_and_its_late_answers_are_not_read() {
         "{:?}",
         start.elapsed()
     );
-    // Nobody connects now: the kernel accepts, but the server does not greet.
+    // The kernel accepts connections, but the server does not answer.
     let start = Instant::now();
     for _ in 0..100 {
         assert!(get(&mut client, "late").is_err());
@@ -133,7 +133,7 @@ fn a_frozen_server_costs_one_deadline_and_its_late_answers_are_not_read() {
     assert_eq!(answer, Some(Reply::BulkString(b"right".to_vec())));
 }
 
-/// A server that greets, and then answers every command by `answer`.
+/// A server that completes the login, and then answers every command with `answer`.
 fn liar(answer: impl Fn(&mut TcpStream) + Send + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!(
@@ -216,7 +216,7 @@ fn a_server_that_quotes_the_password_is_not_passed_on() {
 
 #[test]
 fn a_link_to_nowhere_ends_soon() {
-    // A listener that accepts in the kernel alone.
+    // A listener whose connections only the kernel accepts.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!(
         "redis://127.0.0.1:{}/0",

@@ -1,4 +1,4 @@
-//! Dumps of a real Feast 0.67 store: read to the answers that Feast gave, written byte for byte.
+//! Tests with dumps of a real Feast 0.67 store: reading returns Feast's answers, writing returns the same bytes.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ fn id(value: &Json) -> EntityId {
     }
 }
 
-/// The stored value that Feast answers as `json`.
+/// The stored value for which Feast answers `json`.
 fn value(feature: &str, json: &Json) -> Option<Value> {
     let floats = |json: &Json| {
         json.as_array()
@@ -256,7 +256,7 @@ fn a_whole_view_is_loaded_and_nothing_else() {
     let valkey = Valkey::start().expect("a running Valkey");
     store(&valkey, &dump(&golden));
     let mut connection = connect(&valkey.url(0));
-    // Another project's and another view's entities of the same join key.
+    // Entities of another project and another view, with the same join key.
     for view in [
         FeatureView::new(
             "other",

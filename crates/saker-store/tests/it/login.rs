@@ -26,7 +26,7 @@ fn a_user_with_a_password() {
         assert!(matches!(error, StoreError::Server(_)), "{error}");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
-    // The request path hears why, and not the password.
+    // The request path gets the reason, without the password.
     let link = Link::open(settings(&format!("redis://saker:hunter2@{place}"))).expect("a link");
     let mut client = link.client();
     assert!(!client.wait(Duration::from_millis(300)));
@@ -87,17 +87,17 @@ fn tls_with_a_certificate_authority_of_our_own() {
     let error =
         Connection::open(&Settings::parse(&other, Some(&authority)).expect("settings")).err();
     assert!(error.expect("refused").to_string().contains("certificate"));
-    // One whose authority nobody knows. A system without any authorities refuses before.
+    // An unknown certificate authority. A system without any authorities refuses earlier.
     if let Ok(settings) = Settings::parse(&url, None) {
         let error = Connection::open(&settings).err().expect("refused");
         assert!(error.to_string().contains("certificate"), "{error}");
     }
-    // No TLS at the other end.
+    // The server does not use TLS.
     let plain = format!("rediss://localhost:{}/0", valkey.port());
     assert!(
         Connection::open(&Settings::parse(&plain, Some(&authority)).expect("settings")).is_err()
     );
-    // No certificate in the file.
+    // The file has no certificate.
     std::fs::write(&authority, "nothing").expect("a file");
     let error = Settings::parse(&url, Some(&authority))
         .expect_err("refused")

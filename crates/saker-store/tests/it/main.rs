@@ -1,4 +1,4 @@
-//! Against real servers: a Valkey, and for `BF.*` a stand-in that speaks the protocol.
+//! Tests against real servers: a Valkey, and for `BF.*` a stub that implements the protocol.
 
 mod cluster;
 mod failures;

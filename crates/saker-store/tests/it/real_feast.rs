@@ -1,4 +1,4 @@
-//! Feast itself at the other end of the store: we read what it writes, and it reads what we write.
+//! Tests with Feast itself: Saker reads what Feast writes, and Feast reads what Saker writes.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -16,12 +16,12 @@ use crate::support::connect;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What Feast's entities are.
+/// The kind of Feast's entities.
 #[derive(Clone, Copy)]
 enum Entities {
     /// Users.
     Of(EntityType),
-    /// A user in a shop.
+    /// Pairs of a user and a shop.
     Pairs,
 }
 
@@ -96,7 +96,7 @@ impl Entities {
         connection.run(&pipeline, TIMEOUT).expect("written");
     }
 
-    /// The store says what Feast has written, and a definition that expects something else can be compared with it.
+    /// Surveys the store that Feast has written; a definition can be compared with the result.
     fn is_found(self, connection: &mut Connection, view: &FeatureView) {
         let join_keys: &[(&str, &'static str)] = match self {
             Self::Of(kind) => &[("user_id", kind.as_str())],
@@ -162,7 +162,7 @@ fn both_ways(version: EntityKeyVersion, entities: Entities) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a Python with Feast");
-    // Lines that Feast prints of its own accord are passed over.
+    // Lines that Feast prints on its own are skipped.
     let mut lines = BufReader::new(feast.stdout.take().expect("its output")).lines();
     let mut next = |begins: &str| {
         lines

@@ -26,14 +26,14 @@ fn the_top_category_follows_the_events() {
         event(21, NOW - 30 * HOUR),
         event(22, NOW - 29 * HOUR),
         event(31, NOW - 200 * HOUR),
-        // The same item again, but told late: the newer time stays.
+        // The same item with an older time that arrives later: the newer time stays.
         event(11, NOW - 3 * HOUR),
     ];
     recent::add(&mut connection, &events, NOW).expect("written");
     let read = recent::read(&mut connection, &[7, 8], NOW).expect("read");
     assert_eq!(read, [vec![(12, NOW - 2 * HOUR), (11, NOW - HOUR)], vec![]]);
     let key = recent::key(7);
-    // What is older than seven days is gone.
+    // Entries older than seven days are gone.
     assert_eq!(command(&mut connection, &["ZCARD", &key]), Reply::Int(4));
     assert!(matches!(command(&mut connection, &["TTL", &key]), Reply::Int(left) if left > 600_000));
 

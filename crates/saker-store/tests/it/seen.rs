@@ -1,4 +1,4 @@
-//! Seen items, on a server with the Bloom commands and on one without.
+//! Seen items, on a server with the Bloom commands and on one without them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn written_items_are_seen(url: &str, method: Method) {
         (EXPIRY.as_secs() as i64 - 60..=EXPIRY.as_secs() as i64).contains(&left),
         "{left}"
     );
-    // A write starts the time anew.
+    // A write restarts the expiry.
     command(&mut connection, &["EXPIRE", &key, "100"]);
     let mut writer = SeenWriter::new(&mut connection, Mode::Auto, Prefixes::default(), geometry())
         .expect("a writer");
@@ -107,7 +107,7 @@ fn many_writers_at_once_lose_nothing() {
             let url = &url;
             scope.spawn(move || {
                 let mut connection = open(url);
-                // Writers that do not agree on the sizes: the first one's hold.
+                // Writers with different sizes: the first writer's sizes apply.
                 let sizes = Geometry::new(50 + worker as u32, 0.01).expect("sizes");
                 let mut writer =
                     SeenWriter::new(&mut connection, Mode::Plain, Prefixes::default(), sizes)

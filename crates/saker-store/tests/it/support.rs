@@ -40,7 +40,7 @@ pub(crate) fn get(client: &mut Client, key: &str) -> Result<CommandResult, Store
     Ok(replies.remove(0))
 }
 
-/// Asks again and again until `done`, for ten seconds.
+/// Repeats `done` until it returns true, for at most ten seconds.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -52,7 +52,7 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// What a BulkString holds.
+/// The content of a BulkString.
 pub(crate) fn bytes(reply: &Reply) -> Vec<u8> {
     match reply {
         Reply::BulkString(bytes) => bytes.clone(),
