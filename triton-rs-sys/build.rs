@@ -1,9 +1,9 @@
 //! Generates the bindings with bindgen.
 //!
-//! Headers, first found wins:
-//! 1. `TRITON_INCLUDE_DIR`, a folder that holds `triton/core/tritonbackend.h`;
-//! 2. `/opt/tritonserver/include`, where NVIDIA's container keeps them;
-//! 3. `include/saker_triton_abi.h`, our own declaration of what we call.
+//! The headers come from the first place that has them:
+//! 1. `TRITON_INCLUDE_DIR`, a folder with `triton/core/tritonbackend.h`;
+//! 2. `/opt/tritonserver/include`, the folder in NVIDIA's container;
+//! 3. `include/saker_triton_abi.h`, our own declaration of the functions that we call.
 //!
 //! Nothing is linked: the server that opens the library provides the functions.
 
@@ -25,8 +25,7 @@ fn main() {
 
     let builder = bindgen::Builder::default()
         .allowlist_item("TRITON(SERVER|BACKEND)_.*")
-        // Exported by a backend, never called by it: declaring them here too
-        // would clash with the definitions that `triton_backend::export!` makes.
+        // Exported by a backend, never called by it: a declaration here would conflict with the definitions of `triton_backend::export!`.
         .blocklist_function("TRITONBACKEND_(Initialize|Finalize|GetBackendAttribute)")
         .blocklist_function("TRITONBACKEND_Model(Instance)?(Initialize|Finalize|Execute)")
         .blocklist_function("TRITONBACKEND_ModelBatch.*")
@@ -67,7 +66,7 @@ fn real_headers() -> Option<PathBuf> {
         let dir = PathBuf::from(dir);
         assert!(
             has_headers(&dir),
-            "TRITON_INCLUDE_DIR is '{}', which holds no triton/core/tritonbackend.h; \
+            "TRITON_INCLUDE_DIR is '{}', which lacks triton/core/tritonbackend.h; \
              point it to Triton's include folder, or unset it to use Saker's own ABI header",
             dir.display()
         );

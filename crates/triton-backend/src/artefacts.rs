@@ -1,4 +1,4 @@
-//! The artefacts of a version are the ones that its release names.
+//! Checks that the files of a version are the artefacts that its release names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,17 +13,17 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, log};
 
-/// The smallest files, up to so many bytes in all, are compared before the model loads; the others while it serves. A core of an AMD
-/// EPYC with SHA instructions takes 1.3 to 1.8 s for a gigabyte.
+/// The smallest files, up to this number of bytes in total, are checked before the model loads; the others are checked while it serves. A
+/// core of an AMD EPYC with SHA instructions takes 1.3 to 1.8 s per gigabyte.
 const AT_LOAD: u64 = 1 << 30;
-/// The largest file that is compared before the model loads: no thread can share it with another.
+/// Maximum size of a file that is checked before the model loads. A single file cannot be split between threads.
 const LARGE: u64 = AT_LOAD / 2;
-/// How many threads compare files before the model loads.
+/// Maximum number of threads that check files before the model loads.
 const THREADS: usize = 4;
-/// How much is read at once.
+/// Number of bytes per read.
 const BLOCK: usize = 1 << 20;
 
-/// What is known of a version's artefacts. The comparison in the background ends with this.
+/// State of the check of a version's artefacts. Dropping it ends the check in the background.
 #[derive(Debug, Default)]
 pub(crate) struct Artefacts {
     shared: Arc<Shared>,
@@ -37,10 +37,11 @@ struct Shared {
 }
 
 impl Artefacts {
-    /// Compares `files`, SHA-256 by path in `folder`: the smallest at once, [`AT_LOAD`] bytes at most; starts to compare the others.
+    /// Checks `files` (SHA-256 by path) in `folder`. The smallest are checked at once, at most [`AT_LOAD`] bytes; the check of the others
+    /// starts in the background.
     ///
     /// # Errors
-    /// A file is missing, cannot be read, or is not the one that the release was assembled with.
+    /// Returns an error if a file is missing, unreadable, or differs from the file with which the release was assembled.
     pub(crate) fn check(
         model: &str,
         folder: &Path,
@@ -69,7 +70,7 @@ impl Artefacts {
         let background = Builder::new().name("artefacts".to_owned()).spawn(move || {
             for (_, artefact) in &later {
                 if let Err(error) = artefact.compare(&seen.stop) {
-                    log::error!("model '{model}' answers no more: {error}");
+                    log::error!("model '{model}' refuses all further requests: {error}");
                     let _ = seen.damaged.set(error);
                     return;
                 }
@@ -81,10 +82,10 @@ impl Artefacts {
         })
     }
 
-    /// Whether the model may answer.
+    /// Checks that the model may answer.
     ///
     /// # Errors
-    /// The comparison in the background has found a damaged file.
+    /// Returns an error if the check in the background has found a damaged file.
     pub(crate) fn intact(&self) -> Result<(), Error> {
         match self.shared.damaged.get() {
             Some(error) => Err(error.clone()),
@@ -96,7 +97,7 @@ impl Artefacts {
 impl Drop for Artefacts {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // The library may be unloaded after its last model: no thread of it may run then.
+        // The library may be unloaded after its last model: none of its threads may run then.
         if let Some(background) = self.background.take() {
             let _ = background.join();
         }
@@ -115,7 +116,7 @@ fn no_thread(error: &std::io::Error) -> Error {
     Error::unavailable(format!("no thread to compare artefacts with: {error}"))
 }
 
-/// Compares files on as many threads as there are cores, [`THREADS`] at most.
+/// Checks files on as many threads as there are cores, at most [`THREADS`].
 fn compare_all(files: &[(u64, Artefact)], stop: &AtomicBool) -> Result<(), Error> {
     let cores = available_parallelism().map_or(1, usize::from);
     let (next, first) = (AtomicUsize::new(0), OnceLock::new());
@@ -138,14 +139,14 @@ fn compare_all(files: &[(u64, Artefact)], stop: &AtomicBool) -> Result<(), Error
     first.into_inner().map_or(Ok(()), Err)
 }
 
-/// A file of a version, and what it must be.
+/// A file of a version, and its expected SHA-256.
 struct Artefact {
     path: PathBuf,
     sha256: String,
 }
 
 impl Artefact {
-    /// Reads the file to its end, or until it is told to stop.
+    /// Reads the file to its end, or until `stop` is set.
     fn compare(&self, stop: &AtomicBool) -> Result<(), Error> {
         let (path, expected) = (&self.path, &self.sha256);
         let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
@@ -165,7 +166,7 @@ impl Artefact {
                     return Ok(());
                 }
                 return Err(Error::unavailable(format!(
-                    "{} is damaged: its SHA-256 is {found}, release.json says {expected}; assemble or promote the release again",
+                    "{} is damaged: its SHA-256 is {found}, but release.json has {expected}; assemble or promote the release again",
                     path.display()
                 )));
             };

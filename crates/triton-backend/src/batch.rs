@@ -14,18 +14,17 @@ use crate::{Code, Error, ModelContext, Response, Tensor, clock, log};
 
 /// The requests of one call of [`Instance::execute`](crate::Instance::execute).
 ///
-/// One by one: [`respond_each`](Self::respond_each). Together: read from
-/// [`requests`](Self::requests), [`reject`](Self::reject) those that cannot be served, compute,
-/// [`respond`](Self::respond) to the rest. Whatever is unanswered when `execute` returns is
-/// answered with an error, and each request is released exactly once after that, so all inputs
-/// stay readable until `execute` returns.
+/// To handle them one by one, call [`respond_each`](Self::respond_each). To handle them together, read from [`requests`](Self::requests),
+/// [`reject`](Self::reject) invalid ones, compute, and [`respond`](Self::respond) to the rest. Requests without an answer when `execute`
+/// returns are answered with an error. Each request is released exactly once after that, so all inputs stay readable until `execute`
+/// returns.
 #[derive(Debug)]
 pub struct Batch<'b> {
     requests: SmallVec<[Request<'b>; 8]>,
     compute_start_ns: Cell<Option<u64>>,
     compute_end_ns: Cell<Option<u64>>,
-    /// When the last response was ready. Sending one may run what waits for it on this thread, in an
-    /// ensemble the steps that follow, which is no computation of this model.
+    /// Time at which the last response was ready. Sending a response may run the next steps of an ensemble on this thread. Their time does
+    /// not count as this model's computation.
     ready_ns: Cell<Option<u64>>,
 }
 
@@ -38,7 +37,7 @@ pub struct Request<'b> {
     state: Cell<State>,
 }
 
-/// How far the answer to a request is.
+/// Progress of the answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Pending,
@@ -74,12 +73,12 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// How many requests.
+    /// Number of requests.
     pub fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// Whether there is none. Triton sends no empty batch.
+    /// Whether the batch is empty. Triton never sends an empty batch.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
@@ -89,8 +88,8 @@ impl<'b> Batch<'b> {
         &self.requests
     }
 
-    /// The requests not answered yet, with their index in the batch. Answers those that the
-    /// client has cancelled and leaves them out: look before expensive work.
+    /// The requests without an answer, with their index in the batch. Requests that the client has cancelled are answered and skipped. Call
+    /// this before expensive work.
     pub fn pending(&self) -> impl Iterator<Item = (usize, &Request<'b>)> {
         self.requests.iter().enumerate().filter(|(_, request)| {
             let pending = request.state.get() == State::Pending;
@@ -102,9 +101,8 @@ impl<'b> Batch<'b> {
         })
     }
 
-    /// Answers each pending request through `answer`; those cancelled by the client are
-    /// answered so without calling it. An error or a panic of `answer` is the answer to that
-    /// request alone.
+    /// Answers each pending request with `answer`. A request that the client has cancelled is answered without calling it. An error or a
+    /// panic of `answer` concerns that request alone.
     pub fn respond_each(
         &self,
         mut answer: impl FnMut(&Request<'b>, &Response<'_>) -> Result<(), Error>,
@@ -114,10 +112,10 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// Answers one request: `answer` writes the outputs, and its error or panic becomes an
-    /// error response. Returns whether the request was answered with success.
+    /// Answers one request: `answer` writes the outputs, and its error or panic becomes an error response. Returns whether the answer is a
+    /// success.
     ///
-    /// A request that is answered already keeps its answer. An index beyond the batch is ignored.
+    /// A request that already has an answer keeps it. An index beyond the batch is ignored.
     pub fn respond(
         &self,
         index: usize,
@@ -150,7 +148,7 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// Answers one request with an error, unless it is answered or being answered already.
+    /// Answers one request with an error, unless it has an answer or is being answered.
     pub fn reject(&self, index: usize, error: Error) {
         if let Some(request) = self.requests.get(index)
             && request.state.get() == State::Pending
@@ -159,19 +157,19 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// Says that the inputs are gathered and the model's computation begins, for Triton's
-    /// `compute_input` and `compute_infer` statistics. Without it, it begins at once.
+    /// Marks the start of the model's computation, after the inputs are gathered, for Triton's `compute_input` and `compute_infer`
+    /// statistics. Without this call, the computation starts with `execute`.
     pub fn compute_starts(&self) {
         self.compute_start_ns.set(Some(clock::now_ns()));
     }
 
-    /// Says that the computation is done and outputs are being written, for Triton's
-    /// `compute_output` statistics. Without it, it ends when the last response is ready to be sent.
+    /// Marks the end of the computation and the start of writing outputs, for Triton's `compute_output` statistics. Without this call, the
+    /// computation ends when the last response is ready to be sent.
     pub fn compute_ends(&self) {
         self.compute_end_ns.set(Some(clock::now_ns()));
     }
 
-    /// Answers what is unanswered with `result`'s error, reports the statistics, releases.
+    /// Answers the remaining requests with `result`'s error, reports the statistics, and releases the requests.
     ///
     /// # Safety
     /// `instance` is alive. Nothing may use the requests afterwards.
@@ -246,7 +244,7 @@ fn cancelled() -> Error {
 }
 
 impl<'b> Request<'b> {
-    /// The id that the client gave, or empty.
+    /// The request id that the client set, or empty.
     pub fn id(&self) -> &str {
         let mut id = ptr::null();
         // SAFETY: the request is alive and owns the string until it is released.
@@ -259,17 +257,16 @@ impl<'b> Request<'b> {
     /// The input of this name.
     ///
     /// # Errors
-    /// When the config declares no such input, the request leaves it out, or its bytes do not
-    /// match its shape.
+    /// Returns an error if the config declares no such input, if the request lacks it, or if its bytes do not match its shape.
     pub fn input(&self, name: &str) -> Result<Tensor<'_>, Error> {
         self.optional_input(name)?
             .ok_or_else(|| Error::invalid_argument(format!("the request has no input '{name}'")))
     }
 
-    /// The input of this name, `None` where the request leaves it out.
+    /// The input of this name; `None` if the request lacks it.
     ///
     /// # Errors
-    /// When the config declares no such input, or its bytes do not match its shape.
+    /// Returns an error if the config declares no such input, or if its bytes do not match its shape.
     pub fn optional_input(&self, name: &str) -> Result<Option<Tensor<'_>>, Error> {
         match self.context.config().input_index(name) {
             Some(index) => self.input_at(index),
@@ -280,11 +277,11 @@ impl<'b> Request<'b> {
         }
     }
 
-    /// The input at this position of [`ModelConfig::inputs`](crate::ModelConfig::inputs), `None` where the request
-    /// leaves it out. Saves a backend that iterates over its config the search by name.
+    /// The input at this index of [`ModelConfig::inputs`](crate::ModelConfig::inputs); `None` if the request lacks it. A backend that
+    /// iterates over its config thus avoids the search by name.
     ///
     /// # Errors
-    /// When its bytes do not match its shape, or the config has no such position.
+    /// Returns an error if the input's bytes do not match its shape, or if the config has no such index.
     pub fn input_at(&self, index: usize) -> Result<Option<Tensor<'_>>, Error> {
         let config = self
             .context
@@ -293,8 +290,7 @@ impl<'b> Request<'b> {
             .get(index)
             .ok_or_else(|| Error::internal(format!("the model has no input number {index}")))?;
         let mut input = ptr::null_mut();
-        // SAFETY: the request is alive, the name NUL-terminated. The only failure is that the
-        // request has no such input.
+        // SAFETY: the request is alive, the name NUL-terminated. The call fails only if the request has no such input.
         let found = unsafe {
             check(sys::TRITONBACKEND_RequestInput(
                 self.raw,
@@ -309,7 +305,7 @@ impl<'b> Request<'b> {
         unsafe { Tensor::new(input, self.borrows) }.map(Some)
     }
 
-    /// The inputs that the request has, in the order of the request.
+    /// The inputs of the request, in its order.
     pub fn inputs(&self) -> impl Iterator<Item = Result<Tensor<'_>, Error>> {
         let mut count = 0;
         // SAFETY: the request is alive.
@@ -327,13 +323,13 @@ impl<'b> Request<'b> {
         })
     }
 
-    /// Whether the client asks for this output.
+    /// Whether the client requested this output.
     pub fn wants(&self, output: &str) -> bool {
         self.requested()
             .any(|name| name.to_bytes() == output.as_bytes())
     }
 
-    /// The names of the outputs that the client asks for.
+    /// The names of the outputs that the client requested.
     pub(crate) fn requested(&self) -> impl Iterator<Item = &CStr> {
         let mut count = 0;
         // SAFETY: the request is alive.
@@ -353,7 +349,7 @@ impl<'b> Request<'b> {
         })
     }
 
-    /// Whether the client has given up on it.
+    /// Whether the client has cancelled the request.
     pub fn is_cancelled(&self) -> bool {
         let mut cancelled = false;
         // SAFETY: the request is alive.
@@ -366,8 +362,7 @@ impl<'b> Request<'b> {
         asked.is_ok() && cancelled
     }
 
-    /// Rows in the batch dimension: the first dimension of the first input, 1 for a model
-    /// without one.
+    /// Size of the batch dimension: the first dimension of the first input, or 1 for a model without a batch dimension.
     fn batch_size(&self) -> u64 {
         if self.context.config().max_batch_size() == 0 {
             return 1;
@@ -387,7 +382,7 @@ impl<'b> Request<'b> {
         Ok(raw)
     }
 
-    /// Answers with an error unless answered; through the open response where there is one.
+    /// Answers with an error unless the request has an answer; uses the open response if it exists.
     fn answer_error(&self, error: &Error) {
         let raw = match self.state.get() {
             State::Answered { .. } => return,
@@ -400,7 +395,7 @@ impl<'b> Request<'b> {
         self.send(raw, Some(error));
     }
 
-    /// Sends the response; Triton owns it from here on, whatever it says.
+    /// Sends the response. Triton owns it afterwards, even if it returns an error.
     fn send(&self, raw: *mut sys::TRITONBACKEND_Response, error: Option<&Error>) -> bool {
         let success = error.is_none();
         self.state.set(State::Answered { success });
@@ -421,11 +416,11 @@ impl<'b> Request<'b> {
         success
     }
 
-    /// No response could be made, so nothing can be sent.
+    /// Logs that no response could be created, so the client gets no answer.
     fn lost(&self, error: &Error) {
         self.state.set(State::Answered { success: false });
         log::error!(
-            "model '{}': a request gets no response: {error}",
+            "model '{}': cannot respond to a request: {error}",
             self.context.name()
         );
     }

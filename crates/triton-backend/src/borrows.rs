@@ -1,7 +1,7 @@
-//! Which memory of Triton's buffers a backend holds references to.
+//! Tracks the memory of Triton's buffers to which a backend holds references.
 //!
-//! A client may place inputs and outputs in shared memory of its own, and nothing keeps it from naming one place twice.
-//! Rust must never see a `&mut` over memory that another reference covers.
+//! A client may place inputs and outputs in shared memory of its own, and may use one place twice. Rust must never have a `&mut` to memory
+//! that another reference covers.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -12,9 +12,9 @@ use triton_rs_sys as sys;
 /// The references that the backend holds during one batch.
 #[derive(Debug, Default)]
 pub(crate) struct Borrows {
-    /// Addresses of inputs, each until the batch ends.
+    /// Address ranges of inputs, each until the batch ends.
     read: RefCell<SmallVec<[Range<usize>; 32]>>,
-    /// Addresses of outputs, each until its response is complete.
+    /// Address ranges of outputs, each until its response is complete.
     written: RefCell<SmallVec<[Output; 32]>>,
 }
 
@@ -25,8 +25,8 @@ struct Output {
 }
 
 impl Borrows {
-    /// Notes that an input is borrowed until the batch ends. Returns `false`, and notes nothing, if an output that is being
-    /// written lies there.
+    /// Records that an input is borrowed until the batch ends. Returns `false`, and records nothing, if an output that is being written
+    /// overlaps it.
     #[must_use]
     pub(crate) fn read(&self, start: *const u8, len: usize) -> bool {
         if self.is_written(start, len) {
@@ -34,14 +34,14 @@ impl Borrows {
         }
         let addresses = range(start, len);
         let mut read = self.read.borrow_mut();
-        // A backend may borrow one input over and over.
+        // A backend may borrow the same input repeatedly.
         if !read.contains(&addresses) {
             read.push(addresses);
         }
         true
     }
 
-    /// Whether an output that is being written lies there.
+    /// Whether an output that is being written overlaps this memory.
     pub(crate) fn is_written(&self, start: *const u8, len: usize) -> bool {
         let addresses = range(start, len);
         let written = self.written.borrow();
@@ -50,8 +50,8 @@ impl Borrows {
             .any(|output| overlap(&output.addresses, &addresses))
     }
 
-    /// Notes that an output is written until its response is complete. Returns `false`, and notes nothing, if an input that
-    /// is borrowed or another output lies there.
+    /// Records that an output is written until its response is complete. Returns `false`, and records nothing, if a borrowed input or
+    /// another output overlaps it.
     #[must_use]
     pub(crate) fn write(
         &self,
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// No two references cover one byte, unless both only read it.
+        /// No two references cover one byte, unless both are read-only.
         #[test]
         fn what_is_written_is_referred_to_once(
             steps in prop::collection::vec((0usize..4, 1usize..64, 0usize..24, 0usize..3), 1..40),

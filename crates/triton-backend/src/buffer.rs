@@ -1,4 +1,4 @@
-//! Host memory that stays where it is while raw pointers into it are handed out.
+//! Host memory with a fixed address while raw pointers into it exist.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -15,14 +15,14 @@ pub(crate) struct HostBuffer {
 const ALIGN: usize = 64;
 
 impl HostBuffer {
-    /// `byte_size` is at least 1.
+    /// Allocates zeroed memory; `byte_size` is at least 1.
     pub(crate) fn zeroed(byte_size: usize) -> Result<Self, Error> {
         let layout = Layout::from_size_align(byte_size.max(1), ALIGN).map_err(|_| {
-            Error::unavailable(format!("{byte_size} bytes are more than memory can hold"))
+            Error::unavailable(format!("{byte_size} bytes exceed the address space"))
         })?;
         // SAFETY: the layout is not of size 0.
         let data = NonNull::new(unsafe { alloc_zeroed(layout) })
-            .ok_or_else(|| Error::unavailable(format!("no memory for {byte_size} bytes")))?;
+            .ok_or_else(|| Error::unavailable(format!("cannot allocate {byte_size} bytes")))?;
         Ok(Self { data, layout })
     }
 

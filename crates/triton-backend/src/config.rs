@@ -1,4 +1,4 @@
-//! What config.pbtxt says, as Triton hands it to a backend.
+//! The content of config.pbtxt, as Triton passes it to a backend.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -14,12 +14,11 @@ pub struct TensorConfig {
     pub name: String,
     /// Its element type.
     pub data_type: DataType,
-    /// Its dimensions without the batch dimension, as the backend sees them: those of `reshape` where the config has
-    /// one. -1 is any size.
+    /// The dimensions without the batch dimension, as the backend sees them: those of `reshape` if the config has one. -1 accepts any size.
     pub dims: Vec<i64>,
-    /// Whether a request may leave it out (inputs alone).
+    /// Whether a request may omit it (inputs only).
     pub optional: bool,
-    /// The name as the C API wants it, so that no request has to convert it.
+    /// The name as a C string, so that no request has to convert it.
     pub(crate) c_name: CString,
 }
 
@@ -38,10 +37,10 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads the JSON form that Triton gives for a config.pbtxt.
+    /// Reads the JSON form of a config.pbtxt that Triton passes.
     ///
     /// # Errors
-    /// When the text is no JSON object, or a tensor has no name or a data type that no element type here holds.
+    /// Returns an error if the text is not a JSON object, or if a tensor has no name or an unsupported data type.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let json: Map<String, Value> = serde_json::from_str(json).map_err(|e| {
             Error::internal(format!("Triton's model config is not a JSON object: {e}"))
@@ -78,17 +77,17 @@ impl ModelConfig {
         &self.inputs
     }
 
-    /// The outputs in the order of the config, without the one that the SDK writes (see [`Release`](crate::Release)).
+    /// The outputs in the order of the config, except the one that the SDK writes (see [`Release`](crate::Release)).
     pub fn outputs(&self) -> &[TensorConfig] {
         &self.outputs
     }
 
-    /// The output `release` of type BYTES, where the config declares it.
+    /// The output `release` of type BYTES, if the config declares it.
     pub(crate) fn release_output(&self) -> Option<&TensorConfig> {
         self.release_output.as_ref()
     }
 
-    /// Puts these values in place of the config's own; `None` takes a key away.
+    /// Replaces the config's values by these; `None` removes a key.
     pub(crate) fn override_parameters(&mut self, values: &BTreeMap<String, Option<String>>) {
         for (key, value) in values {
             match value {
@@ -101,7 +100,7 @@ impl ModelConfig {
     /// The input of this name.
     ///
     /// # Errors
-    /// Names the inputs there are.
+    /// Returns an error that names the existing inputs.
     pub fn input(&self, name: &str) -> Result<&TensorConfig, Error> {
         find(&self.inputs, "input", name)
     }
@@ -109,20 +108,20 @@ impl ModelConfig {
     /// The output of this name.
     ///
     /// # Errors
-    /// Names the outputs there are.
+    /// Returns an error that names the existing outputs.
     pub fn output(&self, name: &str) -> Result<&TensorConfig, Error> {
         find(&self.outputs, "output", name)
     }
 
-    /// The position of an input, or `None`.
+    /// The index of an input, or `None`.
     pub fn input_index(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|t| t.name == name)
     }
 
-    /// The position of the input that a parameter names.
+    /// The index of the input that a parameter names.
     ///
     /// # Errors
-    /// Names the parameter where there is no such input.
+    /// Returns an error that names the parameter if the input does not exist.
     pub fn input_of_parameter(&self, parameter: &str, name: &str) -> Result<usize, Error> {
         self.input_index(name).ok_or_else(|| {
             Error::invalid_argument(format!(
@@ -131,22 +130,23 @@ impl ModelConfig {
         })
     }
 
-    /// The position of an output, or `None`.
+    /// The index of an output, or `None`.
     pub fn output_index(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|t| t.name == name)
     }
 
-    /// The largest batch that Triton forms. 0: the tensors have no batch dimension.
+    /// The maximum batch size that Triton forms. 0 means that the tensors have no batch dimension.
     pub fn max_batch_size(&self) -> usize {
         self.max_batch_size
     }
 
-    /// The `parameters` of config.pbtxt, with what the [release](crate::Release) puts in their place; [`Model::Parameters`](crate::Model::Parameters) is the typed form.
+    /// The `parameters` of config.pbtxt, after the [release](crate::Release) has replaced values;
+    /// [`Model::Parameters`](crate::Model::Parameters) is the typed form.
     pub fn parameters(&self) -> &BTreeMap<String, String> {
         &self.parameters
     }
 
-    /// The whole config, for what has no method here (such as `optimization`).
+    /// The whole config, for settings without a method here (such as `optimization`).
     pub fn json(&self) -> &Map<String, Value> {
         &self.json
     }
@@ -221,7 +221,7 @@ fn tensor_config(tensor: &Value, role: &str) -> Result<TensorConfig, Error> {
     })
 }
 
-/// Protobuf writes 64-bit integers as strings in JSON; Triton mostly turns them back.
+/// Protobuf writes 64-bit integers as strings in JSON; Triton converts most of them back.
 fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }

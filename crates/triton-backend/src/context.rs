@@ -1,4 +1,4 @@
-//! What a model knows about itself when it loads.
+//! The description of a model during its load.
 
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::{Error, ModelConfig};
 
 /// Name, version, folder and config of a model that is being loaded.
 ///
-/// Shared: keep a clone of the `Arc` when the model needs it later.
+/// The context is shared: keep a clone of the `Arc` if the model needs it after the load.
 #[derive(Debug)]
 pub struct ModelContext {
     name: String,
@@ -21,20 +21,20 @@ pub struct ModelContext {
     version_dir: PathBuf,
     config: ModelConfig,
     release: Option<Release>,
-    /// Keys of the parameters that the release sets otherwise than config.pbtxt.
+    /// Keys of the parameters for which the release replaces the value of config.pbtxt.
     release_parameters: Vec<String>,
-    /// The release's id as the C API wants it, so that no response has to convert it.
+    /// The release's id as a C string, so that no response has to convert it.
     release_id: Option<CString>,
     artefacts: Artefacts,
 }
 
 impl ModelContext {
-    /// Puts a context together, checks its release, and puts the release's own parameters in place of the config's, see
-    /// [`Release`]. Tests of a backend's `load` use it; in the server the SDK does.
+    /// Creates a context, checks its release, and applies the release's own parameters, see [`Release`]. Tests of a backend's `load` use
+    /// it; in the server the SDK calls it.
     ///
     /// # Errors
-    /// When the release file of the version folder is broken or of another release, or a file that it names is missing or
-    /// damaged.
+    /// Returns an error if the release file of the version folder is invalid or belongs to another release. It also returns an error if a
+    /// file that it names is missing or damaged.
     pub fn new(
         name: impl Into<String>,
         version: u64,
@@ -85,7 +85,7 @@ impl ModelContext {
         &self.repository
     }
 
-    /// The version's folder, where the artefacts are.
+    /// The version's folder, which contains the artefacts.
     pub fn version_dir(&self) -> &Path {
         &self.version_dir
     }
@@ -95,13 +95,13 @@ impl ModelContext {
         &self.config
     }
 
-    /// The release this version belongs to, where the version folder names one.
+    /// The release of this version, if the version folder names one.
     pub fn release(&self) -> Option<&Release> {
         self.release.as_ref()
     }
 
     /// # Errors
-    /// A file of the version turned out to be damaged after the model was loaded.
+    /// Returns an error if a file of the version was found to be damaged after the model was loaded.
     pub(crate) fn intact(&self) -> Result<(), Error> {
         self.artefacts.intact()
     }
@@ -116,11 +116,10 @@ impl ModelContext {
 
     /// A counter on Triton's metrics page. The labels `model` and `version` are added.
     ///
-    /// The family of this name is shared by all models of this library. Where the server has
-    /// metrics switched off, the counter counts nothing.
+    /// All models of this library share the family of this name. If the server runs without metrics, the counter counts nothing.
     ///
     /// # Errors
-    /// When the name is not valid for Prometheus or taken by a metric of another kind.
+    /// Returns an error if the name is invalid for Prometheus, or if a metric of another kind has it.
     pub fn counter(
         &self,
         name: &str,
@@ -130,10 +129,10 @@ impl ModelContext {
         metrics::counter(name, help, self.labels(labels))
     }
 
-    /// A gauge on Triton's metrics page; otherwise as [`counter`](Self::counter).
+    /// A gauge on Triton's metrics page; otherwise like [`counter`](Self::counter).
     ///
     /// # Errors
-    /// When the name is not valid for Prometheus or taken by a metric of another kind.
+    /// Returns an error if the name is invalid for Prometheus, or if a metric of another kind has it.
     pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge, Error> {
         metrics::gauge(name, help, self.labels(labels))
     }

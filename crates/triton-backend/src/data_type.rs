@@ -21,13 +21,13 @@ pub enum DataType {
     Fp16,
     Fp32,
     Fp64,
-    /// Byte strings, each behind its length as a little-endian `u32`.
+    /// Byte strings, each after its length as a little-endian `u32`.
     Bytes,
     Bf16,
 }
 
 impl DataType {
-    /// Bytes per element; `None` for [`DataType::Bytes`], whose elements differ in length.
+    /// Bytes per element; `None` for [`DataType::Bytes`], whose elements vary in length.
     pub fn size(self) -> Option<usize> {
         match self {
             DataType::Bool | DataType::Uint8 | DataType::Int8 => Some(1),
@@ -38,7 +38,7 @@ impl DataType {
         }
     }
 
-    /// The name in requests, such as `INT32`; in config.pbtxt it stands behind `TYPE_`.
+    /// The name in requests, such as `INT32`; config.pbtxt adds the prefix `TYPE_`.
     pub fn name(self) -> &'static str {
         match self {
             DataType::Bool => "BOOL",
@@ -66,7 +66,7 @@ impl DataType {
         }
     }
 
-    /// From the spelling of config.pbtxt: `TYPE_INT32`, and `TYPE_STRING` for [`DataType::Bytes`].
+    /// Parses the spelling of config.pbtxt: `TYPE_INT32`, and `TYPE_STRING` for [`DataType::Bytes`].
     pub fn from_config(name: &str) -> Option<Self> {
         Some(match name.strip_prefix("TYPE_")? {
             "BOOL" => DataType::Bool,
@@ -139,12 +139,11 @@ mod sealed {
 
 /// A Rust type that is an element of a tensor.
 ///
-/// Sealed: `f16`/`bf16` are those of the crate `half`. For BYTES see
-/// [`Tensor::strings`](crate::Tensor::strings).
+/// The trait is sealed. `f16` and `bf16` are the types of the crate `half`. For BYTES see [`Tensor::strings`](crate::Tensor::strings).
 pub trait Element: Copy + Default + Send + Sync + sealed::Sealed + 'static {
-    /// The data type whose elements look like this in memory.
+    /// The data type whose elements have this representation in memory.
     const DATA_TYPE: DataType;
-    /// Whether any bit pattern is a value of this type. `bool` accepts 0 and 1 alone.
+    /// Whether any bit pattern is a valid value of this type. `bool` accepts only 0 and 1.
     #[doc(hidden)]
     const ANY_BITS: bool = true;
 }

@@ -1,5 +1,5 @@
-//! The functions Triton calls, for any [`Model`]. Each is guarded: an error or a panic becomes
-//! the returned error or the answer to the requests, never an unwinding into C++.
+//! The functions that Triton calls, for any [`Model`]. Each is guarded: an error or a panic becomes the returned error or the answer to the
+//! requests. Nothing unwinds into C++.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::borrows::Borrows;
 use crate::ffi::{check, entry, guard, text};
 use crate::{Batch, Error, Instance, Model, ModelConfig, ModelContext, clock, log, parameters};
 
-/// The lowest backend API that has all we call: Triton 23.10 brought cancellation.
+/// The lowest backend API version with all functions that the SDK calls: Triton 23.10 added cancellation.
 pub const LOWEST_API: (u32, u32) = (1, 16);
 
-/// The entry points of a model type, for tests that drive it without a server; a backend
-/// library exports them with [`export!`](crate::export).
+/// The entry points of a model type, for tests that run it without a server. A backend library exports them with
+/// [`export!`](crate::export).
 pub fn entry_points<M: Model>() -> sys::EntryPoints {
     sys::EntryPoints {
         initialize,
@@ -29,13 +29,13 @@ pub fn entry_points<M: Model>() -> sys::EntryPoints {
     }
 }
 
-/// What hangs on a `TRITONBACKEND_Model`.
+/// State attached to a `TRITONBACKEND_Model`.
 struct ModelState<M> {
     model: Arc<M>,
     context: Arc<ModelContext>,
 }
 
-/// What hangs on a `TRITONBACKEND_ModelInstance`.
+/// State attached to a `TRITONBACKEND_ModelInstance`.
 struct InstanceState<M: Model> {
     instance: M::Instance,
     model: Arc<M>,
@@ -113,7 +113,7 @@ unsafe extern "C" fn model_initialize<M: Model>(
         M::signature(&parameters).check(context.config())?;
         let model = Arc::new(M::load(&context, parameters)?);
         let state = Box::into_raw(Box::new(ModelState { model, context }));
-        // SAFETY: the state is ours until `model_finalize`, or right here when Triton does not take it.
+        // SAFETY: the state is ours until `model_finalize`, or until here if Triton refuses it.
         unsafe {
             check(sys::TRITONBACKEND_ModelSetState(raw, state.cast()))
                 .inspect_err(|_| drop(Box::from_raw(state)))
@@ -166,7 +166,7 @@ unsafe extern "C" fn instance_initialize<M: Model>(
             model,
             context,
         }));
-        // SAFETY: the state is ours until `instance_finalize`, or right here when Triton does not take it.
+        // SAFETY: the state is ours until `instance_finalize`, or until here if Triton refuses it.
         unsafe {
             check(sys::TRITONBACKEND_ModelInstanceSetState(raw, state.cast()))
                 .inspect_err(|_| drop(Box::from_raw(state)))
@@ -208,7 +208,7 @@ unsafe extern "C" fn execute<M: Model>(
         let got = check(sys::TRITONBACKEND_ModelInstanceState(raw, &mut state));
         match (got, state.cast::<InstanceState<M>>().as_mut()) {
             (Ok(()), Some(state)) => state,
-            // Not ours yet: an error returned here leaves the requests to Triton, which answers them.
+            // The requests are not ours yet: after an error returned here, Triton answers them.
             (Err(error), _) => return entry(None, || Err(error)),
             (Ok(()), None) => {
                 return entry(None, || {
@@ -222,11 +222,10 @@ unsafe extern "C" fn execute<M: Model>(
         model,
         context,
     } = state;
-    // From here on the requests are ours: whatever happens, they are answered and released
-    // below, and NULL is returned.
+    // From here on the requests are ours: in every case, they are answered and released below, and NULL is returned.
     let finished = guard(|| {
         let borrows = Borrows::default();
-        // SAFETY: Triton gives `request_count` requests and lets go of them. No slice starts at NULL, not even an empty one.
+        // SAFETY: Triton passes `request_count` requests and gives up ownership. A slice must not start at NULL, even if it is empty.
         unsafe {
             let requests = match request_count {
                 0 => &[][..],
@@ -312,12 +311,12 @@ unsafe fn context(
     ModelContext::new(name, version, repository, config)
 }
 
-/// Logs which parameters of the model its release sets. Names alone: a value may be an address with a password.
+/// Logs the parameters that the release sets for the model. Only names, because a value may be an address with a password.
 fn log_own_parameters(context: &ModelContext) {
     let own = context.release_parameters();
     if let (Some(release), false) = (context.release(), own.is_empty()) {
         log::info!(
-            "model '{}' version {}: {} as release {} says, not as config.pbtxt does",
+            "model '{}' version {}: {} set by release {}, not by config.pbtxt",
             context.name(),
             context.version(),
             own.join(", "),
@@ -326,7 +325,7 @@ fn log_own_parameters(context: &ModelContext) {
     }
 }
 
-/// The server's default of `max_batch_size` where it lets a backend complete the config, `None` where it does not.
+/// The server's default of `max_batch_size` if the server allows a backend to complete the config, otherwise `None`.
 ///
 /// # Safety
 /// `raw` is a live model.
@@ -354,7 +353,7 @@ unsafe fn completes_with(raw: *mut sys::TRITONBACKEND_Model) -> Result<Option<us
     Ok(Some(default.unwrap_or(0)))
 }
 
-/// Gives Triton another config for a model that it initializes.
+/// Replaces the config of a model while Triton initializes it.
 ///
 /// # Safety
 /// `raw` is a live model within `TRITONBACKEND_ModelInitialize`.

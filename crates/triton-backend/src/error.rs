@@ -1,28 +1,28 @@
-//! The one error type of the SDK.
+//! The error type of the SDK.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use triton_rs_sys as sys;
 
-/// What kind of failure an [`Error`] is; Triton maps it to an HTTP status or gRPC code.
+/// The kind of an [`Error`]; Triton maps it to an HTTP status or gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// No better code fits.
+    /// No other code fits.
     Unknown,
     /// A defect in the backend or the server.
     Internal,
     /// Something named in the request or the config does not exist.
     NotFound,
-    /// The request or the config is wrong; sending it again will not help.
+    /// The request or the config is wrong; a retry does not help.
     InvalidArgument,
-    /// Not possible now, may work later.
+    /// Not possible now; a retry may succeed.
     Unavailable,
     /// Not supported by this backend or server.
     Unsupported,
-    /// Something with this name exists already.
+    /// An object with this name already exists.
     AlreadyExists,
-    /// The client gave up on the request.
+    /// The client cancelled the request.
     Cancelled,
 }
 
@@ -54,10 +54,10 @@ impl Code {
     }
 }
 
-/// A failure with a [`Code`] and a message for whoever sent the request or wrote the config.
+/// A failure with a [`Code`] and a message for the sender of the request or the author of the config.
 ///
-/// Say what was wrong, with which value, in which tensor or file, and what is accepted.
-/// The SDK puts `model 'NAME': ` in front before the message leaves the server.
+/// The message names the wrong value, its tensor or file, and the accepted values. The SDK adds the prefix `model 'NAME': ` before the
+/// message leaves the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     code: Code,
@@ -107,7 +107,7 @@ impl Error {
         &self.message
     }
 
-    /// The same error with `context: ` in front of its message.
+    /// The same error with the prefix `context: `.
     pub fn context(self, context: impl fmt::Display) -> Self {
         Self {
             code: self.code,

@@ -1,4 +1,4 @@
-//! Between Triton's error pointers and [`Error`].
+//! Conversions between Triton's error pointers and [`Error`].
 
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char};
@@ -38,12 +38,12 @@ pub(crate) unsafe fn text<'a>(string: *const c_char) -> std::borrow::Cow<'a, str
     unsafe { CStr::from_ptr(string) }.to_string_lossy()
 }
 
-/// A C string of any text; a NUL inside, which C cannot hold, becomes a space.
+/// A C string of any text; a NUL inside, which a C string cannot contain, becomes a space.
 pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).unwrap_or_default()
 }
 
-/// An owned Triton error; `model` goes in front of the message.
+/// An owned Triton error; the message starts with the name `model`.
 pub(crate) fn to_raw(error: &Error, model: Option<&str>) -> *mut sys::TRITONSERVER_Error {
     let message = match model {
         Some(model) => c_string(&format!("model '{model}': {}", error.message())),
@@ -55,7 +55,7 @@ pub(crate) fn to_raw(error: &Error, model: Option<&str>) -> *mut sys::TRITONSERV
 
 /// Runs `body` and turns a panic into an error.
 pub(crate) fn guard<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // Whatever `body` leaves half done is not looked at again: callers answer with the error.
+    // Callers answer with the error and do not use the state that `body` left.
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(panic_error(payload)))
 }
 
@@ -80,8 +80,7 @@ fn panic_error(payload: Box<dyn Any + Send>) -> Error {
     Error::internal(format!("the backend panicked: {message}"))
 }
 
-/// Drops a panic's payload. Its own drop may panic as well, which must not cross the FFI
-/// either; what that throws is given up unless it is a plain message.
+/// Drops a panic's payload. Its drop may panic too, which must not cross the FFI. The second payload is leaked unless it is a string.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
         && !thrown.is::<&str>()

@@ -1,5 +1,4 @@
-//! Copies between GPU and host memory. CUDA is loaded when the first such tensor comes, so
-//! nothing here is needed to build or to run without a GPU.
+//! Copies between GPU and host memory. CUDA is loaded with the first tensor on a GPU, so builds and machines without a GPU do not need it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -11,7 +10,7 @@ use crate::Error;
 /// The primary context of each GPU, shared with the server.
 static CONTEXTS: LazyLock<Mutex<HashMap<i64, Arc<CudaContext>>>> = LazyLock::new(Mutex::default);
 
-/// Copies `byte_size` bytes from GPU `device` to the host and waits for it.
+/// Copies `byte_size` bytes from GPU `device` to the host and waits for the end of the copy.
 ///
 /// # Safety
 /// `from` holds `byte_size` bytes on that GPU, and `to` has room for them.
@@ -29,7 +28,7 @@ pub(crate) unsafe fn copy_to_host(
         .map_err(|e| failed("copying from", device, e))
 }
 
-/// Copies `byte_size` bytes from the host to GPU `device` and waits for it.
+/// Copies `byte_size` bytes from the host to GPU `device` and waits for the end of the copy.
 ///
 /// # Safety
 /// `from` holds `byte_size` bytes, and `to` has room for them on that GPU.
@@ -51,7 +50,7 @@ fn bind(device: i64) -> Result<(), Error> {
     // that matter here.
     if !unsafe { sys::is_culib_present() } {
         return Err(Error::unavailable(format!(
-            "lies in the memory of GPU {device}, and CUDA's driver library (libcuda.so) cannot be loaded here"
+            "is in the memory of GPU {device}, but CUDA's driver library (libcuda.so) cannot be loaded"
         )));
     }
     let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +58,7 @@ fn bind(device: i64) -> Result<(), Error> {
         Some(context) => context.clone(),
         None => {
             let ordinal = usize::try_from(device)
-                .map_err(|_| Error::invalid_argument(format!("there is no GPU {device}")))?;
+                .map_err(|_| Error::invalid_argument(format!("GPU {device} does not exist")))?;
             let context = CudaContext::new(ordinal).map_err(|e| failed("opening", device, e))?;
             contexts.insert(device, context.clone());
             context

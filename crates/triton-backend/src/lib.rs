@@ -1,9 +1,8 @@
 //! Write backends for NVIDIA Triton Inference Server in safe Rust.
 //!
-//! A backend is a type that implements [`Model`] (shared by all instances), a type that
-//! implements [`Instance`] (exclusive), and one line, [`export!`]. `docs/writing-a-backend.md`
-//! goes from an empty folder to a model that Triton serves; `examples/backends/scale` is the
-//! whole of a small one.
+//! A backend consists of a type that implements [`Model`] (shared by all instances), a type that implements [`Instance`] (exclusive), and
+//! one line, [`export!`]. `docs/writing-a-backend.md` leads from an empty folder to a model that Triton serves. `examples/backends/scale`
+//! is a complete small backend.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -47,9 +46,8 @@
 //! triton_backend::export!(Double);
 //! ```
 //!
-//! What the SDK takes care of: each request is answered and released exactly once, whatever the
-//! backend does; a panic becomes an error; parameters, tensors, server version and release are
-//! checked at load; statistics are reported; inputs on a GPU are copied to the host.
+//! The SDK answers and releases each request exactly once, whatever the backend does. It turns a panic into an error. At load, it checks
+//! parameters, tensors, server version and release. It reports statistics, and copies inputs from a GPU to the host.
 
 #![allow(
     unsafe_code,
@@ -91,13 +89,13 @@ pub use response::Response;
 pub use signature::{ANY_TYPE, FIXED_SIZE_TYPES, Signature};
 pub use tensor::{Strings, Tensor};
 
-/// For [`export!`] alone.
+/// For use by [`export!`] only.
 #[doc(hidden)]
 pub mod __private {
     pub use triton_rs_sys as sys;
 }
 
-/// Exports a [`Model`] as the backend of this library: the functions that Triton looks up.
+/// Exports a [`Model`] as the backend of this library: defines the functions that Triton looks up.
 #[macro_export]
 macro_rules! export {
     ($model:ty) => {

@@ -1,4 +1,4 @@
-//! Lines in Triton's log.
+//! Writes to Triton's log.
 //!
 //! ```no_run
 //! # let (rows, name) = (3, "x");
@@ -16,16 +16,16 @@ use crate::ffi::c_string;
 
 pub use crate::{log_error as error, log_info as info, log_verbose as verbose, log_warn as warn};
 
-/// How grave a log line is.
+/// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// Shown with `--log-verbose`.
     Verbose,
     /// Normal operation.
     Info,
-    /// Something degraded, and somebody should know.
+    /// Degraded operation that an operator should know about.
     Warn,
-    /// Something failed.
+    /// A failure.
     Error,
 }
 
@@ -40,7 +40,7 @@ impl Level {
     }
 }
 
-/// Whether the server shows lines of this level.
+/// Whether the server logs lines of this level.
 pub fn enabled(level: Level) -> bool {
     // SAFETY: no arguments but a plain integer.
     unsafe { sys::TRITONSERVER_LogIsEnabled(level.to_raw()) }
@@ -59,13 +59,12 @@ pub fn write(level: Level, file: &CStr, line: u32, message: &str) {
         )
     };
     if !error.is_null() {
-        // SAFETY: an error that we own. A log line that fails has nowhere else to go.
+        // SAFETY: an error that we own. A failed log line cannot be reported anywhere else.
         unsafe { sys::TRITONSERVER_ErrorDelete(error) };
     }
 }
 
-/// One line of a level in Triton's log, formatted as by `format!`; nothing is formatted when
-/// the level is off.
+/// Writes one line to Triton's log, formatted as by `format!`. The line is not formatted if the level is off.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_line {
@@ -81,20 +80,20 @@ macro_rules! log_line {
     };
 }
 
-/// A verbose line in Triton's log.
+/// Writes a verbose line to Triton's log.
 #[macro_export]
 macro_rules! log_verbose { ($($a:tt)+) => { $crate::log_line!($crate::log::Level::Verbose, $($a)+) }; }
-/// An info line in Triton's log.
+/// Writes an info line to Triton's log.
 #[macro_export]
 macro_rules! log_info { ($($a:tt)+) => { $crate::log_line!($crate::log::Level::Info, $($a)+) }; }
-/// A warning in Triton's log.
+/// Writes a warning to Triton's log.
 #[macro_export]
 macro_rules! log_warn { ($($a:tt)+) => { $crate::log_line!($crate::log::Level::Warn, $($a)+) }; }
-/// An error line in Triton's log.
+/// Writes an error line to Triton's log.
 #[macro_export]
 macro_rules! log_error { ($($a:tt)+) => { $crate::log_line!($crate::log::Level::Error, $($a)+) }; }
 
-/// Lets one log line a minute through, for failures that come with every request.
+/// Limits a log line to one per minute, for failures that occur on every request.
 ///
 /// ```no_run
 /// use triton_backend::{log, log::EveryMinute};
@@ -106,7 +105,7 @@ macro_rules! log_error { ($($a:tt)+) => { $crate::log_line!($crate::log::Level::
 /// ```
 #[derive(Debug, Default)]
 pub struct EveryMinute {
-    /// Milliseconds on the process clock when the next line is due.
+    /// Time at which the next line is due, in milliseconds of the process clock.
     next_ms: AtomicU64,
     suppressed: AtomicU64,
 }
@@ -114,7 +113,7 @@ pub struct EveryMinute {
 impl EveryMinute {
     const PERIOD: Duration = Duration::from_secs(60);
 
-    /// The first line is due at once.
+    /// The first line is due immediately.
     pub const fn new() -> Self {
         Self {
             next_ms: AtomicU64::new(0),
@@ -122,7 +121,7 @@ impl EveryMinute {
         }
     }
 
-    /// `Some` when a line is due, with how many were suppressed since the last one.
+    /// Returns `Some` if a line is due, with the number of suppressed lines since the last one.
     pub fn due(&self) -> Option<u64> {
         static START: OnceLock<Instant> = OnceLock::new();
         self.due_at(START.get_or_init(Instant::now).elapsed())
@@ -132,7 +131,7 @@ impl EveryMinute {
         let now_ms = now.as_millis() as u64;
         let next_ms = self.next_ms.load(Ordering::Relaxed);
         let after = now_ms + Self::PERIOD.as_millis() as u64;
-        // Of several threads that see it due, the one that moves the time writes the line.
+        // Of several threads that see the due time, the one that changes it writes the line.
         let due = now_ms >= next_ms
             && self
                 .next_ms

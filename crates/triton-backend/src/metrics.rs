@@ -11,7 +11,7 @@ use triton_rs_sys as sys;
 use crate::ffi::{c_string, check};
 use crate::{Code, Error};
 
-/// A number that only grows. Cheap to clone; one atomic addition per call.
+/// A number that only increases. Cheap to clone; a call is one atomic addition.
 #[derive(Debug, Clone, Default)]
 pub struct Counter(Option<Arc<Metric>>);
 
@@ -35,7 +35,7 @@ impl Counter {
     }
 }
 
-/// A number that goes up and down. Cheap to clone.
+/// A number that increases and decreases. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Gauge(Option<Arc<Metric>>);
 
@@ -54,7 +54,7 @@ impl Gauge {
     }
 }
 
-/// One use of an entry of the registry.
+/// A use of an entry in the registry.
 #[derive(Debug)]
 struct Metric {
     key: MetricKey,
@@ -97,16 +97,15 @@ type Labels = Vec<(String, String)>;
 type FamilyKey = (sys::TRITONSERVER_MetricKind, String);
 type MetricKey = (FamilyKey, Labels);
 
-/// An object of Triton and how many use it.
+/// An object of Triton and its number of users.
 #[derive(Debug)]
 struct Shared<T> {
     raw: Raw<T>,
     users: usize,
 }
 
-/// What exists now, so that the models of this library share families, and a model that is
-/// reloaded while its predecessor still serves shares the metric: Triton gives two users of
-/// one name the same object, which the first to go would delete.
+/// The existing objects. Models of this library share families. A model that is reloaded while its predecessor still serves shares the
+/// metric. Triton returns the same object to two users of one name, and the first user to end would delete it.
 #[derive(Debug, Default)]
 struct Registry {
     families: HashMap<FamilyKey, Shared<sys::TRITONSERVER_MetricFamily>>,
@@ -136,7 +135,7 @@ fn metric(
     let acquired = registry().acquire(&key, help);
     match acquired {
         Ok(raw) => Ok(Some(Arc::new(Metric { key, raw }))),
-        // The server runs without metrics: that must not keep a model from serving.
+        // The server runs without metrics; the model must still serve.
         Err(e) if matches!(e.code(), Code::Unsupported | Code::Unavailable) => Ok(None),
         Err(e) => Err(e.context(format_args!("metric '{name}'"))),
     }

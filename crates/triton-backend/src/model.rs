@@ -1,4 +1,4 @@
-//! What a backend implements.
+//! The traits that a backend implements.
 
 use std::sync::Arc;
 
@@ -6,36 +6,34 @@ use serde::de::DeserializeOwned;
 
 use crate::{Batch, Error, ModelContext, Signature};
 
-/// One loaded version of a model: everything its instances share.
+/// One loaded version of a model: the state that its instances share.
 ///
-/// Loaded once per model version, dropped when Triton unloads it. Threads that it starts
-/// must be joined in `Drop`: the library may be unmapped right after.
+/// Loaded once per model version, dropped when Triton unloads it. `Drop` must join the threads that the model starts, because the library
+/// may be unmapped directly afterwards.
 pub trait Model: Sized + Send + Sync + 'static {
-    /// The typed `parameters` of config.pbtxt: derive `serde::Deserialize`, usually with
-    /// `#[serde(rename_all = "SCREAMING_SNAKE_CASE")]`, and use `()` for none.
+    /// The typed `parameters` of config.pbtxt: derive `serde::Deserialize`, usually with `#[serde(rename_all = "SCREAMING_SNAKE_CASE")]`.
+    /// Use `()` for none.
     ///
-    /// Every value is a string in config.pbtxt and is parsed into the field's type. An
-    /// unknown key, a missing one without a default, and a value that does not parse fail the
-    /// load with a message that names the key, the value and what is accepted. A tuple of such
-    /// types shares the keys: each part reads those that it knows.
+    /// In config.pbtxt every value is a string; it is parsed into the field's type. The load fails for an unknown key, for a missing key
+    /// without a default, and for a value that does not parse. The message names the key, the value and the accepted values. A tuple of
+    /// such types shares the keys: each part reads the keys that it knows.
     type Parameters: DeserializeOwned;
 
-    /// What each instance owns for itself.
+    /// The state that each instance owns.
     type Instance: Instance<Self>;
 
-    /// The tensors this backend understands; config.pbtxt is checked against it before
-    /// [`load`](Self::load).
+    /// The tensors that this backend accepts. The SDK checks config.pbtxt against them before [`load`](Self::load).
     fn signature(parameters: &Self::Parameters) -> Signature {
         let _ = parameters;
         Signature::any()
     }
 
-    /// Completes a config.pbtxt that leaves out what the model's files say: its tensors, `max_batch_size`, the scheduler.
+    /// Completes a config.pbtxt from the model's files: tensors, `max_batch_size`, the scheduler.
     ///
-    /// Returns the whole config as JSON, or `None` to leave the config as it is. Triton takes inputs, outputs,
-    /// `max_batch_size` and a scheduler that the config does not choose, and ignores every other change. The SDK calls it
-    /// before it checks parameters and tensors, and only on a server that allows it (`--disable-auto-complete-config` does
-    /// not). `default_max_batch_size` is the server's setting for a model that can batch and does not say how much.
+    /// Returns the whole config as JSON, or `None` to leave the config unchanged. Triton accepts inputs, outputs, `max_batch_size` and a
+    /// scheduler if the config does not set them, and ignores every other change. The SDK calls this before it checks parameters and
+    /// tensors, and only on a server that allows it (`--disable-auto-complete-config` forbids it). `default_max_batch_size` is the server's
+    /// setting for a model that can batch and sets no size.
     ///
     /// # Errors
     /// The load of the model fails with this error.
@@ -53,7 +51,7 @@ pub trait Model: Sized + Send + Sync + 'static {
     /// The load of the model fails with this error.
     fn load(context: &Arc<ModelContext>, parameters: Self::Parameters) -> Result<Self, Error>;
 
-    /// Makes one instance, of the count that `instance_group` asks for.
+    /// Creates one instance. `instance_group` sets the number of instances.
     ///
     /// # Errors
     /// The load of the model fails with this error.
@@ -64,10 +62,9 @@ pub trait Model: Sized + Send + Sync + 'static {
 pub trait Instance<M: Model>: Send + 'static {
     /// Answers the requests of a batch, see [`Batch`].
     ///
-    /// After an error or a panic the instance is used again: leave nothing in it that the
-    /// next batch would trip over.
+    /// After an error or a panic the instance is used again: leave no state in it that would break the next batch.
     ///
     /// # Errors
-    /// Every request not answered yet is answered with this error.
+    /// The SDK answers every remaining request with this error.
     fn execute(&mut self, model: &M, batch: &Batch<'_>) -> Result<(), Error>;
 }

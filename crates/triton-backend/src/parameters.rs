@@ -1,7 +1,7 @@
 //! The typed `parameters` of config.pbtxt, through serde.
 //!
-//! Every value is a string there. This deserializer parses it into the type of the field and
-//! says, when that fails, which key had which value and what is accepted.
+//! Every value is a string there. This deserializer parses it into the type of the field. Its error names the key, the value and the
+//! accepted values.
 
 use std::collections::{BTreeMap, btree_map};
 use std::fmt::{self, Display};
@@ -11,13 +11,13 @@ use serde::forward_to_deserialize_any;
 
 use crate::Error;
 
-/// Keys that Triton acts on itself for every backend; not given to the model.
+/// Keys that Triton itself handles for every backend; they are not passed to the model.
 const TRITON_KEYS: &[&str] = &["FORCE_CPU_ONLY_INPUT_TENSORS"];
 
 /// Parses the parameters.
 ///
 /// # Errors
-/// For a key that is unknown or missing, or a value that does not parse.
+/// Returns an error for an unknown key, a missing key, or a value that does not parse.
 pub(crate) fn parse<T: DeserializeOwned>(
     parameters: &BTreeMap<String, String>,
 ) -> Result<T, Error> {
@@ -76,7 +76,7 @@ fn unknown(key: &str, accepted: &[&str]) -> String {
 
 struct Parameters<'a>(&'a BTreeMap<String, String>);
 
-/// The parameters as a tuple takes them: each of its parts reads the keys that it knows, and a key that none knows is refused.
+/// The parameters of a tuple: each part reads the keys that it knows. A key that no part knows is refused.
 struct Parts<'a> {
     all: Parameters<'a>,
     left: usize,
@@ -219,7 +219,7 @@ impl<'de> de::Deserializer<'de> for Parameters<'de> {
 struct Entries<'a> {
     entries: btree_map::Iter<'a, String, String>,
     current: Option<(&'a str, &'a str)>,
-    /// The keys that are given; `None`: all.
+    /// The keys that are passed; `None` passes all.
     known: Option<&'static [&'static str]>,
 }
 
@@ -248,7 +248,7 @@ impl<'de> de::MapAccess<'de> for Entries<'de> {
     }
 }
 
-/// One value, parsed into whatever type is asked for.
+/// One value, parsed into the requested type.
 struct Text<'a>(&'a str);
 
 impl Text<'_> {

@@ -16,23 +16,22 @@ const RELEASE_FORMATS: RangeInclusive<u32> = 1..=2;
 /// Formats of `releases.json`.
 const RELEASES_FORMATS: RangeInclusive<u32> = 1..=1;
 
-/// What `<model>/<version>/release.json` says of the artefacts beside it.
+/// The content of `<model>/<version>/release.json`, which describes the artefacts in the same folder.
 ///
 /// ```json
 /// {"format": 2, "release": "<id>", "files": {"<file>": "<sha256>"}, "parameters": {"<KEY>": "<value>"}}
 /// ```
 ///
-/// - **One run.** At load the SDK compares the id with `<repository>/releases.json`,
-///   `{"format": 1, "releases": {"<version>": "<id>"}}`; a difference, or a version that it does not list, fails the load.
-///   Where either file is absent, nothing is compared.
-/// - **Nothing damaged.** A file whose SHA-256 is not the one in `files` fails the load. The smallest files, a gigabyte in all and
-///   half a gigabyte each at most, are compared before; the others while the model serves; when one turns out to be damaged, the model answers every further request with an error that names it.
-/// - **Its own settings.** Versions of a model share one config.pbtxt. What differs between two releases, such as a mean of
-///   the training rows, stands in `parameters` and replaces the value of config.pbtxt for this version alone; `null` takes
-///   the key away.
-/// - **Said in every answer.** Each response carries the id as the parameter `release`. Triton's ensembles forward no
-///   parameters of their steps, so a model may also declare one more output, `{ name: "release" data_type: TYPE_STRING
-///   dims: [ 1 ] }`: the SDK writes the id there (empty without a release), and the backend never sees that output.
+/// - **One run.** At load the SDK compares the id with `<repository>/releases.json`, `{"format": 1, "releases": {"<version>": "<id>"}}`.
+///   The load fails if they differ, or if the list lacks the version. If either file is absent, nothing is compared.
+/// - **No damage.** The load fails if a file's SHA-256 differs from the one in `files`. The smallest files, at most a gigabyte in total and
+///   half a gigabyte each, are checked before the load. The others are checked while the model serves. If one is damaged, the model answers
+///   every further request with an error that names it.
+/// - **Its own settings.** Versions of a model share one config.pbtxt. Values that differ between two releases, such as a mean of the
+///   training rows, are in `parameters`. They replace the value of config.pbtxt for this version only; `null` removes the key.
+/// - **In every answer.** Each response carries the id as the parameter `release`. Triton's ensembles do not forward parameters of their
+///   steps, so a model may also declare one more output, `{ name: "release" data_type: TYPE_STRING dims: [ 1 ] }`. The SDK writes the id
+///   there (empty without a release), and the backend does not see that output.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
@@ -43,7 +42,7 @@ pub struct Release {
     /// SHA-256 of each artefact, lower-case hexadecimal, by file name.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-    /// Values in place of config.pbtxt's `parameters`; `None` takes the key away.
+    /// Values that replace those of config.pbtxt's `parameters`; `None` removes the key.
     #[serde(default)]
     pub parameters: BTreeMap<String, Option<String>>,
 }
@@ -55,7 +54,7 @@ struct Releases {
 }
 
 impl Release {
-    /// Reads and checks; the model's folder, its version folder, the version.
+    /// Reads and checks the release. Arguments: the model's folder, its version folder, the version.
     pub(crate) fn of(
         model_dir: &Path,
         version_dir: &Path,

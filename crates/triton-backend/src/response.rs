@@ -17,16 +17,14 @@ use crate::{DataType, Element, Error, ModelContext, Request, gpu};
 const RELEASE: &CStr = c"release";
 
 /// The answer to one request while its outputs are being written.
-///
-/// Outputs are Triton's own buffers, written in place. An output that the client did not ask
-/// for is `None`: skip its work.
+/// Outputs are Triton's own buffers, written in place. An output that the client did not request is `None`: skip its computation.
 #[derive(Debug)]
 pub struct Response<'r> {
     raw: *mut sys::TRITONBACKEND_Response,
     context: &'r ModelContext,
-    /// Per output of the config.
+    /// One entry per output of the config.
     outputs: RefCell<SmallVec<[Progress; 32]>>,
-    /// Whether the client asks for the release as a tensor.
+    /// Whether the client requested the release as a tensor.
     wants_release: bool,
     staged: RefCell<Vec<Staged>>,
     borrows: &'r Borrows,
@@ -39,8 +37,7 @@ enum Progress {
     Written,
 }
 
-/// An output whose buffer cannot be written in place: it lies on a GPU, not aligned, or where the client has also placed an
-/// input or another output.
+/// An output whose buffer cannot be written in place: it is on a GPU, unaligned, or overlaps an input or another output of the client.
 #[derive(Debug)]
 struct Staged {
     host: HostBuffer,
@@ -80,14 +77,13 @@ impl<'r> Response<'r> {
         }
     }
 
-    /// The output buffer of this name, to be written in place; `None` when the client did not
-    /// ask for it.
+    /// The output buffer of this name, to be written in place; `None` if the client did not request it.
     ///
-    /// `shape` is in elements, the batch dimension included where the model has one. The
-    /// elements start as zero.
+    /// `shape` is in elements and includes the batch dimension if the model has one. The elements are initially zero.
     ///
     /// # Errors
-    /// When the config declares no such output or another type, the shape is negative or
+    /// Returns an error if the config declares no such output or another type, if the shape is negative or overflows, if the output was
+    /// taken before, or if Triton has no memory.
     /// overflows, the output was taken before, or Triton has no memory.
     #[allow(
         clippy::mut_from_ref,
@@ -97,11 +93,10 @@ impl<'r> Response<'r> {
         self.output_at(self.index(name)?, shape)
     }
 
-    /// The output at this position of [`ModelConfig::outputs`](crate::ModelConfig::outputs);
-    /// otherwise as [`output`](Self::output).
+    /// The output at this index of [`ModelConfig::outputs`](crate::ModelConfig::outputs); otherwise like [`output`](Self::output).
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// Returns an error as [`output`](Self::output) does.
     #[allow(
         clippy::mut_from_ref,
         reason = "each output is handed out once, see `Progress`"
@@ -123,10 +118,10 @@ impl<'r> Response<'r> {
         }
     }
 
-    /// Copies `elements` into the output of this name; nothing when the client did not ask.
+    /// Copies `elements` into the output of this name; does nothing if the client did not request it.
     ///
     /// # Errors
-    /// As [`output`](Self::output), and when `elements` are not as many as `shape` says.
+    /// Returns an error as [`output`](Self::output) does, and if the number of `elements` does not match `shape`.
     pub fn write<T: Element>(
         &self,
         name: &str,
@@ -136,10 +131,10 @@ impl<'r> Response<'r> {
         self.write_at(self.index(name)?, shape, elements)
     }
 
-    /// Copies `elements` into the output at this position; otherwise as [`write`](Self::write).
+    /// Copies `elements` into the output at this index; otherwise like [`write`](Self::write).
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Returns an error as [`write`](Self::write) does.
     pub fn write_at<T: Element>(
         &self,
         index: usize,
@@ -162,10 +157,10 @@ impl<'r> Response<'r> {
         Ok(())
     }
 
-    /// Writes a BYTES output; nothing when the client did not ask.
+    /// Writes a BYTES output; does nothing if the client did not request it.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and when an element is longer than 4 GiB.
+    /// Returns an error as [`write`](Self::write) does, and if an element is longer than 4 GiB.
     pub fn write_strings<S: AsRef<[u8]>>(
         &self,
         name: &str,
@@ -185,7 +180,7 @@ impl<'r> Response<'r> {
         self.put_strings(output, shape, elements)
     }
 
-    /// The bytes of a BYTES output: each element after its length.
+    /// Writes the bytes of a BYTES output: each element after its length.
     fn put_strings<S: AsRef<[u8]>>(
         &self,
         output: &TensorConfig,
@@ -217,17 +212,17 @@ impl<'r> Response<'r> {
         Ok(())
     }
 
-    /// Whether the client asks for this output.
+    /// Whether the client requested this output.
     pub fn wants(&self, name: &str) -> bool {
         let outputs = self.context.config().outputs();
         iter::zip(outputs, self.outputs.borrow().iter())
             .any(|(output, progress)| output.name == name && *progress != Progress::NotRequested)
     }
 
-    /// Adds a parameter to the response, which clients find beside the outputs.
+    /// Adds a parameter to the response, which clients receive beside the outputs.
     ///
     /// # Errors
-    /// When Triton refuses it.
+    /// Returns an error if Triton refuses the parameter.
     pub fn parameter(&self, key: &str, value: &str) -> Result<(), Error> {
         self.set_parameter(&c_string(key), &c_string(value))
     }
@@ -243,18 +238,17 @@ impl<'r> Response<'r> {
         }
     }
 
-    /// Says of which release the answer is, see [`Release`](crate::Release), and copies what was staged to where
-    /// Triton wants it.
+    /// Adds the release to the answer, see [`Release`](crate::Release), and copies staged outputs to Triton's buffers.
     ///
     /// # Errors
-    /// When the backend has not written an output that the client asked for, or a copy fails.
+    /// Returns an error if the backend has not written a requested output, or if a copy fails.
     pub(crate) fn complete(&self) -> Result<(), Error> {
         let outputs = self.context.config().outputs();
         if let Some((output, _)) = iter::zip(outputs, self.outputs.borrow().iter())
             .find(|(_, progress)| **progress == Progress::Requested)
         {
             return Err(Error::internal(format!(
-                "the backend did not write the output '{}', which the client asked for",
+                "the backend did not write the output '{}', which the client requested",
                 output.name
             )));
         }
@@ -290,7 +284,7 @@ impl<'r> Response<'r> {
         })
     }
 
-    /// Marks an output as taken; what config.pbtxt says of it and its element count, or `None` when it is not requested.
+    /// Marks an output as taken. Returns its config and its number of elements, or `None` if the client did not request it.
     fn take(
         &self,
         index: usize,
@@ -325,13 +319,13 @@ impl<'r> Response<'r> {
         });
         len.map(|len| Some((config, len))).ok_or_else(|| {
             Error::internal(format!(
-                "the backend gives output '{}' the impossible shape {shape:?}",
+                "the backend returns output '{}' with the impossible shape {shape:?}",
                 config.name
             ))
         })
     }
 
-    /// An output, and aligned memory for its elements, uninitialised, with their number.
+    /// An output with aligned, uninitialised memory for its elements, and their number.
     fn elements<T: Element>(
         &self,
         index: usize,
@@ -353,7 +347,7 @@ impl<'r> Response<'r> {
         Ok(Some((output, data.cast(), len)))
     }
 
-    /// Host memory of this size and alignment that nothing else refers to: Triton's own where it is so, staged otherwise.
+    /// Host memory of this size and alignment that nothing else refers to: Triton's own if it fits, staged otherwise.
     fn buffer(
         &self,
         config: &TensorConfig,
@@ -364,7 +358,7 @@ impl<'r> Response<'r> {
     ) -> Result<*mut u8, Error> {
         let mut output = ptr::null_mut();
         let mut buffer: *mut c_void = ptr::null_mut();
-        // We ask for host memory; Triton says what it gives.
+        // Requests host memory; Triton returns the actual type.
         let (mut memory_type, mut memory_type_id) = (sys::TRITONSERVER_MEMORY_CPU, 0);
         // SAFETY: the response is open; the name is NUL-terminated, the shape has as many
         // dimensions as said, and every out-pointer is valid.
@@ -391,7 +385,7 @@ impl<'r> Response<'r> {
         let data = buffer.cast::<u8>();
         if data.is_null() {
             return Err(Error::unavailable(format!(
-                "Triton gave no memory for the {byte_size} bytes of output '{}'",
+                "Triton returned no memory for the {byte_size} bytes of output '{}'",
                 config.name
             )));
         }

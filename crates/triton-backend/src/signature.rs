@@ -1,22 +1,21 @@
-//! The tensors a backend understands, checked against config.pbtxt at load.
+//! The tensors that a backend accepts, checked against config.pbtxt at load.
 
 use crate::config::{ModelConfig, TensorConfig, tensor_names};
 use crate::{DataType, Error};
 
-/// The inputs and outputs a backend expects of a config.
+/// The inputs and outputs that a backend expects in a config.
 ///
 /// ```
 /// use triton_backend::{DataType, Signature};
 ///
-/// // One FP32 vector in, one out, and a user id that the config may leave out.
+/// One FP32 vector as input, one as output, and a user id that the config may omit.
 /// Signature::new()
 ///     .input("x", &[DataType::Fp32])
 ///     .optional_input("user_id", &[DataType::Int32, DataType::Int64])
 ///     .output("y", &[DataType::Fp32]);
 /// ```
 ///
-/// Tensors beyond those named fail the load, unless [`other_inputs`](Self::other_inputs) or
-/// [`other_outputs`](Self::other_outputs) allow them.
+/// The load fails for any other tensor, unless [`other_inputs`](Self::other_inputs) or [`other_outputs`](Self::other_outputs) allow it.
 #[derive(Debug, Clone, Default)]
 pub struct Signature {
     inputs: Vec<Rule>,
@@ -50,16 +49,16 @@ pub const ANY_TYPE: &[DataType] = &[
     DataType::Bytes,
 ];
 
-/// Every data type whose elements have one size: all but BYTES.
+/// Every data type whose elements have a fixed size: all except BYTES.
 pub const FIXED_SIZE_TYPES: &[DataType] = ANY_TYPE.split_at(ANY_TYPE.len() - 1).0;
 
 impl Signature {
-    /// No tensors.
+    /// A signature without tensors.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Any tensors of any type.
+    /// A signature that accepts any tensors of any type.
     pub fn any() -> Self {
         Self::new().other_inputs(ANY_TYPE).other_outputs(ANY_TYPE)
     }
@@ -70,7 +69,7 @@ impl Signature {
         self
     }
 
-    /// The config may declare this input; then with one of these types.
+    /// The config may declare this input. If it does, the type must be one of these.
     pub fn optional_input(mut self, name: &str, data_types: &[DataType]) -> Self {
         self.inputs.push(Rule::new(name, data_types, false));
         self
@@ -82,7 +81,7 @@ impl Signature {
         self
     }
 
-    /// The config may declare this output; then with one of these types.
+    /// The config may declare this output. If it does, the type must be one of these.
     pub fn optional_output(mut self, name: &str, data_types: &[DataType]) -> Self {
         self.outputs.push(Rule::new(name, data_types, false));
         self
@@ -100,10 +99,10 @@ impl Signature {
         self
     }
 
-    /// Compares with a config.
+    /// Compares the signature with a config.
     ///
     /// # Errors
-    /// Names the first tensor that is missing, of another type, or not expected.
+    /// Returns an error that names the first tensor that is missing, has another type, or is not expected.
     pub fn check(&self, config: &ModelConfig) -> Result<(), Error> {
         check("input", &self.inputs, &self.other_inputs, config.inputs())?;
         check(

@@ -1,4 +1,4 @@
-//! Input tensors: borrowed where they lie in one aligned host buffer, gathered otherwise.
+//! Input tensors: borrowed if they are in one aligned host buffer, gathered otherwise.
 
 use std::borrow::Cow;
 use std::ffi::c_void;
@@ -14,12 +14,11 @@ use crate::{DataType, Element, Error, gpu};
 
 /// One input of one request.
 ///
-/// Borrows from the request: neither it nor its elements can outlive the batch. Making one
-/// checks that the shape has no negative dimension, that its size does not overflow, and that
-/// the request's bytes are as many as shape and type say.
+/// It borrows from the request: neither it nor its elements can outlive the batch. Its creation checks that no dimension is negative, that
+/// the size does not overflow, and that the number of bytes matches shape and type.
 ///
-/// A client may place an input in shared memory and write there while its request runs. Borrowed elements may then be any
-/// numbers, and differ when they are read again. Copy them where a check must hold later; BOOL and BYTES are copied here.
+/// A client may place an input in shared memory and write there while its request runs. Borrowed elements may then have any values, and may
+/// differ when they are read again. Copy them if a check must stay valid; BOOL and BYTES are always copied.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'r> {
     raw: *mut sys::TRITONBACKEND_Input,
@@ -32,7 +31,7 @@ pub struct Tensor<'r> {
     buffer_count: u32,
 }
 
-/// One of the buffers that a tensor comes in.
+/// One of the buffers of a tensor.
 struct Buffer {
     data: *const u8,
     byte_size: usize,
@@ -75,7 +74,7 @@ impl<'r> Tensor<'r> {
         };
         let data_type = DataType::from_raw(data_type).ok_or_else(|| {
             Error::unsupported(format!(
-                "tensor '{name}' has Triton's data type {data_type}, unknown here"
+                "tensor '{name}' has the unknown data type {data_type} of Triton"
             ))
         })?;
         let len = element_count(name, shape)?;
@@ -111,26 +110,26 @@ impl<'r> Tensor<'r> {
         self.data_type
     }
 
-    /// The dimensions, the batch dimension included where the model has one.
+    /// The dimensions, including the batch dimension if the model has one.
     pub fn shape(&self) -> &'r [i64] {
         self.shape
     }
 
-    /// How many elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no element.
+    /// Whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements in row-major order; borrowed where one aligned host buffer holds them, and copied when they are BOOLs.
+    /// The elements in row-major order. They are borrowed if one aligned host buffer holds them, and copied if they are BOOLs.
     ///
     /// # Errors
-    /// When `T` is not the tensor's type, a BOOL is neither 0 nor 1, or the client has placed the tensor where it wants an
-    /// output that is being written.
+    /// Returns an error if `T` is not the tensor's type, or if a BOOL is neither 0 nor 1. It also returns an error if the client has placed
+    /// the tensor in the memory of an output that is being written.
     pub fn as_slice<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
         if T::DATA_TYPE != self.data_type {
             return Err(self.wrong(format_args!(
@@ -169,7 +168,7 @@ impl<'r> Tensor<'r> {
     /// The elements of a tensor of rank 1, `[len]`.
     ///
     /// # Errors
-    /// As [`as_slice`](Self::as_slice), or when the rank is not 1.
+    /// Returns an error as [`as_slice`](Self::as_slice) does, or if the rank is not 1.
     pub fn vector<T: Element>(&self) -> Result<Cow<'r, [T]>, Error> {
         self.dims::<1>()?;
         self.as_slice()
@@ -178,7 +177,7 @@ impl<'r> Tensor<'r> {
     /// The elements as an array of the tensor's shape.
     ///
     /// # Errors
-    /// As [`as_slice`](Self::as_slice).
+    /// Returns an error as [`as_slice`](Self::as_slice) does.
     pub fn view<T: Element>(&self) -> Result<CowArray<'r, T, IxDyn>, Error> {
         let shape: Vec<usize> = self.shape.iter().map(|&d| d as usize).collect();
         match self.as_slice::<T>()? {
@@ -193,7 +192,7 @@ impl<'r> Tensor<'r> {
     /// The elements of a tensor of rank 2, `[rows, columns]`.
     ///
     /// # Errors
-    /// As [`as_slice`](Self::as_slice), or when the rank is not 2.
+    /// Returns an error as [`as_slice`](Self::as_slice) does, or if the rank is not 2.
     pub fn rows<T: Element>(&self) -> Result<CowArray<'r, T, Ix2>, Error> {
         let &[rows, columns] = self.dims()?;
         let shape = (rows as usize, columns as usize);
@@ -209,7 +208,7 @@ impl<'r> Tensor<'r> {
     /// The elements of a tensor of rank 1 as an array.
     ///
     /// # Errors
-    /// As [`vector`](Self::vector).
+    /// Returns an error as [`vector`](Self::vector) does.
     pub fn array<T: Element>(&self) -> Result<CowArray<'r, T, Ix1>, Error> {
         Ok(match self.vector::<T>()? {
             Cow::Borrowed(elements) => CowArray::from(ndarray::ArrayView1::from(elements)),
@@ -220,8 +219,8 @@ impl<'r> Tensor<'r> {
     /// The elements of a BYTES tensor, copied.
     ///
     /// # Errors
-    /// When the type is not BYTES, a length reaches beyond the tensor's bytes, or there are
-    /// more or fewer elements than the shape says.
+    /// Returns an error if the type is not BYTES, if a length exceeds the tensor's bytes, or if the number of elements does not match the
+    /// shape.
     pub fn strings(&self) -> Result<Strings, Error> {
         if self.data_type != DataType::Bytes {
             return Err(self.wrong(format_args!("is {}; accepted: BYTES", self.data_type)));
@@ -247,10 +246,10 @@ impl<'r> Tensor<'r> {
         Ok(Strings { data, len: count })
     }
 
-    /// The bytes as they came; borrowed where one host buffer holds them.
+    /// The unparsed bytes; borrowed if one host buffer holds them.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Returns an error if the bytes cannot be read.
     pub fn raw(&self) -> Result<Cow<'r, [u8]>, Error> {
         if self.byte_size == 0 {
             return Ok(Cow::Borrowed(&[]));
@@ -265,8 +264,8 @@ impl<'r> Tensor<'r> {
         self.copied().map(Cow::Owned)
     }
 
-    /// A copy of the bytes, for what is checked once and relied on later: a client that shares memory with the server may
-    /// write there meanwhile.
+    /// A copy of the bytes, for data that is checked once and used later. A client that shares memory with the server may change the
+    /// original in between.
     fn copied(&self) -> Result<Vec<u8>, Error> {
         let mut gathered = Vec::with_capacity(self.byte_size);
         // SAFETY: room for byte_size bytes, all written by a gather that succeeds.
@@ -306,7 +305,7 @@ impl<'r> Tensor<'r> {
         }))
     }
 
-    /// Notes that a buffer is borrowed.
+    /// Records that a buffer is borrowed.
     fn borrow(&self, buffer: &Buffer) -> Result<(), Error> {
         if self.borrows.read(buffer.data, self.byte_size) {
             return Ok(());
@@ -316,11 +315,11 @@ impl<'r> Tensor<'r> {
 
     fn overwritten(&self) -> Error {
         self.wrong(format_args!(
-            "lies in memory where the client also wants an output, which is being written; accepted: memory of its own"
+            "overlaps an output of the client that is being written; accepted: memory of its own"
         ))
     }
 
-    /// The one host buffer that holds everything, if there is one.
+    /// The single host buffer that holds all bytes, if there is one.
     fn only_buffer(&self) -> Result<Option<Buffer>, Error> {
         if self.buffer_count != 1 {
             return Ok(None);
@@ -335,7 +334,7 @@ impl<'r> Tensor<'r> {
 
     fn buffer(&self, index: u32) -> Result<Buffer, Error> {
         let mut data: *const c_void = ptr::null();
-        // We would rather have host memory; Triton says what it is.
+        // Requests host memory; Triton returns the actual type.
         let (mut byte_size, mut memory_type, mut memory_type_id) =
             (0, sys::TRITONSERVER_MEMORY_CPU, 0);
         // SAFETY: the input is alive and every out-pointer is valid.
@@ -359,7 +358,7 @@ impl<'r> Tensor<'r> {
         })
     }
 
-    /// Copies all buffers, one after the other.
+    /// Copies all buffers, one after the other, to `to`.
     ///
     /// # Safety
     /// `to` has room for `byte_size` bytes.
@@ -431,12 +430,12 @@ pub struct Strings {
 }
 
 impl Strings {
-    /// How many elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -450,10 +449,10 @@ impl Strings {
     }
 }
 
-/// Splits bytes into BYTES elements. It ends at the first one that is not whole; `rest` starts there.
+/// Splits bytes into BYTES elements. It stops at the first incomplete element; `rest` starts there.
 struct Elements<'d> {
     rest: &'d [u8],
-    /// How many elements are left at least.
+    /// Minimum number of remaining elements.
     least: usize,
 }
 

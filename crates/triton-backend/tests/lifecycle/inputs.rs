@@ -9,7 +9,7 @@ use triton_testing::fake::{Config, Input, Memory, Request};
 
 use super::scripted::execute;
 
-/// Hands the input `x`, declared as `data_type`, to `read`; its message when that fails.
+/// Passes the input `x`, declared as `data_type`, to `read`; returns its error message if it fails.
 fn read(
     data_type: &str,
     input: Input,
@@ -42,7 +42,7 @@ fn expect<T: Element + PartialEq + std::fmt::Debug>(
     })
 }
 
-/// One aligned buffer is borrowed; several, or unaligned ones, are gathered. BOOLs are always copied, see `shared`.
+/// One aligned buffer is borrowed; several buffers or unaligned ones are gathered. BOOLs are always copied, see `shared`.
 fn all_layouts<T>(elements: [T; 3])
 where
     T: Element + PartialEq + std::fmt::Debug + triton_testing::fake::Element,
@@ -194,7 +194,7 @@ fn strings_are_read_and_bounded() {
     assert!(bytes(&[1], vec![255; 8]).contains("element 0 reaches beyond"));
     assert!(bytes(&[2], vec![0; 4]).contains("holds 1 BYTES elements; shape [2] takes 2"));
     assert!(bytes(&[0], vec![0; 4]).contains("holds 1 BYTES elements"));
-    // A shape that promises more than memory holds reserves nothing.
+    // The shape claims more elements than memory can hold; nothing is reserved.
     assert!(bytes(&[i64::MAX], vec![0; 4]).contains("holds 1 BYTES elements"));
 }
 
@@ -225,7 +225,7 @@ fn arrays_have_the_tensors_shape() {
 fn gpu_memory_is_never_read_as_host_memory() {
     let input = Input::new("x", &[2], &[1, 2]).memory(Memory::Gpu);
     let result = read("TYPE_INT32", input, |x| {
-        // With a GPU at hand the copy fails for another reason: the address is the host's.
+        // On a machine with a GPU the copy fails for another reason: the address is the host's.
         let error = x.as_slice::<i32>().expect_err("not read");
         assert!(error.message().starts_with("tensor 'x': "), "{error}");
         assert!(x.raw().is_err());

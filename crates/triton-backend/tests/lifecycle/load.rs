@@ -1,4 +1,4 @@
-//! Loading: version, parameters, tensors, release, errors and panics on the way.
+//! Loading: version, parameters, tensors, release, and errors and panics during it.
 
 use std::fs;
 use std::thread;
@@ -178,7 +178,7 @@ fn a_mix_of_releases_is_refused() {
     let releases = |text: &str| fs::write(root.path().join("releases.json"), text).unwrap();
     let load = || server().load_from("m", 1, &folder, config()).map(drop);
 
-    // SHA-256 of nothing.
+    // SHA-256 of an empty file.
     const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     fs::write(folder.join("1/x.bin"), "").unwrap();
     release(&format!(
@@ -239,7 +239,7 @@ fn a_mix_of_releases_is_refused() {
     );
 }
 
-/// Too large to be compared before the model serves: half a gigabyte and a byte of zeros, which take no space on the disk.
+/// A file too large to be checked before the model serves: half a gigabyte and a byte of zeros, in a sparse file.
 #[test]
 fn a_large_damaged_file_ends_the_answers() {
     let root = tempfile::tempdir().unwrap();
@@ -278,7 +278,7 @@ fn a_release_brings_its_own_parameters() {
 
     release(r#"{"format": 2, "release": "B", "parameters": {"TOPK": "1000", "OTHER": null}}"#);
     let both = || config().parameter("TOPK", "7").parameter("OTHER", "x");
-    // The script of the model panics on a topk of 1000: the release's value is the one that is parsed.
+    // The model's script panics on a topk of 1000, so the panic shows that the release's value was parsed.
     let message = load(both()).unwrap_err().message;
     assert!(message.contains("topk 1000 panics"), "{message}");
 
@@ -322,7 +322,7 @@ fn a_backend_completes_a_config_where_the_server_lets_it() {
         assert_eq!(config.parameters()["TOPK"], "7", "the rest stays");
         Ok(())
     });
-    // The signature is compared with what the backend has completed.
+    // The SDK compares the signature with the config that the backend has completed.
     signature(
         Signature::new()
             .input("z", &[DataType::Fp32])

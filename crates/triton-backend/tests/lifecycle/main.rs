@@ -1,5 +1,5 @@
-//! The SDK against the fake of Triton's C API: whatever a backend does, every request is
-//! answered and released exactly once, and nothing unwinds into the server.
+//! Tests the SDK against the fake of Triton's C API. Whatever a backend does, every request is answered and released exactly once, and
+//! nothing unwinds into the server.
 //!
 //! `scripts/sanitize` runs these under AddressSanitizer.
 

@@ -1,4 +1,4 @@
-//! Writing outputs: in place, only those asked for.
+//! Writing outputs: in place, and only the requested ones.
 
 use triton_backend::{Error, Response};
 use triton_rs_sys as sys;
@@ -156,9 +156,9 @@ fn an_output_that_is_asked_for_and_not_written_is_an_error() {
     assert_eq!(failure.code, sys::TRITONSERVER_ERROR_INTERNAL);
     assert_eq!(
         failure.message,
-        "model 'm': the backend did not write the output 'scores', which the client asked for"
+        "model 'm': the backend did not write the output 'scores', which the client requested"
     );
-    // Of no elements is written, too.
+    // An output without elements is written too.
     let report = respond(asked(), |response| {
         response.write::<i32>("ids", &[0], &[])?;
         response.write::<f32>("scores", &[0], &[])
@@ -169,7 +169,7 @@ fn an_output_that_is_asked_for_and_not_written_is_an_error() {
 #[test]
 fn gpu_outputs_are_staged_on_the_host() {
     let request = Request::new().output("ids").output_memory(Memory::Gpu);
-    // The copy to a GPU that is not there fails; the staged memory was written all the same.
+    // The copy to a GPU that does not exist fails; the staged memory was written nevertheless.
     let report = respond(request, |response| response.write("ids", &[2], &[1i32, 2]));
     assert!(
         report.failure(0).message.contains("GPU 0"),
@@ -215,7 +215,7 @@ fn every_answer_names_its_release() {
     let report = answer(&loaded, Request::new().output("ids"));
     assert_eq!(report.success(0).names(), ["ids"], "only when asked for");
 
-    // No release: the output is there, but empty.
+    // Without a release, the output exists but is empty.
     let loaded = server.load("m", config()).unwrap();
     let report = answer(&loaded, Request::new().output("release"));
     let response = report.success(0);

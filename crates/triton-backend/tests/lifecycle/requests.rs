@@ -1,4 +1,4 @@
-//! Answered once, released once.
+//! Each request is answered once and released once.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -207,7 +207,7 @@ fn a_request_without_response_is_released_and_logged() {
     );
     report.lost(0);
     report.success(1);
-    assert!(!log_lines("a request gets no response: no response for this request").is_empty());
+    assert!(!log_lines("cannot respond to a request: no response for this request").is_empty());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A model whose steps are closures of the test. The fake calls the backend on the test's own
-//! thread, so the script lies in thread-locals.
+//! A model whose steps are closures of the test. The fake calls the backend on the test's own thread, so the script is stored in
+//! thread-locals.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ pub(crate) fn on_execute(execute: impl FnMut(&Batch<'_>) -> Result<(), Error> + 
     EXECUTE.set(Some(Box::new(execute)));
 }
 
-/// What was dropped on this thread since the last call.
+/// The names of the objects that were dropped on this thread since the last call.
 pub(crate) fn dropped() -> Vec<&'static str> {
     DROPPED.take()
 }
@@ -123,7 +123,7 @@ pub(crate) fn load_error(config: Config) -> Failure {
         .expect_err("the load fails")
 }
 
-/// A model of the input `x` and the output `y`, both FP32 vectors.
+/// A model with the input `x` and the output `y`, both FP32 vectors.
 pub(crate) fn config() -> Config {
     Config::new()
         .input("x", "TYPE_FP32", &[-1])

@@ -1,4 +1,4 @@
-//! Clients that share memory with the server: inputs and outputs may lie anywhere in it, and over each other.
+//! Clients that share memory with the server: inputs and outputs may be anywhere in it, and may overlap.
 
 use std::borrow::Cow;
 
@@ -37,7 +37,7 @@ fn numbers(count: usize) -> Input {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Where an output lies changes nothing in it. The offset need not be a multiple of an element's size.
+    /// The place of an output does not change its content. The offset need not be a multiple of an element's size.
     #[test]
     fn an_output_over_an_input_is_what_it_is_elsewhere(
         count in 1usize..40,
@@ -86,7 +86,7 @@ fn two_outputs_in_one_place_do_not_write_over_each_other_while_they_are_written(
 #[test]
 fn an_input_is_not_read_from_where_an_output_is_written() {
     for split in [&[][..], &[8]] {
-        // In one buffer it would be borrowed, in two it is gathered.
+        // In one buffer the input would be borrowed; in two it is gathered.
         let request = Request::new().input(numbers(4).split(split)).output("y");
         let report = answer(request.outputs_over("x", 0), |request, response| {
             let y = response.output::<i32>("y", &[2])?.expect("asked for");
@@ -159,7 +159,7 @@ fn bools_are_checked_in_a_copy_that_no_client_can_write() {
 
 #[test]
 fn a_batch_of_no_requests_is_a_batch() {
-    // Its array may be NULL.
+    // The array of an empty batch may be NULL.
     execute(config(), [], |batch: &Batch<'_>| {
         assert!(batch.is_empty());
         Ok(())
