@@ -30,10 +30,10 @@ pub struct Args {
     /// Only write every model's config.pbtxt
     #[arg(long, conflicts_with = "release")]
     config_only: bool,
-    /// Note of where the release comes from, such as run=1234; may be given several times. `saker releases --json` shows them
+    /// Label for the release's origin, such as run=1234; may be given several times. `saker releases --json` shows the labels
     #[arg(long, value_name = "KEY=VALUE", value_parser = label, conflicts_with = "config_only")]
     label: Vec<(String, String)>,
-    /// Assemble a release even when nothing has changed
+    /// Assemble a release even if nothing has changed
     #[arg(long)]
     force: bool,
 }
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         fingerprint = fingerprint.file(path)?;
     }
     let fingerprint = fingerprint.finish();
-    // One of an older saker has no manifest and is written anew.
+    // A release of an older saker has no manifest and is written again.
     let stands = newest(&target).is_ok();
     if args.output.is_none()
         && !args.force
@@ -114,7 +114,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Says what a server that `saker serve` does not start must be given.
+/// Prints the settings that a server needs if `saker serve` does not start it.
 fn say_where_the_store_is(pipeline: &Pipeline) {
     if has_credentials(&pipeline.store.redis_url) {
         println!(
@@ -124,7 +124,7 @@ fn say_where_the_store_is(pipeline: &Pipeline) {
     }
 }
 
-/// The newest release of a repository, and what it says of itself.
+/// The newest release of a repository, and its manifest.
 fn newest(target: &Path) -> Result<(Repository, Manifest)> {
     let repository = Repository::open(target)?;
     let newest = repository.index()?.releases.into_keys().next_back();
@@ -132,8 +132,7 @@ fn newest(target: &Path) -> Result<(Repository, Manifest)> {
     Ok((repository, manifest))
 }
 
-/// Notes in the newest release's manifest what was measured since it was assembled: the fingerprint says that it is of these
-/// artefacts.
+/// Adds the latest metrics to the newest release's manifest. The fingerprint shows that they belong to these artefacts.
 fn note_metrics(artefacts: &Artefacts, target: &Path) -> Result<()> {
     let (repository, mut manifest) = newest(target)?;
     let metrics = &artefacts.record.metrics;

@@ -25,7 +25,7 @@ use crate::training_run::TrainingRun;
 use crate::verdict::Verdict;
 use crate::{assemble, features, report};
 
-/// The name of the release that serves.
+/// The name of the serving release in --against.
 const CURRENT: &str = "current";
 
 /// Arguments of `saker evaluate`.
@@ -43,27 +43,27 @@ pub struct Args {
     /// Part of the interactions to measure on
     #[arg(long, value_enum, default_value = "test")]
     split: Part,
-    /// Users to measure at most, evenly spread over all of them; 0 measures all
+    /// Maximum number of users to measure, evenly spread; 0 measures all
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
     users: usize,
-    /// Measure the mean of models of so many seeds: those of `saker train`, and others that are trained for it and kept in
+    /// Measure the mean over models of this many seeds: those of `saker train`, and others that are trained for this and kept in
     /// `.saker/<name>/seeds`
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     seeds: u16,
-    /// Compare what was measured with what was measured of a release: its id or version, or `current`, the one that serves. Models that
-    /// are not measured yet are measured first
+    /// Compare the results with those of a release: its id or version, or `current`, the serving one. Models without results are measured
+    /// first
     #[arg(long, value_name = "RELEASE")]
     against: Option<String>,
-    /// With --against: the store of releases that holds the release [default: the pipeline's own repository]
+    /// With --against: the store of releases that has the release [default: the pipeline's own repository]
     // Not `requires`: a value from the environment would count as given.
     #[arg(long, value_name = "URL", env = "SAKER_RELEASES")]
     releases: Option<String>,
-    /// With --against: standard errors of the difference by which a part of the requests may be worse
+    /// With --against: number of standard errors by which a part of the requests may be worse
     #[arg(long, value_name = "NUMBER", default_value_t = 2.0, requires = "against", value_parser = tolerance)]
     tolerance: f64,
     #[command(flatten)]
     outputs: Outputs,
-    /// Print JSON in place of a table
+    /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -81,7 +81,7 @@ enum Part {
     Test,
 }
 
-/// Measures retrieval and the ranked list beside the baselines, prints a table and writes `models/metrics.json` and
+/// Measures retrieval and the ranked list together with the baselines, prints a table and writes `models/metrics.json` and
 /// `models/report.html`.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
@@ -115,13 +115,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The end of a comparison that speaks against the new models.
+/// The exit code if the new models are worse.
 const WORSE: Ended = Ended {
     code: 3,
     why: "the models are not good enough to be promoted",
 };
 
-/// The release that is compared with; none where none serves yet.
+/// The release to compare with; `None` if no release serves yet.
 fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>> {
     if let Some(location) = &args.releases {
         let registry = Registry::open(location)?;
@@ -141,7 +141,7 @@ fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>>
     Ok(Some(repository.manifest(version)?))
 }
 
-/// Measures, and says and writes what was measured.
+/// Measures, and prints and writes the results.
 fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
     let name = &pipeline.pipeline.name;
     for model in ["towers", "ranker"] {

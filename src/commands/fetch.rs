@@ -21,15 +21,15 @@ pub struct Args {
     /// Folder of the model repository
     #[arg(long, value_name = "FOLDER")]
     repository: PathBuf,
-    /// Id of the release to fetch [default: the one that is to be served]
+    /// Id of the release to fetch [default: the wanted one]
     #[arg(long, value_name = "ID")]
     release: Option<String>,
-    /// Let a release whose tensors differ take the place of those in the repository, with which it cannot stand
+    /// Let a release with other tensors replace the repository's releases, with which it is incompatible
     #[arg(long)]
     replace: bool,
 }
 
-/// Puts a release of a store into a repository.
+/// Copies a release from a store to a repository.
 pub(super) fn run(args: &Args) -> Result<()> {
     let registry = Registry::open(&args.from)?;
     let published = match &args.release {

@@ -13,28 +13,28 @@ use crate::finetune::{Outcome, Request, finetune};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  saker finetune retail\n  saker finetune retail --all && saker assemble retail && saker promote retail\n\n\
-    What is learned is what is newer than the models: without --all up to the test part, which then tells what it was good \
-    for. The table [training.finetune] of the definition says how much of the old is replayed, and at what step size. An \
-    epoch that is no better on the users held out is not kept."
+    The models learn from interactions newer than their training data: without --all, up to the test part, which then measures \
+    the gain. The table [training.finetune] of the definition sets the share of old data to replay and the step size. An \
+    epoch that does not improve the result on held-out users is discarded."
 )]
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Learn the test part, too, so that nothing is left to measure on
+    /// Learn from the test part too; then no part remains to measure the gain
     #[arg(long)]
     all: bool,
-    /// Test users to measure at most, evenly spread over all of them; 0 measures all
+    /// Maximum number of test users to measure, evenly spread; 0 measures all
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
     users: usize,
     #[command(flatten)]
     learning: Learning,
-    /// Memory for sorting and joining interactions, in MiB; what does not fit is spilled to disk
+    /// Memory for sorting and joining interactions, in MiB; larger data spill to disk
     #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
         value_parser = clap::value_parser!(u64).range(64..))]
     memory_mib: u64,
 }
 
-/// Fine-tunes, and says what it was good for.
+/// Fine-tunes the models and prints the gain.
 pub(super) fn run(args: &Args) -> Result<()> {
     let device = args.learning.device()?;
     let (pipeline, layout) = args.target.open()?;
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
                 if args.all {
                     ""
                 } else {
-                    "; --all takes the test part, too"
+                    "; --all includes the test part"
                 }
             );
             return Ok(());
@@ -103,7 +103,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let index = if index_is_valid {
         "the index holds the items' vectors as they are"
     } else {
-        "items have changed, so that the index is to be built again"
+        "items have changed, so the index must be built again"
     };
     println!("{index}; next: saker index {name}, saker assemble {name}, saker promote {name}");
     Ok(())

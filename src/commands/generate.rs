@@ -27,23 +27,22 @@ use super::recommend::{align_right, plain};
     saker generate retail --preferences --user 1000044 --device 0 --timestamp 1760472000"
 )]
 pub struct Args {
-    /// What to generate
+    /// The data set to generate
     #[arg(value_enum, value_name = "DATASET")]
     dataset: Dataset,
-    /// Sizes to start from: small has 6,000 users and 300,000 interactions, full 300,000 and 13,000,000; both 2,465 items
-    /// and 14 days
+    /// Base sizes: small has 6,000 users and 300,000 interactions, full 300,000 and 13,000,000; both have 2,465 items and 14 days
     #[arg(long, value_enum, default_value_t = Size::Small)]
     scale: Size,
-    /// Number of users, in place of the scale's
+    /// Number of users [default: that of --scale]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(Settings::USERS))]
     users: Option<usize>,
-    /// Number of items, in place of the scale's
+    /// Number of items [default: that of --scale]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(Settings::ITEMS))]
     items: Option<usize>,
-    /// Rows of all days together, in place of the scale's
+    /// Total rows of all days [default: that of --scale]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(Settings::INTERACTIONS))]
     interactions: Option<u64>,
-    /// Number of days, in place of the scale's
+    /// Number of days [default: that of --scale]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(Settings::DAYS))]
     days: Option<usize>,
     /// Seed of every random choice [default: 1]
@@ -52,13 +51,13 @@ pub struct Args {
     /// First day, as YYYY-MM-DD [default: 2025-10-02]
     #[arg(long, value_name = "DAY")]
     first_day: Option<FirstDay>,
-    /// Leave the pictures out: of a large catalogue they take hours and gigabytes
+    /// Generate no pictures: for a large catalogue they take hours and gigabytes
     #[arg(long)]
     no_pictures: bool,
     /// Folder for the files [default: <STATE>/<DATASET>/source]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Folder for all that the commands make
+    /// Folder for the outputs of all commands
     #[arg(
         long,
         value_name = "FOLDER",
@@ -66,7 +65,7 @@ pub struct Args {
         default_value = ".saker"
     )]
     state: PathBuf,
-    /// Show what a user of the generated shop truly prefers, and make nothing
+    /// Show the true preferences of a user of the generated shop, and write nothing
     #[arg(
         long,
         requires = "user",
@@ -82,7 +81,7 @@ pub struct Args {
     /// Unix seconds, UTC [default: noon of the last day]
     #[arg(long, requires = "preferences", value_parser = clap::value_parser!(i32).range(0..))]
     timestamp: Option<i32>,
-    /// Show at most so many items
+    /// Show at most this many items
     #[arg(long, requires = "preferences", default_value_t = 10)]
     k: usize,
     /// Print JSON
@@ -90,7 +89,7 @@ pub struct Args {
     json: bool,
 }
 
-/// What can be generated.
+/// The data sets.
 #[derive(Clone, Copy, ValueEnum)]
 enum Dataset {
     /// A fashion shop
@@ -111,7 +110,7 @@ enum Size {
     Full,
 }
 
-/// Generates, or shows preferences.
+/// Generates the data, or shows preferences.
 pub(super) fn run(args: &Args) -> Result<()> {
     let folder = args.out.clone().unwrap_or_else(|| {
         Layout::new(&args.state, args.dataset.name())
@@ -128,7 +127,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let complete = saker_generate::is_complete(&settings, pictures, &folder)?;
     if complete && !args.json {
-        println!("{} holds this shop already", folder.display());
+        println!("{} already holds this shop", folder.display());
         return Ok(());
     }
     let step = Step::start("shop drawn");
@@ -167,7 +166,7 @@ fn settings(args: &Args) -> Settings {
     settings
 }
 
-/// Writes the files; rows and pictures share one bar, in which a picture counts as much as it takes.
+/// Writes the files. Rows and pictures share one progress bar, in which a picture counts by its duration.
 fn write(shop: &Shop, pictures: Pictures, folder: &Path) -> Result<()> {
     const PICTURE_ROWS: u64 = 600;
     let before = match pictures {
@@ -188,7 +187,7 @@ fn write(shop: &Shop, pictures: Pictures, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What was written, for people.
+/// A table of the written data.
 fn overview(statistics: &Statistics) -> Table {
     let all = statistics.interactions as f64;
     let percent = |part: f64| format!("{:.1} %", 100.0 * part);
@@ -295,7 +294,7 @@ fn preferences(args: &Args, folder: &Path) -> Result<()> {
         about.id,
         about.persona(),
         about.age,
-        ["female", "male", "gender not said"][usize::from(about.gender).min(2)],
+        ["female", "male", "gender unknown"][usize::from(about.gender).min(2)],
         context.day,
         shop.settings().days,
         context.hour

@@ -13,12 +13,12 @@ use crate::stamp::{self, Fingerprint};
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Build even when the vectors have not changed
+    /// Build even if the vectors have not changed
     #[arg(long)]
     force: bool,
 }
 
-/// Builds `index/index.faiss` from the vectors of all items that the decoder can name.
+/// Builds `index/index.faiss` from the vectors of all items in the decoder's vocabulary.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;

@@ -17,8 +17,8 @@ use crate::{materialize, server};
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Note each user's training interactions as seen, so that they are not recommended again for seven days, even
-    /// where the definition does not say so (store.bloom.from_training)
+    /// Record each user's training interactions as seen, so that they are not recommended for seven days, even if the definition does not
+    /// request it (store.bloom.from_training)
     #[arg(long)]
     seen: bool,
 }

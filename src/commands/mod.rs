@@ -1,7 +1,6 @@
-//! The commands. Each file holds the arguments of one command and what it does; the work itself is in the modules of the
-//! library.
+//! The commands. Each file has the arguments of one command and its control flow; the work is in the modules of the library.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags)]
 
 use std::str::FromStr;
@@ -33,7 +32,7 @@ mod stop;
 mod train;
 mod workflow;
 
-/// How a command that trains computes.
+/// Options of the commands that train.
 #[derive(Args, Clone, Debug)]
 struct Learning {
     /// Where to compute: cpu, or cuda[:NUMBER] in a build with the feature cuda
@@ -57,15 +56,15 @@ impl Learning {
 /// All commands, in the order in which a new pipeline needs them.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a synthetic shop's data, of any size, with known preferences
+    /// Generate the data of a synthetic shop, of any size, with known preferences
     Generate(generate::Args),
     /// Clean and split the data, fit the feature workflows, encode everything
     Prepare(prepare::Args),
     /// Train the two towers and the ranker, and export them to ONNX
     Train(train::Args),
-    /// Let trained models take in what is newer than they are
+    /// Train existing models on newer interactions
     Finetune(finetune::Args),
-    /// Measure retrieval and ranking on the test part, beside two baselines
+    /// Measure retrieval and ranking on the test part, together with baselines
     Evaluate(evaluate::Args),
     /// Build the FAISS index of the items' vectors
     Index(index::Args),
@@ -73,13 +72,13 @@ pub enum Command {
     Materialize(materialize::Args),
     /// Write a release into Triton's model repository
     Assemble(assemble::Args),
-    /// Write a release into a store that servers on other machines follow
+    /// Write a release to a store that servers on other machines follow
     Publish(publish::Args),
-    /// Put a release of such a store into a model repository
+    /// Copy a release from such a store to a model repository
     Fetch(fetch::Args),
-    /// Keep a running Triton on the release that is wanted in such a store
+    /// Keep a running Triton on the wanted release of such a store
     Follow(follow::Args),
-    /// Make a release the one that serves
+    /// Make a release the serving one
     Promote(promote::Args),
     /// Go back to the release that served before
     Rollback(rollback::Args),
@@ -93,21 +92,21 @@ pub enum Command {
     Stop(stop::Args),
     /// Ask the running Triton for a user's recommendations
     Recommend(recommend::Args),
-    /// Apply what visitors do: seen items, top category, popularity, the offline store
+    /// Apply visitors' events: seen items, top category, popularity, the offline store
     Updater(updater::Args),
-    /// Let virtual shoppers visit a running gateway, and measure what they click
+    /// Let virtual shoppers visit a running gateway, and measure their clicks
     Simulate(simulate::Args),
-    /// Show what is made and what runs
+    /// Show which artefacts exist and which processes run
     Status(status::Args),
-    /// Convert feature workflows from and to NVTabular's, and show them
+    /// Convert feature workflows between Saker and NVTabular, and show them
     Workflow(workflow::Args),
 }
 
 impl Command {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// What went wrong, and what to do about it.
+    /// Returns an error that names the failure and the next step.
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Generate(args) => generate::run(args),

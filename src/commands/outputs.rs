@@ -7,36 +7,36 @@ use serde_json::{Map, Value, json};
 
 use crate::verdict::{Verdict, ranked_list};
 
-/// Files that `saker evaluate` leaves for whoever runs it as a step of a pipeline. Their folders are made.
+/// Output files of `saker evaluate` for a step of a pipeline. Their folders are created.
 #[derive(clap::Args)]
 pub(super) struct Outputs {
-    /// Write the metrics, as JSON, into this file, too
+    /// Also write the metrics to this file, as JSON
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
-    /// Write the report, as HTML, into this file, too
+    /// Also write the report to this file, as HTML
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// With --against: write `promote` or `keep` into this file, and end with 0 either way
+    /// With --against: write `promote` or `keep` to this file, and exit with 0 in both cases
     #[arg(long, value_name = "FILE", requires = "against")]
     verdict: Option<PathBuf>,
-    /// With --against: write the comparison, as JSON, into this file
+    /// With --against: write the comparison to this file, as JSON
     #[arg(long, value_name = "FILE", requires = "against")]
     comparison: Option<PathBuf>,
-    /// With --against: write why, in one line, into this file
+    /// With --against: write the reason to this file, in one line
     #[arg(long, value_name = "FILE", requires = "against")]
     reason: Option<PathBuf>,
-    /// Kubeflow's executor input, as its placeholder {{$}} gives it: the ranked list's metrics are noted for Kubeflow's pages
+    /// Kubeflow's executor input, the value of its placeholder {{$}}: the metrics of the ranked list are recorded for Kubeflow's pages
     #[arg(long, value_name = "JSON")]
     kubeflow: Option<String>,
 }
 
 impl Outputs {
-    /// Whether a verdict is written down, so that it is not a failure.
+    /// Whether the verdict goes to a file and does not set the exit code.
     pub(super) fn takes_verdict(&self) -> bool {
         self.verdict.is_some()
     }
 
-    /// Writes what was measured.
+    /// Writes the results.
     pub(super) fn measured(&self, layout: &Layout) -> Result<()> {
         let copies = [
             (layout.metrics(), &self.metrics),
@@ -57,7 +57,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// Writes what a comparison came to.
+    /// Writes the result of a comparison.
     pub(super) fn compared(&self, verdict: &Verdict) -> Result<()> {
         if let Some(path) = &self.verdict {
             files::write(path, verdict.verdict)?;
@@ -72,10 +72,10 @@ impl Outputs {
     }
 }
 
-/// Kubeflow's pages show the numbers of a metrics artefact from its metadata, which a container hands over in a file of its own.
+/// Kubeflow's pages read the numbers of a metrics artefact from its metadata, which a container passes in a separate file.
 fn note_for_kubeflow(input: &str, metrics: &Value) -> Result<()> {
     let input: Value = serde_json::from_str(input)
-        .context("--kubeflow is no JSON; accepted is what Kubeflow's placeholder {{$}} becomes")?;
+        .context("--kubeflow is not JSON; accepted is the value of Kubeflow's placeholder {{$}}")?;
     let file = input["outputs"]["outputFile"]
         .as_str()
         .context("--kubeflow names no outputs.outputFile")?;

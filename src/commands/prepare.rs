@@ -17,23 +17,22 @@ use crate::stamp::{self, Fingerprint};
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Prepare even when data and definition have not changed
+    /// Prepare even if data and definition have not changed
     #[arg(long)]
     force: bool,
-    /// Write the version of data and definition into this file, 16 hexadecimal digits, and end: a key for what is made from them
+    /// Write the version of data and definition (16 hexadecimal digits) to this file and exit; it is a key for artefacts made from them
     #[arg(long, value_name = "FILE", conflicts_with = "force")]
     data_version: Option<PathBuf>,
-    /// Memory for sorting, joining and counting interactions, in MiB; what does not fit is spilled to disk. Users and items come on
-    /// top
+    /// Memory for sorting, joining and counting interactions, in MiB; larger data spill to disk. Users and items need memory in addition
     #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
         value_parser = clap::value_parser!(u64).range(64..))]
     memory_mib: u64,
-    /// Threads; all cores unless given
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     threads: Option<u64>,
 }
 
-/// Prepares unless nothing has changed.
+/// Prepares the data unless nothing has changed.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let fingerprint = prepare::fingerprint(&pipeline)?;
@@ -69,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A hash over the data and the whole definition, wherever the store is and whatever its password.
+/// A hash over the data and the whole definition, except the store's address and password.
 fn version(mut pipeline: Pipeline, data: &str) -> Result<String> {
     pipeline.store.redis_url.clear();
     let fingerprint = Fingerprint::default().value(&pipeline)?.value(&data)?;

@@ -20,7 +20,7 @@ use triton_client::Triton;
     after_help = "Examples:\n  saker promote\n  saker promote --release 4 --keep 5\n  \
     saker promote retail --repository /models --server triton.shop:8000\n  \
     saker promote --to s3://shop/releases --wait 600\n\n\
-    The release is loaded beside the one that serves and asked by a canary; then the ensemble is switched in one step. \
+    The server loads the release beside the serving one and tests it with canary requests; then it switches the ensemble in one step. \
     Where anything fails, the release that served goes on. Without a running server the next start serves it. With --to, every server that follows the store does so: all \
     load it and ask their canary, then all switch; where one refuses, all go back."
 )]
@@ -32,7 +32,7 @@ pub struct Args {
     release: Option<String>,
     #[command(flatten)]
     place: Place,
-    /// How many of the newest releases stay; the serving one and the one before it always do
+    /// Number of newest releases to keep; the serving one and the one before it always stay
     #[arg(long, value_name = "N", default_value_t = 3)]
     keep: usize,
     #[command(flatten)]
@@ -42,17 +42,16 @@ pub struct Args {
 /// The servers that follow a store of releases.
 #[derive(clap::Args)]
 pub(super) struct Fleet {
-    /// Store of releases whose servers are meant, and not one server: a folder, file:// or s3://bucket/prefix
+    /// Promote on all servers that follow this store of releases, not on one server: a folder, file:// or s3://bucket/prefix
     #[arg(long, value_name = "URL", conflicts_with_all = ["repository", "server"], value_parser = NonEmptyStringValueParser::new())]
     to: Option<String>,
-    /// With --to: wait for the servers, up to so many seconds for each stage, such as 600 or 10m. Without it, all servers switch as
-    /// soon as each can
+    /// With --to: wait for the servers, at most this long per stage, such as 600 or 10m. Without it, each server switches as soon as it can
     #[arg(long, value_name = "TIME", requires = "to", value_parser = time)]
     wait: Option<Duration>,
-    /// With --wait: servers that must report
+    /// With --wait: number of servers that must report
     #[arg(long, value_name = "N", default_value_t = 1, requires = "wait")]
     min_servers: usize,
-    /// With --wait: servers that may refuse the release
+    /// With --wait: number of servers that may refuse the release
     #[arg(long, value_name = "N", default_value_t = 0, requires = "wait")]
     max_refusals: usize,
 }
@@ -76,12 +75,12 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 impl Fleet {
-    /// The store, where it is meant.
+    /// The store, if --to is given.
     pub(super) fn registry(&self) -> Result<Option<Registry>> {
         self.to.as_deref().map(Registry::open).transpose()
     }
 
-    /// Makes a release the wanted one, and waits where that is asked for.
+    /// Marks a release as wanted, and waits for the servers if --wait is given.
     pub(super) fn promote(&self, registry: &Registry, to: &Named) -> Result<()> {
         let wanted = registry.wanted()?;
         if wanted.is_some_and(|wanted| wanted.stage == registry::Stage::Serve && wanted.to == *to) {
@@ -128,7 +127,7 @@ impl Fleet {
     }
 }
 
-/// Which repository, and which server.
+/// The repository, and the server.
 #[derive(clap::Args)]
 pub(super) struct Place {
     /// Folder of the repository [default: .saker/<name>/repository]
@@ -148,7 +147,7 @@ impl Place {
     pub(super) fn open(&self, layout: &Layout) -> Result<(Repository, Option<Triton>)> {
         let repository = self.repository(layout)?;
         let running = || Running::find(layout, "triton")?.http();
-        // A server that `saker serve` started serves the pipeline's own repository and no other.
+        // A server that `saker serve` started serves only the pipeline's own repository.
         let own = self.repository.is_none();
         let server = self.server.clone().or_else(|| running().filter(|_| own));
         let client = |address: String| control::patient_client(layout, &address);
@@ -156,7 +155,7 @@ impl Place {
     }
 }
 
-/// Makes a release the one that serves.
+/// Promotes a release.
 pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(registry) = args.fleet.registry()? {
         let release = match &args.release {
@@ -179,7 +178,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     show(&repository, triton.as_ref(), version, args.keep)
 }
 
-/// Promotes with a line for every stage.
+/// Promotes a release and prints a line per stage.
 pub(super) fn show(
     repository: &Repository,
     triton: Option<&Triton>,

@@ -32,7 +32,7 @@ pub struct Args {
     place: Place,
 }
 
-/// Writes a release into a store.
+/// Writes a release to a store.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (_, layout) = args.target.open()?;
     let repository = args.place.repository(&layout)?;

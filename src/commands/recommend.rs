@@ -21,36 +21,36 @@ use triton_client::{Error, Tensor, Triton, steps};
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// User id; one that nobody knows gets a cold start
+    /// User id; an unknown id gets a cold start
     #[arg(long, short, allow_negative_numbers = true)]
     user: i32,
-    /// Device: 0 mobile, 1 desktop, 2 tablet [default: left out, unknown]
+    /// Device: 0 mobile, 1 desktop, 2 tablet [default: not sent, unknown]
     #[arg(long, allow_negative_numbers = true)]
     device: Option<i32>,
-    /// Unix seconds, UTC [default: left out, the server's time]
+    /// Unix seconds, UTC [default: not sent, the server's time]
     #[arg(long)]
     time: Option<i32>,
-    /// Show at most so many
+    /// Show at most this many items
     #[arg(long)]
     k: Option<usize>,
-    /// Show what each step answered and how long it took
+    /// Show the output and duration of each step
     #[arg(long)]
     explain: bool,
-    /// Ask the fused ensemble: the same answer from one step
+    /// Ask the fused ensemble, which gives the same answer in one step
     #[arg(long)]
     fused: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Triton's HTTP address [default: where `saker serve` started it, else 127.0.0.1:8000]
+    /// Triton's HTTP address [default: that of the running `saker serve`, otherwise 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", value_parser = NonEmptyStringValueParser::new())]
     server: Option<String>,
-    /// Port that `saker serve` is given, where nothing says that it runs
+    /// Port of `saker serve`, used if no state file names it
     #[arg(long, env = "SAKER_HTTP_PORT", default_value_t = 8000, hide = true)]
     http_port: u16,
 }
 
-/// Asks and prints.
+/// Sends the request and prints the answer.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let ports = Running::find(&layout, "triton").and_then(|running| running.ports);
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let port = ports.map_or(args.http_port, |ports| ports.http);
         format!("127.0.0.1:{port}")
     });
-    // Of a server that somebody else started, nothing says where its metrics are.
+    // If another program started the server, its metrics port is unknown.
     let metrics = ports
         .filter(|_| args.server.is_none())
         .map(|ports| format!("127.0.0.1:{}", ports.metrics));
@@ -114,7 +114,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             .iter()
             .map(|(id, score)| json!({ "id": id, "score": score, "item": catalogue.item(*id) }))
             .collect();
-        // A server that was not assembled by this program may not say it.
+        // A repository that another program assembled may lack the release.
         let release = tensor(RELEASE)
             .ok()
             .and_then(|release| release.texts().ok());
@@ -146,7 +146,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What to do where no server is, as well as what went wrong.
+/// Adds the next step to the error if no server answers.
 fn with_hint(error: Error) -> anyhow::Error {
     match error {
         Error::Unreachable { .. } => {
@@ -197,7 +197,7 @@ fn times(timings: &[Timing]) -> Table {
     table
 }
 
-/// A table for people: a line under the header, no frame.
+/// A plain table: a line under the header, no frame.
 pub(super) fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));

@@ -26,16 +26,16 @@ pub struct Args {
     target: Target,
     #[command(flatten)]
     place: Place,
-    /// List those of a store of releases, and on how many servers each serves: a folder, file:// or s3://bucket/prefix
+    /// List the releases of a store, and the number of servers that serve each: a folder, file:// or s3://bucket/prefix
     #[arg(long, value_name = "URL", conflicts_with_all = ["repository", "server"])]
     from: Option<String>,
-    /// With --from: print this label of the release that is to be served, and nothing else
+    /// With --from: print only this label of the wanted release
     #[arg(long, value_name = "KEY", requires = "from", conflicts_with = "json")]
     label: Option<String>,
-    /// With --label: write it into this file in place of printing it
+    /// With --label: write the label to this file instead of printing it
     #[arg(long, value_name = "FILE", requires = "label")]
     output: Option<PathBuf>,
-    /// Print JSON in place of a table
+    /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A label of the release that a store's servers are to serve.
+/// A label of the release that a store's servers should serve.
 fn label(location: &str, key: &str) -> Result<String> {
     let served = Registry::open(location)?.served()?;
     let served = served.with_context(|| {

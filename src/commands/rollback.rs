@@ -15,7 +15,7 @@ use super::promote::{Fleet, Place, show};
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Release to go back to, its id or its version [default: the one that served before]
+    /// Release to return to, its id or its version [default: the one that served before]
     #[arg(long, value_name = "ID")]
     release: Option<String>,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct Args {
     fleet: Fleet,
 }
 
-/// Promotes the release that served before. Nothing is removed.
+/// Promotes the previous release. Nothing is removed.
 pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(registry) = args.fleet.registry()? {
         let named = match &args.release {
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             };
             index.before(serving).with_context(|| {
                 format!(
-                    "no release served before {}, or it was removed; `saker releases` lists those that there are",
+                    "no release served before {}, or it was removed; `saker releases` lists the existing ones",
                     index.name(serving)
                 )
             })?

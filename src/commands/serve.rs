@@ -28,10 +28,10 @@ use crate::watchdog::Watchdog;
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Return when all is ready, and leave it running; `saker stop` stops it
+    /// Return when everything is ready, and keep the processes running; `saker stop` stops them
     #[arg(long)]
     detach: bool,
-    /// Start the updater and the gateway with its pages, too
+    /// Also start the updater and the gateway with its pages
     #[arg(long)]
     shop: bool,
     /// Address of the gateway
@@ -66,20 +66,20 @@ pub struct Args {
     traces: traces::Options,
 }
 
-/// What a detached `saker serve` is known by in `run/` and `logs/`.
+/// Name of a detached `saker serve` in `run/` and `logs/`.
 pub(super) const SUPERVISOR: &str = "serve";
 
-/// Written when all is ready: what `saker serve --detach` then prints.
+/// The file written when everything is ready; `saker serve --detach` prints it.
 fn ready_file(layout: &Layout) -> PathBuf {
     layout.run().join("serve.ready")
 }
 
-/// Whether everything that `saker serve` starts is ready.
+/// Whether every process of `saker serve` is ready.
 pub(super) fn is_ready(layout: &Layout) -> bool {
     ready_file(layout).exists() && Lock::is_taken(layout, SUPERVISOR)
 }
 
-/// Starts what is not running, and stays until it is told to stop.
+/// Starts the processes that do not run, and supervises them until it is stopped.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
@@ -178,7 +178,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     files::remove(&ready_file(&layout))
 }
 
-/// ` at port 8000`, where it is known.
+/// The text ` at port 8000`, if the port is known.
 fn place(layout: &Layout) -> String {
     let ports = Running::find(layout, "triton").and_then(|triton| triton.ports);
     ports.map_or_else(String::new, |ports| format!(" at port {}", ports.http))
@@ -214,9 +214,9 @@ fn shop<'s>(
     Ok(())
 }
 
-/// Starts this command once more, in the background, and returns when it is ready.
+/// Starts this command again in the background, and returns when it is ready.
 fn detach(layout: &Layout, name: &str, target: &Target) -> Result<()> {
-    // One at a time, or the second one would take the first one's log and record for its own.
+    // One at a time, otherwise the second one would use the first one's log and record.
     let Some(_starting) = Lock::take(layout, "start")? else {
         bail!(
             "another `saker serve {name} --detach` is starting; `saker status {name}` says when it is ready"
@@ -229,7 +229,7 @@ fn detach(layout: &Layout, name: &str, target: &Target) -> Result<()> {
     files::remove(&ready_file(layout))?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
-    // Everybody on the machine can read the arguments, and the store's address may hold a password.
+    // Every user of the machine can read the arguments, and the store's address may contain a password.
     let mut hidden = false;
     command.args(std::env::args_os().skip(1).filter(|argument| {
         let value = std::mem::replace(&mut hidden, argument == "--redis-url");

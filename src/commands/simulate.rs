@@ -28,30 +28,30 @@ pub struct Args {
     /// Gateway to visit
     #[arg(long, env = "SAKER_GATEWAY", default_value = "http://127.0.0.1:8080", value_parser = NonEmptyStringValueParser::new())]
     gateway: String,
-    /// Seconds that it lasts
+    /// Duration in seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
     /// Visits per second
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
-    /// Shoppers who take part
+    /// Number of shoppers
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(2..))]
     shoppers: u32,
-    /// Share of the shoppers that the store does not know, 0 to 1
+    /// Share of the shoppers that are missing from the store, 0 to 1
     #[arg(long, default_value_t = 0.2)]
     newcomers: f64,
-    /// Events per second of other visitors, beside these
+    /// Events per second of other visitors, in addition
     #[arg(long, default_value_t = 0.0)]
     background: f64,
-    /// Visits that may be under way at once
+    /// Maximum number of concurrent visits
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
-    /// Seed of every draw
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Lets them shop, and says what came of it.
+/// Runs the shoppers and prints the results.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let users = pipeline.resolve(&source.users.path)?;
     let folder = users.parent().unwrap_or(&users);
     let shop = Shop::open(folder).with_context(|| {
-        format!("only a shop that `saker generate` made has shoppers whose wishes are known; {name} has no such source")
+        format!("only a shop that `saker generate` made has shoppers with known preferences; {name} has no such source")
     })?;
     let settings = Settings {
         gateway: args.gateway.trim_end_matches('/').to_owned(),

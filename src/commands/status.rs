@@ -24,10 +24,10 @@ pub struct Args {
     json: bool,
 }
 
-/// The processes of `saker serve`, as `run/` knows them.
+/// The processes of `saker serve`, by their names in `run/`.
 const PARTS: [&str; 4] = ["valkey", "triton", "updater", "gateway"];
 
-/// Prints what is there, and the command for what is not.
+/// Prints the existing artefacts and processes, and the commands for the missing ones.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What runs: `ready` once all that `saker serve` starts is ready, and each process with its ports.
+/// The running processes: `ready` once all processes of `saker serve` are ready, and each process with its ports.
 fn running(layout: &Layout, name: &str) -> Value {
     let part = |part: &str| match Running::find(layout, part) {
         Some(running) => json!({ "process": running.id, "ports": running.ports }),

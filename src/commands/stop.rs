@@ -13,10 +13,10 @@ pub struct Args {
     target: Target,
 }
 
-/// Stops all that was started. That nothing runs is no failure.
+/// Stops all processes of `saker serve`. It is not an error if none runs.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
-    // What watches over the others goes first, and takes them along.
+    // The supervisor stops first, and stops the others.
     let names = [SUPERVISOR, "gateway", "updater", "triton", "valkey"];
     let found = names.map(|name| (name, Running::find(&layout, name)));
     let mut any = false;

@@ -28,16 +28,16 @@ use crate::{features, models};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  saker train\n  saker train movielens --force\n  saker train --towers\n\n\
-    The tables [towers], [ranker] and [training] of the definition say how large the models are and how they learn. A \
-    run that was stopped or killed goes on from its last checkpoint, and ends in the same models as one that was not."
+    The tables [towers], [ranker] and [training] of the definition set the models' sizes and the training. A \
+    run that was stopped or killed resumes from its last checkpoint, and gives the same models as an uninterrupted run."
 )]
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Train even when neither features nor definition have changed, and from the beginning
+    /// Train from the beginning, even if neither features nor definition have changed
     #[arg(long)]
     force: bool,
-    /// Train the towers alone: enough for an index, not to serve
+    /// Train only the towers: enough for an index, but not for serving
     #[arg(long)]
     towers: bool,
     #[command(flatten)]
@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let towers = trainer.towers(&towers_fingerprint)?;
     models::write_towers(&layout, &towers, &data)?;
     if args.towers {
-        // No ranker of other towers beside these.
+        // A ranker of other towers must not remain beside these.
         files::remove(&layout.model("dlrm_ranking"))?;
         files::remove(&layout.finetuned())?;
         trainer.accompaniment.forget(Stage::Towers)?;
@@ -110,8 +110,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The models of another seed than the definition's, trained on the same features: read from `seeds/<seed>`, where they are trained
-/// first unless nothing has changed. Nothing that serves is written.
+/// The models of another seed, trained on the same features. They are read from `seeds/<seed>`, and trained there first if something has
+/// changed. The serving models are not touched.
 pub(super) fn of_seed(
     pipeline: &Pipeline,
     layout: &Layout,
@@ -147,7 +147,7 @@ pub(super) fn of_seed(
     Ok((towers, ranker))
 }
 
-/// All that the towers depend on, and all that both models do.
+/// Fingerprints of the inputs of the towers, and of the inputs of both models.
 fn fingerprints(pipeline: &Pipeline, layout: &Layout) -> Result<(String, String)> {
     let towers = towers_fingerprint(pipeline, layout)?;
     let (ranker, training) = (&pipeline.ranker, &pipeline.training);
@@ -157,7 +157,7 @@ fn fingerprints(pipeline: &Pipeline, layout: &Layout) -> Result<(String, String)
     Ok((towers, both))
 }
 
-/// All that the towers depend on.
+/// Fingerprint of the inputs of the towers.
 fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
     let training = &pipeline.training;
     let shared = (
@@ -176,7 +176,7 @@ fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
         .finish())
 }
 
-/// What the training of both models has in common.
+/// The state shared by the training of both models.
 struct Trainer<'a> {
     pipeline: &'a Pipeline,
     layout: &'a Layout,
@@ -187,7 +187,7 @@ struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// Trains the towers, or reads them from the checkpoint of a run that got this far.
+    /// Trains the towers, or reads them from the checkpoint of a run that has finished them.
     fn towers(&self, fingerprint: &str) -> Result<Towers> {
         let (pipeline, data) = (self.pipeline, self.data);
         let path = self.layout.checkpoint("towers");
@@ -206,7 +206,7 @@ impl Trainer<'_> {
         Ok(towers)
     }
 
-    /// Trains the ranker on what these towers retrieve, and keeps its checkpoint.
+    /// Trains the ranker on the candidates that these towers retrieve, and keeps its checkpoint.
     fn ranker(&self, towers: &Towers, fingerprint: &str) -> Result<Ranker> {
         let (pipeline, data) = (self.pipeline, self.data);
         let training = &pipeline.training;
@@ -218,7 +218,7 @@ impl Trainer<'_> {
         }
         let whom = match training.ranker.hard_negatives > 0.0 {
             true => "each user",
-            false => "each request that is validated on",
+            false => "each validation request",
         };
         step.done(&format!("{} for {whom}", pipeline.retrieval.topk));
         let mut ranker = ranker.on(self.device.clone());
@@ -229,7 +229,7 @@ impl Trainer<'_> {
         Ok(ranker)
     }
 
-    /// Notes that both models are of this fingerprint, and removes the state of their training.
+    /// Records the fingerprint of both models, and removes the state of their training.
     fn finish(&self, fingerprint: &str) -> Result<()> {
         stamp::record(self.layout, "train", fingerprint)?;
         self.accompaniment.forget(Stage::Towers)?;
@@ -255,7 +255,7 @@ impl Trainer<'_> {
     }
 }
 
-/// What a checkpoint says of the data that it comes from.
+/// The entries of a checkpoint that describe its training data.
 fn learned_until(data: &Dataset) -> HashMap<String, String> {
     let interactions = &data.interactions;
     let rows = interactions.split.iter().zip(&interactions.timestamp);

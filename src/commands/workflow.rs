@@ -19,13 +19,13 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Make a workflow of ours of one that NVTabular saved (graph.json), or that scripts/export-nvtabular exported
+    /// Convert a workflow that NVTabular saved (graph.json), or that scripts/export-nvtabular exported, to Saker's format
     Import(Folders),
-    /// Write a workflow of ours as NVTabular saves one after 23.8 (graph.json)
+    /// Write a workflow of Saker as NVTabular after 23.8 saves it (graph.json)
     Export(Folders),
-    /// Show columns, operators with what was fitted, and outputs
+    /// Show columns, operators with their fitted values, and outputs
     Show {
-        /// Folder of a workflow of ours (workflow.json) or of NVTabular's (graph.json)
+        /// Folder of a workflow of Saker (workflow.json) or NVTabular (graph.json)
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
     },
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a folder with files in it: those of two workflows must not mix.
+/// Refuses a folder with files in it: the files of two workflows must not mix.
 fn vacant(folder: &Path) -> Result<()> {
     if folder.exists() {
         let mut entries =
@@ -88,7 +88,7 @@ fn vacant(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One row a chain: what it reads, its operators, what it gives.
+/// One row per chain: its inputs, operators and outputs.
 fn table(workflow: &Workflow) -> Result<Table> {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
@@ -156,7 +156,7 @@ fn written(operator: &impl serde::Serialize) -> Result<String> {
     Ok(name.as_str().unwrap_or_default().to_owned() + &parameters.collect::<String>())
 }
 
-/// What was fitted, in a line or a few.
+/// The fitted values, in one or a few lines.
 fn fitted_numbers(fitted: &Fitted) -> String {
     let numbers = |what: &[(&str, &BTreeMap<String, f64>)]| {
         let columns = what
