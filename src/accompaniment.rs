@@ -1,4 +1,4 @@
-//! What goes along with a model that learns: a progress bar, checkpoints, a line per epoch, and an end on Ctrl-C.
+//! The console side of a training: a progress bar, checkpoints, a line per epoch, and a clean end on Ctrl-C.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,28 +15,28 @@ use signal_hook::flag::{register, register_conditional_shutdown};
 
 use crate::training_run::TrainingRun;
 
-/// Goes along with the training of one command.
+/// Progress and checkpoints of one command's training.
 pub struct Accompaniment {
     layout: Layout,
-    /// The command that goes on where this one was stopped.
+    /// The command that resumes a stopped run.
     command: String,
     every: Duration,
     stop: Arc<AtomicBool>,
-    /// Whether no model learns now: a signal then ends the command at once, since nothing would look at `stop`.
+    /// Whether no model is being trained. A signal then ends the command at once, since no training checks `stop`.
     idle: Arc<AtomicBool>,
 }
 
 impl Accompaniment {
-    /// Checkpoints `every` so often, and when Ctrl-C or SIGTERM ends the run, which `command` takes up again. A second signal, or one
-    /// while no model learns, ends the command at once.
+    /// Writes a checkpoint at this interval, and when Ctrl-C or SIGTERM ends the run; `command` then resumes it. A second signal, or a
+    /// signal while no model is trained, ends the command at once.
     ///
     /// # Errors
-    /// Signals cannot be handled.
+    /// Returns an error if signals cannot be handled.
     pub fn new(layout: &Layout, command: String, every: Duration) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let idle = Arc::new(AtomicBool::new(true));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal while a model learns finds neither set.
+            // In this order: the first signal during a training finds neither flag set.
             let status = 128 + signal;
             let handled = register_conditional_shutdown(signal, status, idle.clone())
                 .and_then(|_| register_conditional_shutdown(signal, status, stop.clone()))
@@ -52,10 +52,10 @@ impl Accompaniment {
         })
     }
 
-    /// Calls `train`, which runs through `epochs` at most, and returns its epochs.
+    /// Calls `train` for at most `epochs` epochs, and returns its epochs.
     ///
     /// # Errors
-    /// Those of `train`, a stop among them, and a run folder that cannot be written.
+    /// Returns the errors of `train`, including a stop, and an error if the run folder cannot be written.
     pub fn run(
         &self,
         stage: Stage,
@@ -103,7 +103,7 @@ impl Accompaniment {
     /// Removes the state of a model's run.
     ///
     /// # Errors
-    /// The disk does not let it.
+    /// Returns an error if a file cannot be removed.
     pub fn forget(&self, stage: Stage) -> Result<()> {
         for kind in ["", "-best"] {
             let file = format!("{}{kind}.safetensors", stage.name());
@@ -113,13 +113,13 @@ impl Accompaniment {
     }
 }
 
-/// One line per epoch, and a bar within it.
+/// Prints a line per epoch, and shows a bar within it.
 struct Bar {
     bar: ProgressBar,
     epochs: usize,
     run: TrainingRun,
     stop: Arc<AtomicBool>,
-    /// Why an epoch could not be noted.
+    /// The error of writing an epoch's record.
     failed: Option<anyhow::Error>,
 }
 

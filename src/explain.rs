@@ -1,4 +1,4 @@
-//! What each step of the ensemble answered for one request, and how long it took, for people.
+//! The output and duration of each step of the ensemble for one request, as text and JSON.
 
 use serde_json::{Value, json};
 use triton_client::steps::{Explained, Step};
@@ -15,7 +15,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Every step's, and the ensemble's last.
+    /// The timings of every step; the ensemble's own is the last.
     pub fn of(ensemble: &str, explained: &Explained) -> Vec<Self> {
         let of_step = |step: &Step| {
             let shapes = step.outputs.iter().map(|tensor| {
@@ -36,7 +36,7 @@ impl Timing {
         explained.steps.iter().map(of_step).chain([whole]).collect()
     }
 
-    /// The same for `--json`.
+    /// The timing as JSON, for `--json`.
     pub fn json(&self) -> Value {
         let [queue, input, infer, output] = self.nanoseconds;
         json!({
@@ -51,7 +51,7 @@ impl Timing {
 }
 
 fn summary(mut shapes: Vec<String>) -> String {
-    /// More outputs than this are counted, not listed.
+    /// A step with more outputs than this shows their number instead of a list.
     const LISTED: usize = 2;
     let more = shapes.len().saturating_sub(LISTED);
     shapes.truncate(LISTED);

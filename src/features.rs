@@ -1,4 +1,4 @@
-//! The encoded features of `saker prepare`, as the models learn from them.
+//! The encoded features of `saker prepare`, as training reads them.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::prepare::PARTS;
 /// Reads `features/schema.json`.
 ///
 /// # Errors
-/// It is missing or damaged; the message says to prepare.
+/// Returns an error if the file is missing or damaged; the message names `saker prepare`.
 pub fn schema(layout: &Layout) -> Result<Schema> {
     let path = layout.schema();
     let text = fs::read(&path)
@@ -28,10 +28,10 @@ pub fn schema(layout: &Layout) -> Result<Schema> {
         .with_context(|| format!("{} is damaged; run `saker prepare --force`", path.display()))
 }
 
-/// Reads everything under `features/`, a part of the rows at a time: in memory are the columns in their narrowest form.
+/// Reads all files in `features/`, in batches of rows. The columns are kept in memory in their narrowest type.
 ///
 /// # Errors
-/// A file is missing or does not fit the others; the message says to prepare.
+/// Returns an error if a file is missing or does not match the others; the message names `saker prepare`.
 pub fn read(layout: &Layout) -> Result<Dataset> {
     let schema = schema(layout)?;
     let all = |name, features: &[FeatureSchema]| -> Result<Table> {
@@ -90,7 +90,7 @@ fn again() -> &'static str {
     "run `saker prepare --force`"
 }
 
-/// Calls `take` with a part of the rows after the other.
+/// Calls `take` for each batch of rows.
 fn each_part(
     path: &Path,
     columns: &[&str],
@@ -175,12 +175,11 @@ fn extend(table: &mut Table, rows: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// The items that have a code of their own. Another one, which no training interaction names, could be found, but not told from its
-/// like.
+/// The items with their own code. Items without training interactions share codes, so retrieval could not tell them apart.
 pub struct KnownItems {
     /// The encoded features of all items.
     pub encoded: RecordBatch,
-    /// Rows of the known ones there.
+    /// Rows of the known items in `encoded`.
     pub rows: Vec<usize>,
     /// Their raw ids.
     pub ids: Vec<i64>,
@@ -190,7 +189,7 @@ impl KnownItems {
     /// Reads the prepared items.
     ///
     /// # Errors
-    /// The tables are missing, damaged, or of two different `saker prepare`.
+    /// Returns an error if the tables are missing or damaged, or come from two different runs of `saker prepare`.
     pub fn read(pipeline: &Pipeline, layout: &Layout) -> Result<Self> {
         let raw = table::read(&layout.data("items"))?;
         let encoded = table::read(&layout.features("items"))?;
@@ -211,10 +210,10 @@ impl KnownItems {
     }
 }
 
-/// Reads an embedding table: rows are encoded item ids.
+/// Reads an embedding table: the row number is the encoded item id.
 ///
 /// # Errors
-/// It is missing or damaged; the message says to prepare.
+/// Returns an error if the file is missing or damaged; the message names `saker prepare`.
 pub fn embedding_table(layout: &Layout, name: &str) -> Result<Array2<f32>> {
     let path = layout.table(name);
     ndarray_npy::read_npy(&path).with_context(|| {

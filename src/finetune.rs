@@ -1,5 +1,5 @@
-//! Folding what is new into models that are trained: the query tower and the ranker learn on, the candidate tower and with it the
-//! index stay.
+//! Trains existing models on new interactions. The query tower and the ranker learn; the candidate tower, and with it the index, stays
+//! unchanged.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,26 +28,26 @@ use crate::accompaniment::Accompaniment;
 use crate::stamp::{self, Fingerprint};
 use crate::{features, models, prepare};
 
-/// One fine-tuning, as `models/finetuned.json` lists them.
+/// One fine-tuning, an entry of `models/finetuned.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
-    /// What was learned is later than this Unix second …
+    /// The learned interactions are later than this Unix second …
     pub since: i32,
-    /// … and up to this one.
+    /// … and not later than this one.
     pub until: i32,
-    /// New positives learned from.
+    /// Number of new positives.
     pub new: usize,
-    /// Older ones learned from again.
+    /// Number of replayed older positives.
     pub replayed: usize,
-    /// Users whose new positives decided whether an epoch is kept.
+    /// Number of held-out users, whose new positives decide whether an epoch is kept.
     pub held_users: usize,
-    /// The epoch that was kept of each model; `None`: the model as it was.
+    /// The epoch that was kept of each model; `None` if the model is unchanged.
     pub kept: Kept,
-    /// What serving would answer the test part with, before and after; `None` where that was learned from, too.
+    /// Metrics of the served answers on the test part, before and after; `None` if the models learned from the test part.
     pub test: Option<[Answers; 2]>,
 }
 
-/// Epochs that were kept.
+/// The epochs that were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// Of the query tower.
@@ -56,43 +56,43 @@ pub struct Kept {
     pub ranker: Option<usize>,
 }
 
-/// How good the answers of a pair of models are.
+/// Metrics of the answers of a pair of models.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answers {
-    /// What is retrieved.
+    /// Metrics of the retrieved items.
     pub retrieval: ListMetrics,
-    /// The same in the ranker's order.
+    /// Metrics of the same items in the ranker's order.
     pub ranked: ListMetrics,
 }
 
-/// What a fine-tuning is asked to do.
+/// The arguments of a fine-tuning.
 pub struct Request<'a> {
     /// The definition.
     pub pipeline: &'a Pipeline,
-    /// Where its files lie.
+    /// The pipeline's folders.
     pub layout: &'a Layout,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
-    /// Bounds of encoding what is new.
+    /// Limits for encoding the new interactions.
     pub settings: Settings,
-    /// Whether the test part is learned from, too.
+    /// Whether the models also learn from the test part.
     pub all: bool,
-    /// Test users to measure at most; 0: all.
+    /// Maximum number of test users to measure; 0 means all.
     pub users: usize,
     /// Time between two checkpoints.
     pub checkpoint_every: Duration,
 }
 
-/// What came of it.
+/// The result of a fine-tuning.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Nothing is newer than this Unix second.
+    /// No interaction is newer than this Unix second.
     NothingNew(i32),
-    /// Done.
+    /// The models were fine-tuned.
     Done {
-        /// What was learned.
+        /// The record of the fine-tuning.
         round: Box<Round>,
-        /// Whether the index holds the vectors of the items as they are now.
+        /// Whether the index still matches the items' vectors.
         index_is_valid: bool,
     },
 }
@@ -100,7 +100,7 @@ pub enum Outcome {
 /// The fine-tunings since the models were trained, oldest first.
 ///
 /// # Errors
-/// The file is damaged.
+/// Returns an error if the file is damaged.
 pub fn rounds(layout: &Layout) -> Result<Vec<Round>> {
     let path = layout.finetuned();
     if !path.exists() {
@@ -110,10 +110,10 @@ pub fn rounds(layout: &Layout) -> Result<Vec<Round>> {
     read().with_context(|| format!("{} is damaged; run `saker train --force`", path.display()))
 }
 
-/// Fine-tunes the query tower and the ranker on what is newer than they are, and exports them.
+/// Fine-tunes the query tower and the ranker on interactions newer than their training data, and exports them.
 ///
 /// # Errors
-/// The models are not trained or are of other features, the source cannot be read, the run was stopped.
+/// Returns an error if the models are missing or belong to other features, if the source cannot be read, or if the run was stopped.
 pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     let Request {
         pipeline, layout, ..
@@ -223,7 +223,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     })
 }
 
-/// Encodes the source and what serving wrote with the workflows that the models were trained on, unless that is done.
+/// Encodes the source and the events of serving with the workflows of the models' training, unless this is already done.
 fn encode(request: &Request<'_>) -> Result<()> {
     const STEP: &str = "encode-again";
     let Request {
@@ -242,17 +242,17 @@ fn encode(request: &Request<'_>) -> Result<()> {
         return Ok(());
     }
     prepare::encode_again(pipeline, layout, request.settings.clone())?;
-    // `saker prepare` is to fit anew when it is called the next time.
+    // The next `saker prepare` must fit the workflows again.
     stamp::forget(layout, "prepare")?;
     stamp::record(layout, STEP, &fingerprint)
 }
 
-/// Where a checkpoint is written before its round is noted.
+/// Path of a checkpoint before its round is recorded.
 fn next(checkpoint: &Path) -> PathBuf {
     checkpoint.with_extension("next.safetensors")
 }
 
-/// Finishes what a killed run had begun to write: a checkpoint whose round is noted takes its place, another one goes.
+/// Completes the writes of a killed run: a checkpoint whose round is recorded replaces the old one; any other is removed.
 fn settle(
     checkpoint: &Path,
     rounds: &[Round],
@@ -275,8 +275,8 @@ fn take_place(checkpoint: &Path) -> Result<()> {
         .with_context(|| format!("cannot replace {}", checkpoint.display()))
 }
 
-/// The rounds with this one. One that learned the same time before and was killed before its checkpoints took their place is
-/// not among them: its models are not the ones that go on.
+/// The rounds including this one. An earlier round over the same time is dropped: its run was killed before its checkpoints replaced the
+/// old ones, so its models are not in use.
 fn with_round(mut rounds: Vec<Round>, round: &Round) -> Vec<Round> {
     rounds.retain(|known| known.until <= round.since);
     rounds.push(round.clone());
@@ -302,7 +302,7 @@ fn kept(history: &[Epoch]) -> Option<usize> {
     Some(best.epoch)
 }
 
-/// What serving would answer the test part with; `None` where there is none.
+/// Metrics of the served answers on the test part; `None` if there is no test part.
 fn measure(
     request: &Request<'_>,
     data: &Dataset,
@@ -325,7 +325,7 @@ fn measure(
     Ok(Some(Answers { retrieval, ranked }))
 }
 
-/// Writes what has changed; whether the index still holds the items' vectors.
+/// Writes the changed files; returns whether the index still matches the items' vectors.
 fn write(
     layout: &Layout,
     data: &Dataset,
@@ -340,7 +340,7 @@ fn write(
     ranker.save_with(&next(&checkpoints[1]), notes)?;
     models::write_query_tower(layout, towers)?;
     models::write_ranker(layout, ranker)?;
-    // The candidate tower has not learned, but the items' features may have changed, and there may be more of them.
+    // The candidate tower has not learned, but the items' features may have changed, and items may have been added.
     let vectors = models::item_vectors(towers, data)?;
     let path = layout.item_vectors();
     let known =
@@ -349,7 +349,7 @@ fn write(
     if !is_valid {
         files::write(&path, vectors)?;
     }
-    // A run that is killed before this begins again from the old checkpoints; after it, the next run finishes what is below.
+    // A run that is killed before this starts again from the old checkpoints. After it, the next run completes the steps below.
     files::write(
         &layout.finetuned(),
         serde_json::to_string_pretty(&rounds)? + "\n",
@@ -382,7 +382,7 @@ mod tests {
         let first = with_round(Vec::new(), &round(10, 20));
         let second = with_round(first.clone(), &round(20, 30));
         assert_eq!(second, [round(10, 20), round(20, 30)]);
-        // Noted and killed; the next run has the same data, or more.
+        // The run was recorded and then killed; the next run has the same data, or more.
         assert_eq!(with_round(second.clone(), &round(20, 30)), second);
         assert_eq!(
             with_round(second, &round(20, 35)),
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(with_round(first, &round(10, 25)), [round(10, 25)]);
     }
 
-    /// Killed at each of the steps of `write`: both checkpoints are the old ones or both the new ones afterwards.
+    /// After a kill at any step of `write`, both checkpoints are old or both are new.
     #[test]
     fn checkpoints_follow_what_is_noted() {
         let until = |path: &Path| -> Result<i32> { Ok(fs::read_to_string(path)?.parse()?) };

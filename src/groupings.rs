@@ -1,4 +1,4 @@
-//! What requests are told apart by in an evaluation: the hour, and every input of a request that has few values.
+//! The breakdowns of an evaluation: the hour, and every request input with few distinct values.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,13 @@ use saker_train::data::Dataset;
 use saker_train::evaluate::Grouping;
 
 const TIMESTAMP: &str = "timestamp";
-/// More values than these make no plot.
+/// Maximum number of distinct values for a plot.
 const VALUES: usize = 32;
 
-/// The hour of the day (UTC), and the integer columns of `[context]` that the data holds.
+/// Breakdowns by hour of the day (UTC) and by the integer columns of `[context]` that exist in the data.
 ///
 /// # Errors
-/// The prepared data cannot be read.
+/// Returns an error if the prepared data cannot be read.
 pub fn groupings<'a>(
     pipeline: &Pipeline,
     layout: &Layout,

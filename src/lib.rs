@@ -1,22 +1,22 @@
 //! The `saker` command line: prepare data, train, assemble a model repository and serve it on Triton.
 //!
-//! | module | what it does |
+//! | module | content |
 //! |---|---|
-//! | [`commands`] | the arguments of each command, and what it does with the modules below |
-//! | [`stamp`] | skipping what is done |
-//! | [`prepare`], [`table`], [`values`] | the source's tables, cleaned, split and encoded by fitted workflows; Parquet tables; what a value of a table is |
-//! | [`features`], [`models`] | what was prepared, as the models learn from it; what they are exported to |
-//! | [`finetune`], [`accompaniment`], [`training_run`] | what is newer than the models; checkpoints and progress while one learns; how training went |
-//! | [`report`], [`groupings`], [`oracle`] | an evaluation for people; what its requests are told apart by; the best possible answer |
-//! | [`verdict`] | whether new models are good enough to take a release's place |
-//! | [`materialize`] | users, items, popularity and seen items into Valkey |
+//! | [`commands`] | the arguments and the control flow of each command |
+//! | [`stamp`] | up-to-date checks that skip finished steps |
+//! | [`prepare`], [`table`], [`values`] | reads, cleans, splits and encodes the source's tables; reads and writes Parquet tables; parses values of a table |
+//! | [`features`], [`models`] | the prepared data as training reads them; the exported models |
+//! | [`finetune`], [`accompaniment`], [`training_run`] | training on newer interactions; progress and checkpoints; the record of a training |
+//! | [`report`], [`groupings`], [`oracle`] | the report of an evaluation; its breakdowns; the true preferences of a generated shop |
+//! | [`verdict`] | decides whether new models may replace a release |
+//! | [`materialize`] | writes users, items, popularity and seen items to Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
-//! | [`server`], [`supervisor`], [`watchdog`] | starting and stopping Valkey, Triton, updater and gateway; keeping them running; noticing that Triton hangs |
-//! | [`runtime`], [`memory`] | finding the programs; what the store may use |
-//! | [`simulate`] | virtual shoppers before a running gateway |
-//! | [`explain`] | what Triton's steps answered |
+//! | [`server`], [`supervisor`], [`watchdog`] | start and stop Valkey, Triton, updater and gateway; restart them; detect that Triton hangs |
+//! | [`runtime`], [`memory`] | find the programs; limit the store's memory |
+//! | [`simulate`] | virtual shoppers that visit a running gateway |
+//! | [`explain`] | the output of each step of Triton |
 //!
-//! What it shares with the programs that serve is in [`saker_serving`].
+//! The code shared with the serving programs is in [`saker_serving`].
 
 pub mod accompaniment;
 pub mod assemble;

@@ -8,8 +8,8 @@ use saker_serving::programs;
 
 /// Recommendations from Triton Inference Server, with every custom step in Rust.
 ///
-/// One pipeline definition (TOML) names data, features, models and stores; all commands read it. What they make lies in
-/// .saker/<name>/, and a step whose inputs have not changed is skipped.
+/// One pipeline definition (TOML) names data, features, models and stores; all commands read it. Their outputs are in .saker/<name>/, and a
+/// step whose inputs have not changed is skipped.
 #[derive(Parser)]
 #[command(
     name = "saker",
@@ -21,7 +21,7 @@ use saker_serving::programs;
         Exit codes: 0 success, 1 failure, 2 wrong arguments, 3 the models are worse (evaluate --against)."
 )]
 struct Arguments {
-    /// More log lines; RUST_LOG sets them apart
+    /// Log more; RUST_LOG selects levels per module
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]

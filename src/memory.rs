@@ -1,18 +1,18 @@
-//! How much memory the store may use.
+//! The memory limit of the store.
 
 use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-/// The variable that says how much memory a Valkey that we start may use.
+/// The environment variable that limits the memory of a Valkey that Saker starts.
 const VARIABLE: &str = "SAKER_STORE_MEMORY";
-/// Less than this holds no shop.
+/// Minimum that holds a shop.
 const LEAST: u64 = 16 << 20;
 
-/// Bytes that a Valkey that we start may use: what `SAKER_STORE_MEMORY` says, or half of this machine's (or its container's) memory.
+/// Memory limit in bytes of a Valkey that Saker starts: `SAKER_STORE_MEMORY`, or half of the memory of this machine (or container).
 ///
 /// # Errors
-/// The variable holds no size, or the machine does not say how much memory it has.
+/// Returns an error if the variable is not a size, or if the machine's memory is unknown.
 pub fn of_store() -> Result<u64> {
     if let Ok(text) = std::env::var(VARIABLE) {
         return parse(&text);
@@ -34,7 +34,7 @@ fn machine(meminfo: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// Bytes of a size such as `512mb` or `4gb`.
+/// Parses a size such as `512mb` or `4gb`; returns bytes.
 fn parse(text: &str) -> Result<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let unit = [("kb", 10), ("mb", 20), ("gb", 30), ("tb", 40), ("", 0)]
@@ -101,7 +101,7 @@ mod tests {
                 });
                 connection.run(&pipeline, Duration::from_secs(5))
             };
-            // It does not stop while it writes its first append-only file.
+            // Valkey does not stop while it writes its first append-only file.
             let start = Instant::now();
             while start.elapsed() < Duration::from_secs(20) {
                 let info = ask(["INFO", "persistence", ""]);

@@ -1,4 +1,4 @@
-//! The exported models, as training and fine-tuning leave them.
+//! Writes the exported models of training and fine-tuning.
 
 use anyhow::Result;
 use ndarray::ArrayView2;
@@ -13,7 +13,7 @@ use saker_train::towers::Towers;
 /// Writes both towers and the items' vectors.
 ///
 /// # Errors
-/// The disk does not take them.
+/// Returns an error if a file cannot be written.
 pub fn write_towers(layout: &Layout, towers: &Towers, data: &Dataset) -> Result<()> {
     write_query_tower(layout, towers)?;
     files::write(&layout.model("candidate_tower"), candidate_tower(towers))?;
@@ -23,7 +23,7 @@ pub fn write_towers(layout: &Layout, towers: &Towers, data: &Dataset) -> Result<
 /// Writes the query tower.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the file cannot be written.
 pub fn write_query_tower(layout: &Layout, towers: &Towers) -> Result<()> {
     files::write(
         &layout.model("query_tower"),
@@ -34,20 +34,20 @@ pub fn write_query_tower(layout: &Layout, towers: &Towers) -> Result<()> {
 /// Writes the ranker.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the file cannot be written.
 pub fn write_ranker(layout: &Layout, ranker: &Ranker) -> Result<()> {
     files::write(&layout.model("dlrm_ranking"), onnx::ranker(ranker))
 }
 
-/// The candidate tower's file.
+/// The content of the candidate tower's file.
 pub fn candidate_tower(towers: &Towers) -> Vec<u8> {
     onnx::tower(&towers.candidate, "candidate_tower")
 }
 
-/// The candidate tower's output for all items, as `item_vectors.npy` holds it.
+/// The candidate tower's output for all items, the content of `item_vectors.npy`.
 ///
 /// # Errors
-/// Never for towers of this data.
+/// Returns an error if the towers belong to other data.
 pub fn item_vectors(towers: &Towers, data: &Dataset) -> Result<Vec<u8>> {
     let vectors = towers.item_vectors(data);
     let vectors = ArrayView2::from_shape((data.items.rows, towers.candidate.dim()), &vectors)?;

@@ -1,4 +1,4 @@
-//! The best possible answer, where the data is generated and its generator can be asked.
+//! The true preferences of generated data, which give the best possible answer.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use saker_train::data::Dataset;
 use saker_train::encoded::UNKNOWN;
 use saker_train::evaluate::Oracle;
 
-/// Users that the mean of a context is estimated from.
+/// Number of users from which the mean of a context is estimated.
 const SAMPLE: usize = 2000;
 const DEVICE: &str = "device_type";
 
@@ -21,20 +21,20 @@ const DEVICE: &str = "device_type";
 pub struct TruePreferences<'a> {
     shop: Shop,
     data: &'a Dataset,
-    /// The shop's index of each user row; of each item row.
+    /// Indices in the shop of each user row and of each item row.
     users: Vec<usize>,
     items: Vec<usize>,
     /// The device of each interaction.
     devices: Vec<i32>,
-    /// Means by device and hour: they are the same for all who come then.
+    /// Mean preferences by device and hour, computed once per context.
     means: Mutex<HashMap<(i32, i32), Vec<f32>>>,
 }
 
 impl<'a> TruePreferences<'a> {
-    /// The shop that made the source of this pipeline, if it was a generator: `generator.json` lies beside the users.
+    /// Opens the shop that generated the pipeline's source; `None` if no `generator.json` is beside the users.
     ///
     /// # Errors
-    /// The data is of another shop.
+    /// Returns an error if the data belong to another shop.
     pub fn open(pipeline: &Pipeline, layout: &Layout, data: &'a Dataset) -> Result<Option<Self>> {
         let Some(source) = &pipeline.data else {
             return Ok(None);
@@ -73,7 +73,7 @@ impl<'a> TruePreferences<'a> {
         }))
     }
 
-    /// Preferences in the order of the shop's items, in the order of the item rows.
+    /// Converts preferences from the order of the shop's items to the order of the item rows.
     fn by_row(&self, preference: &[f64]) -> Vec<f32> {
         self.items
             .iter()
@@ -88,7 +88,7 @@ impl Oracle for TruePreferences<'_> {
             self.devices[moment as usize],
             self.data.interactions.timestamp[moment as usize],
         );
-        // Somebody of no known device is taken for one with a phone, as most are.
+        // Unknown devices are treated as mobile, the most common one.
         let context = self.shop.context(device, time);
         let Some(context) = context.or_else(|| self.shop.context(0, time)) else {
             return vec![0.0; self.items.len()];

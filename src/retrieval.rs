@@ -1,4 +1,4 @@
-//! The index of the items' vectors, and retrieval as serving does it, without a server.
+//! The index of the items' vectors, and retrieval as in serving, without a server.
 
 use crate::table;
 use anyhow::{Context, Result};
@@ -17,7 +17,7 @@ use saker_train::towers::Towers;
 /// - `rows`: `[ids, dim]`
 ///
 /// # Errors
-/// FAISS knows no such index or search parameters.
+/// Returns an error if FAISS does not know the index type or its search parameters.
 pub fn build(retrieval: &Retrieval, dim: usize, rows: &[f32], ids: &[i64]) -> Result<Index> {
     let metric = match retrieval.metric {
         Metric::InnerProduct => saker_index::Metric::InnerProduct,
@@ -38,9 +38,9 @@ pub fn build(retrieval: &Retrieval, dim: usize, rows: &[f32], ids: &[i64]) -> Re
     Ok(index)
 }
 
-/// The index of some towers, as `saker index` builds it, and Bloom filters of the size that the store has.
+/// The index of given towers, as `saker index` builds it, and Bloom filters of the store's size.
 pub struct Served {
-    /// Its ids are item rows.
+    /// The index; its ids are item rows.
     index: Index,
     /// Item ids, by row.
     ids: Vec<i64>,
@@ -51,7 +51,7 @@ impl Served {
     /// Builds the index.
     ///
     /// # Errors
-    /// As [`build`]; the prepared items cannot be read.
+    /// Returns an error as [`build`] does, or if the prepared items cannot be read.
     pub fn new(
         pipeline: &Pipeline,
         layout: &Layout,

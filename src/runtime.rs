@@ -1,4 +1,4 @@
-//! Finding what `scripts/install` and `scripts/build` put in place, or what the environment names instead.
+//! Finds the programs and libraries that `scripts/install` and `scripts/build` provide, or that the environment names.
 
 use std::env;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 /// `tritonserver`: `SAKER_TRITON`, the installed one, or the one of NVIDIA's container.
 ///
 /// # Errors
-/// None is there; the message says how to get one.
+/// Returns an error if none exists; the message says how to install it.
 pub fn tritonserver() -> Result<PathBuf> {
     find(
         "SAKER_TRITON",
@@ -21,7 +21,7 @@ pub fn tritonserver() -> Result<PathBuf> {
 /// `valkey-server`: `SAKER_VALKEY`, the installed one, or the system's.
 ///
 /// # Errors
-/// None is there; the message says how to get one.
+/// Returns an error if none exists; the message says how to install it.
 pub fn valkey_server() -> Result<PathBuf> {
     find(
         "SAKER_VALKEY",
@@ -35,7 +35,7 @@ pub fn valkey_server() -> Result<PathBuf> {
     )
 }
 
-/// The shared library of ONNX Runtime, for our stand-in of NVIDIA's backend; `None` where NVIDIA's is used.
+/// The shared library of ONNX Runtime, for our backend `onnxruntime`; `None` if NVIDIA's backend is used.
 pub fn onnxruntime() -> Option<PathBuf> {
     find(
         "ORT_DYLIB_PATH",
@@ -49,7 +49,7 @@ pub fn onnxruntime() -> Option<PathBuf> {
 /// The folder of Triton's backends: `SAKER_BACKENDS`, or `.saker/backends`.
 ///
 /// # Errors
-/// It is missing; the message says how to build them.
+/// Returns an error if the folder is missing; the message says how to build the backends.
 pub fn backends() -> Result<PathBuf> {
     let folder = env::var_os("SAKER_BACKENDS")
         .map_or_else(|| PathBuf::from(".saker/backends"), PathBuf::from);

@@ -24,25 +24,25 @@ use crate::memory;
 use crate::runtime;
 use triton_client::Triton;
 
-/// How long a server may take to get ready.
+/// Maximum time for the start of a server.
 const START: Duration = Duration::from_secs(120);
-/// How long a server may take to finish what it is doing before it is killed.
+/// Time after the stop signal at which a server is killed.
 const STOP: Duration = Duration::from_secs(30);
-/// After how long a store that still runs is asked to stop once more.
+/// Interval at which the stop signal to a running store is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// glibc's variable: from which size on memory is asked of the system, and given back to it, by itself.
+/// glibc's variable for the size from which an allocation is mapped on its own and returned to the system.
 const MMAP_THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
-/// How long Triton may take to answer the requests under way before it is told to stop.
+/// Maximum time for Triton to answer the requests in progress before it is stopped.
 const DRAIN: Duration = Duration::from_secs(5);
-/// What clients ask.
+/// The models that clients call.
 const ENSEMBLES: [&str; 2] = [ENSEMBLE, FUSED];
 
-/// Asks it to stop, waits, and kills it when it does not. The file about it goes.
+/// Stops a process: sends the signal, waits, and kills the process if it does not end. Removes its state file.
 ///
 /// # Errors
-/// The system does not let us.
+/// Returns an error if the system refuses.
 pub fn stop(running: &Running, layout: &Layout, name: &str) -> Result<()> {
-    // First, so that a `saker serve` in the foreground knows that it was told to stop. Gone already is as good.
+    // Removed first, so that a `saker serve` in the foreground knows about the stop. A missing file is fine.
     let _ = fs::remove_file(Running::file(layout, name));
     if let Some(address) = running.http() {
         drain(layout, &address);
@@ -52,7 +52,7 @@ pub fn stop(running: &Running, layout: &Layout, name: &str) -> Result<()> {
     let mut asked = start;
     while running.is_alive() && start.elapsed() < STOP {
         sleep(Duration::from_millis(50));
-        // Valkey forgets a signal that comes while it writes its first append-only file. Triton takes a second one for haste.
+        // Valkey ignores a signal during the write of its first append-only file. For Triton a second signal would force the exit.
         if running.ports.is_none() && asked.elapsed() > ASK_AGAIN {
             send(running, Signal::TERM)?;
             asked = Instant::now();
@@ -80,21 +80,21 @@ fn send(running: &Running, signal: Signal) -> Result<()> {
     }
 }
 
-/// Unloads Triton's models, which waits for the requests that they are answering: on a signal, Triton closes its clients'
-/// connections at once, and each loses the answer that it waits for.
+/// Unloads Triton's models, which waits for their requests. On a signal, Triton closes its clients' connections at once, and requests in
+/// progress would lose their answers.
 fn drain(layout: &Layout, address: &str) {
     let triton = control::client(layout, address, DRAIN);
     let start = Instant::now();
     let models = match triton.models() {
         Ok(models) => models,
-        // It hangs, or is gone: there is nothing to wait for.
+        // Triton hangs or has ended, so there is nothing to wait for.
         Err(error) => return tracing::warn!("Triton is stopped without draining: {error}"),
     };
     let ready = models.iter().filter(|model| model.ready);
     let mut names: Vec<&str> = ready.map(|model| model.model.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    // Ensembles first: what starts after this is refused, and what has started still finds its steps.
+    // Ensembles first: later requests are refused, and requests in progress still find their steps.
     names.sort_by_key(|name| !ENSEMBLES.contains(name));
     for name in &names {
         if let Err(error) = triton.unload(name) {
@@ -114,19 +114,19 @@ fn drain(layout: &Layout, address: &str) {
     }
 }
 
-/// A started process and the name it is known by in `run/` and `logs/`.
+/// A started process, and its name in `run/` and `logs/`.
 pub struct Started {
     /// `valkey`, `triton`, `updater` or `gateway`.
     pub name: &'static str,
-    /// What `run/<name>.json` says.
+    /// The content of `run/<name>.json`.
     pub running: Running,
-    /// `None` where another `saker serve` started it.
+    /// `None` if another `saker serve` started the process.
     child: Option<Child>,
     log: PathBuf,
 }
 
 impl Started {
-    /// Takes over a process that a `saker serve` started which runs no more.
+    /// Takes over a process of a `saker serve` that no longer runs.
     pub fn adopt(layout: &Layout, name: &'static str) -> Option<Self> {
         let running = Running::find(layout, name)?;
         Some(Self {
@@ -137,10 +137,10 @@ impl Started {
         })
     }
 
-    /// Starts a program in a process group of its own, so that a Ctrl-C on our terminal reaches us alone and we stop it in
-    /// order.
+    /// Starts a program in its own process group. A Ctrl-C on the terminal then reaches only `saker`, which stops the programs in order.
     ///
     /// # Errors
+    /// Returns an error if the program cannot be started.
     /// It cannot be started.
     pub fn spawn(
         layout: &Layout,
@@ -156,7 +156,7 @@ impl Started {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        // What another one wrote before it ended may say why it did.
+        // The log of the previous process may say why it ended.
         let _ = fs::rename(&log, log.with_extension("log.1"));
         let output =
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -178,7 +178,7 @@ impl Started {
         };
         let record = serde_json::to_string_pretty(&running)?;
         if let Err(error) = files::write(&Running::file(layout, name), record) {
-            // Without its record nobody could stop it later.
+            // Without its record, the process could not be stopped later.
             let _ = child.kill();
             let _ = child.wait();
             return Err(error.context(format!("{name} is stopped again")));
@@ -211,12 +211,12 @@ impl Started {
         Ok(())
     }
 
-    /// Whether somebody has stopped it on purpose, by [`stop`].
+    /// Whether [`stop`] has stopped the process on purpose.
     pub fn was_stopped(&self, layout: &Layout) -> bool {
         !Running::file(layout, self.name).exists()
     }
 
-    /// Waits until `ready`; stops the process when it takes too long, or when `interrupted`.
+    /// Waits until `ready`. Stops the process if it takes too long, or when `interrupted`.
     ///
     /// # Errors
     /// Returns an error if the process ended, took too long, or was interrupted.
@@ -260,24 +260,24 @@ impl Started {
     /// Stops the process.
     ///
     /// # Errors
-    /// As [`stop`].
+    /// Returns an error as [`stop`] does.
     pub fn stop(&mut self, layout: &Layout) -> Result<()> {
         let id = self.running.clone();
         let Some(child) = &mut self.child else {
             return stop(&id, layout, self.name);
         };
-        // Waited for beside, or the ended process would stay as our zombie and look alive.
+        // A second thread waits for the child; otherwise the ended process would stay a zombie and seem to run.
         std::thread::scope(|scope| {
             scope.spawn(|| child.wait());
             stop(&id, layout, self.name)
         })
     }
 
-    /// The lines of the log that say what went wrong, or its last ones.
+    /// The lines of the log that explain the failure, or its last lines.
     pub fn complaints(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        // A Triton without a GPU complains of that on every start.
+        // Without a GPU, Triton logs these on every start.
         let noise = ["Cuda", "CUDA", "NVML", "DCGM"];
         let wrong = |line: &&str| {
             let says = ["error:", "Address already in use"]
@@ -318,10 +318,10 @@ pub fn address(redis_url: &str) -> (String, bool) {
     )
 }
 
-/// Makes sure that the store answers: starts a Valkey when its address is this machine's and nobody listens there.
+/// Ensures that the store answers. Starts a Valkey if the address is on this machine and no server listens there.
 ///
 /// # Errors
-/// It cannot be started, or is elsewhere and does not answer.
+/// Returns an error if Valkey cannot be started, or if the store is on another machine and does not answer.
 pub fn store(
     layout: &Layout,
     redis_url: &str,
@@ -339,18 +339,18 @@ pub fn store(
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = address.rsplit(':').next().unwrap_or("6379");
     let mut command = Command::new(runtime::valkey_server()?);
-    // Every write is on the disk within a second, so that an event that was acknowledged outlives a crash. A Valkey that is told
-    // to append at its start reads nothing but the file that it appends to: where there is none yet, it is told later.
+    // Valkey writes to the disk within a second, so an acknowledged event survives a crash. With appending enabled at its start, Valkey
+    // reads only the append-only file. If that file does not exist yet, appending is enabled later.
     let appends = folder.join("appendonlydir").exists();
     let append = if appends { "yes" } else { "no" };
     command.args(["--port", port, "--bind", "127.0.0.1", "--save", "60 1"]);
     command.args(["--appendonly", append, "--appendfsync", "everysec"]);
-    // Nothing of it may be forgotten: when it is full it refuses to write, which the gateway and the updater answer for.
+    // Valkey must not evict keys. When it is full, it refuses writes, which the gateway and the updater handle.
     command.args(["--maxmemory", &memory::of_store()?.to_string()]);
     command.args(["--maxmemory-policy", "noeviction"]);
     command.arg("--dir").arg(std::path::absolute(&folder)?);
     let mut started = Started::spawn(layout, "valkey", command, None)?;
-    // It listens before it has read its files back, and answers LOADING meanwhile; a request then gets defaults.
+    // Valkey listens before it has read its files, and answers LOADING in the meantime; requests would get defaults.
     let settings = saker_store::Settings::parse(redis_url, None)?;
     started.wait(layout, interrupted, || {
         saker_store::Connection::open(&settings).is_ok()
@@ -371,11 +371,11 @@ pub fn ensembles(repository: &Path) -> Vec<&'static str> {
     Repository::open(repository).map_or(vec![ENSEMBLE], |it| it.ensembles())
 }
 
-/// Starts Triton on the pipeline's repository, with some `more` arguments, and waits until the ensemble and all its steps are ready. The models find the
-/// store's address in the environment where the repository does not hold it.
+/// Starts Triton on the pipeline's repository, with `more` arguments, and waits until the ensembles and all steps are ready. If the
+/// repository lacks the store's address, the models read it from the environment.
 ///
 /// # Errors
-/// Triton, the backends or the repository are missing, a port is taken, or a model does not load.
+/// Returns an error if Triton, the backends or the repository are missing, if a port is taken, or if a model does not load.
 pub fn triton(
     layout: &Layout,
     repository: &Path,
@@ -404,7 +404,7 @@ pub fn triton(
     command.args([
         "--model-control-mode=explicit",
         "--disable-auto-complete-config",
-        // Otherwise the server calls itself unready while a release is loaded beside the one that serves.
+        // Otherwise the server reports itself as unready while it loads another release.
         "--strict-readiness=false",
     ]);
     let ensembles = ensembles(repository);
@@ -428,7 +428,7 @@ pub fn triton(
         command.env("ORT_DYLIB_PATH", library);
     }
     command.env(REDIS_URL, redis_url);
-    // With the default, which grows up to 32 MiB, the tensors of a request with many users stay in the heap for ever.
+    // The default threshold grows up to 32 MiB; the tensors of a request with many users would then stay in the heap forever.
     if std::env::var_os(MMAP_THRESHOLD).is_none() {
         command.env(MMAP_THRESHOLD, (1 << 20).to_string());
     }
@@ -440,10 +440,10 @@ pub fn triton(
     Ok(started)
 }
 
-/// Starts another command of ours, `saker <name> <arguments>`, in this environment, and waits until `ready`.
+/// Starts `saker <name> <arguments>` in this environment, and waits until `ready`.
 ///
 /// # Errors
-/// It ended, or it took too long.
+/// Returns an error if the command ended or took too long.
 pub fn command(
     layout: &Layout,
     name: &'static str,

@@ -1,13 +1,13 @@
-//! Virtual shoppers in front of a running gateway, who want what the generator's personas want.
+//! Virtual shoppers in front of a running gateway, with the preferences of the generator's personas.
 //!
-//! A visit: somebody of the shop comes on a device, is shown a row of products, looks at the first places more than at the later
-//! ones, and clicks what fits. Half of the shoppers get recommendations, the other half what is popular, from beginning to end,
-//! so that what one half clicks does not change what the other is shown. A click is an event, as it is of the real shop's page.
+//! In a visit, a user of the shop comes on a device, sees a row of products, looks at early places more often than at later ones, and
+//! clicks. Half of the shoppers always get recommendations, the other half popular items. Clicks of one half thus do not change the rows of
+//! the other. A click is an event, as on the real shop's page.
 //!
-//! **Who clicks what.** The generator knows the true preference of a user in a context: the probability p of an item to be chosen
-//! first, of N items. An item that is looked at is clicked with probability r / (r + [`HALF`]), r = p N: one that is liked as the
-//! average item is, hardly ever; one that is liked 20 times as much, every other time. The place k, from 1, is looked at with
-//! probability 1 / log2(k + 1), the discount of NDCG.
+//! **Click model.** The generator knows the true preference of a user in a context: the probability p that the user chooses an item first,
+//! of N items. An item that is looked at is clicked with probability r / (r + [`HALF`]), r = p N. The average item is hardly ever clicked;
+//! an item with 20 times the average preference is clicked every other time. Place k, from 1, is looked at with probability 1 / log2(k +
+//! 1), the discount of NDCG.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -21,45 +21,45 @@ use saker_generate::Shop;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// How much more than the average item one is liked that every other look at becomes a click.
+/// Preference, as a multiple of the average item's, at which half of the looks become clicks.
 pub const HALF: f64 = 20.0;
-/// Products of a row.
+/// Products per row.
 const SHOWN: usize = 10;
-/// A click whose effect is waited for, of so many.
+/// One click of this many is watched for its effect.
 const WATCHED: usize = 10;
-/// How long one is waited for.
+/// Maximum wait for the effect of a click.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Events of one request of the load beside the visits.
+/// Events per request of the background load.
 const LOT: usize = 50;
 /// Share of visits by phones, desktops and tablets.
 const DEVICES: [f64; 3] = [0.55, 0.35, 0.10];
-/// First id of visitors that the store has never heard of.
+/// First id of visitors that the store does not have.
 const NEWCOMERS: i32 = 1_600_000_000;
-/// How many ids there are for them.
+/// Number of ids for such visitors.
 const NEWCOMER_IDS: u64 = 500_000_000;
 
-/// What is simulated.
+/// Settings of a simulation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
     /// The gateway, `http://host:port`.
     pub gateway: String,
-    /// How long.
+    /// Duration in seconds.
     pub seconds: f64,
     /// Visits per second, in all.
     pub rate: f64,
     /// Shoppers who take part.
     pub shoppers: usize,
-    /// Share of them that the store does not know.
+    /// Share of the shoppers that are missing from the store.
     pub newcomers: f64,
-    /// Events per second of other visitors, beside these.
+    /// Events per second of other visitors, in addition.
     pub background: f64,
-    /// Visits that may be under way.
+    /// Maximum number of concurrent visits.
     pub threads: usize,
-    /// Seed of every draw.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
-/// What a shopper is shown.
+/// The products that a shopper sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arm {
@@ -78,70 +78,70 @@ struct Visit {
     shown: usize,
     clicks: usize,
     degraded: bool,
-    /// Seconds until the row was there.
+    /// Seconds until the row arrived.
     took: f64,
 }
 
-/// What came of it.
+/// The recorded results.
 #[derive(Debug, Default)]
 struct Log {
     visits: Vec<Visit>,
-    /// Seconds from the gateway's 202 until a row without the clicked product.
+    /// Seconds from the gateway's 202 to the first row without the clicked product.
     fresh: Vec<f64>,
-    /// Clicks that were watched and never showed.
+    /// Number of watched clicks without an effect on the row.
     stale: usize,
     events: usize,
     errors: Vec<String>,
 }
 
-/// Numbers of one arm.
+/// Results of one arm.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// Which.
+    /// The arm.
     pub arm: Arm,
-    /// Visits.
+    /// Number of visits.
     pub visits: usize,
-    /// Products shown.
+    /// Number of products shown.
     pub shown: usize,
-    /// Products clicked.
+    /// Number of products clicked.
     pub clicks: usize,
     /// Clicks per product shown.
     pub click_through: f64,
-    /// Clicks per product shown, in equal parts of the time; `None` where nothing was shown.
+    /// Clicks per product shown, in equal parts of the time; `None` if no product was shown.
     pub over_time: Vec<Option<f64>>,
-    /// Seconds until the row was there, at the 50th and the 99th percentile.
+    /// Seconds until the row arrived, at the 50th and the 99th percentile.
     pub latency: [f64; 2],
 }
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What was simulated.
+    /// The settings of the simulation.
     pub settings: Settings,
     /// Both arms.
     pub arms: Vec<Outcome>,
-    /// Recommendations that said that they were degraded.
+    /// Number of recommendations that were marked as degraded.
     pub degraded: usize,
-    /// Events stored, those beside the visits among them.
+    /// Number of events stored, including the background load.
     pub events: usize,
     /// Events per second.
     pub events_per_second: f64,
-    /// Clicks whose effect was waited for.
+    /// Number of watched clicks.
     pub watched: usize,
-    /// Those of them that showed.
+    /// Number of watched clicks with an effect on the row.
     pub shown_effects: usize,
     /// Seconds from the acknowledged click to the changed row, at the 50th, 90th and 99th percentile, and the longest.
     pub freshness: Option<[f64; 4]>,
     /// Requests that failed.
     pub errors: usize,
-    /// Some of them.
+    /// The first errors.
     pub first_errors: Vec<String>,
 }
 
-/// Runs the simulation. `tick` hears how far it is, in seconds, and ends it with `false`.
+/// Runs the simulation. `tick` receives the elapsed seconds, and ends the simulation by returning `false`.
 ///
 /// # Errors
-/// The gateway does not answer at the start, or serves another shop.
+/// Returns an error if the gateway does not answer at the start, or if it serves another shop.
 pub fn simulate(
     shop: &Shop,
     settings: &Settings,
@@ -162,7 +162,7 @@ pub fn simulate(
             scope.spawn(|| {
                 while !over() {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    // Visits come evenly; one that finds all threads busy comes late, and is counted when it comes.
+                    // Visits start at even intervals. If all threads are busy, a visit starts late, and counts from its start.
                     let due = Duration::from_secs_f64(number as f64 / settings.rate);
                     std::thread::sleep(due.saturating_sub(started.elapsed()));
                     if over() {
@@ -195,11 +195,11 @@ struct Crowd<'s> {
     agent: ureq::Agent,
 }
 
-/// Who visits.
+/// A visitor.
 struct Shopper {
-    /// Place in the shop, of whom they want what.
+    /// Index in the shop of the user whose preferences the shopper has.
     place: usize,
-    /// The id that the gateway sees.
+    /// The id that the gateway receives.
     id: i32,
     arm: Arm,
 }
@@ -218,7 +218,7 @@ impl<'s> Crowd<'s> {
         }
     }
 
-    /// Whether the gateway is there and shows this shop's products.
+    /// Checks that the gateway answers and shows this shop's products.
     fn check(&self) -> Result<()> {
         let popular = self.get("/popular?k=10").with_context(|| {
             format!(
@@ -241,7 +241,7 @@ impl<'s> Crowd<'s> {
     fn shopper(&self, rng: &mut StdRng) -> Shopper {
         let crowd = crowd(self.settings.shoppers, self.shop.users().len());
         let number = rng.random_range(0..crowd);
-        // Spread over the shop, whatever the order of its users.
+        // Spreads the shoppers over the shop's users, independent of their order.
         let place = number * 7919 % self.shop.users().len();
         let id = match is_new(number, crowd, self.settings.newcomers) {
             true => new_id(self.settings.seed, number),
@@ -302,7 +302,7 @@ impl<'s> Crowd<'s> {
         }
     }
 
-    /// What the shopper clicks of a row.
+    /// The products of a row that the shopper clicks.
     fn clicks(&self, shopper: &Shopper, device: i32, shown: &[i32], rng: &mut StdRng) -> Vec<i32> {
         let Some(context) = self.shop.context(device, now()) else {
             return Vec::new();
