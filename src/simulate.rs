@@ -323,7 +323,7 @@ impl<'s> Crowd<'s> {
         clicked
     }
 
-    /// Asks until nothing of what was clicked is shown.
+    /// Requests the row until it shows no clicked product.
     fn watch(&self, path: &str, clicked: &[i32], log: &Mutex<Log>) {
         let clicked: HashSet<i32> = clicked.iter().copied().collect();
         let since = Instant::now();
@@ -340,7 +340,7 @@ impl<'s> Crowd<'s> {
         note(log, |log| log.stale += 1);
     }
 
-    /// Events of visitors who are not asked what they want: load for the updater.
+    /// Sends events of other visitors, as load for the updater.
     fn others(&self, started: Instant, over: &(dyn Fn() -> bool + Sync), log: &Mutex<Log>) {
         let mut rng = StdRng::seed_from_u64(self.settings.seed.wrapping_add(1));
         let (users, items) = (self.shop.users(), self.shop.items());
@@ -420,7 +420,7 @@ impl Log {
     }
 
     fn outcome(&self, arm: Arm, seconds: f64) -> Outcome {
-        /// Parts of the time.
+        /// Number of equal parts of the time.
         const PARTS: usize = 12;
         let visits: Vec<&Visit> = self
             .visits
@@ -453,23 +453,23 @@ impl Log {
     }
 }
 
-/// How many shoppers take part: no more than the shop has, one at least.
+/// Number of shoppers: at most the shop's users, and at least one.
 fn crowd(shoppers: usize, users: usize) -> usize {
     shoppers.min(users).max(1)
 }
 
-/// Whether this shopper of a crowd is one that the store does not know: so is this share of them.
+/// Whether a shopper is missing from the store; this share of the crowd is.
 fn is_new(number: usize, crowd: usize, share: f64) -> bool {
     (number as f64 + 0.5) / (crowd as f64) < share
 }
 
-/// An id for a newcomer: different ones for different shoppers of a seed.
+/// An id for a newcomer, unique per shopper of a seed.
 fn new_id(seed: u64, number: usize) -> i32 {
     let place = seed.wrapping_mul(1_000_003).wrapping_add(number as u64) % NEWCOMER_IDS;
     NEWCOMERS + place as i32
 }
 
-/// Of ascending values; NaN of none.
+/// A quantile of ascending values; NaN if there are none.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = (share * sorted.len() as f64).ceil() as usize;
     sorted

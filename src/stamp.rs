@@ -1,4 +1,4 @@
-//! Skipping a step whose inputs have not changed since it last succeeded.
+//! Skips a step whose inputs have not changed since its last success.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use saker_serving::layout::Layout;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// A hash over all that a step depends on: files, tables of the definition, and the code of `saker` itself.
+/// A hash over all inputs of a step: files, tables of the definition, and the code of `saker` itself.
 pub struct Fingerprint {
     hash: Sha256,
 }
@@ -19,7 +19,7 @@ pub struct Fingerprint {
 impl Default for Fingerprint {
     fn default() -> Self {
         let mut hash = Sha256::new();
-        // The version alone stays the same while the code changes.
+        // The version alone stays the same when the code changes.
         hash.update(env!("SAKER_CODE"));
         Self { hash }
     }
@@ -29,7 +29,7 @@ impl Fingerprint {
     /// Adds a table of the definition.
     ///
     /// # Errors
-    /// Never for a definition; the value has no JSON otherwise.
+    /// Returns an error if the value cannot be written as JSON; a definition always can.
     pub fn value(mut self, value: &impl Serialize) -> Result<Self> {
         self.hash
             .update(serde_json::to_vec(value).context("a definition as JSON")?);
@@ -37,10 +37,10 @@ impl Fingerprint {
         Ok(self)
     }
 
-    /// Adds a file's content; of a folder, its files' names and contents.
+    /// Adds a file's content, or the names and contents of a folder's files.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// Returns an error if a file cannot be read.
     pub fn file(mut self, path: &Path) -> Result<Self> {
         self.add(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -78,7 +78,7 @@ impl Fingerprint {
     }
 }
 
-/// Whether `step` last succeeded on the same inputs and all it made is still there.
+/// Whether the last success of `step` had the same inputs, and all its outputs still exist.
 pub fn is_current(layout: &Layout, step: &str, fingerprint: &str, made: &[&Path]) -> bool {
     let recorded = fs::read_to_string(layout.stamp(step)).ok();
     let recorded = recorded.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
@@ -86,18 +86,18 @@ pub fn is_current(layout: &Layout, step: &str, fingerprint: &str, made: &[&Path]
         && made.iter().all(|path| path.exists())
 }
 
-/// Forgets that `step` has ever succeeded: what it made was replaced.
+/// Removes the record of `step`'s last success, because its outputs were replaced.
 ///
 /// # Errors
-/// The disk does not let it.
+/// Returns an error if the file cannot be removed.
 pub fn forget(layout: &Layout, step: &str) -> Result<()> {
     files::remove(&layout.stamp(step))
 }
 
-/// Notes that `step` has succeeded on these inputs.
+/// Records that `step` has succeeded with these inputs.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the file cannot be written.
 pub fn record(layout: &Layout, step: &str, fingerprint: &str) -> Result<()> {
     let path = layout.stamp(step);
     let write = || {
@@ -113,7 +113,7 @@ pub fn record(layout: &Layout, step: &str, fingerprint: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What build.rs hashes the sources with.
+/// The hash function that build.rs uses for the sources.
 #[cfg(test)]
 #[path = "../build/code.rs"]
 mod code;
@@ -166,7 +166,7 @@ mod tests {
         ] {
             assert!(change(file), "{file}");
         }
-        // What only serves makes no step run again.
+        // Changes to serving code make no step run again.
         for file in [
             "src/server.rs",
             "src/report/svg.rs",
@@ -174,7 +174,7 @@ mod tests {
         ] {
             assert!(!change(file), "{file}");
         }
-        // A file that is renamed is other code, too.
+        // A renamed file changes the hash too.
         let (old, new) = (
             scratch.path().join("src/values.rs"),
             scratch.path().join("src/value.rs"),

@@ -12,41 +12,41 @@ use saker_serving::progress::Step;
 use crate::server::Started;
 use crate::watchdog::Watchdog;
 
-/// Time between two looks.
+/// Interval between two checks.
 const LOOK: Duration = Duration::from_millis(100);
-/// Waits before an ended process is started again.
+/// Pause before an ended process is restarted.
 const BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// How often a lock is tried for before it counts as taken.
+/// Number of attempts for a lock before it counts as taken.
 const LOCK_ATTEMPTS: u32 = 10;
-/// A process that ran so long has recovered.
+/// A process that ran for this long counts as recovered.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// Starts a process; `None` where somebody else's serves.
+/// Starts a process; `None` if another program's process serves.
 pub type Start<'s> = Box<dyn Fn() -> Result<Option<Started>> + 's>;
-/// Starts to watch a process that has just started.
+/// Starts a watchdog for a process that has just started.
 pub type Watch<'s> = Box<dyn Fn() -> Watchdog + 's>;
 
-/// The only one of its kind for a pipeline, until it is dropped or its process ends in whatever way.
+/// A lock that one process per pipeline can hold, until it drops the lock or ends.
 pub struct Lock(#[expect(dead_code, reason = "closing the file is what unlocks")] File);
 
 impl Lock {
-    /// Takes the lock `run/<name>.lock`; `None` where another process has it.
+    /// Takes the lock `run/<name>.lock`; `None` if another process holds it.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be made.
+    /// Returns an error if the file cannot be created.
     pub fn take(layout: &Layout, name: &str) -> Result<Option<Self>> {
         for _ in 0..LOCK_ATTEMPTS {
             if let Some(lock) = Self::attempt(layout, name)? {
                 return Ok(Some(lock));
             }
-            // It may be one that only looks whether the lock is taken.
+            // The holder may be a process that only checks the lock.
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(None)
     }
 
-    /// Whether another process has the lock.
+    /// Whether another process holds the lock.
     #[must_use]
     pub fn is_taken(layout: &Layout, name: &str) -> bool {
         matches!(Self::attempt(layout, name), Ok(None))
@@ -74,14 +74,14 @@ struct Part<'s> {
     again: Option<Instant>,
 }
 
-/// The processes, in the order in which they are started. When it goes, they are stopped.
+/// The processes, in the order of their start. Dropping the supervisor stops them.
 pub struct Supervisor<'s> {
     layout: &'s Layout,
     parts: Vec<Part<'s>>,
 }
 
 impl<'s> Supervisor<'s> {
-    /// Nothing runs yet.
+    /// A supervisor without processes.
     #[must_use]
     pub fn new(layout: &'s Layout) -> Self {
         Self {
@@ -118,21 +118,21 @@ impl<'s> Supervisor<'s> {
         Ok(())
     }
 
-    /// Whether the process of this name is ours.
+    /// Whether this supervisor runs the process of this name.
     #[must_use]
     pub fn runs(&self, name: &str) -> bool {
         let mut parts = self.parts.iter();
         parts.any(|part| part.name == name && part.process.is_some())
     }
 
-    /// Watches until `stop`, or until somebody stops a process on purpose; then stops all.
+    /// Watches until `stop`, or until a process is stopped on purpose; then stops all processes.
     pub fn watch(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) && self.look() {
             std::thread::sleep(LOOK);
         }
     }
 
-    /// `false` when somebody has stopped a process on purpose.
+    /// Checks all processes; returns `false` if one was stopped on purpose.
     fn look(&mut self) -> bool {
         for part in &mut self.parts {
             if let Some(process) = &mut part.process
@@ -175,7 +175,7 @@ impl<'s> Supervisor<'s> {
         true
     }
 
-    /// Stops the last first, so that what is under way still finds what it needs.
+    /// Stops the processes in reverse order, so that requests in progress still find the others.
     fn stop(&mut self) {
         for part in self.parts.iter_mut().rev() {
             let Some(process) = &mut part.process else {
@@ -198,7 +198,7 @@ impl Drop for Supervisor<'_> {
 }
 
 impl Part<'_> {
-    /// Kills a process that its watchdog calls hung; it is started again at once.
+    /// Kills a process that its watchdog reports as hung; the supervisor restarts it at once.
     fn replace_if_hung(&mut self) {
         let complaint = self.watchdog.as_ref().and_then(Watchdog::complaint);
         let (Some(complaint), Some(process)) = (complaint, &mut self.process) else {

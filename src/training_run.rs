@@ -1,4 +1,4 @@
-//! How a training run went: `models/run/`, for people, for plots and for the report of `saker evaluate`.
+//! The record of a training run in `models/run/`, for plots and for the report of `saker evaluate`.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct Line {
     /// Which model was trained.
     pub model: Stage,
-    /// What the epoch came to.
+    /// The results of the epoch.
     #[serde(flatten)]
     pub epoch: Epoch,
 }
@@ -29,10 +29,10 @@ pub struct TrainingRun {
 }
 
 impl TrainingRun {
-    /// What the latest run has written so far; nothing where there was none.
+    /// Reads the record of the latest run; empty if there was none.
     ///
     /// # Errors
-    /// A line is damaged.
+    /// Returns an error if a line is damaged.
     pub fn open(layout: &Layout) -> Result<Self> {
         let path = layout.training_run().join("epochs.jsonl");
         let text = match fs::read_to_string(&path) {
@@ -57,10 +57,10 @@ impl TrainingRun {
         })
     }
 
-    /// Notes what a run is made of.
+    /// Records the configuration of a run.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// Returns an error if the file cannot be written.
     pub fn configure(&self, pipeline: &Pipeline, data: &Dataset, device: &str) -> Result<()> {
         let config = serde_json::json!({
             "pipeline": pipeline.pipeline.name,
@@ -78,10 +78,10 @@ impl TrainingRun {
         files::write(&path, format!("{config:#}\n"))
     }
 
-    /// Adds an epoch, in place of what another run has left of this one and of the later ones.
+    /// Adds an epoch. It replaces this epoch and later ones of an earlier run.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// Returns an error if the file cannot be written.
     pub fn add(&mut self, model: Stage, epoch: &Epoch) -> Result<()> {
         self.lines
             .retain(|line| line.model != model || line.epoch.epoch < epoch.epoch);
@@ -92,10 +92,10 @@ impl TrainingRun {
         self.write()
     }
 
-    /// Puts the whole history of one model in place of what there was of it.
+    /// Replaces the whole history of one model.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// Returns an error if the file cannot be written.
     pub fn replace(&mut self, model: Stage, history: &[Epoch]) -> Result<()> {
         self.lines.retain(|line| line.model != model);
         self.lines.extend(history.iter().map(|epoch| Line {

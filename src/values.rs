@@ -1,7 +1,6 @@
-//! Values of source tables: the only code that turns a value of a table into an integer, a number, a text, a list or a time.
+//! Values of source tables. Only this module converts a table's value to an integer, a number, a text, a list or a time.
 //!
-//! [`Values::of`] takes an Arrow array of any type that holds such values; [`Value`] has the rules, which are the same for every
-//! file format:
+//! [`Values::of`] accepts an Arrow array of any type with such values. [`Value`] has the rules, which are the same for every file format:
 //!
 //! - A null, an empty text and NaN, as a number or as a text where a number is wanted, are missing.
 //! - An integer is parsed as one: `7`, `-7`, `7.0`. A fraction, an exponent and what exceeds the range are errors.
@@ -30,7 +29,7 @@ use arrow::datatypes::{
 use chrono::Utc;
 use saker_pipeline::Unit;
 
-/// The types that are read.
+/// The accepted types.
 const READ: &str = "integers, floats, decimals, booleans, texts, timestamps, dates, and lists and dictionaries of them";
 
 /// The values of a column.
@@ -39,7 +38,7 @@ pub struct Values(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// So many rows without a value.
+    /// This many rows without a value.
     Missing(usize),
     Integers(Int64Array),
     Unsigned(UInt64Array),
@@ -50,11 +49,11 @@ enum Kind {
     Texts(StringArray),
     LargeTexts(LargeStringArray),
     TextViews(StringViewArray),
-    /// Bytes without a type, as some writers leave texts.
+    /// Bytes without a declared type, as some writers store texts.
     Bytes(LargeBinaryArray),
     /// Texts of a column whose file declares it as numbers.
     Numerals(LargeStringArray),
-    /// The same text in so many rows.
+    /// The same text in this many rows.
     Constant(String, usize),
     Lists(Box<Values>, Vec<Option<Range<usize>>>),
 }
@@ -63,7 +62,7 @@ impl Values {
     /// The values of an Arrow array.
     ///
     /// # Errors
-    /// A type that holds no integers, numbers, texts, times or lists of them.
+    /// Returns an error if the type holds no integers, numbers, texts, times or lists of them.
     pub fn of(array: &ArrayRef) -> Result<Self> {
         let array = array.as_ref();
         let refused = || {
@@ -144,7 +143,7 @@ impl Values {
         }))
     }
 
-    /// A column of a text file; `numbers` where the file declares it as numbers.
+    /// A column of a text file; `numbers` if the file declares it as numbers.
     pub fn of_texts(texts: LargeStringArray, numbers: bool) -> Self {
         Self(match numbers {
             true => Kind::Numerals(texts),
@@ -305,12 +304,12 @@ pub enum Value<'a> {
     List(List<'a>),
 }
 
-/// A list of values, none of which is a list.
+/// A list of values that are not lists.
 #[derive(Debug, Clone)]
 pub struct List<'a> {
     elements: &'a Values,
     range: Range<usize>,
-    /// Texts that stand for no value.
+    /// Texts that mean "no value".
     empty: &'a [String],
 }
 
@@ -344,13 +343,13 @@ fn seconds(unit: TimeUnit, time: i64) -> i64 {
     })
 }
 
-/// Whether a text stands for a number that is missing.
+/// Whether a text means a missing number.
 fn is_missing_number(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     text.is_empty() || digits.eq_ignore_ascii_case("nan")
 }
 
-/// A text of digits, which a fraction of zeros may follow.
+/// Parses digits with an optional fraction of zeros.
 fn whole(text: &str) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = whole.strip_prefix(['+', '-']).unwrap_or(whole);
@@ -360,7 +359,7 @@ fn whole(text: &str) -> Option<i128> {
     plain.then(|| whole.parse().ok()).flatten()
 }
 
-/// A float without a fraction, of those that f64 tells from their neighbours.
+/// Converts a float without a fraction, within the range in which f64 represents all integers.
 fn whole_number(number: f64) -> Option<i128> {
     /// 2^53
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -368,7 +367,7 @@ fn whole_number(number: f64) -> Option<i128> {
 }
 
 impl<'a> Value<'a> {
-    /// The same value, or none where it reads as one of `empty`; of a list, the elements.
+    /// The same value, or no value if its text is in `empty`. For a list, applies to the elements.
     pub fn without(self, empty: &'a [String]) -> Self {
         if empty.is_empty() {
             return self;
@@ -394,7 +393,7 @@ impl<'a> Value<'a> {
         match self {
             Self::Missing => "no value".to_owned(),
             Self::Integer(number) => number.to_string(),
-            // Zero has one text.
+            // Adding zero turns -0 into 0, so zero has one text.
             Self::Single(number) => (number + 0.0).to_string(),
             Self::Float(number) => (number + 0.0).to_string(),
             Self::Time(unit, time) => seconds(*unit, *time).to_string(),
@@ -428,10 +427,10 @@ impl<'a> Value<'a> {
         Ok(Some(number))
     }
 
-    /// The value as an integer of 32 bits. A time is its Unix seconds.
+    /// The value as an integer of 32 bits. A time is converted to Unix seconds.
     ///
     /// # Errors
-    /// It is a fraction, no number, or exceeds the range.
+    /// Returns an error if the value has a fraction, is not a number, or exceeds the range.
     pub fn int32(&self) -> Result<Option<i32>> {
         let Some(number) = self.integer()? else {
             return Ok(None);
@@ -446,10 +445,10 @@ impl<'a> Value<'a> {
         Ok(Some(number))
     }
 
-    /// The value as an id, as the wire contract has them: 0 to 2147483647.
+    /// The value as an id of the wire contract: 0 to 2147483647.
     ///
     /// # Errors
-    /// As [`int32`](Self::int32), and it is negative.
+    /// Returns an error as [`int32`](Self::int32) does, or if the value is negative.
     pub fn id(&self) -> Result<Option<i32>> {
         let accepted = || format!("an id must be 0 to {}", i32::MAX);
         match self.int32().with_context(accepted)? {
@@ -458,10 +457,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value as a finite number. A time is its Unix seconds.
+    /// The value as a finite number. A time is converted to Unix seconds.
     ///
     /// # Errors
-    /// It is infinite or no number.
+    /// Returns an error if the value is infinite or not a number.
     pub fn number(&self) -> Result<Option<f64>> {
         let number = match self {
             Self::Missing => return Ok(None),
@@ -491,7 +490,7 @@ impl<'a> Value<'a> {
     /// The value as a finite number of 32 bits, rounded to the nearest.
     ///
     /// # Errors
-    /// As [`number`](Self::number), and it exceeds the range.
+    /// Returns an error as [`number`](Self::number) does, or if the value exceeds the range.
     pub fn float32(&self) -> Result<Option<f32>> {
         let Some(number) = self.number()? else {
             return Ok(None);
@@ -508,10 +507,10 @@ impl<'a> Value<'a> {
         Ok(Some(single))
     }
 
-    /// The value as a text; the elements of a list with blanks between them.
+    /// The value as a text; the elements of a list are joined by spaces.
     ///
     /// # Errors
-    /// It is infinite, or a time, which has many texts.
+    /// Returns an error for an infinite value, and for a time, which has no unique text.
     pub fn text(&self) -> Result<Option<Cow<'a, str>>> {
         Ok(match self {
             Self::Missing => None,
@@ -532,7 +531,7 @@ impl<'a> Value<'a> {
     /// The elements of a list, or the words of a text.
     ///
     /// # Errors
-    /// As [`text`](Self::text).
+    /// Returns an error as [`text`](Self::text) does.
     pub fn words(&self) -> Result<Vec<Cow<'a, str>>> {
         Ok(match self {
             Self::List(list) => list.words()?,
@@ -541,10 +540,10 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The value as Unix seconds, rounded down; `unit` is that of a number without a unit of its own.
+    /// The value as Unix seconds, rounded down; `unit` applies to a number without its own unit.
     ///
     /// # Errors
-    /// It is no time, or not within the seconds of 32 bits: the years 1901 to 2038.
+    /// Returns an error if the value is not a time, or is outside the seconds of 32 bits: the years 1901 to 2038.
     pub fn unix_seconds(&self, unit: Unit) -> Result<Option<i32>> {
         let of_unit = |number: i128| number.div_euclid(unit.per_second().into());
         let time = match self {
@@ -584,7 +583,7 @@ impl<'a> Value<'a> {
         Ok(Some(within))
     }
 
-    /// The unit in which a number would be a time of today, for an error.
+    /// The unit in which the number would be a recent time, for an error message.
     fn hint(&self, unit: Unit) -> String {
         let number = match self {
             Self::Time(..) => None,

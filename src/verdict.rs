@@ -1,8 +1,8 @@
-//! Whether newly trained models are good enough to take a release's place.
+//! Decides whether newly trained models may replace a release.
 //!
-//! Compared is the NDCG@10 of the ranked list, over all requests and in each population of an evaluation. The two were measured on
-//! the test parts of their own days, so the requests are not the same and the error of a difference is that of both means together:
-//! √(a² + b²).
+//! The comparison uses the NDCG@10 of the ranked list, over all requests and in each population of an evaluation. The two evaluations used
+//! the test parts of their own days, so their requests differ. The error of a difference therefore combines the errors of both means: √(a²
+//! + b²).
 
 use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -10,17 +10,17 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use serde_json::Value;
 
-/// The method that serving answers with.
+/// The evaluated method that corresponds to serving.
 const METHOD: &str = "ranked list";
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
-    /// `promote` or `keep`: whether no part is worse than its bound.
+    /// `promote` if no part is worse than its bound, otherwise `keep`.
     pub verdict: &'static str,
-    /// The release that was compared with; none where nothing serves.
+    /// The release to compare with; `None` if no release serves.
     pub against: Option<String>,
-    /// Standard errors by which a part may be worse.
+    /// Number of standard errors by which a part may be worse.
     pub tolerance: f64,
     /// All requests, then each population that both evaluations have.
     pub parts: Vec<Compared>,
@@ -40,10 +40,10 @@ pub struct Compared {
 }
 
 impl Verdict {
-    /// Compares two evaluations as `models/metrics.json` and a release's manifest hold them.
+    /// Compares two evaluations, in the format of `models/metrics.json` and of a release's manifest.
     ///
     /// # Errors
-    /// One holds no ranked list with a standard error.
+    /// Returns an error if one of them has no ranked list with a standard error.
     pub fn of(new: &Value, release: &str, old: &Value, tolerance: f64) -> Result<Self> {
         let all = |metrics: &Value, whose: &str| {
             measured(metrics).with_context(|| {
@@ -72,7 +72,7 @@ impl Verdict {
         })
     }
 
-    /// The verdict where nothing serves yet.
+    /// The verdict if no release serves yet.
     pub fn first(tolerance: f64) -> Self {
         Self {
             verdict: "promote",
@@ -87,7 +87,7 @@ impl Verdict {
         self.verdict == "promote"
     }
 
-    /// Why, in one sentence.
+    /// The reason, in one sentence.
     pub fn reason(&self) -> String {
         let Some(against) = &self.against else {
             return "no release serves yet: there is nothing to compare with".to_owned();
@@ -113,7 +113,7 @@ impl Verdict {
         }
     }
 
-    /// The comparison for people.
+    /// The comparison as a table.
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
@@ -157,13 +157,13 @@ fn of_populations(metrics: &Value) -> impl Iterator<Item = &Value> {
     metrics["populations"].as_array().into_iter().flatten()
 }
 
-/// What was measured of the ranked list, in the metrics of all requests or of a population.
+/// The metrics of the ranked list, for all requests or for a population.
 pub fn ranked_list(metrics: &Value) -> Option<&Value> {
     let methods = metrics["methods"].as_array()?;
     methods.iter().find(|method| method["method"] == METHOD)
 }
 
-/// Mean and standard error of the ranked list: over requests, and over seeds where there are several.
+/// Mean and standard error of the ranked list, over requests, or over seeds if there are several.
 fn measured(part: &Value) -> Option<[f64; 2]> {
     let ranked = ranked_list(part)?;
     let requests = ranked["ndcg_10_error"].as_f64()?;
@@ -206,7 +206,7 @@ mod tests {
             "{}",
             beyond.reason()
         );
-        // Better over all, and worse for strangers.
+        // Better overall, and worse for unknown users.
         let shifted = verdict(metrics([0.12, 0.003], [0.06, 0.003]));
         assert_eq!(shifted.verdict, "keep");
         assert!(

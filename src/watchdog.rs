@@ -1,6 +1,6 @@
-//! Asks a server for recommendations again and again, to find out when it hangs.
+//! Sends inference requests to a server at an interval, to detect that it hangs.
 //!
-//! A Triton that hangs still has a process, open ports and health endpoints that say all is well. Only an inference shows it.
+//! A hung Triton still has a process, open ports and health endpoints that report success. Only an inference shows that it hangs.
 
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Weak};
@@ -10,20 +10,20 @@ use triton_client::{Error, Tensor, Triton};
 
 /// Time between two inferences.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long an inference may take before the server's progress is looked at.
+/// Duration of an inference after which the server's progress is checked.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the server may take to say how far it is.
+/// Maximum wait for the server's statistics.
 const STATISTICS: Duration = Duration::from_millis(500);
 
 /// Watches one server until it is dropped.
 pub struct Watchdog {
     hung: Receiver<String>,
-    /// The watching threads end when this does.
+    /// The watching threads end when this is dropped.
     _watched: Arc<()>,
 }
 
 impl Watchdog {
-    /// Watches these ensembles of the server at `host:port`, whose users are asked for by the tensor `user_id`.
+    /// Watches these ensembles of the server at `host:port`; `user_id` names their input for the users.
     #[must_use]
     pub fn start(address: &str, ensembles: &[&'static str], user_id: &str) -> Self {
         let watched = Arc::new(());
@@ -44,7 +44,7 @@ impl Watchdog {
         }
     }
 
-    /// Why the server counts as hung, once it does.
+    /// The reason why the server counts as hung, if it does.
     pub fn complaint(&self) -> Option<String> {
         self.hung.try_recv().ok()
     }
@@ -54,7 +54,7 @@ fn watch(probe: &Probe, watched: &Weak<()>, say: &mpsc::Sender<String>) {
     while watched.strong_count() > 0 {
         std::thread::sleep(INTERVAL);
         if let Some(complaint) = probe.complaint() {
-            // Nobody listens to the complaint about a server that has been replaced.
+            // The receiver is gone if the server was replaced in the meantime.
             let _ = say.send(complaint);
             return;
         }
@@ -69,14 +69,14 @@ struct Probe {
 }
 
 impl Probe {
-    /// A server hangs if it does not answer, and answers nobody else meanwhile. A busy one answers others.
+    /// A server hangs if it answers neither this request nor any other one. A busy server answers others.
     fn complaint(&self) -> Option<String> {
         let before = self.answered();
         match self
             .inference
             .infer(self.ensemble, std::slice::from_ref(&self.user))
         {
-            // An error is an answer, too: while a release is switched, a model may not be there.
+            // An error counts as an answer: during a switch of releases, a model may be missing.
             Ok(_) | Err(Error::Refused { .. }) => return None,
             Err(_) => {}
         }
@@ -95,7 +95,7 @@ impl Probe {
         }
     }
 
-    /// How many requests the ensemble has answered, with success or an error.
+    /// Number of requests that the ensemble has answered, with success or an error.
     fn answered(&self) -> Option<u64> {
         let statistics = self.progress.statistics().ok()?;
         let of_ensemble = |name: &str| {

@@ -1,4 +1,4 @@
-//! The items that the release knows, for the steps that put in popular ones.
+//! The items that the release knows, for the steps that add popular ones.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use saker_serving::layout::Layout;
 use super::fused::RECOMMENDATION;
 use crate::features::KnownItems;
 
-/// The file in the version folder of each of them.
+/// Name of the file in the version folder of each such step.
 pub(super) const FILE: &str = "catalogue.txt";
 
 /// Whether a model tops up with popular items.
@@ -19,10 +19,10 @@ pub(super) fn is_read_by(model: &str) -> bool {
     ["filter_seen_items", RECOMMENDATION].contains(&model)
 }
 
-/// Writes the raw ids, one a line, to `models/catalogue.txt`.
+/// Writes the raw ids, one per line, to `models/catalogue.txt`.
 ///
 /// # Errors
-/// The items cannot be read, or the disk does not take it.
+/// Returns an error if the items cannot be read, or if the file cannot be written.
 pub(super) fn write_ids(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
     let mut text = String::new();
     for id in KnownItems::read(pipeline, layout)?.ids {

@@ -1,4 +1,4 @@
-//! The codes of texts, for the lookups: a store that Feast fills holds the texts themselves.
+//! The codes of texts for the lookups, because a store that Feast fills holds the texts themselves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use saker_serving::layout::Layout;
 /// The name in a version folder.
 pub(super) const FILE: &str = "codes.json";
 
-/// Writes `models/codes_user.json` and `models/codes_item.json`, of those that have columns with `codes`.
+/// Writes `models/codes_user.json` and `models/codes_item.json`, each only if a column has `codes`.
 ///
 /// # Errors
-/// `saker prepare` has not numbered the texts, or the disk does not take a file.
+/// Returns an error if `saker prepare` has not assigned the codes, or if a file cannot be written.
 pub(super) fn write(pipeline: &Pipeline, layout: &Layout) -> Result<BTreeMap<Group, PathBuf>> {
     let mut files = BTreeMap::new();
     for (group, entity) in [(Group::User, &pipeline.user), (Group::Item, &pipeline.item)] {

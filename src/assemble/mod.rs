@@ -1,7 +1,7 @@
 //! The artefacts of one training run as a release in a model repository: 14 steps and the ensemble, with one release id.
 //!
-//! A new repository is written beside its place and then renamed; a release beside others is named last. A server never sees
-//! half of one. What happens with releases from there on is in [`releases`](saker_serving::releases).
+//! A new repository is written to a temporary folder and then renamed; a release is listed only when it is complete. A server therefore
+//! never sees a partial one. [`releases`](saker_serving::releases) handles releases from there on.
 
 mod catalogue;
 mod codes;
@@ -39,7 +39,7 @@ use pbtxt::{ModelConfig, Step};
 /// The version number of a new repository's first release.
 pub const VERSION: u64 = 1;
 
-/// What one training run made, as files.
+/// The files of one training run.
 #[derive(Clone, Debug, Default)]
 pub struct Artefacts {
     /// Folders of the fitted workflows: `workflow.json` and `categories/`.
@@ -52,25 +52,25 @@ pub struct Artefacts {
     pub index: PathBuf,
     /// Embedding tables by tensor name: `.npy`, f32 [codes of the item id, dim].
     pub tables: BTreeMap<String, PathBuf>,
-    /// The folder of the hoisted ranker, for the fused ensemble; none, and there is none.
+    /// The folder of the hoisted ranker, for the fused ensemble; `None` for a release without that ensemble.
     pub fused: Option<PathBuf>,
-    /// The raw ids of the items that the release knows, one a line.
+    /// The raw ids of the items that the release knows, one per line.
     pub catalogue: Option<PathBuf>,
-    /// What an absent user or item gets.
+    /// The features of an unknown user or item.
     pub defaults: Defaults,
-    /// The files with the codes of users' and items' texts, where they have some.
+    /// The files with the codes of users' and items' texts, if they have text features.
     pub codes: BTreeMap<Group, PathBuf>,
     /// The prepared users and items, by their file name in `data/`: what the gateway and the updater read.
     pub prepared: BTreeMap<String, PathBuf>,
-    /// Where they come from, for the manifest.
+    /// The origin of the artefacts, for the manifest.
     pub record: Record,
 }
 
 impl Artefacts {
-    /// The artefacts where the other commands leave them.
+    /// The artefacts at the output paths of the other commands.
     ///
     /// # Errors
-    /// One is missing; the message says which command makes it.
+    /// Returns an error if one is missing; the message names the command that makes it.
     pub fn of(pipeline: &Pipeline, layout: &Layout) -> Result<Self> {
         let mut artefacts = Self {
             workflows: Group::ALL
@@ -143,7 +143,7 @@ impl Artefacts {
         files
     }
 
-    /// Every model of a release: the 14 steps and their ensemble, and the fused ensemble where there is one.
+    /// Every model of a release: the 14 steps and their ensemble, and the fused ensemble if the release has it.
     fn models(&self, pipeline: &Pipeline, version: u64) -> Result<Vec<ModelConfig>> {
         let mut models = steps::models(pipeline, &self.defaults, version)?;
         if self.fused.is_some() {
@@ -167,7 +167,7 @@ impl Artefacts {
         self.files().into_iter().map(|(path, _)| path)
     }
 
-    /// What goes in the version folder of a model: source, and name there.
+    /// The content of a model's version folder: source path, and name in the folder.
     fn of_model(&self, model: &str, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
         let workflow = |group| {
             self.workflows
@@ -229,7 +229,7 @@ impl Defaults {
     /// Reads `data/defaults.json`.
     ///
     /// # Errors
-    /// The file is missing or not as `saker prepare` writes it.
+    /// Returns an error if the file is missing or has another format than that of `saker prepare`.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path)
             .with_context(|| format!("cannot read {}; run `saker prepare`", path.display()))?;
@@ -238,22 +238,22 @@ impl Defaults {
     }
 }
 
-/// What [`assemble`] did.
+/// The result of [`assemble`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assembled {
     /// The release's version number.
     pub version: u64,
-    /// Whether it stands beside the release that serves and waits to be promoted; otherwise it is the only one, and serves.
+    /// Whether the release waits beside the serving one to be promoted. Otherwise it is the only release, and serves.
     pub waits: bool,
-    /// Models whose tensors are not those of the releases that stood here, which therefore went.
+    /// Models whose tensors differ from those of the existing releases, which were therefore removed.
     pub changed: Vec<String>,
 }
 
-/// Writes a release into the repository at `target`: beside the ones that stand there, or, where there is none or the models
-/// have other tensors now, as the only one of a new repository in their place.
+/// Writes a release into the repository at `target`, beside the existing ones. If the repository is empty, or if the models' tensors have
+/// changed, the release becomes the only one of a new repository.
 ///
 /// # Errors
-/// An artefact is missing, the id is taken, or the disk does not take it; what was there is then as before.
+/// Returns an error if an artefact is missing, if the id is taken, or if a file cannot be written. The repository is unchanged then.
 pub fn assemble(
     pipeline: &Pipeline,
     artefacts: &Artefacts,
@@ -299,7 +299,7 @@ pub fn assemble(
     })
 }
 
-/// What versions of a model must share: all of its config.pbtxt but its settings and which versions there are.
+/// The part of config.pbtxt that versions of a model must share: all except settings and version list.
 fn interface(model: &ModelConfig) -> String {
     let steps = model.steps.iter().map(|step| Step {
         version: 0,
@@ -315,7 +315,7 @@ fn interface(model: &ModelConfig) -> String {
     hex(&Sha256::digest(shared.render()))
 }
 
-/// A new repository with one release, written beside `target` and then put in its place.
+/// Writes a new repository with one release to a temporary folder, and then moves it to `target`.
 fn fresh(
     pipeline: &Pipeline,
     artefacts: &Artefacts,
@@ -333,7 +333,7 @@ fn fresh(
         if !of_ensemble {
             model.versions = vec![version];
         }
-        // Triton asks for a version folder of an ensemble, too; its releases are not told apart by it.
+        // Triton requires a version folder for an ensemble too; it is the same for all releases.
         let place = folder.join(&model.name);
         create(&place.join(if of_ensemble { VERSION } else { version }.to_string()))?;
         write(&place.join("config.pbtxt"), model.render())?;
@@ -369,7 +369,7 @@ fn fresh(
     remove_folder(&old)
 }
 
-/// A release beside those that stand here. Nothing names it before `releases.json` does, at the end.
+/// Adds a release beside the existing ones. `releases.json` lists it at the end.
 fn add(
     pipeline: &Pipeline,
     artefacts: &Artefacts,
@@ -413,7 +413,7 @@ fn add(
     Ok(())
 }
 
-/// Fills a model's version folder; the files' hashes.
+/// Fills a model's version folder; returns the files' hashes.
 fn place_version(
     pipeline: &Pipeline,
     artefacts: &Artefacts,

@@ -33,9 +33,9 @@ pub struct Tensor {
     pub name: String,
     /// Its type.
     pub data_type: DataType,
-    /// Its shape; -1 is any length.
+    /// Its shape; -1 accepts any length.
     pub dims: Vec<i64>,
-    /// Whether a request may leave it out (inputs only).
+    /// Whether a request may omit it (inputs only).
     pub optional: bool,
 }
 
@@ -70,14 +70,14 @@ impl Tensor {
         }
     }
 
-    /// The same, but a request may leave it out.
+    /// The same tensor, but a request may omit it.
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 }
 
-/// One step of an ensemble: which of the ensemble's tensors the model's tensors are.
+/// One step of an ensemble, which maps the model's tensors to the ensemble's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The model.
@@ -97,11 +97,11 @@ pub struct ModelConfig {
     pub name: String,
     /// The backend; empty for an ensemble.
     pub backend: String,
-    /// What it reads.
+    /// Input tensors.
     pub inputs: Vec<Tensor>,
-    /// What it answers.
+    /// Output tensors.
     pub outputs: Vec<Tensor>,
-    /// The versions that Triton loads; where there is none, the latest.
+    /// The versions that Triton loads; if empty, the latest.
     pub versions: Vec<u64>,
     /// Settings of the backend.
     pub parameters: BTreeMap<String, String>,
@@ -122,7 +122,7 @@ impl ModelConfig {
         } else {
             field(out, 0, "platform", "ensemble");
         }
-        // Requests carry whole columns, so Triton must not add a batch dimension of its own.
+        // Requests carry whole columns, so Triton must not add a batch dimension.
         line(out, 0, "max_batch_size: 0");
         if !self.versions.is_empty() {
             line(out, 0, &edit::version_policy(&self.versions));

@@ -1,4 +1,4 @@
-//! What a release says of the run that made it.
+//! The part of a release's manifest that describes the run that made it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::finetune;
 
-/// What the other commands left; what they did not write is `None`.
+/// Collects the records of the other commands; a missing one is `None`.
 ///
 /// # Errors
-/// A file is there and cannot be read.
+/// Returns an error if an existing file cannot be read.
 pub(super) fn of(layout: &Layout) -> Result<Record> {
     let interactions = layout.data("interactions");
     let finetuned = finetune::rounds(layout)?;
@@ -42,10 +42,10 @@ pub(super) fn of(layout: &Layout) -> Result<Record> {
     })
 }
 
-/// What was measured on these models: a file that is older than they are tells of others.
+/// The metrics of these models. A file that is older than the models belongs to others and is ignored.
 ///
 /// # Errors
-/// The file is damaged.
+/// Returns an error if the file is damaged.
 pub fn metrics(layout: &Layout) -> Result<Option<Value>> {
     let path = layout.metrics();
     let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();

@@ -1,4 +1,4 @@
-//! The id that all artefacts of one repository carry.
+//! The release id that all artefacts of one repository carry.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,7 +17,7 @@ use super::Artefacts;
 /// first second after it whose id the repository at `target` does not have.
 ///
 /// # Errors
-/// An artefact cannot be read.
+/// Returns an error if an artefact cannot be read.
 pub fn release_id(
     pipeline: &Pipeline,
     artefacts: &Artefacts,
