@@ -9,11 +9,11 @@ use crate::towers::Towers;
 /// Retrieved items: of all users, to draw hard negatives from, and of the validation part, to rank.
 #[derive(Clone, Debug)]
 pub struct Candidates {
-    /// For each user, as of the last training interaction; nothing where no negative is drawn from them.
+    /// For each user, at the time of the last training interaction; empty if no negatives are drawn from candidates.
     pub(crate) of_users: ByUser,
     /// The requests of the validation part.
     pub(crate) held: Held,
-    /// For each of these, with the features of its moment: later ones would tell of what is to be found.
+    /// For each held-out request, with the features at its time: later features would reveal the answer.
     pub(crate) of_held: ByUser,
 }
 

@@ -29,10 +29,10 @@ pub trait Checkpoint {
     #[doc(hidden)]
     fn parameters(&mut self) -> Named<'_>;
 
-    /// Writes the parameters and Adam's moments to a file, by way of a temporary one beside it.
+    /// Writes the parameters and Adam's moments to a temporary file, and renames it to `path`.
     ///
     /// # Errors
-    /// [`Error::File`]
+    /// Returns [`Error::File`].
     fn save(&mut self, path: &Path) -> Result<(), Error> {
         self.save_with(path, HashMap::new())
     }

@@ -40,7 +40,7 @@ impl Codes {
     /// The code of a row.
     ///
     /// # Panics
-    /// There is no such row.
+    /// Panics if the row does not exist.
     pub fn get(&self, row: usize) -> i32 {
         match self {
             Self::U8(codes) => i32::from(codes[row]),
@@ -54,7 +54,7 @@ impl Codes {
         (0..self.len()).map(|row| self.get(row))
     }
 
-    /// Adds rows. A code that the width does not hold widens the column, so that whoever checks it finds it as it was.
+    /// Adds rows. A code that exceeds the width widens the column, so that later checks see the original code.
     pub fn extend(&mut self, more: &[i32]) {
         let fits = |limit: i32| more.iter().all(|&code| (0..=limit).contains(&code));
         match self {
@@ -142,7 +142,7 @@ impl Numbers {
     /// The number of a row.
     ///
     /// # Panics
-    /// There is no such row.
+    /// Panics if the row does not exist.
     pub fn get(&self, row: usize) -> f32 {
         match &self.0 {
             Form::Few {

@@ -6,14 +6,13 @@ pub use crate::column::{Codes, Numbers};
 /// The code of a value outside the vocabulary, in every categorical column.
 pub const OUT_OF_VOCABULARY: i32 = 2;
 
-/// In place of a user's row: somebody whom the store does not know, who gets the defaults of a cold start.
+/// Replaces a user's row: a user missing from the store, who gets the defaults of a cold start.
 pub const UNKNOWN: u32 = u32::MAX;
 
 /// In place of an interaction's row: the latest value of every user feature.
 pub const LATEST: u32 = u32::MAX;
 
-/// A user's row (or [`UNKNOWN`]) and the row of the interaction at whose moment his features are asked for (or
-/// [`LATEST`]).
+/// A user's row (or [`UNKNOWN`]), and the row of the interaction at whose time the user's features are read (or [`LATEST`]).
 pub type UserAt = (u32, u32);
 
 /// A categorical column: one code per row.
@@ -142,8 +141,7 @@ pub struct Interactions {
     pub timestamp: Vec<i32>,
     /// Whether the item was taken. One that was only shown is not learned from: negatives are sampled.
     pub positive: Vec<bool>,
-    /// Whether the item, though not taken, was looked at: a weak sign, learned from with a weight of its own. Empty: there is
-    /// none of that kind.
+    /// Whether the item was viewed but not taken. Such rows are a weak sign with their own weight in training. Empty if the data have none.
     pub weak: Vec<bool>,
     /// Which part it is in.
     pub split: Vec<Split>,
@@ -171,9 +169,9 @@ pub struct Dataset {
     pub pretrained: Vec<Pretrained>,
     /// The interactions.
     pub interactions: Interactions,
-    /// Name of the categorical user column that tells users apart.
+    /// Name of the categorical column with the user ids.
     pub user_id: String,
-    /// Name of the categorical item column that tells items apart, which [`Pretrained::values`] is looked up by.
+    /// Name of the categorical column with the item ids, by which [`Pretrained::values`] is indexed.
     pub item_id: String,
 }
 
@@ -344,9 +342,9 @@ impl Dataset {
         first
     }
 
-    /// Every user as of the last interaction of the training part: `[users]`. Training reads features at these moments, so that it
-    /// sees nothing of the validation and test parts. A user without a training interaction is taken at the first of all his
-    /// interactions, before which nothing is known; one without any has the latest values, which no interaction has changed.
+    /// Every user at the time of the last interaction of the training part: `[users]`. Training reads features at these times, so it sees
+    /// no data of the validation and test parts. A user without a training interaction is taken at the first interaction, before which
+    /// nothing is known. A user without any interaction has the latest values.
     pub fn users_when_trained(&self) -> Vec<UserAt> {
         let interactions = &self.interactions;
         let time = |row: u32| interactions.timestamp[row as usize];
@@ -375,7 +373,7 @@ impl Dataset {
         let interactions = &self.interactions;
         let mut rows = self.rows_by_user(|row| self.is_positive(row, split), |row| row);
         for user in 0..rows.users() {
-            // Prepared data is in this order already, which a sort finds out in one pass.
+            // Prepared data are already in this order, and sorting them takes one pass.
             rows.of_mut(user)
                 .sort_by_key(|&row| (interactions.timestamp[row as usize], row));
         }
@@ -421,7 +419,7 @@ impl Dataset {
     }
 }
 
-/// Rows are numbers of 32 bits, of which the last one stands for no row ([`UNKNOWN`], [`LATEST`]).
+/// Row numbers have 32 bits; the largest values are reserved ([`UNKNOWN`], [`LATEST`]).
 fn fits_rows(name: &str, rows: usize) -> Result<(), Error> {
     const MOST: usize = u32::MAX as usize;
     if rows <= MOST {
@@ -447,7 +445,7 @@ impl ByUser {
         self.starts.len() - 1
     }
 
-    /// The list of a user row; empty for a user that there is not.
+    /// The list of a user row; empty if the user does not exist.
     pub fn of(&self, user: usize) -> &[u32] {
         match self.starts.get(user..user + 2) {
             Some(&[from, to]) => &self.values[from..to],

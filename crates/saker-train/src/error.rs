@@ -16,7 +16,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A checkpoint that does not belong to this data and definition.
@@ -30,7 +30,7 @@ pub enum Error {
     /// An ONNX model is not one that this crate has exported.
     #[error("the ONNX model is not a ranker as `saker train` exports it: {0}")]
     Foreign(String),
-    /// There is no such device to compute on.
+    /// The device does not exist.
     #[error("{0}")]
     Device(String),
     /// There is nothing to fine-tune on.

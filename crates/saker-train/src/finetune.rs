@@ -1,4 +1,4 @@
-//! What a fine-tuning learns from: the positives that are newer than what a model knows, and a sample of the older ones.
+//! Selects the data of a fine-tuning: positives newer than the model's training data, and a sample of older ones.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -13,22 +13,22 @@ use crate::data::{Dataset, Split};
 pub struct Selection {
     /// Interaction rows to learn from, new ones first.
     pub rows: Vec<u32>,
-    /// How many of them are new.
+    /// Number of new ones among them.
     pub new: usize,
-    /// Users with new positives that are not learned from.
+    /// Number of users whose new positives are held out.
     pub held_users: usize,
-    /// Time of the last interaction that was looked at, held out or not, Unix seconds: what is later is new the next time.
+    /// Time of the last interaction examined, held out or not, in Unix seconds. The next fine-tuning treats later ones as new.
     pub until: i32,
 }
 
 impl Selection {
-    /// Chooses among the positives of the training and the validation part, and of the test part too with `all`.
+    /// Selects from the positives of the training and the validation part, and also of the test part with `all`.
     ///
-    /// New is what is later than `since` (Unix seconds). The parts of `data` change: what a held-out user took anew becomes the
-    /// validation part, everything else that was chosen among the training part, so that it counts as met.
+    /// Positives later than `since` (Unix seconds) are new. The parts of `data` change: new positives of held-out users become the
+    /// validation part. All other selected rows become part of the training part, so they count as met.
     ///
     /// # Errors
-    /// [`Error::NothingNew`], or [`Error::Data`]: the held-out users have all that is new.
+    /// Returns [`Error::NothingNew`], or [`Error::Data`] if the held-out users have all new positives.
     pub fn new(
         data: &mut Dataset,
         settings: &Finetune,

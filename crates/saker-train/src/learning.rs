@@ -205,7 +205,7 @@ fn is_over(at: &Position, patience: usize) -> bool {
     patience > 0 && since >= patience
 }
 
-/// Number of batches; a last one of a single row is left out, as it has no negatives in it.
+/// Number of batches. A last batch of a single row is dropped, because it contains no negatives.
 fn batches(rows: usize, size: usize) -> usize {
     rows / size + usize::from(rows % size > 1)
 }
@@ -253,10 +253,10 @@ impl Keeper {
         model.save_with(&path, notes)
     }
 
-    /// `false` without checkpoints.
+    /// Writes the best model's checkpoint; returns `false` if checkpoints are disabled.
     ///
-    /// It is written before the state that names it the best. A kill in between costs nothing: the resumed run comes to
-    /// the same best epoch again.
+    /// The checkpoint is written before the state that refers to it. A kill in between is harmless: the resumed run reaches the same best
+    /// epoch again.
     fn keep_best<M: Checkpoint>(&self, model: &mut M) -> Result<bool, Error> {
         let Some(checkpoints) = &self.checkpoints else {
             return Ok(false);

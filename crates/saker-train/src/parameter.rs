@@ -115,15 +115,15 @@ fn adam(values: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f
 /// Sums the gradients of a batch per row of one table, then updates these rows.
 #[derive(Debug, Default)]
 pub(crate) struct RowUpdates {
-    /// Place of a table's row in `rows`, plus one; 0 where the batch does not touch it. Cleared after each use, so that
-    /// its length costs nothing.
+    /// Index of a table's row in `rows`, plus one; 0 if the batch does not touch the row. Only touched entries are cleared after use, so
+    /// the vector's length does not matter.
     place: Vec<u32>,
     rows: Vec<usize>,
     sums: Vec<f32>,
 }
 
 impl RowUpdates {
-    /// `codes`: `[batch]`; `gradient`: `[batch, width]`, of which `offset..offset + table.columns` belong to the table.
+    /// `codes`: `[batch]`; `gradient`: `[batch, width]`. The columns `offset..offset + table.columns` belong to the table.
     pub(crate) fn add(
         &mut self,
         table: &Parameter,

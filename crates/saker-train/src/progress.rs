@@ -27,7 +27,7 @@ impl Stage {
 /// What one epoch came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// From 1; 0 is a model before it is fine-tuned, of which there is no loss (NaN).
+    /// Number of the epoch, from 1. 0 is a model before its fine-tuning, which has no loss (NaN).
     pub epoch: usize,
     /// Mean training loss.
     pub loss: f64,

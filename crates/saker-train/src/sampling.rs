@@ -45,7 +45,7 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// What is left to do for a model that has run through this schedule before.
+    /// The remaining schedule for a model that has already been trained with this one.
     pub(crate) fn finetuned(self, by: &Finetune) -> Self {
         /// Adam's second moment forgets with 0.999 a step.
         const UNBIASED: i32 = 10_000;
@@ -316,7 +316,7 @@ pub(crate) struct Negatives<'a> {
     catalogue: Vec<u32>,
     /// For each user, what retrieval returns.
     hard: &'a ByUser,
-    /// For each user, the item rows that are no negatives, in ascending order.
+    /// For each user, the item rows that cannot be negatives, in ascending order.
     met: ByUser,
     hard_share: f32,
 }
@@ -335,8 +335,8 @@ impl<'a> Negatives<'a> {
         }
     }
 
-    /// An item that the user has not met; of any, where the model does not see who it is (`unknown`): what this user's
-    /// candidates are says nothing of a stranger, and drawn from them, items that are candidates of many would seem bad.
+    /// Draws an item that the user has not met. When the user is masked (`unknown`), it is drawn from the whole catalogue: hard negatives
+    /// would teach the model that generally popular items are bad.
     pub(crate) fn draw(&self, user: u32, unknown: bool, rng: &mut StdRng) -> Option<u32> {
         let hard = match unknown {
             true => &[],

@@ -1,5 +1,4 @@
-//! Popularity in a context by counting, without a model: what a stranger is offered who comes with such a device at such an hour
-//! of a weekday or of the weekend.
+//! Popularity in a context by counting, without a model: recommendations for unknown users by device, hour, and weekday or weekend.
 
 use std::collections::HashMap;
 use std::f64::consts::TAU;
@@ -19,13 +18,13 @@ pub struct Setting {
 }
 
 const HOURS: usize = 24;
-/// The context's column of this name tells devices apart.
+/// Name of the context column with the device.
 const DEVICE: &str = "device_type";
 /// Counts of the whole table that are added to those of a cell, by their shares.
 const PRIOR: f64 = 10.0;
 
-/// A table of counts by device, weekend and hour of a column of the items, with each item's share of its value. What is learned
-/// from (positives and weak signs of the training part) counts.
+/// Counts by device, weekend, hour and a column of the items, with each item's share of its column value. It counts the interactions that
+/// training uses: positives and weak signs of the training part.
 #[derive(Clone, Debug)]
 pub struct ContextTable {
     setting: Setting,

@@ -11,8 +11,8 @@ use crate::metrics::{auc, log_loss};
 use crate::ranker::{Ranker, Request};
 use crate::sampling::Negatives;
 
-/// How well the ranker tells held-out positives from negatives that are sampled as in training, and whether its
-/// probabilities are right for that mixture.
+/// How well the ranker separates held-out positives from negatives sampled as in training, and how well its probabilities are calibrated
+/// for that mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Classification {
     /// Area under the ROC curve over all rows together.

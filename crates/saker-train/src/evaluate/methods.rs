@@ -60,7 +60,7 @@ const TUNING_USERS: usize = 2000;
 /// Half-life, in days, of the counts that serving falls back on: the default of `saker updater --popularity-half-life`.
 const SERVING_HALF_LIFE: f64 = 7.0;
 
-/// What is learned from the training part without towers and ranker.
+/// Statistics of the training part that need neither towers nor ranker.
 pub(super) struct Baselines {
     /// Number of training interactions of each item: `[items]`.
     pub popularity: Vec<f32>,
@@ -206,7 +206,7 @@ impl Tuning<'_> {
         largest(settings.into_iter().map(of_setting))
     }
 
-    /// The counting table, chosen for strangers: it knows nothing of anybody.
+    /// The counting table, tuned for unknown users: it uses no data of the user.
     fn context(&self) -> (Setting, ContextTable) {
         let strangers = self.validation.as_unknown(self.data, Split::Validation);
         let values = |column: usize| self.data.items.categorical[column].cardinality;

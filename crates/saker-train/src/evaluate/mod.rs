@@ -77,7 +77,7 @@ impl Held {
     /// The validation or test part of `data`; of more than `limit` users (0: no limit) so many, evenly spread.
     pub fn new(data: &Dataset, split: Split, limit: usize) -> Self {
         let held = data.history(split);
-        // Positive or not: a view before the first click already tells of the click.
+        // Includes interactions that are not positives: a view before the first click already reveals the click.
         let moments = data.first_rows(split);
         let mut before = vec![data.history(Split::Train)];
         if split == Split::Test {
@@ -122,8 +122,7 @@ impl Held {
         self.cases.iter().map(Case::user_at).collect()
     }
 
-    /// The same requests from somebody whom the store does not know: without features and without history, so that
-    /// nothing counts as seen.
+    /// The same requests from a user missing from the store: without features and history, so no item counts as seen.
     pub fn as_unknown(&self, data: &Dataset, split: Split) -> Self {
         let held = data.history(split);
         let unknown = |case: &Case| {

@@ -100,15 +100,15 @@ pub trait Oracle: Sync {
     fn scores(&self, user: u32, moment: u32) -> Vec<f32>;
 }
 
-/// Something by which requests are told apart.
+/// A breakdown of requests by a value.
 pub struct Grouping<'a> {
     /// Name, such as `hour`.
     pub name: String,
-    /// The value for the interaction of this row; `None`: it belongs nowhere.
+    /// The value for the interaction of a row; `None` if the row belongs to no group.
     pub value: Box<dyn Fn(u32) -> Option<String> + 'a>,
 }
 
-/// What is measured, and how.
+/// Options of an evaluation.
 pub struct Options<'a> {
     /// Validation or test part.
     pub split: Split,
@@ -118,7 +118,7 @@ pub struct Options<'a> {
     pub users: usize,
     /// The definition's table, for the negatives of [`Classification`].
     pub training: &'a Training,
-    /// What requests are told apart by.
+    /// Breakdowns of the requests.
     pub groupings: Vec<Grouping<'a>>,
     /// The best possible, where it is known.
     pub oracle: Option<&'a dyn Oracle>,

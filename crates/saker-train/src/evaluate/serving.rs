@@ -14,10 +14,10 @@ pub trait Serving: Sync {
     /// The index cannot be searched.
     fn candidates(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<u32>>, Error>;
 
-    /// The candidates that the seen filter lets through for this request. Candidates that were seen are taken out after the
-    /// search, so that the list becomes shorter.
+    /// The candidates that the seen filter returns for this request. Seen candidates are removed after the search, so the list becomes
+    /// shorter.
     ///
     /// # Errors
-    /// The filter cannot be made.
+    /// Returns an error if the filter cannot be created.
     fn unseen(&self, candidates: &[u32], case: &Case) -> Result<Vec<u32>, Error>;
 }

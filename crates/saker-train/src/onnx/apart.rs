@@ -1,18 +1,18 @@
-//! Large constants of a model in a file of their own, which ONNX Runtime maps into memory instead of reading it: a table of embeddings then
-//! costs memory only where it is asked for, and once for all sessions.
+//! Moves large constants of a model to a separate file, which ONNX Runtime maps into memory. Only the used parts of an embedding table then
+//! take memory, and all sessions share them.
 
 use prost::Message;
 
 use super::graph::external;
 use super::proto;
 
-/// What is smaller stays in the model.
+/// Smaller constants stay in the model.
 const LARGE: usize = 1 << 20;
 /// Constants begin at multiples of a page, so that they can be mapped into memory.
 pub(super) const PAGE: usize = 4096;
 
-/// The model without its large constants, and the file of this name beside it that holds them. `None` where there are none, and where the
-/// model has what this crate's exports never have, which would be lost.
+/// Returns the model without its large constants, and the content of the file of this name that holds them. Returns `None` if the model has
+/// no large constants. It also returns `None` for features that this crate never exports, because they would be lost.
 pub fn tables_apart(model: &[u8], file: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut read = proto::Model::decode(model).ok()?;
     let is_large = |tensor: &proto::Tensor| {

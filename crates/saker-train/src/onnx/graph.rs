@@ -33,7 +33,7 @@ impl GraphBuilder {
         name.to_owned()
     }
 
-    /// An input of this very shape.
+    /// An input of exactly this shape.
     pub(super) fn fixed(&mut self, name: &str, element: i32, shape: &[usize]) -> Value {
         let shape = shape.iter().copied().map(Some).collect();
         self.graph.input.push(value_info(name, element, shape));
@@ -90,7 +90,7 @@ impl GraphBuilder {
         name.to_owned()
     }
 
-    /// A constant of floats that lie in a file beside the model's, from this byte on.
+    /// A constant whose floats are in a file beside the model, from this byte offset on.
     pub(super) fn floats_in_file(
         &mut self,
         name: &str,

@@ -1,9 +1,9 @@
-//! A ranker with everything taken out of the request that does not change with it.
+//! Moves computations of a ranker that are equal for all requests out of the request.
 //!
-//! Of the exported graph, what hangs on the item alone (its embeddings, the projections of its pretrained vectors, the dot
-//! products among them and what the first layer at the top makes of those) is computed here, for every item of the
-//! catalogue, and becomes a constant of the graph. What hangs on the user and the moment alone is computed once a request,
-//! on one row. Per candidate remains what mixes the two:
+//! Parts of the exported graph that depend only on the item are computed here, for every item of the catalogue, and become constants. These
+//! are the item's embeddings, the projections of its pretrained vectors, their dot products, and their contribution to the first top layer.
+//! Parts that depend only on the user and the context are computed once per request, on one row. Per candidate, only the parts that mix the
+//! two remain:
 //!
 //! - The first layer at the bottom is linear, so its sum splits into the item's columns and the user's.
 //! - A dot product of the bottom's output b with a user's vector u only feeds the first layer at the top, which is linear
@@ -31,7 +31,7 @@ pub const ROWS_INPUT: &str = "candidate_rows";
 /// Its input with the user's and the moment's codes, INT32 `[features]`, in the order of [`Inputs::codes`]. Each must be below
 /// its cardinality: the tables stand one below the other, so the graph cannot tell.
 pub const CODES_INPUT: &str = "user_codes";
-/// Its input with their continuous features, FLOAT `[1, features]`, in the order of [`Inputs::numbers`]; absent where there is none.
+/// Name of the input with their continuous features, FLOAT `[1, features]`, in the order of [`Inputs::numbers`]; absent if there are none.
 pub const NUMBERS_INPUT: &str = "user_numbers";
 /// Key of [`Inputs`] in the model's metadata, as JSON.
 const INPUTS_KEY: &str = "saker.inputs";
@@ -65,17 +65,17 @@ pub struct Inputs {
 pub struct Hoisted {
     /// The ONNX model.
     pub model: Vec<u8>,
-    /// What it takes; the model's metadata say it too.
+    /// The inputs; the model's metadata contain them too.
     pub inputs: Inputs,
     /// What belongs in the file beside it.
     pub tables: Vec<u8>,
 }
 
-/// Hoists an exported ranker. The items' tables go in a file of this name beside the model, so that a large catalogue is mapped and
-/// not read.
+/// Hoists an exported ranker. The items' tables go to a file of this name beside the model, so that a large catalogue is mapped and not
+/// read.
 ///
 /// # Errors
-/// [`Error::Foreign`] for a model that this crate has not exported, [`Error::Data`] for items that do not fit it.
+/// Returns [`Error::Foreign`] for a model that this crate has not exported, and [`Error::Data`] for items that do not match it.
 pub fn hoist(model: &[u8], items: &Items, file: &str) -> Result<Hoisted, Error> {
     let ranker = read::ranker(model)?;
     check(&ranker, items)?;
@@ -110,7 +110,7 @@ struct Hoist<'h> {
     of_user: Vec<usize>,
 }
 
-/// What is computed once a request.
+/// Values that are computed once per request.
 struct User {
     /// Its vectors, one beside the other: `[dim, vectors]`.
     vectors: Value,
@@ -118,7 +118,7 @@ struct User {
     base: Value,
 }
 
-/// What is gathered for each candidate.
+/// Values that are gathered for each candidate.
 struct Catalogue {
     /// The item's vectors: `[N, vectors * dim]`.
     vectors: Value,
@@ -386,7 +386,7 @@ impl<'h> Hoist<'h> {
     }
 }
 
-/// Whom the bottom layers' output belongs to.
+/// The features on which the output of the bottom layers depends.
 enum Bottom {
     /// There are no continuous features.
     None,
@@ -442,7 +442,7 @@ impl TopWeights {
         &self.pairs[&(a.max(b), a.min(b))]
     }
 
-    /// A row for each pair; zeros where there is none.
+    /// One row per pair; zeros if the pair does not exist.
     fn rows(&self, pairs: impl Iterator<Item = Option<(usize, usize)>>) -> Array2<f32> {
         let mut values = Vec::new();
         for pair in pairs {

@@ -11,11 +11,11 @@ use crate::layers::{Dense, Embedding};
 use crate::parameter::Parameter;
 use crate::ranker::Ranker;
 
-/// The ranker of an exported model. It is exported once more and compared, so a model of anybody else is refused however
-/// much it looks like ours.
+/// Reads the ranker of an exported model. The result is exported again and compared, so a model of another origin is refused even if it is
+/// similar.
 ///
 /// # Errors
-/// [`Error::Foreign`].
+/// Returns [`Error::Foreign`].
 pub(super) fn ranker(model: &[u8]) -> Result<Ranker, Error> {
     let foreign = |what: String| Error::Foreign(what);
     let model = proto::Model::decode(model).map_err(|error| foreign(error.to_string()))?;

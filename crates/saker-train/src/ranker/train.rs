@@ -19,12 +19,12 @@ use crate::progress::{Epoch, Stage};
 use crate::sampling::{Masks, Negatives, Positives, Rates};
 
 impl Ranker {
-    /// Trains on the training positives of `data`, each with sampled negatives, some of them from `candidates` (what
-    /// retrieval returns for each user), and keeps the epoch whose ranked lists have the best validation NDCG@10.
+    /// Trains on the training positives of `data`, each with sampled negatives. Some negatives come from `candidates`, the items that
+    /// retrieval returns for each user. Keeps the epoch whose ranked lists have the best validation NDCG@10.
     ///
     /// # Errors
-    /// [`Error::Data`] without positives or with the wrong number of lists, [`Error::Diverged`], [`Error::Stopped`], a
-    /// mask of unknown features, or a checkpoint that cannot be written or read.
+    /// Returns [`Error::Data`] without positives or with the wrong number of lists, [`Error::Diverged`], [`Error::Stopped`], an error for a
+    /// mask of unknown features, and an error if a checkpoint cannot be written or read.
     pub fn train(
         &mut self,
         data: &Dataset,
@@ -37,11 +37,11 @@ impl Ranker {
         self.learn(data, training, candidates, (positives, rates), session)
     }
 
-    /// Goes on from what was learned, with `rows` of the interactions, at the step sizes of `training.finetune`; the model
-    /// stays as it is where no epoch is better on the validation part.
+    /// Continues the training with `rows` of the interactions, at the step sizes of `training.finetune`. The model stays unchanged if no
+    /// epoch is better on the validation part.
     ///
     /// # Errors
-    /// As [`Ranker::train`].
+    /// Returns an error as [`Ranker::train`] does.
     pub fn finetune(
         &mut self,
         data: &Dataset,

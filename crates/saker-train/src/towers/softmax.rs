@@ -34,8 +34,8 @@ pub(super) struct Gradients {
     pub candidate: Vec<f32>,
 }
 
-/// Weighted mean over the batch of -log softmax of the own item's logit among all items of the batch. Another row with
-/// the same item is no negative. From each logit log_q of its item is taken off (Yi et al. 2019).
+/// Weighted mean over the batch of -log softmax of the own item's logit among all items of the batch. Another row with the same item does
+/// not count as a negative. From each logit, log_q of its item is subtracted (Yi et al. 2019).
 ///
 /// # Shapes
 /// - `query`, `candidate`: `[rows, dim]`

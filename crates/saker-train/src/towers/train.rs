@@ -1,5 +1,5 @@
-//! How the towers learn: from positives alone. Within a batch, every other item is a negative (sampled softmax), and
-//! since popular items are sampled more often, the logarithm of the probability of being sampled is taken off each logit.
+//! Trains the towers on positives only. Within a batch, every other item is a negative (sampled softmax). Popular items are sampled more
+//! often, so the logarithm of the sampling probability is subtracted from each logit.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ impl Towers {
     }
 }
 
-/// What is learned from, and how.
+/// Training data and settings.
 struct Learning {
     positives: Positives,
     rates: Rates,
@@ -119,7 +119,7 @@ struct TowersLearner<'a> {
     candidate_updates: Vec<RowUpdates>,
 }
 
-/// What is kept of a block of rows between the way forward and the way back.
+/// Values of a block of rows that the forward pass keeps for the backward pass.
 struct Block {
     query: Forward,
     /// `None` where the tower does not learn.
