@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-/// What can go wrong with an index. Every message names the value or the file and what would be right.
+/// Errors of an index. Every message names the wrong value or file, and the accepted values.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,13 +11,13 @@ pub enum Error {
         factory: String,
         /// Dimension of the vectors.
         dimension: usize,
-        /// What FAISS said.
+        /// The error of FAISS.
         reason: String,
     },
     /// Vectors, ids or result buffers whose lengths do not fit together.
     #[error("{what}: got {got} values, need {need}")]
     Length {
-        /// Which buffer.
+        /// Name of the buffer.
         what: &'static str,
         /// Its length.
         got: usize,
@@ -29,9 +29,9 @@ pub enum Error {
     Train {
         /// The factory string.
         factory: String,
-        /// How many vectors there were.
+        /// Number of vectors.
         vectors: usize,
-        /// What FAISS said.
+        /// The error of FAISS.
         reason: String,
     },
     /// The vectors were not accepted.
@@ -39,9 +39,9 @@ pub enum Error {
     Add {
         /// The factory string.
         factory: String,
-        /// How many vectors there were.
+        /// Number of vectors.
         vectors: usize,
-        /// What FAISS said.
+        /// The error of FAISS.
         reason: String,
     },
     /// A vector to be indexed has a NaN or an infinity.
@@ -75,7 +75,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What FAISS said.
+        /// The error of FAISS.
         reason: String,
     },
     /// The index could not be written.
@@ -83,7 +83,7 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
     /// A search parameter that this index does not have, or a value that it cannot take.
@@ -91,9 +91,9 @@ pub enum Error {
         "search parameter '{parameter}': {reason}; write them like 'nprobe=8' (IVF) or 'efSearch=64' (HNSW), with commas between"
     )]
     Parameter {
-        /// The parameter as it was given.
+        /// The parameter as given.
         parameter: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// The search itself failed.

@@ -18,12 +18,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// Builds an index of `ids.len()` vectors by FAISS's factory string, trains it on the vectors when its kind needs
-    /// training, and adds them under their ids.
+    /// Builds an index of `ids.len()` vectors from FAISS's factory string, trains it on the vectors if its kind needs training, and adds
+    /// the vectors under their ids.
     ///
-    /// Kinds that number their vectors themselves (flat, HNSW, PQ) are wrapped in FAISS's `IDMap`. All cores are used;
-    /// see [`build_with_threads`](Self::build_with_threads) for fewer. Training starts from a fixed seed, so the same
-    /// vectors give the same index (HNSW on several threads apart).
+    /// Kinds that number their vectors themselves (flat, HNSW, PQ) are wrapped in FAISS's `IDMap`. The build uses all cores; see
+    /// [`build_with_threads`](Self::build_with_threads) for fewer. Training uses a fixed seed, so the same vectors give the same index,
+    /// except for HNSW on several threads.
     ///
     /// # Shapes
     ///
@@ -32,8 +32,8 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// A factory string that FAISS does not know, lengths that do not fit, a vector that is not finite, a negative id,
-    /// or too few vectors to train on.
+    /// Returns an error for an unknown factory string, for lengths that do not match, for a vector that is not finite, for a negative id,
+    /// and for too few training vectors.
     ///
     /// # Source
     ///
@@ -95,8 +95,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// A missing or unreadable file, a file that is no FAISS index or is cut short, and an index without vectors' room
-    /// (dimension 0).
+    /// Returns an error if the file is missing, unreadable, truncated or not a FAISS index, and for an index of dimension 0.
     pub fn read(path: &Path) -> Result<Self, Error> {
         // Opened here first because the reason reads better than what FAISS makes of it.
         std::fs::File::open(path).map_err(|source| Error::Open {
@@ -198,9 +197,8 @@ impl Index {
 
     /// Finds the `k` nearest vectors of each query, nearest first.
     ///
-    /// When there are fewer than `k` to find, because the index is smaller or the probed lists are, the rest of that
-    /// query's row has id [`NO_NEIGHBOUR`]. The same goes for a query that holds a NaN: what FAISS finds for it is not
-    /// defined, so callers turn such queries away.
+    /// If fewer than `k` vectors are found, because the index or the probed lists are smaller, the rest of that query's row has the id
+    /// [`NO_NEIGHBOUR`]. The same applies to a query with a NaN. FAISS does not define its result, so callers should refuse such queries.
     ///
     /// # Shapes
     ///
@@ -210,7 +208,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// Lengths that do not fit. No query at all, or `k` 0, is no error and finds nothing.
+    /// Returns an error if lengths do not match. A search without queries, or with `k` 0, is valid and finds nothing.
     pub fn search(
         &self,
         queries: &[f32],

@@ -2,7 +2,7 @@
 
 use crate::Error;
 
-/// Splits `a=1,b=2` into names and values. Blanks around names, values and commas are allowed, an empty string is none.
+/// Splits `a=1,b=2` into names and values. Spaces around names, values and commas are allowed. An empty string has no parameters.
 pub(crate) fn parse(text: &str) -> Result<Vec<(&str, f64)>, Error> {
     text.split(',')
         .map(str::trim)

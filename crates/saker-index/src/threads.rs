@@ -1,4 +1,4 @@
-//! How many threads one call into FAISS may use.
+//! Limits the threads of one call into FAISS.
 
 use std::num::NonZeroUsize;
 use std::sync::Once;

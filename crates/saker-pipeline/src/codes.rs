@@ -18,7 +18,7 @@ pub enum Codes {
 }
 
 impl Codes {
-    /// What of a text is numbered; nothing of an empty one.
+    /// The key of a text that gets a code; `None` for an empty text.
     pub fn key(self, text: &str) -> Option<String> {
         match self {
             Self::Value => Some(text.trim().to_owned()).filter(|key| !key.is_empty()),
@@ -28,8 +28,8 @@ impl Codes {
         }
     }
 
-    /// What of a list of words is numbered; nothing of an empty one. Different lists or sets have different keys: a word that
-    /// contains a blank is in quotation marks.
+    /// The key of a list of words that gets a code; `None` for an empty list. Different lists or sets have different keys: a word that
+    /// contains a space is quoted.
     pub fn key_of_words(self, mut words: Vec<Cow<'_, str>>) -> Option<String> {
         let key = match self {
             Self::First => words.into_iter().next().unwrap_or_default().into_owned(),
@@ -74,11 +74,11 @@ impl TextCodes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextColumn {
-    /// What of a text is numbered.
+    /// How texts get their codes.
     pub codes: Codes,
     /// The texts: their places are their codes.
     pub texts: Vec<String>,
-    /// Texts that stand for no value, beside the empty one.
+    /// Texts that mean "no value", in addition to the empty one.
     #[serde(default)]
     pub empty: Vec<String>,
 }

@@ -66,15 +66,14 @@ pub struct Interactions {
     /// The source column of the event's time.
     #[serde(default = "timestamp")]
     pub timestamp: String,
-    /// What the numbers of `timestamp` count since 1970. Timestamps, dates and ISO 8601 texts have units of their own.
+    /// Unit of numbers in `timestamp`, which count from 1970. Timestamps, dates and ISO 8601 texts have units of their own.
     #[serde(default)]
     pub unit: Unit,
     /// The source column of a rating or weight; without it every event counts 1.
     pub rating: Option<String>,
-    /// What an event without a value of `rating` counts. Default: it is left out.
+    /// Rating of an event without a value of `rating`. Default: the event is dropped.
     pub missing_rating: Option<f32>,
-    /// What the texts of `rating` count, where it names a kind of event such as `view` or `purchase`. Events of a kind that is not
-    /// listed are left out.
+    /// Ratings by text, if `rating` names a kind of event such as `view` or `purchase`. Events of a kind that is not listed are dropped.
     pub ratings: Option<BTreeMap<String, f32>>,
     /// Events rated below this are negatives, seen and not liked. Default: every event is positive, and training draws
     /// the negatives.
@@ -84,7 +83,7 @@ pub struct Interactions {
     pub weak_from: Option<f32>,
 }
 
-/// What a number that is a time counts.
+/// The unit of a number that is a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -103,7 +102,7 @@ impl Unit {
     /// All units, the longest first.
     pub const ALL: [Self; 4] = [Self::S, Self::Ms, Self::Us, Self::Ns];
 
-    /// How many of them are a second.
+    /// Number of units per second.
     pub fn per_second(self) -> i64 {
         match self {
             Self::S => 1,
@@ -113,7 +112,7 @@ impl Unit {
         }
     }
 
-    /// As in a definition.
+    /// The name in a definition.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::S => "s",
@@ -132,7 +131,7 @@ fn timestamp() -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Split {
-    /// What is divided. Default: each user's events.
+    /// The unit of the split. Default: each user's events.
     pub by: SplitBy,
     /// By user: share of each user's events that is test, the last ones. Default 0.1.
     pub test: Option<f64>,
@@ -144,7 +143,7 @@ pub struct Split {
     pub validation_days: Option<u32>,
 }
 
-/// What `[split]` divides.
+/// The unit that `[split]` divides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitBy {

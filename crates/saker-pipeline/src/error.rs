@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// What is wrong with a pipeline definition.
+/// An error in a pipeline definition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -11,7 +11,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The text is no TOML, or holds a key or a kind of value that is not accepted; the text shows the line.
+    /// The text is not TOML, or has an invalid key or kind of value; the message shows the line.
     #[error("{0}")]
     Toml(String),
     /// A value that parses but cannot work.
@@ -21,7 +21,7 @@ pub enum Error {
         key: String,
         /// The value found.
         value: String,
-        /// What would be right.
+        /// The accepted values.
         accepted: String,
     },
     /// Any of the above, in a file.
@@ -29,7 +29,7 @@ pub enum Error {
     InFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The error in that file.
         error: Box<Error>,
     },
 }

@@ -15,7 +15,7 @@ pub struct Entity {
     pub id: String,
     /// Text column that people read as the entity's name, such as a title. `saker recommend` prints it.
     pub title: Option<String>,
-    /// `[[user.columns]]`: what the store holds of the entity, the id left out; the lookup answers them in this order.
+    /// `[[user.columns]]`: the stored columns of the entity, without the id. The lookup returns them in this order.
     #[serde(default)]
     pub columns: Vec<Column>,
     /// `[[user.features]]`: what the workflow makes of the id and the columns; the models take them in this order.
@@ -64,7 +64,7 @@ pub struct Column {
     pub codes: Option<Codes>,
     /// The source's column of texts that people call the numbers of this one by, such as the name of a category.
     pub labels: Option<String>,
-    /// Texts of the source that stand for no value, beside the empty one.
+    /// Texts of the source that mean "no value", in addition to the empty one.
     #[serde(default)]
     pub empty: Vec<String>,
     /// Computes the column from the training interactions instead of reading it.
@@ -72,8 +72,8 @@ pub struct Column {
     /// A second feature view of the entity that holds this column alone, for a hand that writes nothing else, such as
     /// clicks: of the two values the one with the later event time is served. `[user]` and `[item]` only.
     pub view: Option<String>,
-    /// What an absent entity, or an empty value, gets: a number, `"mean"` (of the training rows; truncated in an int32
-    /// column), or `"now"` (server time; `[[context.columns]]` only). Default -1.
+    /// The value for an absent entity or an empty cell: a number, `"mean"` (of the training rows; truncated in an int32 column), or `"now"`
+    /// (server time; `[[context.columns]]` only). Default -1.
     #[serde(default)]
     pub default: Default,
 }
@@ -221,7 +221,7 @@ impl Feature {
     }
 }
 
-/// What a feature's values are.
+/// The type of a feature's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeatureKind {
     /// Int32 codes, embedded by the models.
@@ -238,11 +238,11 @@ pub struct Embedding {
     pub name: String,
     /// Width.
     pub dim: usize,
-    /// Where the vectors come from.
+    /// The source of the vectors.
     pub source: EmbeddingSource,
 }
 
-/// Where an embedding table comes from.
+/// The source of an embedding table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EmbeddingSource {
@@ -265,13 +265,13 @@ pub enum EmbeddingSource {
         /// `scripts/install --content` puts it.
         #[serde(default = "sentence_model")]
         model: String,
-        /// What an item without text gets.
+        /// The vector of an item without text.
         #[serde(default)]
         missing: Missing,
     },
     /// An image encoder, such as CLIP's: the vectors of pictures, reduced by principal components.
     Image {
-        /// The pictures' files; `{item_id}`, the item id's name in braces, stands for the id.
+        /// Path of the pictures. The item id's name in braces, `{item_id}`, is replaced by the id.
         path: String,
         /// An ONNX model of one input, `[pictures, 3, height, width]` f32. A `preprocessor_config.json` beside it says how
         /// pictures are prepared; without one they are prepared as for CLIP.
@@ -282,7 +282,7 @@ pub enum EmbeddingSource {
         /// How an output of `[pictures, tokens, width]` becomes one vector a picture.
         #[serde(default)]
         pooling: ImagePooling,
-        /// What an item without a picture, or with a damaged one, gets.
+        /// The vector of an item without a picture, or with a damaged one.
         #[serde(default)]
         missing: Missing,
     },
@@ -308,7 +308,7 @@ pub enum ImagePooling {
     Mean,
 }
 
-/// What an item gets whose content is missing or cannot be read.
+/// The vector of an item whose content is missing or unreadable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {

@@ -1,7 +1,7 @@
 //! The pipeline definition: one TOML file that preparing, training, assembling and serving all read.
 //!
-//! [`Pipeline::load`] reads a file, refuses what it does not know and checks what it knows; an error names the key, the
-//! value and what is accepted. Every key is documented on the field that holds it and in `docs/pipeline.md`.
+//! [`Pipeline::load`] reads a file, refuses unknown keys and checks the values. An error names the key, the value and the accepted values.
+//! Every key is documented on its field and in `docs/pipeline.md`.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -28,7 +28,7 @@ pub use features::{
 pub use serving::{Bloom, EntityType, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
 pub use validate::MODELS;
 
-/// A whole pipeline: where its data is, what its features are, how it is trained and how it serves.
+/// A whole pipeline: its data, features, training and serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
@@ -70,7 +70,7 @@ pub struct Pipeline {
     /// The folder the file was read from; paths in it are relative to this.
     #[serde(skip)]
     pub folder: PathBuf,
-    /// What `${SAKER_STATE}` in paths stands for: the folder of the commands' state.
+    /// Value of `${SAKER_STATE}` in paths: the folder of the commands' state.
     #[serde(skip)]
     pub state: Option<PathBuf>,
 }
@@ -115,7 +115,7 @@ impl Pipeline {
     /// Reads and checks a definition.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, holds an unknown key or a value that is not accepted.
+    /// Returns an error if the file cannot be read, is not TOML, or has an unknown key or an invalid value.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
             path: path.to_owned(),
@@ -137,7 +137,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// What the workflow of the user, context or item features does.
+    /// The workflow definition of the user, context or item features.
     pub fn workflow(&self, group: Group) -> Definition {
         Definition::new(self.features(group).iter().map(Feature::chain).collect())
     }
@@ -151,12 +151,12 @@ impl Pipeline {
         }
     }
 
-    /// A path of the definition as one to open: `${NAME}` is replaced from the environment, and what is relative starts at
-    /// the definition's folder. `${SAKER_STATE}` is [`Pipeline::state`], `.saker` in the working directory when nobody set
-    /// it; `${SAKER_CACHE}` falls back to `~/.cache/saker`.
+    /// Resolves a path of the definition: replaces `${NAME}` from the environment, and resolves relative paths from the definition's
+    /// folder. `${SAKER_STATE}` is [`Pipeline::state`], by default `.saker` in the working directory. `${SAKER_CACHE}` defaults to
+    /// `~/.cache/saker`.
     ///
     /// # Errors
-    /// A variable that is not set.
+    /// Returns an error if a variable is not set.
     pub fn resolve(&self, path: &str) -> Result<PathBuf, Error> {
         let mut expanded = String::new();
         let mut rest = path;

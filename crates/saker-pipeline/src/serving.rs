@@ -1,4 +1,4 @@
-//! `[retrieval]`, `[ranking]`, `[store]` and `[serving]`: what the request path is made of.
+//! `[retrieval]`, `[ranking]`, `[store]` and `[serving]`: the settings of the request path.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub struct Retrieval {
     pub topk: usize,
     /// FAISS index factory string, such as `Flat`, `IVF64,Flat` or `HNSW32`. Default `Flat`.
     pub index: String,
-    /// What makes a candidate near. Default `inner_product`.
+    /// The metric of similarity. Default `inner_product`.
     pub metric: Metric,
     /// FAISS parameters of a search, such as `nprobe=8` or `efSearch=64`. Default none.
     pub search_parameters: String,
@@ -82,8 +82,7 @@ pub struct Store {
     pub user_view: String,
     /// Feature view of the items. Default `item_features`.
     pub item_view: String,
-    /// Where features are kept as they were: a folder, `file://…` or `s3://bucket/prefix`. Default: `offline/` of the
-    /// pipeline's state folder.
+    /// The history of feature values: a folder, `file://…` or `s3://bucket/prefix`. Default: `offline/` of the pipeline's state folder.
     pub offline: Option<String>,
     /// How users are looked up. Default `online`.
     pub user_lookup: LookupMode,

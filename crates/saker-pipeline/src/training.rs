@@ -72,12 +72,12 @@ pub struct Training {
     /// Days before the newest positive at which a positive weighs half as much as it, at which a quarter, and so on: demand
     /// drifts. Absent: all weigh the same.
     pub half_life_days: Option<f32>,
-    /// Weight of an event from `data.interactions.weak_from` on that is no positive.
+    /// Weight of an event from `data.interactions.weak_from` on that is not a positive.
     pub weak_weight: f32,
     /// Features hidden in a share of the training rows, so that the models learn what to do
     /// without them (cold start). Empty: the default of the contract, see [`Mask`].
     pub mask: Vec<Mask>,
-    /// Share of the rows of those two masks that stand in place of [`Training::mask`]. 0: nothing is hidden.
+    /// Share of rows with one of those two masks instead of [`Training::mask`]. 0 disables masking.
     pub cold_start: f32,
     /// Users whose held-out interactions are looked at after every epoch, evenly spread over all of them. 0: all.
     pub validation_users: usize,
@@ -154,7 +154,7 @@ pub struct Schedule {
     /// A factorisation of the training interactions to start from. Only where each tower is one layer, as wide as the
     /// embeddings of the user's and the item's id.
     pub factorization: Option<Factorization>,
-    /// Which metric decides which epoch is kept.
+    /// The metric that decides which epoch is kept.
     pub keep: Keep,
 }
 
@@ -164,7 +164,7 @@ pub struct Schedule {
 pub struct Factorization {
     /// Weight of the squared factors.
     pub regularization: f32,
-    /// Weight of what a user has met; what he has not met has weight 1.
+    /// Weight of an item that the user has met; an unmet item has weight 1.
     pub confidence: f32,
     /// Times that users and items are solved for in turn.
     pub iterations: usize,
@@ -183,7 +183,7 @@ impl Default for Factorization {
 /// The validation metric that decides which epoch of the towers is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keep {
-    /// What the ranker will find among its candidates.
+    /// Recall among the ranker's candidates.
     #[serde(rename = "recall@100")]
     Recall100,
     /// The order of the first ten, for a pipeline that serves what is retrieved.
@@ -290,9 +290,9 @@ impl Default for Finetune {
 pub struct InvalidValue {
     /// Dotted path of the key, such as `training.towers.epochs`.
     pub key: String,
-    /// What the definition holds.
+    /// The value in the definition.
     pub value: String,
-    /// What is accepted.
+    /// The accepted values.
     pub expected: &'static str,
 }
 

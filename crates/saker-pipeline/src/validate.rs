@@ -1,4 +1,4 @@
-//! What a definition must satisfy beyond its syntax, so that a mistake shows here and not in a later step.
+//! Checks of a definition beyond its syntax, so that a mistake is reported here and not in a later step.
 
 use saker_workflow::Operator;
 
@@ -285,7 +285,7 @@ impl Pipeline {
         self.validate_item_id()
     }
 
-    /// The item id's codes are what the ranker's answer is decoded from, and 0 is what pads short rows.
+    /// The ranker's answer is decoded from the item id's codes, and code 0 pads short rows.
     fn validate_item_id(&self) -> Result<(), Error> {
         const ACCEPTED: &str = "one feature of the item id's name whose only operator is \
             { op = \"Categorify\", padding = -1 }";

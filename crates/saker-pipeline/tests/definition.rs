@@ -1,4 +1,4 @@
-//! The examples are valid, and what is wrong is named with what would be right.
+//! The examples are valid. An error names the fault and the accepted values.
 
 use std::path::Path;
 
@@ -55,7 +55,7 @@ fn retail_has_the_tensors_of_the_contract() {
     );
 }
 
-/// Replaces a piece of the retail definition and gives the error.
+/// Replaces a part of the retail definition and returns the error.
 fn error(from: &str, to: &str) -> String {
     let text = example("retail");
     assert!(text.contains(from), "{from} is not in the example");

@@ -10,7 +10,7 @@ use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 
 use crate::Exports;
 
-/// How long the collector may take.
+/// Maximum time for the collector's answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Used from the thread that sends spans, which may wait.

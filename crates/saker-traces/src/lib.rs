@@ -1,14 +1,14 @@
 //! OpenTelemetry traces of the programs beside Triton.
 //!
-//! | type | what it is |
+//! | type | purpose |
 //! |---|---|
-//! | [`Traces`] | makes spans and sends those that are recorded to a collector, by OTLP over HTTP in a thread of its own |
-//! | [`Span`] | work that is under way, with the `traceparent` for what it calls; it ends when it is dropped |
-//! | [`Parent`] | a span of somebody else's, read from a `traceparent` |
+//! | [`Traces`] | makes spans and sends recorded ones to a collector, by OTLP over HTTP in its own thread |
+//! | [`Span`] | work in progress, with the `traceparent` for the calls that it makes; it ends when it is dropped |
+//! | [`Parent`] | a span of another program, read from a `traceparent` |
 //!
-//! A trace is recorded by its id: [`Settings::rate`] of all ids are, the same ones in every program, so that a click, the request
-//! that follows it and what the updater does with it are recorded together when they share a trace id. The sampled flag of a
-//! client counts where the client is trusted. A trace that is not recorded costs a random number.
+//! The trace id decides whether a trace is recorded: [`Settings::rate`] of all ids are, and the same ones in every program. If a click, the
+//! next request and the updater's work share a trace id, they are recorded together. The sampled flag of a client is used if the client is
+//! trusted. A trace that is not recorded costs one random number.
 
 mod export;
 mod parent;
@@ -32,12 +32,12 @@ pub use parent::Parent;
 const QUEUE: usize = 16_384;
 /// Spans of one request to the collector.
 const BATCH: usize = 1024;
-/// How often spans are sent.
+/// Interval at which spans are sent.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long the end of a program waits for the collector.
+/// Maximum wait for the collector at the end of a program.
 const AT_THE_END: Duration = Duration::from_secs(2);
 
-/// Where traces go, and how many.
+/// Destination and sampling rate of traces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The collector's base address, such as `http://localhost:4318`.
@@ -86,12 +86,12 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Those that the collector took.
+    /// Number of spans that the collector accepted.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Those that it refused or that did not reach it: their spans may be lost.
+    /// Number of exports that the collector refused or that did not reach it; their spans may be lost.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
@@ -143,7 +143,7 @@ impl Traces {
         let provider = SdkTracerProvider::builder()
             .with_resource(resource.build())
             .with_span_processor(processor)
-            // What is recorded is decided before a span is made.
+            // The decision to record is made before a span is created.
             .with_sampler(Sampler::AlwaysOn)
             .build();
         Ok(Self(Some(Arc::new(Recorder {
@@ -154,7 +154,7 @@ impl Traces {
         }))))
     }
 
-    /// What was sent so far; `None` where nothing is recorded.
+    /// The counters of exports; `None` if nothing is recorded.
     #[must_use]
     pub fn exports(&self) -> Option<Arc<Exports>> {
         self.0
@@ -173,7 +173,7 @@ impl Traces {
         );
         let passing = Parent::unsampled(trace);
         let Some(recorder) = &self.0 else {
-            // Nobody here records it; whoever is asked may, if the client does.
+            // This program does not record the trace; a called program may, if the client records it.
             let flags = parent.map_or_else(Default::default, |parent| parent.flags);
             return Span::passing(Parent { flags, ..passing });
         };
@@ -273,7 +273,7 @@ impl Span {
         Link::new(parent, None).into()
     }
 
-    /// What links other work to this one, also from other threads.
+    /// The link that connects other work to this span, also from other threads.
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.link
@@ -301,7 +301,7 @@ impl Span {
     }
 }
 
-/// Work that nobody here records.
+/// Work that this program does not record.
 impl From<Link> for Span {
     fn from(link: Link) -> Self {
         Self {
@@ -334,7 +334,7 @@ impl Link {
         &self.header
     }
 
-    /// The `traceparent` if somebody records the trace: Triton would record every trace that it is told of.
+    /// The `traceparent` if the trace is recorded. Triton would record every trace whose `traceparent` it receives.
     #[must_use]
     pub fn sampled_header(&self) -> Option<&str> {
         self.parent.is_sampled().then_some(&*self.header)

@@ -65,7 +65,7 @@ impl Parent {
         self.flags.is_sampled()
     }
 
-    /// What its children are started within.
+    /// The context in which its children start.
     pub(crate) fn context(self) -> Context {
         let span = SpanContext::new(self.trace, self.span, self.flags, true, TraceState::NONE);
         Context::new().with_remote_span_context(span)

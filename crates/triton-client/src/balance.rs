@@ -1,4 +1,4 @@
-//! Several Tritons asked as one.
+//! A client for several Triton servers with load balancing.
 //!
 //! A request goes to the less loaded of two servers drawn at random. Load is the number of requests on their way to a server,
 //! abandoned ones included. A server that fails leaves: it gets no requests until it answers a health call.
@@ -35,7 +35,7 @@ use servers::{Failure, Pool, Server};
 
 /// gRPC's code for a model that a server does not have.
 const NOT_FOUND: u16 = 5;
-/// What Triton says with `UNAVAILABLE` when a model's queue is full.
+/// The text of Triton's `UNAVAILABLE` error if a model's queue is full.
 const QUEUE_FULL: &str = "maximum queue size";
 
 /// How several servers are asked.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub connections: usize,
     /// The time between two resolutions of a name.
     pub resolve_every: Duration,
-    /// What resolves names.
+    /// The resolver of names.
     pub resolver: Resolver,
 }
 
@@ -71,13 +71,13 @@ impl Settings {
 pub struct ServerState {
     /// `HOST:PORT`
     pub address: String,
-    /// Whether it gets requests; otherwise it has left, or has not answered yet.
+    /// Whether the server gets requests. Otherwise it has left, or has not answered yet.
     pub is_ready: bool,
     /// Requests on their way to it.
     pub in_flight: usize,
     /// Requests sent to it.
     pub requests: u64,
-    /// Those of them that it did not answer, or answered with an error.
+    /// Number of requests that the server did not answer, or answered with an error.
     pub failures: u64,
 }
 
@@ -89,7 +89,7 @@ pub struct Balanced {
 }
 
 impl Balanced {
-    /// The servers at these addresses. Whether they are there shows later: one that is down is no error.
+    /// Opens a client for the servers at these addresses. A server that is down is not an error; it gets requests when it answers.
     ///
     /// Must be called within a Tokio runtime.
     ///
@@ -202,7 +202,7 @@ enum Next {
     None,
 }
 
-/// What an error says of the server, and whether another one may answer.
+/// Classifies an error: whether the server failed, and whether another server may answer.
 fn judge(error: &Error, late: bool) -> (Failure, Next) {
     match error {
         Error::Unreachable { .. } if late => (Failure::Late, Next::None),

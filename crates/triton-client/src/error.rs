@@ -1,14 +1,14 @@
-//! What can go wrong between us and a Triton.
+//! Errors of calls to Triton.
 
 /// Why a request has no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody answers there, or not to the end.
+    /// The server does not answer, or the answer is incomplete.
     #[error("no Triton answers at {address} ({reason})")]
     Unreachable {
         /// `host:port`
         address: String,
-        /// What the connection says.
+        /// The error of the connection.
         reason: String,
     },
     /// Triton refused, in its words.

@@ -22,11 +22,11 @@ use tonic_prost::ProstCodec;
 use crate::error::answer;
 use crate::{Error, Result, Tensor};
 
-/// How long a connection may take.
+/// Maximum time for making a connection.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long the answer to a request that was given up is waited for.
+/// Maximum wait for the answer to an abandoned request.
 const ABANDONED: Duration = Duration::from_secs(60);
-/// How often a sign of life is asked for, and how long it may take: a machine that is gone closes no connection.
+/// Interval and timeout of keep-alive pings, because a machine that is gone closes no connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The messages.
@@ -39,16 +39,16 @@ pub mod messages {
         /// The model.
         #[prost(string, tag = "1")]
         pub model_name: String,
-        /// Its version; empty: the latest.
+        /// Its version; empty means the latest.
         #[prost(string, tag = "2")]
         pub model_version: String,
-        /// Comes back in the answer, and stands in Triton's log and traces.
+        /// Returned in the answer, and written to Triton's log and traces.
         #[prost(string, tag = "3")]
         pub id: String,
         /// The inputs, without their data.
         #[prost(message, repeated, tag = "5")]
         pub inputs: Vec<Described>,
-        /// Which outputs are wanted; empty: all.
+        /// The requested outputs; empty means all.
         #[prost(message, repeated, tag = "6")]
         pub outputs: Vec<Wanted>,
         /// The data of each input.
@@ -108,7 +108,7 @@ pub mod messages {
         /// The model; empty: all.
         #[prost(string, tag = "1")]
         pub name: String,
-        /// Its version; empty: any.
+        /// Its version; empty means any.
         #[prost(string, tag = "2")]
         pub version: String,
     }
@@ -116,7 +116,7 @@ pub mod messages {
     /// `ServerReadyResponse` and `ModelReadyResponse`
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
     pub struct Ready {
-        /// Whether it is.
+        /// Whether the model is ready.
         #[prost(bool, tag = "1")]
         pub ready: bool,
     }
@@ -144,7 +144,7 @@ pub mod messages {
         /// Calls of the backend, which may take several requests at once.
         #[prost(uint64, tag = "5")]
         pub execution_count: u64,
-        /// Where their time went.
+        /// Durations of its phases.
         #[prost(message, optional, tag = "6")]
         pub inference_stats: Option<Durations>,
     }
@@ -175,7 +175,7 @@ pub mod messages {
     /// `StatisticDuration`
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
     pub struct Spent {
-        /// How often.
+        /// Number of occurrences.
         #[prost(uint64, tag = "1")]
         pub count: u64,
         /// Nanoseconds in all.
@@ -211,11 +211,11 @@ impl messages::ModelStatistics {
 /// How one request is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Call<'c> {
-    /// The request's id: stands in Triton's log and traces.
+    /// The request's id, which Triton writes to its log and traces.
     pub id: &'c str,
     /// The W3C trace context, passed on as metadata; empty: none.
     pub traceparent: &'c str,
-    /// How long the answer may take.
+    /// Maximum time for the answer.
     pub deadline: Option<Duration>,
 }
 
@@ -245,12 +245,12 @@ impl Drop for InFlight {
 }
 
 impl Client {
-    /// The server at `host:port`. Connects with the first request, and again whenever the connection is lost.
+    /// Opens a client for the server at `host:port`. It connects with the first request, and again whenever the connection is lost.
     ///
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The address is none.
+    /// Returns an error if the address is invalid.
     pub fn new(address: &str) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
             Error::Unreachable {
@@ -371,7 +371,7 @@ impl Client {
         let path = PathAndQuery::try_from(format!("/inference.GRPCInferenceService/{method}"))
             .map_err(|error| answer(error.to_string()))?;
         let mut client = tonic::client::Grpc::new(self.channel.clone());
-        // A task of its own, which goes on when nobody waits for it any more: see the module.
+        // A separate task that continues if the caller stops waiting: see the module.
         let in_flight = InFlight::begin(&self.in_flight);
         let asked = tokio::spawn(tokio::time::timeout(ABANDONED, async move {
             let _in_flight = in_flight;
@@ -394,7 +394,7 @@ impl Client {
                 Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => {
                     self.unreachable(&with_cause(&status))
                 }
-                // Its cause is here, not at the server: a connection that broke amid a request.
+                // The cause is local, not at the server: the connection broke during a request.
                 _ if status.source().is_some() => self.unreachable(&with_cause(&status)),
                 code => Error::Refused {
                     code: code as u16,

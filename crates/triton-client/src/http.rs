@@ -20,12 +20,12 @@ pub struct ModelVersion {
     pub reason: String,
 }
 
-/// How long a model may take to load.
+/// Maximum time for the load of a model.
 const LOAD: Duration = Duration::from_secs(600);
-/// How many bytes an answer may have.
+/// Maximum size of an answer, in bytes.
 const LARGEST: u64 = 1 << 30;
 
-/// How long an answer may take, unless told otherwise.
+/// Default maximum time for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// The header with the key of a server whose control API is restricted, as `--http-restricted-api` names it.
@@ -35,7 +35,7 @@ pub const CONTROL_HEADER: &str = "saker-control-key";
 pub struct Triton {
     address: String,
     agent: ureq::Agent,
-    /// How long a request to the control API may take.
+    /// Maximum time for a request to the control API.
     control_timeout: Duration,
     control_key: Option<String>,
 }

@@ -17,15 +17,15 @@ pub struct Step {
     pub model: String,
     /// The version of it that the ensemble is pinned to.
     pub version: u64,
-    /// What it was given, under the model's names.
+    /// Its inputs, under the model's names.
     pub inputs: Vec<Tensor>,
-    /// What it answered, under the model's names.
+    /// Its outputs, under the model's names.
     pub outputs: Vec<Tensor>,
-    /// How long the ensemble's request spent in it: queue, input, infer and output.
+    /// Time that the request spent in the step: queue, input, infer and output.
     pub nanoseconds: [u64; 4],
 }
 
-/// What an ensemble and each of its steps answered to one request.
+/// The answers of an ensemble and of each of its steps to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explained {
     /// The ensemble's answer.
@@ -106,7 +106,7 @@ fn ask(
             .and_then(Value::as_object)
             .ok_or_else(|| answer(format!("no {name}")))
     };
-    // A tensor that is not there is one that the request left out.
+    // A missing tensor is an optional input that the request omitted.
     let inputs: Vec<Tensor> = map("input_map")?
         .iter()
         .filter_map(|(input, source)| Some((input, tensors.get(source.as_str()?)?)))

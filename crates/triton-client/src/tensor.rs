@@ -11,7 +11,7 @@ pub struct Tensor {
     pub data_type: String,
     /// Its shape.
     pub shape: Vec<i64>,
-    /// Its elements, little-endian; each of a `BYTES` tensor with its length in four bytes before it.
+    /// Its elements, little-endian. Each element of a `BYTES` tensor follows its length in four bytes.
     pub data: Vec<u8>,
 }
 

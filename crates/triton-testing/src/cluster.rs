@@ -50,7 +50,7 @@ impl Cluster {
         Ok(Self { nodes })
     }
 
-    /// Its address: all nodes.
+    /// The URL with the addresses of all nodes.
     #[must_use]
     pub fn url(&self) -> String {
         let hosts: Vec<String> = self
@@ -77,7 +77,7 @@ fn is_formed(node: &Valkey) -> bool {
     })
 }
 
-/// Sends one command in the protocol's inline form, and gives the reply's text.
+/// Sends one command in the protocol's inline form, and returns the reply's text.
 fn ask(node: &Valkey, command: &str) -> Result<String> {
     let stream = TcpStream::connect(("127.0.0.1", node.port()))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

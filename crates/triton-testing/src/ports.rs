@@ -1,4 +1,4 @@
-//! TCP ports of the loopback interface for servers that are told theirs before they start.
+//! Free TCP ports of the loopback interface, for servers that need a port number at their start.
 
 use std::{
     net::TcpListener,
@@ -19,10 +19,10 @@ const COUNT: u16 = 10_000;
 static NEXT: LazyLock<AtomicU16> =
     LazyLock::new(|| AtomicU16::new((std::process::id() % 97 * 103) as u16));
 
-/// A port that nobody listens on now, and that this process has not been given before.
+/// A port on which no server listens, and that this process has not received before.
 ///
 /// # Errors
-/// Something listens on each of them.
+/// Returns an error if no port is free.
 pub fn free_port() -> Result<u16> {
     (0..COUNT)
         .map(|_| FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT)

@@ -102,7 +102,7 @@ impl Server {
 
     /// Kills the server and the rest of its process group; the server has gone when this returns.
     pub(crate) fn kill(&mut self) {
-        // The guard ends when it has seen the server's end. A group killed as a whole would leave nobody to see it.
+        // The guard ends after the server's end. If the whole group were killed, the guard could not detect it.
         if kill_process(self.server, Signal::KILL).is_ok() {
             let _ = self.wait(Duration::from_secs(5));
         }

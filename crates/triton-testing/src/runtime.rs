@@ -1,4 +1,4 @@
-//! Where the third-party parts lie that `scripts/install` fetches.
+//! Paths of the third-party parts that `scripts/install` provides.
 
 use std::{env, path::PathBuf};
 

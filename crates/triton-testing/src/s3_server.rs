@@ -33,10 +33,10 @@ impl S3Server {
         Ok(Self(server))
     }
 
-    /// Sends the server a signal: `STOP` and it answers nobody, `CONT` and it goes on.
+    /// Sends the server a signal: `STOP` suspends it, `CONT` resumes it.
     ///
     /// # Panics
-    /// The server has ended.
+    /// Panics if the server has ended.
     pub fn signal(&self, signal: Signal) {
         self.0.signal(signal).expect("the S3 server runs");
     }

@@ -66,7 +66,7 @@ impl Builder {
         self
     }
 
-    /// Lets backends complete a config.pbtxt, as a server does that nobody has told otherwise.
+    /// Lets backends complete a config.pbtxt, which is a server's default.
     #[must_use]
     pub fn auto_complete(mut self) -> Self {
         self.completes = true;
@@ -80,12 +80,11 @@ impl Builder {
         self
     }
 
-    /// Starts the server on free ports of the loopback interface, waits until it is ready and
-    /// loads the models asked for.
+    /// Starts the server on free ports of the loopback interface, waits until it is ready and loads the requested models.
     ///
     /// # Errors
-    /// Triton or the backends are not installed (the message says how to get them), the server
-    /// does not come up within a minute, or a model does not load.
+    /// Returns an error if Triton or the backends are not installed (the message says how to install them), if the server is not ready
+    /// within a minute, or if a model does not load.
     pub fn start(self) -> Result<TritonServer> {
         let program = runtime::tritonserver()?;
         let backends = match &self.backends {
@@ -163,7 +162,7 @@ impl Builder {
     }
 }
 
-/// What the server said instead of an answer.
+/// The server's error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// The HTTP status, such as 400 for `INVALID_ARGUMENT`; 0 when no answer came at all.
@@ -203,7 +202,7 @@ impl Outputs {
     /// The elements of an `INT32` output.
     ///
     /// # Panics
-    /// There is no such output, or it has another type.
+    /// Panics if the output does not exist or has another type.
     #[must_use]
     pub fn i32(&self, name: &str) -> Vec<i32> {
         self.expect(name).to_i32()
@@ -212,7 +211,7 @@ impl Outputs {
     /// The elements of an `INT64` output.
     ///
     /// # Panics
-    /// There is no such output, or it has another type.
+    /// Panics if the output does not exist or has another type.
     #[must_use]
     pub fn i64(&self, name: &str) -> Vec<i64> {
         self.expect(name).to_i64()
@@ -221,7 +220,7 @@ impl Outputs {
     /// The elements of an `FP32` output.
     ///
     /// # Panics
-    /// There is no such output, or it has another type.
+    /// Panics if the output does not exist or has another type.
     #[must_use]
     pub fn f32(&self, name: &str) -> Vec<f32> {
         self.expect(name).to_f32()
@@ -230,7 +229,7 @@ impl Outputs {
     /// The shape of an output.
     ///
     /// # Panics
-    /// There is no such output.
+    /// Panics if the output does not exist.
     #[must_use]
     pub fn shape(&self, name: &str) -> &[i64] {
         &self.expect(name).shape
@@ -358,10 +357,10 @@ impl TritonServer {
         })
     }
 
-    /// Asks a model with a JSON body of the KServe v2 protocol, and gives the JSON answer.
+    /// Sends a JSON body of the KServe v2 protocol to a model, and returns the JSON answer.
     ///
     /// # Errors
-    /// The server's error answer, or status 0 when there was none.
+    /// Returns the server's error answer, or status 0 if there was no answer.
     pub fn infer_json(&self, model: &str, request: &Value) -> Result<Value, ServerError> {
         let body = self.post(
             &format!("/v2/models/{model}/infer"),
@@ -373,10 +372,10 @@ impl TritonServer {
         })
     }
 
-    /// Registers system shared memory, `key` as for `shm_open`, from its start.
+    /// Registers system shared memory from its start; `key` as for `shm_open`.
     ///
     /// # Errors
-    /// The server refuses: there is no such memory, or less of it.
+    /// Returns an error if the server refuses, because the memory does not exist or is too small.
     pub fn share(&self, region: &str, key: &str, byte_size: usize) -> Result<(), ServerError> {
         let body = json!({ "key": key, "offset": 0, "byte_size": byte_size });
         let path = format!("/v2/systemsharedmemory/region/{region}/register");
@@ -392,10 +391,10 @@ impl TritonServer {
         Ok(serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    /// The statistics of a model's version 1, as the protocol gives them (times in nanoseconds).
+    /// The statistics of a model's version 1, in the protocol's form (times in nanoseconds).
     ///
     /// # Errors
-    /// The server does not know the model.
+    /// Returns an error if the server does not have the model.
     pub fn statistics(&self, model: &str) -> Result<Value, ServerError> {
         let body = self.get(self.http_port, &format!("/v2/models/{model}/stats"))?;
         let mut stats: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -43,7 +43,7 @@ impl StandIn {
         })
     }
 
-    /// Sends it a signal: `STOP` and it answers nobody, `CONT` and it goes on.
+    /// Sends the server a signal: `STOP` suspends it, `CONT` resumes it.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }

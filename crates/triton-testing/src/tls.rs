@@ -46,7 +46,7 @@ impl TlsProxy {
         Ok(Self { port, folder })
     }
 
-    /// Where it listens, at `localhost`.
+    /// The port on `localhost`.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -59,8 +59,8 @@ impl TlsProxy {
     }
 }
 
-/// Question and answer in turn, which is all that the stores' protocol needs: what the client sends in one go is answered.
-/// Either side's end ends both.
+/// Forwards requests and replies in turn, which is enough for the stores' protocol: each block from the client gets its reply. The end of
+/// either side ends both.
 fn serve(client: TcpStream, config: Arc<ServerConfig>, target: u16) -> Option<()> {
     let mut server = TcpStream::connect(("127.0.0.1", target)).ok()?;
     let mut client = StreamOwned::new(ServerConnection::new(config).ok()?, client);

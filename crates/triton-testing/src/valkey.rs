@@ -43,7 +43,7 @@ impl Builder {
         self
     }
 
-    /// Lets nobody in but this user, who may do anything.
+    /// Allows only this user, with all rights.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.user = Some((name.to_owned(), password.to_owned()));

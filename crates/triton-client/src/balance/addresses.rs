@@ -1,4 +1,4 @@
-//! Which servers there are: addresses that are given, and names that are resolved again and again.
+//! The servers' addresses: fixed ones, and names that are resolved at an interval.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use super::servers::Pool;
 use crate::{Error, Result};
 
-/// What begins a name that is resolved here.
+/// Prefix of a name that the client resolves.
 const DNS: &str = "dns://";
 /// The longest time between two resolutions while a name has no address.
 const UNRESOLVED: Duration = Duration::from_secs(1);
-/// How many servers are used at most: each has connections and metrics of its own.
+/// Maximum number of servers; each has its own connections and metrics.
 pub(super) const MOST: usize = 256;
 
-/// What `NAME:PORT` stands for. Called on a thread that may wait.
+/// Resolves `NAME:PORT`. It is called on a thread that may block.
 type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Resolves names.
@@ -83,7 +83,7 @@ impl Addresses {
     }
 }
 
-/// Whether it is a host and a port.
+/// Whether the text is a host and a port.
 fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
@@ -98,10 +98,10 @@ fn is_address(text: &str) -> bool {
     is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
-/// Resolves the names for as long as the pool is used.
+/// Resolves the names at an interval, as long as the pool exists.
 ///
-/// A name that cannot be resolved keeps the addresses that it had: a DNS server that fails must not end what works. Servers that
-/// are gone leave by themselves.
+/// A name that cannot be resolved keeps its addresses: a DNS failure must not stop working servers. Servers that are gone leave by
+/// themselves.
 pub(super) async fn follow(
     pool: Weak<Pool>,
     addresses: Addresses,

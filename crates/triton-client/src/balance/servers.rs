@@ -15,10 +15,10 @@ use crate::grpc::Client;
 
 /// So many failures in a row, the latest of them a missed deadline, make a server leave.
 const LATE: u32 = 3;
-/// How long a server that has left is not asked at first, and at most.
+/// First pause before a server that has left is checked, and maximum pause.
 const FIRST_WAIT_MS: u64 = 200;
 const LONGEST_WAIT_MS: u64 = 5000;
-/// How long the answer to a health call may take.
+/// Maximum time for the answer to a health call.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// In which way a server failed.
@@ -34,16 +34,16 @@ pub(super) enum Failure {
 
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its connections: one, and perhaps more, which share one count of requests in flight.
+    /// Its connections, one or more, which share one count of requests in flight.
     client: Client,
     more_clients: Vec<Client>,
     next: AtomicUsize,
     is_ready: AtomicBool,
-    /// Whether it is no longer one of the servers.
+    /// Whether the server was removed from the pool.
     is_gone: AtomicBool,
     /// Failures since its latest answer.
     failed: AtomicU32,
-    /// How often it has left. A health check of an earlier time ends by it.
+    /// Number of times the server has left. A health check that started before the latest change ends.
     times_left: AtomicU64,
     /// After how many milliseconds it is asked when it leaves next.
     wait_ms: AtomicU64,
@@ -122,7 +122,7 @@ pub(super) struct Pool {
     lists: ArcSwap<Lists>,
     /// Held by whoever replaces the lists.
     changing: Mutex<()>,
-    /// Why there is no server.
+    /// The reason why the pool has no servers.
     empty: Mutex<Option<String>>,
 }
 
@@ -137,8 +137,7 @@ impl Pool {
         }
     }
 
-    /// A server for a request, another one than `except`: of those that get requests, or of all if there is none. `None` if there
-    /// is no other server.
+    /// Picks a server other than `except`, from those that get requests, or from all if there are none. `None` if there is no other server.
     pub(super) fn pick(&self, except: Option<&Arc<Server>>) -> Option<Arc<Server>> {
         let lists = self.lists.load();
         let from = |servers: &[Arc<Server>]| {
@@ -230,7 +229,7 @@ impl Pool {
         let _changing = self.lock();
         let lists = self.lists.load();
         let (all, ready) = (lists.all.len(), lists.ready.len());
-        // Where all are late, those that stay have more to do with every one that leaves.
+        // If all servers are late, each server that leaves increases the load of the others.
         let too_few = all > 1 && 2 * ready.saturating_sub(1) < all;
         if !server.is_ready()
             || server.is_gone.load(Ordering::Relaxed)
@@ -269,8 +268,8 @@ impl Pool {
         }
     }
 
-    /// Makes these the servers, the first 256 of them by address. One that is among them already stays as it is. One that is no
-    /// longer among them finishes what is under way and goes.
+    /// Sets the servers: the first 256 of these by address. Existing ones stay unchanged. A removed server finishes its requests in
+    /// progress.
     pub(super) fn keep(self: &Arc<Self>, addresses: impl Iterator<Item = String>) -> Result<()> {
         let mut wanted: BTreeSet<String> = addresses.collect();
         if wanted.len() > MOST {
@@ -351,8 +350,7 @@ async fn check(pool: Weak<Pool>, server: Arc<Server>, mut wait_ms: u64) {
     }
 }
 
-/// The less loaded of two places below `count` that are drawn at random, `except` left out. `draw` gives a place below its
-/// argument.
+/// The less loaded of two random indices below `count`, without `except`. `draw` returns an index below its argument.
 fn choose(
     count: usize,
     except: Option<usize>,

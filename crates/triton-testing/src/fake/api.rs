@@ -46,10 +46,10 @@ fn error(code: TRITONSERVER_Error_Code, message: &str) -> Error {
     .cast()
 }
 
-/// Takes an error that the other side gives up.
+/// Takes an error of which the caller gives up ownership.
 ///
 /// # Safety
-/// NULL, or made by `TRITONSERVER_ErrorNew` and not deleted.
+/// `raw` is NULL, or was made by `TRITONSERVER_ErrorNew` and not deleted.
 pub(super) unsafe fn take(raw: Error) -> Result<(), Failure> {
     if raw.is_null() {
         return Ok(());

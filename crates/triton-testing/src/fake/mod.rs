@@ -1,12 +1,10 @@
 //! A fake of Triton's C API, for tests of a backend's lifecycle without a server.
 //!
-//! It defines the `TRITONSERVER_*` and `TRITONBACKEND_*` functions that the real server
-//! provides, so the code under test is the very code that runs there. Tests build requests
-//! (inputs in several buffers, unaligned, tagged as GPU memory, of wrong size), let a backend
-//! execute them, and look at what it did: responses, errors, releases, statistics. Whatever a
-//! server would not survive (a response sent twice, a request used after its release) is
-//! recorded as a violation; input and output buffers are freed when the backend gives them up,
-//! so that AddressSanitizer sees a late access.
+//! It defines the `TRITONSERVER_*` and `TRITONBACKEND_*` functions of the real server, so the code under test is identical to the code in
+//! production. Tests build requests (inputs in several buffers, unaligned, tagged as GPU memory, of wrong size), let a backend execute
+//! them, and check the responses, errors, releases and statistics. An operation that would crash a server (a response sent twice, a request
+//! used after its release) is recorded as a violation. Input and output buffers are freed when the backend gives them up, so that
+//! AddressSanitizer detects a late access.
 //!
 //! ```no_run
 //! use triton_testing::fake::{Config, Input, Request, Server};

@@ -1,7 +1,7 @@
-//! What the opaque pointers of the C API point to.
+//! The objects behind the opaque pointers of the C API.
 //!
-//! Objects live as long as their server, so that a pointer used too late still finds the flag
-//! that says so. The buffers inside are freed when a real server would free them.
+//! Objects live as long as their server, so that a pointer that is used too late still finds the flag that marks it as invalid. The buffers
+//! inside are freed when a real server would free them.
 
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, PoisonError};

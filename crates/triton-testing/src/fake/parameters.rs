@@ -1,4 +1,4 @@
-//! What a load must say of a parameter that it refuses.
+//! The content that a load's error must have if it refuses a parameter.
 
 use super::Failure;
 

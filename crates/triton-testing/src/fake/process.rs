@@ -1,4 +1,4 @@
-//! What a server has once per process: version, log, metrics.
+//! The state that a server has once per process: version, log, metrics.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub fn log_lines(text: &str) -> Vec<Line> {
 
 type Labels = BTreeMap<String, String>;
 
-/// What the metrics page shows: per family its kind and users, per label set value and users.
+/// The content of the metrics page: per family its kind and users, per label set its value and users.
 #[derive(Debug)]
 pub(super) struct FamilyEntry {
     pub(super) kind: sys::TRITONSERVER_MetricKind,

@@ -1,11 +1,11 @@
-//! What a test describes: a model's config, and requests.
+//! A test's description of a model's config and of requests.
 
 use serde_json::{Value, json};
 use triton_rs_sys as sys;
 
 use super::Element;
 
-/// A model's config, in the JSON form that Triton gives to a backend.
+/// A model's config, in the JSON form that Triton passes to a backend.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(super) json: Value,
@@ -35,7 +35,7 @@ impl Config {
         )
     }
 
-    /// Adds an input that a request may leave out.
+    /// Adds an input that a request may omit.
     pub fn optional_input(self, name: &str, data_type: &str, dims: &[i64]) -> Self {
         self.tensor(
             "input",
@@ -77,8 +77,8 @@ impl Config {
     }
 }
 
-/// Where a buffer says it lies. A GPU buffer is host memory with that tag: copying it through
-/// CUDA fails on a machine without a GPU, as it must.
+/// The memory that a buffer claims to be in. A GPU buffer is host memory with that tag: copying it through CUDA fails on a machine without
+/// a GPU, as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
     /// Host memory.
@@ -106,7 +106,7 @@ pub struct Input {
     pub(super) data_type: sys::TRITONSERVER_DataType,
     pub(super) shape: Vec<i64>,
     pub(super) bytes: Vec<u8>,
-    /// Where one buffer ends and the next begins.
+    /// Positions at which one buffer ends and the next begins.
     pub(super) cuts: Vec<usize>,
     pub(super) aligned: bool,
     pub(super) memory: Memory,
@@ -187,7 +187,7 @@ impl Default for Request {
 }
 
 impl Request {
-    /// No inputs, and no output asked for.
+    /// A request without inputs and requested outputs.
     pub fn new() -> Self {
         Self {
             id: String::new(),
@@ -219,7 +219,7 @@ impl Request {
         self
     }
 
-    /// The client gives up on it before it is executed.
+    /// Lets the client cancel the request before its execution.
     pub fn cancelled(mut self) -> Self {
         self.cancelled = true;
         self

@@ -13,7 +13,7 @@ use super::objects::{
 use super::request::{Config, Request};
 use super::{EntryPoints, api};
 
-/// What a server says of a backend when nobody has told it otherwise.
+/// A server's default configuration of a backend.
 const BACKEND_CONFIG: &str =
     r#"{"cmdline": {"auto-complete-config": "true", "default-max-batch-size": "4"}}"#;
 
@@ -188,7 +188,7 @@ impl Drop for LoadedModel<'_> {
     }
 }
 
-/// What a backend did with a batch.
+/// The backend's calls for a batch.
 #[derive(Debug)]
 pub struct Report {
     returned: Result<(), Failure>,
@@ -204,7 +204,7 @@ struct Answer {
     statistics: Vec<Statistic>,
 }
 
-/// What was reported of one request.
+/// The statistics reported for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistic {
     /// As reported.
@@ -333,7 +333,7 @@ impl Report {
         &self.answers[index].statistics
     }
 
-    /// What broke the API's contract.
+    /// Violations of the API's contract.
     pub fn violations(&self) -> &[String] {
         &self.violations
     }
@@ -358,10 +358,10 @@ impl Response {
             .collect()
     }
 
-    /// An output as it is.
+    /// An output, unconverted.
     ///
     /// # Panics
-    /// When there is no such output.
+    /// Panics if the output does not exist.
     #[track_caller]
     pub fn raw(&self, name: &str) -> &Output {
         let output = self.outputs.iter().find(|output| output.name == name);
@@ -371,7 +371,7 @@ impl Response {
     /// Elements and shape of an output.
     ///
     /// # Panics
-    /// When there is no such output, or it is of another type.
+    /// Panics if the output does not exist or has another type.
     #[track_caller]
     pub fn output<T: Element>(&self, name: &str) -> (Vec<T>, Vec<i64>) {
         let output = self.raw(name);
