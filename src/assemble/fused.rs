@@ -1,4 +1,4 @@
-//! The fused ensemble: the same answer as the 14 steps', in one, `fused_recommendation`.
+//! The fused ensemble: the same answer as the 14 steps', from the single step `fused_recommendation`.
 //!
 //! The ranker is derived from the exported one: see [`saker_train::onnx::hoist`].
 
@@ -23,21 +23,21 @@ use super::steps::{
 use crate::features::{KnownItems, embedding_table};
 use crate::stamp::{self, Fingerprint};
 
-/// Its step.
+/// Name of its step.
 pub(super) const RECOMMENDATION: &str = "fused_recommendation";
 
 const MODEL: &str = "ranker.onnx";
 const TABLES: &str = "items.bin";
 const IDS: &str = "items.npy";
-/// Of what hoisting makes: another number, and it is made anew.
+/// Version of the hoisted files; a change makes `saker assemble` build them again.
 const FORMAT: u32 = 2;
 /// The files of the hoisted ranker.
 pub(super) const FILES: [&str; 3] = [MODEL, TABLES, IDS];
 
-/// The model that the 14 steps lack, and the ensemble, last.
+/// The models of the fused ensemble that the 14 steps lack, and the ensemble as the last one.
 ///
 /// # Errors
-/// A default that is missing from `defaults`.
+/// Returns an error if `defaults` lacks a default.
 pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<Vec<ModelConfig>> {
     let mut steps = Steps::new(pipeline, version);
     let user_id = pipeline.user.id.as_str();
@@ -51,7 +51,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     ));
     let mut parameters = lookup_parameters(pipeline, &pipeline.user, &defaults.user)?;
     let filter = filter_parameters(pipeline);
-    // The step asks the store for each request, and on the same connection for what the user has seen.
+    // The step reads the store for each request, and reads the seen items on the same connection.
     parameters.remove("MODE");
     parameters.remove("REFRESH_SECONDS");
     for (key, value) in filter {
@@ -104,10 +104,10 @@ fn answer_of_fused() -> Vec<Tensor> {
     tensors
 }
 
-/// Hoists the trained ranker over the catalogue into `models/fused/`, unless that has been done already.
+/// Hoists the trained ranker over the catalogue into `models/fused/`, unless the files are up to date.
 ///
 /// # Errors
-/// The ranker is not one that `saker train` exported, the catalogue does not fit it, or the disk does not take it.
+/// Returns an error if `saker train` did not export the ranker, if the catalogue does not match it, or if a file cannot be written.
 pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
     let ranker = layout.model("dlrm_ranking");
     let folder = layout.fused();
@@ -143,7 +143,7 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The items that the decoder can name, as the index holds them: raw ids, and encoded features.
+/// The items in the decoder's vocabulary, in the order of the index: raw ids and encoded features.
 fn catalogue(pipeline: &Pipeline, layout: &Layout) -> Result<(Vec<i64>, Items)> {
     let KnownItems {
         encoded,

@@ -498,7 +498,7 @@ pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the large tables of a release's ONNX models lie, by SHA-256.
+/// Paths of the large tables of a release's ONNX models, by SHA-256.
 type Tables = BTreeMap<String, PathBuf>;
 
 /// The files of a model's version folder.
@@ -511,8 +511,8 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Copies a file, or a folder with all in it. An ONNX model gets the release in its metadata, so that it is known even where it is
-    /// loaded without `release.json`; its large tables get a file of their own, one for all models that have them.
+    /// Copies a file, or a folder with its content. An ONNX model gets the release in its metadata, so that the release is known even
+    /// without `release.json`. Its large tables go to a separate file, which all models with the same tables share.
     fn copy(&mut self, source: &Path, name: &str) -> Result<()> {
         if source.is_dir() {
             create(&self.folder.join(name))?;
@@ -544,12 +544,12 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// The tower's tables are in both ensembles: one file under two names is one in memory.
+    /// The tower's tables are part of both ensembles. A hard link makes both names one file, which is in memory once.
     fn put_tables(&mut self, name: &str, tables: &[u8]) -> Result<()> {
         let hash = hex(&Sha256::digest(tables));
         let target = self.folder.join(name);
         let same = self.tables.get(&hash);
-        // Where the file system has no links, it is another copy.
+        // If the file system has no hard links, the file is copied.
         if same.is_none_or(|same| fs::hard_link(same, &target).is_err()) {
             write(&target, tables)?;
             self.tables.insert(hash.clone(), target);

@@ -1,4 +1,4 @@
-//! The 14 steps and the ensemble, made of a pipeline definition.
+//! Builds the 14 steps and the ensemble from a pipeline definition.
 //!
 //! Names of models and of the tensors between retrieval, ranking and answer are the contract's (docs/contract.md); names
 //! of features come from the definition.
@@ -19,9 +19,9 @@ use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
 pub const QUERY_VECTOR: &str = "output_1";
 /// The ranker's output, the click probability of each candidate.
 pub const SCORE: &str = "click/binary_classification_task";
-/// Users whose candidates the ranker scores in one run.
+/// Number of users whose candidates the ranker scores in one run.
 const USERS_PER_RUN: usize = 2;
-/// What an entity that the store does not hold gets, by column, with every mean filled in.
+/// The features of an entity that is missing from the store, by column, with every mean computed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Defaults {
     /// User columns.
@@ -34,7 +34,7 @@ impl Defaults {
     /// The defaults that the definition gives as numbers.
     ///
     /// # Errors
-    /// One is the mean of training rows, which only `saker prepare` knows.
+    /// Returns an error if a default is a mean of training rows, which only `saker prepare` computes.
     pub fn of(pipeline: &Pipeline) -> Result<Self> {
         let numbers = |group: &str, entity: &Entity| -> Result<BTreeMap<String, f64>> {
             let number = |column: &Column| match &column.default {
@@ -54,20 +54,20 @@ impl Defaults {
     }
 }
 
-/// Every model's configuration, in the order of the steps, the ensemble last.
+/// Every model's configuration, in the order of the steps, with the ensemble last.
 ///
 /// # Errors
-/// A default that is missing from `defaults`.
+/// Returns an error if `defaults` lacks a default.
 pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<Vec<ModelConfig>> {
     let mut steps = Steps::new(pipeline, version);
     let user_id = pipeline.user.id.as_str();
     let item_id = pipeline.item.id.as_str();
     let vector = vector(pipeline)?;
 
-    // Triton ends the server, or loses the request, when a step of an ensemble fails while another one runs. So the steps are
-    // a chain: each waits for the one before it, if only for a tensor that it does not read.
+    // If a step of an ensemble fails while another one runs, Triton exits or loses the request. So the steps are a chain: each waits for
+    // the one before it, if necessary for a tensor that it does not read.
 
-    // 0: the request is checked, and what it left out is filled in
+    // 0: check the request and fill in missing values
     let mut request = vec![Tensor::column(user_id, DataType::Int32)];
     let moment = pipeline.context.columns.iter();
     request.extend(moment.map(|column| Tensor::column(&column.name, data_type(column))));
@@ -89,7 +89,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     );
     let checked_user = from("context_preprocessor")(user_id);
 
-    // 1: the moment, and the user
+    // 1: the context, and the user
     let read = read_columns(&pipeline.context.features);
     let context_columns = pipeline
         .context
@@ -140,7 +140,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         BTreeMap::new(),
     );
 
-    // 2: the user as a vector
+    // 2: the user's query vector
     steps.add(
         "query_tower",
         "onnxruntime",
@@ -152,7 +152,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         onnxruntime_parameters(pipeline),
     );
 
-    // 3 and 4: candidates, and which of them are new to the user
+    // 3 and 4: the candidates, without seen items
     steps.add(
         "faiss_retrieval",
         "faiss_retrieval",
@@ -235,7 +235,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         );
     }
 
-    // 6: one row per candidate, its score, the best of them
+    // 6: one row per candidate, its score, the best candidates
     let mut sources = Vec::new();
     sources.extend(wire(
         features(&pipeline.user.features),
@@ -297,7 +297,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
         ]),
     );
 
-    // 7: encoded ids back to the shop's own
+    // 7: decode codes to the shop's item ids
     steps.add(
         "item_id_decoder",
         "id_decode",
@@ -309,7 +309,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     Ok(steps.finish(ENSEMBLE))
 }
 
-/// An ensemble in the making.
+/// An ensemble under construction.
 pub(super) struct Steps<'p> {
     pipeline: &'p Pipeline,
     version: u64,
@@ -327,8 +327,8 @@ impl<'p> Steps<'p> {
         }
     }
 
-    /// Adds a model whose inputs are these tensors of the ensemble. Its outputs are called `<model>/<tensor>` there, so
-    /// that no two steps' tensors share a name.
+    /// Adds a model whose inputs are these tensors of the ensemble. In the ensemble, its outputs are named `<model>/<tensor>`, so that no
+    /// two steps' tensors share a name.
     pub(super) fn add(
         &mut self,
         name: &str,
@@ -365,20 +365,20 @@ impl<'p> Steps<'p> {
         });
     }
 
-    /// The models, and the ensemble of this name that a client asks.
+    /// The models, and the ensemble of this name, which clients call.
     pub(super) fn finish(mut self, name: &str) -> Vec<ModelConfig> {
         if let Some(last) = self.steps.last_mut() {
             for (tensor, target) in &mut last.outputs {
                 target.clone_from(tensor);
             }
         }
-        // The last step that says what is degraded says it of all before it.
+        // The last step with the output `degraded` includes the masks of all steps before it.
         let says = self.steps.iter_mut().rev();
         let mut says = says.flat_map(|step| step.outputs.iter_mut());
         if let Some((_, target)) = says.find(|(tensor, _)| tensor == DEGRADED) {
             target.replace_range(.., DEGRADED);
         }
-        // Triton refuses an ensemble with a tensor that nobody reads.
+        // Triton refuses an ensemble with an unused tensor.
         let read: BTreeSet<String> = self
             .steps
             .iter()
@@ -391,8 +391,8 @@ impl<'p> Steps<'p> {
                 step.outputs.retain(|(_, target)| read.contains(target));
             }
         }
-        // Optional, so that the step which checks the request can say that it is missing. Where the ensemble requires it, Triton
-        // takes any other input in its place, and then reports a deadlock.
+        // Optional, so that the step that checks the request can report the missing input. If the ensemble required it, Triton would use
+        // any other input in its place, and then report a deadlock.
         let mut inputs = vec![Tensor::column(&self.pipeline.user.id, DataType::Int32).optional()];
         inputs.extend(
             self.pipeline
@@ -421,7 +421,7 @@ fn vector(pipeline: &Pipeline) -> Result<usize> {
     last.copied().context("towers.layers is empty")
 }
 
-/// The ensemble's name of a step's output.
+/// Returns the ensemble's name of a step's output.
 fn from(model: &str) -> impl Fn(&str) -> String {
     move |tensor| format!("{model}/{tensor}")
 }
@@ -546,7 +546,7 @@ pub(super) fn lookup_parameters(
                 column.name
             )
         })?;
-        // The reference's own name of this one setting.
+        // The reference's own name for this setting.
         if of_users && column.name == "age" {
             parameters.insert("DEFAULT_USER_AGE".to_owned(), number(*value).to_string());
         } else {
@@ -590,7 +590,7 @@ pub(super) fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String>
     ])
 }
 
-/// Those of the ranker, which scores the candidates of a few users at a time: its buffers are as large as the largest run.
+/// Parameters of the ranker, which scores the candidates of a few users at a time. Its buffers are as large as the largest run.
 fn ranker_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     let mut parameters = onnxruntime_parameters(pipeline);
     let rows = pipeline.retrieval.topk.max(1) * USERS_PER_RUN;
@@ -604,7 +604,7 @@ pub(super) fn max_users(pipeline: &Pipeline) -> (String, String) {
     ("MAX_USERS".to_owned(), most.to_string())
 }
 
-/// Parameters of the onnxruntime backend, NVIDIA's as well as ours.
+/// Parameters of the onnxruntime backend, both NVIDIA's and Saker's.
 pub(super) fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     BTreeMap::from([
         (
@@ -615,8 +615,8 @@ pub(super) fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, St
     ])
 }
 
-/// A database of the store as config.pbtxt names it. Triton shows that file to everybody: where the URL holds a login, the
-/// models read it from the environment, in which `saker serve` puts it.
+/// A database of the store as config.pbtxt names it. Triton shows that file to every client. If the URL contains a login, the models read
+/// it from the environment instead, where `saker serve` sets it.
 fn database(pipeline: &Pipeline, number: u8) -> String {
     let url = &pipeline.store.redis_url;
     if !has_credentials(url) {

@@ -1,4 +1,4 @@
-//! What was met in training: popularity sets and seen items.
+//! Interactions of the training part: popularity sets and seen items.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,19 @@ use saker_store::seen::{Mode, Prefixes, SeenWriter};
 
 use crate::prepare::PARTS;
 
-/// The training interactions, counted.
+/// Counts of the training interactions.
 #[derive(Debug, Default)]
 pub(super) struct Met {
     /// Interactions of each item.
     counts: BTreeMap<i32, u64>,
-    /// Items of each user, each once, where they were asked for.
+    /// Distinct items of each user, if requested.
     pub(super) seen: Vec<(i64, Vec<i64>)>,
     /// Time of the last interaction, of all parts.
     pub(super) newest: i32,
 }
 
 impl Met {
-    /// Reads the interactions, a part of the rows at a time.
+    /// Reads the interactions in batches of rows.
     pub(super) fn read(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<Self> {
         let mut met = Self::default();
         let columns = [
@@ -65,7 +65,7 @@ impl Met {
     }
 }
 
-/// Writes the `trending:*` sets; returns how many.
+/// Writes the `trending:*` sets; returns their number.
 pub(super) fn popularity(
     pipeline: &Pipeline,
     connection: &mut Connection,
@@ -110,13 +110,13 @@ pub(super) fn popularity(
     Ok(sets.len())
 }
 
-/// Notes what users have met as seen; returns how many users.
+/// Records users' training items as seen; returns the number of users.
 pub(super) fn seen(
     pipeline: &Pipeline,
     connection: &mut Connection,
     seen: &[(i64, Vec<i64>)],
 ) -> Result<usize> {
-    /// Users of one round trip.
+    /// Number of users per round trip.
     const BATCH: usize = 1000;
     let bloom = &pipeline.store.bloom;
     let step = Step::counted("write seen items", seen.len() as u64);

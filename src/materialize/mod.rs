@@ -1,5 +1,5 @@
-//! What serving and training read elsewhere: users and items in the online store (Feast's layout), popularity and seen
-//! items in Valkey, and features as they were in the offline store.
+//! Writes the stores that serving and training read. Users and items go to the online store (Feast's layout), popularity and seen items to
+//! Valkey, and the history of features to the offline store.
 
 mod met;
 mod offline;
@@ -19,7 +19,7 @@ use met::Met;
 
 pub use offline::FILES as OFFLINE_FILES;
 
-/// What was written.
+/// Numbers of written records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Users.
@@ -28,16 +28,16 @@ pub struct Written {
     pub items: usize,
     /// `trending:*` sets.
     pub popularity_sets: usize,
-    /// Users whose seen items were noted.
+    /// Number of users whose seen items were recorded.
     pub seen: usize,
     /// Rows of the offline store.
     pub offline: usize,
 }
 
-/// Writes everything; what another run wrote is overwritten, what others wrote beside it stays.
+/// Writes all stores. Records of an earlier run are overwritten; records of other programs stay.
 ///
 /// # Errors
-/// The data is not prepared, or a store does not take it.
+/// Returns an error if the data are not prepared, or if a store refuses a write.
 pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<Written> {
     let read = |name| table::read(&layout.data(name)).context("run `saker prepare`");
     let (users, items) = (read("users")?, read("items")?);
@@ -51,7 +51,7 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
         )?)
     };
 
-    // The last event's time: what the features were computed from.
+    // The time of the last event from which the features were computed.
     let time = Timestamp::from_micros(i64::from(met.newest) * 1_000_000);
     let mut connection = database(0)?;
     let store = &pipeline.store;

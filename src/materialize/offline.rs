@@ -1,4 +1,4 @@
-//! Features as they were, into the offline store.
+//! Writes the history of features to the offline store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use saker_pipeline::{Column, Entity, Pipeline};
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
 
-/// The names of the files that `saker materialize` writes to the offline store begin so; a rerun replaces them.
+/// Prefix of the files that `saker materialize` writes to the offline store; a rerun replaces them.
 pub const FILES: &str = "materialized";
-/// Rows that are held before they are written.
+/// Number of rows kept in memory before they are written.
 const ROWS: usize = 1 << 20;
 
-/// Writes the views of users and items as of the newest interaction, and how the users' columns with a view of their own
-/// changed before it. Returns the rows written.
+/// Writes the views of users and items at the time of the newest interaction. Also writes earlier changes of the users' columns that have
+/// their own view. Returns the number of rows.
 pub(super) fn write(
     pipeline: &Pipeline,
     layout: &Layout,
@@ -66,7 +66,7 @@ pub(super) fn write(
     Ok(written)
 }
 
-/// The entity's id and stored columns, all as of `seconds`.
+/// The entity's id and stored columns, all at the time `seconds`.
 fn snapshot(entity: &Entity, rows: &RecordBatch, seconds: i32) -> Result<RecordBatch> {
     let names = std::iter::once(entity.id.as_str()).chain(entity.stored().map(|c| c.name.as_str()));
     let mut columns = names
@@ -81,9 +81,8 @@ fn snapshot(entity: &Entity, rows: &RecordBatch, seconds: i32) -> Result<RecordB
     table::table(columns)
 }
 
-/// The values that a user column took, and when, from the interactions, which are sorted by user and time and hold it as it
-/// stood before each. A change shows at the next interaction and was made by the one before; the last value of each user
-/// is that of `users`.
+/// The values of a user column and their times, from the interactions. These are sorted by user and time, and each holds the value before
+/// it. A change is visible at the next interaction and was caused by the previous one. The last value of each user comes from `users`.
 fn history(
     interactions: &Path,
     id: &str,
@@ -146,7 +145,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// The interaction `last` left this value.
+    /// Records the value after the interaction `last`.
     fn note(&mut self, last: &Before, value: i32) {
         if value != last.value {
             self.users.push(last.user);

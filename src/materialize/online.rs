@@ -1,4 +1,4 @@
-//! Users and items into the online store, in Feast's layout.
+//! Writes users and items to the online store, in Feast's layout.
 
 use crate::table;
 use anyhow::Result;
@@ -9,7 +9,7 @@ use saker_serving::views::feature_view;
 use saker_store::Connection;
 use saker_store::feast::{Timestamp, Value, Writer};
 
-/// Writes a view: a row per entity, all as of `time`.
+/// Writes a view: one row per entity, all with the event time `time`.
 pub(super) fn entities(
     pipeline: &Pipeline,
     connection: &mut Connection,

@@ -1,5 +1,4 @@
-//! Reports for people, `models/report.html` of an evaluation among them. Each is one file, without scripts, fonts or anything
-//! else from elsewhere.
+//! Reports in HTML, such as `models/report.html` of an evaluation. Each is one file that loads no scripts, fonts or other content.
 
 pub mod simulation;
 mod svg;
@@ -12,7 +11,7 @@ use svg::{Bars, Lines, Series, escape, number};
 
 use crate::training_run::Line;
 
-/// The page.
+/// The page's HTML.
 pub fn html(name: &str, description: &str, evaluation: &Evaluation, epochs: &[Line]) -> String {
     let mut page = head(&format!("{name}: evaluation"), description);
     let _ = writeln!(page, "<p>{}</p>", scope(evaluation));
@@ -171,7 +170,7 @@ fn tiles(evaluation: &Evaluation) -> String {
     tiles
 }
 
-/// A column's heading and what stands in it.
+/// A column's heading, and the function that reads its value.
 type Column = (&'static str, fn(&MethodMetrics) -> f64);
 
 fn table(caption: &str, methods: &[MethodMetrics]) -> String {
@@ -193,7 +192,7 @@ fn table(caption: &str, methods: &[MethodMetrics]) -> String {
     }
     table.push_str("<th>± requests</th><th>± seeds</th><th>NDCG@10 against the row above</th>");
     table.push_str("</tr></thead><tbody>");
-    // Nothing is better than the best possible, so the best of the others is marked.
+    // No method beats the best possible answer, so the best of the others is marked.
     let others = || {
         methods
             .iter()
@@ -232,7 +231,7 @@ fn caption(population: &Population) -> String {
     )
 }
 
-/// The methods that are told apart by colour.
+/// The methods that have their own colour.
 fn shown(methods: &[MethodMetrics]) -> impl Iterator<Item = &MethodMetrics> {
     methods.iter().filter(|method| {
         ["retrieval", "ranked list", "popularity", "best possible"]

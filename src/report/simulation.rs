@@ -1,4 +1,4 @@
-//! `simulation.html`: what `saker simulate` measured, for people.
+//! `simulation.html`: the results of `saker simulate`.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::svg::{Lines, Series, escape, number};
 use super::{head, plot, section};
 use crate::simulate::{Arm, Report};
 
-/// The page.
+/// The page's HTML.
 pub fn html(name: &str, report: &Report) -> String {
     let settings = &report.settings;
     let mut page = head(
@@ -89,7 +89,7 @@ pub fn html(name: &str, report: &Report) -> String {
     page
 }
 
-/// What an arm is called.
+/// Display name of an arm.
 pub fn called(arm: Arm) -> &'static str {
     match arm {
         Arm::Recommended => "recommended",

@@ -20,7 +20,7 @@ pub(super) struct Series {
     pub(super) reference: bool,
 }
 
-/// What a plot of lines shows.
+/// A line plot.
 pub(super) struct Lines {
     /// Below the horizontal axis.
     pub(super) x_label: &'static str,
@@ -53,7 +53,7 @@ impl Lines {
         marks.sort_by(f64::total_cmp);
         marks.dedup();
         let ticks = if marks.len() <= 10 { marks } else { x.ticks() };
-        // Labels that would overlap are left out.
+        // Labels that would overlap are omitted.
         let mut free = f64::MIN;
         for tick in ticks {
             let at = x.at(along(tick));
@@ -107,7 +107,7 @@ impl Lines {
     }
 }
 
-/// What a plot of bars shows: a group of bars for each value.
+/// A bar plot: a group of bars for each value.
 pub(super) struct Bars {
     /// Below the horizontal axis.
     pub(super) x_label: String,
@@ -198,7 +198,7 @@ fn text(body: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     );
 }
 
-/// A linear map from values to places.
+/// A linear map from values to positions.
 struct Scale {
     low: f64,
     high: f64,
@@ -260,7 +260,7 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// Text that can stand in HTML.
+/// Escapes a text for HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

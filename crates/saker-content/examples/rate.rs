@@ -1,5 +1,5 @@
-//! How many contents a second: `cargo run --release -p saker-content --example rate -- sentence MODEL_FOLDER [COUNT]`, or
-//! `… -- image LIBONNXRUNTIME MODEL.onnx [OUTPUT] [COUNT]`.
+//! Measures contents per second: `cargo run --release -p saker-content --example rate -- sentence MODEL_FOLDER [COUNT]`, or `… -- image
+//! LIBONNXRUNTIME MODEL.onnx [OUTPUT] [COUNT]`.
 //!
 //! Texts are of 10 to 60 words, pictures of 256 × 256 pixels, all different.
 

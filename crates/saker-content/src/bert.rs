@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// What is read of `config.json`.
+/// The used fields of `config.json`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Config {
     model_type: String,

@@ -100,10 +100,10 @@ impl Cache {
         self.changed |= self.vectors.len() != before;
     }
 
-    /// Writes what changed, first beside the file and then in its place. All vectors must be `width` wide.
+    /// Writes the changed vectors to a temporary file, and renames it. All vectors must be `width` wide.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// Returns an error if the file cannot be written.
     pub(crate) fn save(&mut self, width: usize) -> Result<(), Error> {
         if !self.changed {
             return Ok(());

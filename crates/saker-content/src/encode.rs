@@ -8,7 +8,7 @@ use crate::cache::{Cache, Digest, Hasher};
 
 /// Makes vectors of contents.
 pub trait Encoder {
-    /// What a content is read into: tokens, pixels.
+    /// The parsed form of a content: tokens, or pixels.
     type Input;
     /// Contents that one call of [`Encoder::encode`] should get, so that it can batch them within bounded memory.
     const CHUNK: usize;
@@ -19,20 +19,20 @@ pub trait Encoder {
     /// Width of the vectors.
     fn width(&self) -> usize;
 
-    /// Reads a content: a text in UTF-8, a picture's file.
+    /// Parses a content: a text in UTF-8, or a picture's file.
     ///
     /// # Errors
-    /// Why the content cannot be used.
+    /// Returns a message that says why the content cannot be used.
     fn read(&self, content: &[u8]) -> Result<Self::Input, String>;
 
-    /// The vectors of these contents, each of [`Encoder::width`] numbers. A vector depends on its own content alone.
+    /// The vectors of these contents, each of [`Encoder::width`] numbers. A vector depends only on its own content.
     ///
     /// # Errors
-    /// The model fails.
+    /// Returns an error if the model fails.
     fn encode(&mut self, inputs: &[Self::Input]) -> Result<Vec<Vec<f32>>, Error>;
 }
 
-/// What became of a catalogue.
+/// The result of encoding a catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     /// Row-major f32 `[items, width]`; the rows of unusable items are zero.
@@ -47,14 +47,14 @@ pub struct Encoded {
     pub took: Duration,
 }
 
-/// Encodes the contents of the items 0 to `items`; `load` gives an item's content, or says why there is none.
+/// Encodes the contents of the items 0 to `items`; `load` returns an item's content, or the reason why it is missing.
 ///
-/// Equal contents are encoded once, contents in `cache` not at all. The cache then holds these contents alone; it is written
-/// every half minute, so that an interrupted run goes on where it was. `progress` hears of contents encoded and of their
-/// number.
+/// Equal contents are encoded once, contents in `cache` not at all. Afterwards the cache holds only these contents. It is written every
+/// half minute, so that an interrupted run resumes. `progress` receives the number of encoded contents and the total.
 ///
 /// # Errors
-/// The model fails, or the disk does not take the cache. An item whose content cannot be loaded or read is no error, see
+/// Returns an error if the model fails or if the cache cannot be written. Content that cannot be loaded or parsed is not an error, see
+/// [`Encoded::unusable`].
 /// [`Encoded::unusable`].
 pub fn encode<E: Encoder>(
     encoder: &mut E,

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A model, or a file beside it, that is not what the encoder runs.
@@ -19,7 +19,7 @@ pub enum Error {
     Model {
         /// The file.
         path: PathBuf,
-        /// What was found, and what would be right.
+        /// The wrong value, and the accepted ones.
         reason: String,
     },
     /// ONNX Runtime's shared library cannot be used.
@@ -27,7 +27,7 @@ pub enum Error {
     Runtime {
         /// The shared library.
         path: PathBuf,
-        /// What it said.
+        /// The message.
         reason: String,
     },
     /// The cache could not be written.
@@ -35,7 +35,7 @@ pub enum Error {
     Cache {
         /// The file.
         path: PathBuf,
-        /// What failed.
+        /// The failed operation.
         reason: String,
     },
     /// More components than the vectors are wide.
@@ -43,7 +43,7 @@ pub enum Error {
         "{asked} components were asked of vectors of {width} numbers; at most {width} can be had"
     )]
     Components {
-        /// Components asked for.
+        /// Requested number of components.
         asked: usize,
         /// Width of the vectors.
         width: usize,

@@ -50,13 +50,12 @@ impl ImageEncoder {
     /// Loads the model at `path` with the preprocessing of the `preprocessor_config.json` beside it (CLIP's without
     /// one). `runtime` is ONNX Runtime's shared library, of version 1.31 or later.
     ///
-    /// `output` names the tensor that is read: an output of the model, or any tensor within its graph, such as the layer
-    /// before a classifier. It may be left out where the model has one output, or one called `image_embeds`, as exports of
-    /// CLIP have.
+    /// `output` names the tensor to read: an output of the model, or any tensor within its graph, such as the layer before a classifier. It
+    /// may be omitted if the model has one output, or one called `image_embeds`, as exports of CLIP have.
     ///
     /// # Errors
-    /// A file is missing, is no ONNX model, or takes or gives other tensors; the message names file, tensor and what is
-    /// accepted.
+    /// Returns an error if a file is missing, if it is not an ONNX model, or if its tensors differ. The message names file, tensor and the
+    /// accepted tensors.
     pub fn open(
         runtime: &Path,
         path: &Path,
@@ -127,7 +126,7 @@ impl ImageEncoder {
             width: 0,
             fingerprint: hash.add(settings.as_bytes()).finish(),
         };
-        // The graph may leave the width open: a black picture tells it, and shows that the model runs.
+        // The graph may not declare the width: a black picture reveals it, and shows that the model runs.
         let (height, width) = size;
         let black = vec![0.0; 3 * height * width];
         encoder.width = encoder.run(&[black])?.first().map_or(0, Vec::len);

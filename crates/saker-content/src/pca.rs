@@ -16,10 +16,10 @@ pub struct Pca {
 impl Pca {
     /// Fits `components` components on `vectors`, row-major `[rows, width]`.
     ///
-    /// A component's sign is that in which its largest entry is positive, so that equal vectors give equal components.
+    /// A component's sign makes its largest entry positive, so that equal vectors give equal components.
     ///
     /// # Errors
-    /// There is no row, or `components` is more than `width`.
+    /// Returns an error if there are no rows, or if `components` exceeds `width`.
     pub fn fit<'v>(
         vectors: impl Iterator<Item = &'v [f32]> + Clone,
         width: usize,

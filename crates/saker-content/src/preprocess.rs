@@ -42,7 +42,7 @@ impl Default for Preprocessing {
     }
 }
 
-/// Hugging Face's file; what it leaves out is CLIP's.
+/// Hugging Face's file; missing fields have CLIP's values.
 #[derive(Deserialize)]
 struct Config {
     #[serde(default = "yes")]
@@ -73,10 +73,10 @@ enum Size {
 }
 
 impl Preprocessing {
-    /// What `preprocessor_config.json` in `folder` says, or CLIP's where there is none.
+    /// Reads `preprocessor_config.json` in `folder`; returns CLIP's settings if the file does not exist.
     ///
     /// # Errors
-    /// The file cannot be read, or asks for what is not done here; the message names the key and what is accepted.
+    /// Returns an error if the file cannot be read or requests an unsupported operation. The message names the key and the accepted values.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("preprocessor_config.json");
         if !path.exists() {
@@ -102,7 +102,7 @@ impl Preprocessing {
             ) => Some(Resize::Shorter(side)),
             Some(Size::To { height, width }) => Some(Resize::To(width, height)),
         };
-        // Hugging Face's processors that resize to a height and a width do not crop unless told to.
+        // Hugging Face's processors that resize to a height and a width crop only on request.
         let cropped = config
             .do_center_crop
             .unwrap_or(!matches!(resize, Some(Resize::To(..))));
@@ -179,7 +179,7 @@ impl Preprocessing {
     /// Decodes a PNG, JPEG or WebP file, resizes and crops it. An alpha channel is dropped, as CLIP's processor does.
     ///
     /// # Errors
-    /// It is no such picture, is damaged, or larger than 16384 pixels a side.
+    /// Returns an error if the file is not such a picture, is damaged, or exceeds 16384 pixels per side.
     pub fn pixels(&self, file: &[u8]) -> Result<RgbImage, String> {
         let mut limits = Limits::default();
         limits.max_image_width = Some(1 << 14);
@@ -221,7 +221,7 @@ impl Preprocessing {
         let Some((width, height)) = self.crop else {
             return Ok(picture);
         };
-        // What is smaller than the crop gets a black border.
+        // A picture smaller than the crop gets a black border.
         let mut cropped = RgbImage::new(width, height);
         let offset = |outer: u32, inner: u32| (i64::from(inner) - i64::from(outer)).div_euclid(2);
         imageops::replace(

@@ -25,7 +25,7 @@ pub struct SentenceEncoder {
     fingerprint: Digest,
 }
 
-/// Which of the tokens' vectors make the sentence's.
+/// The token vectors that form the sentence's vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tokens {
     Mean,
@@ -60,7 +60,7 @@ impl SentenceEncoder {
     /// Loads the model in `folder`.
     ///
     /// # Errors
-    /// A file is missing, or asks for something that is not run here; the message names the file and what is accepted.
+    /// Returns an error if a file is missing or requests an unsupported operation. The message names the file and the accepted values.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("model.safetensors");
         let weights = fs::read(&path).map_err(Error::file(&path))?;
@@ -124,10 +124,10 @@ impl SentenceEncoder {
         })
     }
 
-    /// The tokens of a text, surrounding space taken off and the model's own marks added: at least these.
+    /// The tokens of a text, trimmed, with the model's own marks, which are always present.
     ///
     /// # Errors
-    /// The tokenizer does not take the text.
+    /// Returns an error if the tokenizer refuses the text.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, String> {
         let encoding = self
             .tokenizer
@@ -154,8 +154,7 @@ impl Encoder for SentenceEncoder {
         self.tokens(text)
     }
 
-    /// Sentences of one length go through the network together: there is no padding, so a vector does not depend on what
-    /// else is encoded.
+    /// Sentences of equal length are encoded together. There is no padding, so a vector does not depend on the other sentences.
     fn encode(&mut self, inputs: &[Self::Input]) -> Result<Vec<Vec<f32>>, Error> {
         /// Bounds the memory of one pass: `[tokens, 4 · hidden_size]` f32 is its largest tensor.
         const TOKENS: usize = 4096;

@@ -16,7 +16,7 @@ pub struct Item {
     pub id: i32,
     /// Index in [`CATEGORIES`]: the column `category_l2`.
     pub category: usize,
-    /// For whom it is made.
+    /// Gender of the customers for whom the item is made.
     pub gender: Gender,
     /// Its look.
     pub style: Style,

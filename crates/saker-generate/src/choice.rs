@@ -20,14 +20,14 @@ const HOUR: f32 = 1.0;
 const WEEKEND: f32 = 0.8;
 /// Deviation of the part of a user's taste for categories that the persona does not explain.
 const OWN_TASTE: f32 = 0.4;
-/// What a category for the other gender costs, and an item.
+/// Utility lost for a category of the other gender, and for an item.
 const OTHER_GENDER: f32 = 2.5;
 const OTHER_GENDER_ITEM: f32 = 2.2;
 const UNISEX_ITEM: f32 = 0.2;
-/// How much of the price sensitivity works between categories, per unit of log price over `USUAL_PRICE` euros.
+/// Share of the price sensitivity that applies between categories, per unit of log price over `USUAL_PRICE` euros.
 const PRICE_OF_CATEGORY: f32 = 0.25;
 const USUAL_PRICE: f32 = 55.0;
-/// What phones add to the price sensitivity and desktops take off; what evenings take off.
+/// Change of the price sensitivity on phones, desktops and tablets.
 const PRICE_BY_DEVICE: [f32; 3] = [0.3, -0.3, 0.0];
 const PRICE_IN_THE_EVENING: f32 = -0.2;
 
@@ -69,7 +69,7 @@ pub(crate) fn is_weekend(unix_day: i32) -> bool {
     (unix_day + 3).rem_euclid(7) >= 5
 }
 
-/// What of an item the choice within its category reads.
+/// The attributes of an item that the choice within its category reads.
 struct Traits {
     style: u8,
     palette: u8,
@@ -222,7 +222,7 @@ impl Choice {
         }
     }
 
-    /// What of an item's utility depends on the user.
+    /// The part of an item's utility that depends on the user.
     pub(crate) fn taste(&self, user: &User, context: Context, column: usize) -> f32 {
         let item = &self.traits[column];
         let gender = match item.gender {

@@ -16,18 +16,18 @@ const MEMORY: f32 = 0.97;
 const BURST_CHANCE: f64 = 0.005;
 const BURST: f32 = 1.7;
 const BURST_FADES: f32 = 0.8;
-/// What a launch adds at first, and the days in which it falls to 1/e.
+/// Initial utility added by a launch, and the days in which it falls to 1/e.
 const NOVELTY: f32 = 1.0;
 const NOVELTY_DAYS: f32 = 4.0;
 /// The season rises for four weeks and falls for four.
 const SEASON_DAYS: f32 = 28.0;
 
-/// What of a category's season has come by a day: 0 on the first, 1 after four weeks.
+/// Progress of a category's season by a day: 0 on the first day, 1 after four weeks.
 fn season(day: usize) -> f32 {
     (std::f32::consts::FRAC_PI_2 * day as f32 / SEASON_DAYS).sin()
 }
 
-/// What the season adds to the utility of each category on each day: f32 [days, categories].
+/// Utility that the season adds to each category on each day: f32 [days, categories].
 pub(crate) fn categories(days: usize) -> Vec<f32> {
     (0..days)
         .flat_map(|day| {

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of this crate.
 
 use std::path::PathBuf;
 
@@ -10,9 +10,9 @@ pub enum Error {
     Setting {
         /// Its name, which is also the command's argument: `users`, `first-day`.
         setting: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What would be right.
+        /// The accepted values.
         accepted: String,
     },
     /// A file or folder that could not be read or written.
@@ -20,7 +20,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A table that Parquet did not take, or that is not what was written.
@@ -28,7 +28,7 @@ pub enum Error {
     Table {
         /// The file.
         path: PathBuf,
-        /// What Parquet or Arrow said.
+        /// The error of Parquet or Arrow.
         reason: String,
     },
     /// A `generator.json` from which no shop can be rebuilt.
@@ -36,7 +36,7 @@ pub enum Error {
     Manifest {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         reason: String,
     },
     /// A product picture that could not be drawn.
@@ -44,7 +44,7 @@ pub enum Error {
     Picture {
         /// The item id.
         item: i32,
-        /// What the renderer said.
+        /// The error of the renderer.
         reason: String,
     },
 }

@@ -24,7 +24,7 @@ pub enum Pictures {
     LeftOut,
 }
 
-/// What [`generate()`] is doing.
+/// The current phase of [`generate()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Users, items, descriptions.
@@ -53,10 +53,10 @@ fn tables(settings: &Settings) -> Vec<String> {
     names
 }
 
-/// Whether a folder holds all of the shop of these settings, with its pictures or without.
+/// Whether a folder holds the whole shop of these settings, with or without its pictures.
 ///
 /// # Errors
-/// Its `generator.json` is damaged or not one of ours.
+/// Returns an error if its `generator.json` is damaged or comes from another program.
 pub fn is_complete(settings: &Settings, pictures: Pictures, folder: &Path) -> Result<bool> {
     let Some(manifest) = Manifest::find(folder)? else {
         return Ok(false);
@@ -68,13 +68,13 @@ pub fn is_complete(settings: &Settings, pictures: Pictures, folder: &Path) -> Re
     Ok(manifest.is_of(settings) && names.iter().all(|name| manifest.holds(folder, name)))
 }
 
-/// Writes every file of a shop that the folder does not hold already.
+/// Writes every file of a shop that the folder lacks.
 ///
-/// A folder with another shop's files loses those (no others); an interrupted run goes on with the first file that is not
-/// whole. The bytes follow from the settings alone, whatever the number of threads.
+/// Files of another shop in the folder are removed, but no other files. An interrupted run resumes with the first incomplete file. The
+/// bytes depend only on the settings, not on the number of threads.
 ///
 /// # Errors
-/// The folder cannot be written, or its `generator.json` is not one of ours.
+/// Returns an error if the folder cannot be written, or if its `generator.json` comes from another program.
 pub fn generate(shop: &Shop, pictures: Pictures, folder: &Path, report: &Report<'_>) -> Result<()> {
     let settings = shop.settings();
     fs::create_dir_all(folder).map_err(Error::file(folder))?;

@@ -28,7 +28,7 @@ pub struct Manifest {
     pub model: u32,
     /// Everything from which the shop is rebuilt.
     pub settings: Settings,
-    /// Size in bytes of each file that is whole; `pictures` stands for all of that folder.
+    /// Size in bytes of each complete file; `pictures` is the entry for that whole folder.
     pub files: BTreeMap<String, u64>,
 }
 
@@ -43,10 +43,10 @@ impl Manifest {
         }
     }
 
-    /// Reads a folder's.
+    /// Reads the manifest of a folder.
     ///
     /// # Errors
-    /// There is none, it is damaged, or its shop was made by another version of the model.
+    /// Returns an error if it is missing, damaged, or written by another version of the model.
     pub fn read(folder: &Path) -> Result<Self> {
         let manifest = Self::find(folder)?.ok_or_else(|| Error::Manifest {
             path: folder.join(FILE),
@@ -64,7 +64,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest of a folder, of whatever model; none where there is no such file.
+    /// The manifest of a folder, for any version of the model; `None` if the file does not exist.
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
         if !path.exists() {

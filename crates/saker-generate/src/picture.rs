@@ -10,7 +10,7 @@ use crate::taxonomy::{CATEGORIES, COLOURS, Style};
 /// Width and height in pixels: what common image encoders take.
 pub const SIDE: u32 = 224;
 
-/// The colours of the drawings in `shapes/`, which stand for the item's.
+/// The colours of the drawings in `shapes/`, which are replaced by the item's.
 const MAIN: &str = "#3366cc";
 const ACCENT: &str = "#ffcc00";
 const LINE: &str = "#223344";
@@ -78,7 +78,7 @@ fn is_dark(rgb: &str) -> bool {
 /// An item's picture as a PNG of [`SIDE`] by [`SIDE`] pixels.
 ///
 /// # Errors
-/// The renderer does not accept the drawing.
+/// Returns an error if the renderer refuses the drawing.
 pub(crate) fn png(item: &Item) -> Result<Vec<u8>> {
     let failed = |reason: String| Error::Picture {
         item: item.id,

@@ -19,7 +19,7 @@ pub struct User {
     pub id: i32,
     /// Years.
     pub age: u8,
-    /// 0 female, 1 male, 2 not said.
+    /// 0 female, 1 male, 2 unknown.
     pub gender: u8,
     /// First day on which the user comes, as an index of the shop's days; 0 or less: from the start.
     pub signup: i32,
@@ -30,7 +30,7 @@ pub struct User {
     pub(crate) styles: [f32; STYLES],
     pub(crate) palettes: [f32; PALETTES],
     pub(crate) latent: [f32; LATENT],
-    /// How often the user comes, relative to others.
+    /// Frequency of the user's visits, relative to others.
     pub(crate) activity: f32,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn index(users: &[User], id: i32) -> Option<usize> {
     Some(index)
 }
 
-/// What each persona's likes add to the utility of each category: [personas][categories].
+/// Utility that each persona adds to each category: [personas][categories].
 pub(crate) fn likes() -> Vec<Vec<f32>> {
     let likes = |persona: &crate::personas::Persona| {
         CATEGORIES

@@ -48,7 +48,7 @@ const LONGEST: usize = 20;
 /// Chances of the next choice to stay in the category, and to go on to another for the same outfit; the rest starts afresh.
 const STAY: f64 = 0.62;
 const OUTFIT: f64 = 0.23;
-/// What a likeness (0 to 3) multiplies the weight of the next item by: e^(0.6 · likeness).
+/// A likeness of 0 to 3 multiplies the weight of the next item by e^(0.6 · likeness).
 const LIKENESS: f64 = 0.6;
 /// Mean seconds between two choices, and between two steps of the funnel.
 const PAUSE_SECONDS: f64 = 45.0;
@@ -64,7 +64,7 @@ pub(crate) struct Sessions<'a> {
     categories: Vec<f64>,
     within: Vec<f64>,
     next: Vec<f64>,
-    /// What each likeness, 0 to 3, multiplies a weight by.
+    /// Factor of the weight for each likeness, 0 to 3.
     likeness: [f64; 4],
 }
 

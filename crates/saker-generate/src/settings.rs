@@ -65,7 +65,7 @@ impl Settings {
     /// Checks every number.
     ///
     /// # Errors
-    /// The first that is not accepted, with its value and what is.
+    /// Returns an error for the first invalid value, with the accepted range.
     pub fn validate(&self) -> Result<()> {
         let numbers = [
             ("users", self.users as u64, Self::USERS),

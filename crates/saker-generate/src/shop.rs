@@ -36,7 +36,7 @@ pub struct Shop {
     quotas: Vec<u64>,
 }
 
-/// What a user chose first in a session.
+/// A user's first choice in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstChoice {
     /// Index of the user.
@@ -51,7 +51,7 @@ impl Shop {
     /// Builds the shop of these settings.
     ///
     /// # Errors
-    /// A setting is not accepted.
+    /// Returns an error if a setting is invalid.
     pub fn new(settings: &Settings) -> Result<Self> {
         settings.validate()?;
         let items = catalogue::items(settings);
@@ -67,15 +67,15 @@ impl Shop {
         })
     }
 
-    /// Rebuilds the shop whose files lie in a folder, from its `generator.json`.
+    /// Rebuilds the shop of a folder from its `generator.json`.
     ///
     /// # Errors
-    /// The folder holds none, or one of another version of the model.
+    /// Returns an error if the folder has no such file, or one of another version of the model.
     pub fn open(folder: &Path) -> Result<Self> {
         Self::new(&Manifest::read(folder)?.settings)
     }
 
-    /// What it was built from.
+    /// The settings from which the shop was built.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -103,7 +103,7 @@ impl Shop {
     /// The title of the item of this index, such as `Fenna women's navy wool coat`.
     ///
     /// # Panics
-    /// `item` is no index of [`Shop::items`].
+    /// Panics if `item` is not an index of [`Shop::items`].
     pub fn title(&self, item: usize) -> String {
         text::title(&self.items[item], self.settings.seed)
     }
@@ -111,7 +111,7 @@ impl Shop {
     /// The description of the item of this index: three to five sentences.
     ///
     /// # Panics
-    /// `item` is no index of [`Shop::items`].
+    /// Panics if `item` is not an index of [`Shop::items`].
     pub fn description(&self, item: usize) -> String {
         text::description(&self.items[item], self.settings.seed)
     }
@@ -123,29 +123,29 @@ impl Shop {
         Some(Context::new(&self.settings, device, timestamp))
     }
 
-    /// The true preference: the probability of each item to be what the user of this index chooses first in a session in this
-    /// context; 0 for an item that is not launched yet. `out` is f64 `[items]` and sums to 1.
+    /// The true preference: for each item, the probability that the user of this index chooses it first in a session in this context. It is
+    /// 0 for an item before its launch. `out` is f64 `[items]` and sums to 1.
     ///
-    /// About 30 µs with 2,465 items.
+    /// The call takes about 30 µs with 2,465 items.
     ///
     /// # Panics
-    /// `user` is no index of [`Shop::users`], or `out` is shorter than [`Shop::items`].
+    /// Panics if `user` is not an index of [`Shop::users`], or if `out` is shorter than [`Shop::items`].
     pub fn preference_into(&self, user: usize, context: Context, out: &mut [f64]) {
         self.choice.items(&self.users[user], context, out);
     }
 
-    /// As [`Shop::preference_into`], f64 `[items]`.
+    /// Like [`Shop::preference_into`], as a new f64 `[items]`.
     ///
     /// # Panics
-    /// `user` is no index of [`Shop::users`].
+    /// Panics if `user` is not an index of [`Shop::users`].
     pub fn preference(&self, user: usize, context: Context) -> Vec<f64> {
         let mut out = vec![0.0; self.items.len()];
         self.preference_into(user, context, &mut out);
         out
     }
 
-    /// The best that can be known of someone of whom only the context is: the mean of the true preferences over the users who
-    /// come in this context, f64 `[items]`, estimated from `sample` of them. The same arguments give the same sample.
+    /// The best estimate for an unknown user, of whom only the context is known: the mean of the true preferences over the users who come
+    /// in this context. It is f64 `[items]`, estimated from `sample` users. Equal arguments give the same sample.
     pub fn context_preference(&self, context: Context, sample: usize) -> Vec<f64> {
         let key = (context.day * 24 + context.hour) as u64;
         let seed = self.settings.seed;

@@ -1,4 +1,4 @@
-//! What the written days hold: counted from the files themselves.
+//! Statistics of the written days, counted from the files themselves.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -118,7 +118,7 @@ fn top(mut counts: Vec<u64>, places: usize) -> u64 {
 /// Counts the rows of a shop's folder.
 ///
 /// # Errors
-/// A day's file is missing, damaged, or of another shop.
+/// Returns an error if a day's file is missing, damaged, or from another shop.
 pub fn statistics(shop: &Shop, folder: &Path) -> Result<Statistics> {
     let mut counts = Counts {
         items: vec![0; shop.items().len()],

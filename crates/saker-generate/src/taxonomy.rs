@@ -1,5 +1,5 @@
-//! What the shop sells: groups (`category_l1`), categories (`category_l2`), styles and colours, and how a category's sales
-//! lean by device, hour, weekend and season.
+//! The products of the shop: groups (`category_l1`), categories (`category_l2`), styles and colours. Also how a category's sales vary by
+//! device, hour, weekend and season.
 
 /// Names of the groups; the index is `category_l1`.
 pub const GROUPS: [&str; 9] = [
@@ -27,7 +27,7 @@ pub(crate) const OUTFITS: [&[usize]; 9] = [
     &[8, 0],
 ];
 
-/// Whom a product is made for, and, as [`Gender::code`], the column `item_gender`.
+/// Gender of the customers of a product; [`Gender::code`] is the column `item_gender`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gender {
     /// 0
@@ -159,7 +159,7 @@ pub struct Category {
     pub(crate) hour: (f32, f32),
     /// Lean to Saturday and Sunday.
     pub(crate) weekend: f32,
-    /// What four weeks add (autumn is coming).
+    /// Utility that four weeks of the season add (autumn begins).
     pub(crate) season: f32,
     pub(crate) styles: &'static [Style],
     pub(crate) materials: &'static [&'static str],

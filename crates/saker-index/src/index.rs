@@ -49,12 +49,12 @@ impl Index {
         Self::build_with_threads(cores, factory, dimension, metric, vectors, ids)
     }
 
-    /// [`build`](Self::build) on so many threads. On a machine whose cores are taken, one thread is the quickest:
-    /// OpenMP's threads wait for each other in busy loops.
+    /// Like [`build`](Self::build), with this number of threads. On a busy machine, one thread is the fastest, because OpenMP's threads
+    /// wait for each other in busy loops.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// Returns an error as [`build`](Self::build) does.
     pub fn build_with_threads(
         threads: NonZeroUsize,
         factory: &str,
@@ -122,12 +122,11 @@ impl Index {
         Self::own(native)
     }
 
-    /// Writes the index in FAISS's file format, first beside `path` and then renamed, so that no reader ever sees half
-    /// of it.
+    /// Writes the index in FAISS's file format to a temporary file and renames it, so that readers never see a partial file.
     ///
     /// # Errors
     ///
-    /// A folder that is missing or not writable, a full disk.
+    /// Returns an error if the folder is missing or not writable, or if the disk is full.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let failed = |reason| Error::Write {
             path: path.to_owned(),
@@ -163,12 +162,12 @@ impl Index {
         Metric::from_native(self.native.metric())
     }
 
-    /// Sets search parameters by FAISS's names: `nprobe=8` for IVF, `efSearch=64` for HNSW; several with commas between.
+    /// Sets search parameters by FAISS's names: `nprobe=8` for IVF, `efSearch=64` for HNSW; separate several by commas.
     ///
     /// # Errors
     ///
-    /// A name that this kind of index does not have, a value that is not a number of 0 or more, or one with which a
-    /// search fails (`nprobe=0`).
+    /// Returns an error for a name that this kind of index lacks, for a value that is not a number of 0 or more, and for a value with which
+    /// a search fails (`nprobe=0`).
     pub fn set_search_parameters(&mut self, parameters: &str) -> Result<(), Error> {
         for (name, value) in parameters::parse(parameters)? {
             let wrong = |reason| Error::Parameter {

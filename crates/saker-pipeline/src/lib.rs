@@ -126,10 +126,10 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Parses and checks a definition from text; relative paths in it then mean the working directory.
+    /// Parses and checks a definition from text. Relative paths refer to the working directory.
     ///
     /// # Errors
-    /// As [`Pipeline::load`].
+    /// Returns an error as [`Pipeline::load`] does.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let pipeline: Self =
             toml::from_str(text).map_err(|error| Error::Toml(error.to_string()))?;

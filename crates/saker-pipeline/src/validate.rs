@@ -30,10 +30,10 @@ pub const MODELS: [&str; 15] = [
 const CATEGORY: &str = "the name of an int32 column";
 
 impl Pipeline {
-    /// Checks every value; [`Pipeline::parse`] and [`Pipeline::load`] have done so already.
+    /// Checks every value. [`Pipeline::parse`] and [`Pipeline::load`] call it.
     ///
     /// # Errors
-    /// The first value that is not accepted, with its key and what is accepted.
+    /// Returns an error for the first invalid value, with its key and the accepted values.
     pub fn validate(&self) -> Result<(), Error> {
         self.validate_name()?;
         self.validate_interactions()?;

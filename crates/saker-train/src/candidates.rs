@@ -1,4 +1,4 @@
-//! What retrieval returns, as the ranker's training needs it.
+//! The candidates of retrieval, for the ranker's training.
 
 use saker_pipeline::training::Training;
 

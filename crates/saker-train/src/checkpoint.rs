@@ -23,7 +23,7 @@ pub const LEARNED_UNTIL: &str = "learned_until";
 
 /// A model whose parameters can be listed by name.
 pub trait Checkpoint {
-    /// What kind of model it is, kept in the file.
+    /// The kind of model, stored in the file.
     const KIND: &'static str;
 
     #[doc(hidden)]
@@ -37,10 +37,10 @@ pub trait Checkpoint {
         self.save_with(path, HashMap::new())
     }
 
-    /// As [`Checkpoint::save`], with notes that [`Checkpoint::notes`] reads.
+    /// Like [`Checkpoint::save`], with notes that [`Checkpoint::notes`] reads.
     ///
     /// # Errors
-    /// [`Error::File`]
+    /// Returns [`Error::File`].
     fn save_with(&mut self, path: &Path, mut notes: HashMap<String, String>) -> Result<(), Error> {
         let parameters = self.parameters().0;
         let bad = |error: safetensors::SafeTensorError| Error::Checkpoint {
@@ -70,10 +70,10 @@ pub trait Checkpoint {
         std::fs::rename(&unfinished, path).map_err(Error::file(path))
     }
 
-    /// The notes in a file of [`Checkpoint::save_with`].
+    /// Reads the notes from a file of [`Checkpoint::save_with`].
     ///
     /// # Errors
-    /// [`Error::File`], or [`Error::Checkpoint`] when it is of another model.
+    /// Returns [`Error::File`], or [`Error::Checkpoint`] if the file is of another model.
     fn notes(path: &Path) -> Result<HashMap<String, String>, Error> {
         let mut file = File::open(path).map_err(Error::file(path))?;
         let fail = |reason: String| Error::Checkpoint {
@@ -95,10 +95,10 @@ pub trait Checkpoint {
         Ok(notes)
     }
 
-    /// Reads what [`Checkpoint::save`] wrote into a model of the same sizes.
+    /// Reads a file of [`Checkpoint::save`] into a model of the same sizes.
     ///
     /// # Errors
-    /// [`Error::File`], or [`Error::Checkpoint`] when the file is of another model, of other sizes or of other features.
+    /// Returns [`Error::File`], or [`Error::Checkpoint`] if the file is of another model, of other sizes or of other features.
     fn load(&mut self, path: &Path) -> Result<(), Error> {
         Self::notes(path)?;
         let bytes = std::fs::read(path).map_err(Error::file(path))?;

@@ -143,7 +143,7 @@ pub struct Interactions {
     pub positive: Vec<bool>,
     /// Whether the item was viewed but not taken. Such rows are a weak sign with their own weight in training. Empty if the data have none.
     pub weak: Vec<bool>,
-    /// Which part it is in.
+    /// The part to which each interaction belongs.
     pub split: Vec<Split>,
 }
 
@@ -176,10 +176,10 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Checks lengths, codes and rows, so that nothing later indexes out of bounds.
+    /// Checks lengths, codes and rows, so that later code never indexes out of bounds.
     ///
     /// # Errors
-    /// [`Error::Data`] names the column, the row and what is accepted.
+    /// Returns [`Error::Data`], which names the column, the row and the accepted values.
     pub fn validate(&self) -> Result<(), Error> {
         let rows = self.interactions.user.len();
         for (name, rows) in [
@@ -295,10 +295,10 @@ impl Dataset {
         Ok(())
     }
 
-    /// The item id of the items, which [`Dataset::validate`] has seen.
+    /// The item id of the items. Call it after [`Dataset::validate`].
     ///
     /// # Panics
-    /// The items have no such column.
+    /// Panics if the items lack the column.
     pub(crate) fn item_codes(&self) -> &Codes {
         let column = self.items.category(&self.item_id);
         &column.expect("the data set was validated").codes
@@ -434,7 +434,7 @@ fn fits_rows(name: &str, rows: usize) -> Result<(), Error> {
 /// million users do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByUser {
-    /// Where each user's list begins, and at the end the length of all. `[users + 1]`
+    /// Start of each user's list, and the total length at the end: `[users + 1]`.
     starts: Vec<usize>,
     values: Vec<u32>,
 }

@@ -1,4 +1,4 @@
-//! Where tensors are computed.
+//! The devices that compute tensors.
 
 use std::ops::Range;
 use std::str::FromStr;

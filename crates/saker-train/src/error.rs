@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of this crate.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub enum Error {
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         reason: String,
     },
     /// An ONNX model is not one that this crate has exported.
@@ -33,7 +33,7 @@ pub enum Error {
     /// The device does not exist.
     #[error("{0}")]
     Device(String),
-    /// There is nothing to fine-tune on.
+    /// No new interactions exist to fine-tune on.
     #[error(
         "no positive interaction is newer than what the models have learned from (up to Unix second {since})"
     )]

@@ -96,15 +96,15 @@ pub(crate) struct Embedding {
 /// Codes of each categorical feature for the rows of a batch: `[features][rows]`.
 pub(crate) type BatchCodes = Vec<Vec<i32>>;
 
-/// What the rows of one block of a batch say about the parameters.
+/// The gradients of one block of a batch.
 pub(crate) struct BlockGradients {
     /// Sum of the block's part of the loss.
     pub loss: f64,
     /// `[features][rows]`
     pub codes: BatchCodes,
-    /// Of what [`embed`] returned.
+    /// Gradients of the result of [`embed`].
     pub embedded: Option<Vec<f32>>,
-    /// Of the layers, weights and biases in turn, in the model's own order.
+    /// Gradients of the layers, weights and biases in turn, in the model's own order.
     pub dense: Vec<Option<Vec<f32>>>,
 }
 

@@ -18,11 +18,11 @@ use crate::parameter::Step;
 use crate::progress::{Epoch, Progress, Stage};
 use crate::sampling::{Positives, Rates, steps};
 
-/// How a training run is accompanied.
+/// Progress and checkpoints of a training run.
 pub struct Session<'a> {
-    /// Hears how it goes, and may stop it.
+    /// Receives progress reports, and may stop the run.
     pub progress: &'a mut dyn Progress,
-    /// Where the state is kept meanwhile; `None`: nowhere, a stopped run begins anew.
+    /// Where a run's state is stored; `None` stores nothing, so a stopped run starts again.
     pub checkpoints: Option<Checkpoints>,
 }
 
@@ -36,12 +36,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where and how often the state of a run is kept.
+/// Folder and interval of a run's checkpoints.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     /// Folder of `<model>.safetensors`, the state, and `<model>-best.safetensors`, the best epoch so far.
     pub folder: PathBuf,
-    /// Time between two of them. The end of an epoch and a stop by [`Progress`] bring one, too.
+    /// Time between two of them. The end of an epoch and a stop by [`Progress`] also write one.
     pub every: Duration,
     /// Identifies data and definition. A state with another fingerprint is not resumed.
     pub fingerprint: String,

@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// What Adam does in one step.
+/// Settings of Adam for one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     /// Number of the step, from 1.

@@ -1,4 +1,4 @@
-//! Which rows are learned from, in which order, how much each counts, and what is hidden in them.
+//! Selects the rows of a training, their order and weight, and the masked features.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -10,7 +10,7 @@ use crate::data::{ByUser, Categorical, Dataset, OUT_OF_VOCABULARY, Split};
 use crate::layers::BatchCodes;
 use crate::parameter::Step;
 
-/// What the optimizer does in step `number` (from 1) of a schedule: for the layers, and for the embeddings.
+/// Step sizes of the optimizer in step `number` (from 1) of a schedule, for the layers and for the embeddings.
 pub(crate) fn steps(rates: &Rates, number: i32) -> (Step, Step) {
     let warm = match rates.warmup_steps {
         0 => 1.0,
@@ -27,7 +27,7 @@ pub(crate) fn steps(rates: &Rates, number: i32) -> (Step, Step) {
     )
 }
 
-/// What the schedules of both models have in common.
+/// The settings that the schedules of both models share.
 #[derive(Clone, Copy)]
 pub(crate) struct Rates {
     pub epochs: usize,
@@ -138,10 +138,10 @@ impl Positives {
         Ok(Self { rows, weights })
     }
 
-    /// These rows, all counting the same but for weak signs.
+    /// These rows with equal weights, except for weak signs.
     ///
     /// # Errors
-    /// [`Error::Data`]: fewer than two.
+    /// Returns [`Error::Data`] for fewer than two rows.
     pub(crate) fn of(rows: &[u32], data: &Dataset, training: &Training) -> Result<Self, Error> {
         if rows.len() < 2 {
             return Err(Error::Data(format!(
@@ -181,7 +181,7 @@ impl Positives {
     }
 }
 
-/// What each interaction counts by its kind: a weak sign less than a positive. `None` without weak signs.
+/// Weight of each interaction by its kind: a weak sign weighs less than a positive. `None` without weak signs.
 fn weak_weights(data: &Dataset, training: &Training) -> Option<Vec<f32>> {
     let interactions = &data.interactions;
     let weight = |row| match interactions.is_weak(row) {
@@ -203,7 +203,7 @@ struct Mask {
     context: Vec<usize>,
 }
 
-/// Which masks hide their features in a row: one bit each.
+/// The masks that hide their features in a row, one bit each.
 pub(crate) type Hidden = u32;
 
 impl Masks {
@@ -311,7 +311,7 @@ impl Masks {
     }
 }
 
-/// Where sampled negatives come from: the user's retrieved candidates, and the whole catalogue.
+/// The sources of sampled negatives: the user's retrieved candidates, and the whole catalogue.
 pub(crate) struct Negatives<'a> {
     catalogue: Vec<u32>,
     /// For each user, what retrieval returns.

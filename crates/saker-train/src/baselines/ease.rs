@@ -9,7 +9,7 @@ use crate::data::ByUser;
 /// are B(i, j) = -P(i, j) / P(j, j).
 #[derive(Clone, Debug)]
 pub struct Ease {
-    /// What an item of a history says of every candidate: `[items, items]`.
+    /// The weight of each history item for every candidate: `[items, items]`.
     weights: Array2<f32>,
 }
 

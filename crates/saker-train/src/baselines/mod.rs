@@ -1,4 +1,4 @@
-//! What a recommender has to beat: popularity, popularity in a context, item-item nearest neighbours, EASE.
+//! The baselines: popularity, popularity in a context, item-item nearest neighbours, EASE.
 
 pub mod context;
 mod ease;
@@ -83,7 +83,7 @@ pub fn popularity<'h>(histories: impl IntoIterator<Item = &'h [u32]>, items: usi
     counts
 }
 
-/// How many histories hold both items of a pair: row i lists (j, count), j ascending, without i itself.
+/// Number of histories that hold both items of a pair: row i lists (j, count), j ascending, without i itself.
 pub fn cooccurrence<'h>(
     histories: impl IntoIterator<Item = &'h [u32]>,
     items: usize,

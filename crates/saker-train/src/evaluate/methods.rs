@@ -10,7 +10,7 @@ use crate::baselines::{Ease, ItemNeighbours, distinct, faded_popularity, popular
 use crate::data::{ByUser, Dataset, Split};
 use crate::factorization::{Factors, FoldIn};
 
-/// What was chosen on the validation part for the baselines.
+/// The baselines' settings that were tuned on the validation part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tuned {
     /// Neighbours kept per item, history unweighted.
@@ -19,7 +19,8 @@ pub struct Tuned {
     pub recency_k: usize,
     /// Half-life of an interaction's weight, in interactions.
     pub recency_half_life: f32,
-    /// Of the counting table: the column of the items, the half-life in days (`None`: none), and the width of an hour's window.
+    /// Settings of the counting table: the column of the items, the half-life in days (`None`: no decay), and the width of an hour's
+    /// window.
     pub context: TunedContext,
     /// λ of EASE, history unweighted; `None` of a catalogue too large for it.
     pub ease: Option<f64>,
@@ -29,7 +30,7 @@ pub struct Tuned {
     pub ials: Option<(f32, f32)>,
 }
 
-/// What was chosen for the counting table.
+/// The tuned settings of the counting table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TunedContext {
     /// Column of the items.
@@ -286,7 +287,7 @@ impl Tuning<'_> {
     }
 }
 
-/// What has the largest value, the first one among equals.
+/// The element with the largest value, the first one among equals.
 fn largest<T>(values: impl IntoIterator<Item = (T, f64)>) -> (T, f64) {
     let larger = |kept: (T, f64), next: (T, f64)| if next.1 > kept.1 { next } else { kept };
     let best = values.into_iter().reduce(larger);

@@ -302,7 +302,7 @@ pub(crate) fn ranked_metrics(
     ListMetrics::mean(&of_cases)
 }
 
-/// What serving would answer these requests with: metrics of the `topk` retrieved, and of them in the ranker's order.
+/// Metrics of the answers of serving to these requests: of the `topk` retrieved items, and of the same items in the ranker's order.
 pub fn served_metrics(
     towers: &Towers,
     ranker: &Ranker,

@@ -47,7 +47,7 @@ pub struct MethodMetrics {
 pub struct Population {
     /// `warm users`, `new users`, `unknown users` or `new items`.
     pub name: String,
-    /// What belongs to it.
+    /// Description of its requests.
     pub description: String,
     /// Requests measured.
     pub users: usize,
@@ -83,13 +83,13 @@ pub struct Evaluation {
     pub methods: Vec<MethodMetrics>,
     /// Mean negative log-likelihood of the ranker on the candidates, in nats.
     pub ranker_log_loss: f64,
-    /// What was tuned on the validation part for the baselines.
+    /// The baselines' settings that were tuned on the validation part.
     pub tuned: Tuned,
     /// Parts of the requests.
     pub populations: Vec<Population>,
     /// Requests by the value of something, such as the device; with the models of the first seed.
     pub groups: BTreeMap<String, Vec<Group>>,
-    /// The first seed's ranker as a classifier; `None` where there are no rows of both kinds.
+    /// The first seed's ranker as a classifier; `None` if rows of one kind are missing.
     pub classification: Option<Classification>,
 }
 
@@ -152,7 +152,7 @@ const BEST: &str = "best possible";
 /// Methods that depend on the seed of the training.
 const TRAINED: [&str; 3] = [RETRIEVAL, SERVED, RANKED];
 
-/// What one method answered to one request.
+/// The answer of one method to one request.
 struct Answer {
     method: &'static str,
     list: ListMetrics,
@@ -170,7 +170,7 @@ struct Answered {
     outcomes: Vec<(f32, bool)>,
 }
 
-/// What answers requests.
+/// The models and baselines that answer requests.
 struct Methods<'a> {
     data: &'a Dataset,
     models: &'a Models<'a>,
@@ -182,12 +182,11 @@ struct Methods<'a> {
     topk: usize,
 }
 
-/// Measures the models and the baselines. Baselines learn from the training part and are tuned on the validation part, as
-/// the models are. Of models of several seeds the means are measured. Memory is bounded by the number of users measured, whatever
-/// the number of all.
+/// Measures the models and the baselines. Baselines are fitted on the training part and tuned on the validation part, like the models. For
+/// models of several seeds, the means are measured. The measured users bound the memory, not all users.
 ///
 /// # Errors
-/// [`Error::Data`] without models; what [`Serving`] says.
+/// Returns [`Error::Data`] without models, and the errors of [`Serving`].
 pub fn evaluate(
     data: &Dataset,
     models: &[Models<'_>],
@@ -378,7 +377,7 @@ impl Methods<'_> {
         Ok(answered)
     }
 
-    /// What serving hands to the ranker for each request.
+    /// The candidates that serving passes to the ranker for each request.
     fn served(
         &self,
         vectors: &[f32],

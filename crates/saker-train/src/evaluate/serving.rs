@@ -3,15 +3,15 @@
 use super::Case;
 use crate::Error;
 
-/// How serving finds candidates and leaves out what was seen.
+/// How serving finds candidates and removes seen items.
 pub trait Serving: Sync {
-    /// Item rows that the index answers each query with, best first, at most `k` each.
+    /// Item rows that the index returns for each query, best first, at most `k` each.
     ///
     /// # Shapes
     /// - `queries`: `[queries, dim]`
     ///
     /// # Errors
-    /// The index cannot be searched.
+    /// Returns an error if the index cannot be searched.
     fn candidates(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<u32>>, Error>;
 
     /// The candidates that the seen filter returns for this request. Seen candidates are removed after the search, so the list becomes

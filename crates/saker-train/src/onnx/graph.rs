@@ -145,7 +145,7 @@ impl GraphBuilder {
     }
 }
 
-/// Where a constant lies in a file beside the model's.
+/// Place of a constant in a file beside the model's.
 pub(super) fn external(file: &str, offset: usize, length: usize) -> Vec<proto::Property> {
     vec![
         super::property("location", file),

@@ -67,7 +67,7 @@ pub struct Hoisted {
     pub model: Vec<u8>,
     /// The inputs; the model's metadata contain them too.
     pub inputs: Inputs,
-    /// What belongs in the file beside it.
+    /// The content of the file beside the model.
     pub tables: Vec<u8>,
 }
 
@@ -122,7 +122,7 @@ struct User {
 struct Catalogue {
     /// The item's vectors: `[N, vectors * dim]`.
     vectors: Value,
-    /// What the first layer at the top makes of the products among them: `[N, columns]`.
+    /// The contribution of the products among them to the first top layer: `[N, columns]`.
     products: Value,
 }
 
@@ -177,7 +177,7 @@ impl<'h> Hoist<'h> {
         }
     }
 
-    /// Of the user and the moment: their vectors, the products among them, and the bottom layers where they are theirs alone.
+    /// Values of the user and the context: their vectors, the products among them, and the bottom layers if they depend on them alone.
     fn user(&mut self, numbers: Option<&str>) -> Result<User, Error> {
         let mut vectors = vec![self.user_vectors()?];
         let bottom = match (&self.bottom, numbers) {
@@ -259,7 +259,7 @@ impl<'h> Hoist<'h> {
         Ok(self.graph.node("Gather", &[&table, &codes], &FIRST_AXIS))
     }
 
-    /// Of the items, now: their vectors, and what the first layer makes of the products among them.
+    /// Values of the items, computed here: their vectors, and the contribution of their products to the first top layer.
     fn catalogue(&mut self, rows: &str) -> Catalogue {
         let vectors = item_vectors(self.ranker, self.items);
         let products = among_items(self.ranker, &self.of_items, &vectors, &self.weights);
@@ -388,7 +388,7 @@ impl<'h> Hoist<'h> {
 
 /// The features on which the output of the bottom layers depends.
 enum Bottom {
-    /// There are no continuous features.
+    /// The model has no continuous features.
     None,
     /// All continuous features are the user's and the moment's.
     OfUser,
@@ -490,7 +490,7 @@ fn item_vectors(ranker: &Ranker, items: &Items) -> Array2<f32> {
     vectors.as_standard_layout().into_owned()
 }
 
-/// What the first layer at the top makes of the products among the items' own vectors: `[items, columns]`.
+/// The contribution of the products among the items' own vectors to the first top layer: `[items, columns]`.
 fn among_items(
     ranker: &Ranker,
     places: &[usize],

@@ -88,7 +88,7 @@ pub(crate) struct Tensor {
     /// Little-endian.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub raw_data: Option<Vec<u8>>,
-    /// Where the data lies instead: `location`, `offset`, `length`.
+    /// Place of external data: `location`, `offset`, `length`.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<Property>,
     /// 1: in the file that `external_data` names.

@@ -39,7 +39,7 @@ struct Rows {
     codes: BatchCodes,
     continuous: Vec<f32>,
     pretrained: Vec<Vec<f32>>,
-    /// What the embeddings are multiplied with, `[rows, width]`; empty: nothing.
+    /// Factors of the embeddings, `[rows, width]`; empty means 1.
     dropout: Vec<f32>,
 }
 
@@ -291,11 +291,11 @@ impl Towers {
         Self { device, ..self }
     }
 
-    /// Starts from a factorisation: the embeddings of the two ids become its factors, which each tower's only layer lets
-    /// through as they are, and everything else counts nothing yet. A user or item outside the vocabulary gets the mean.
+    /// Starts from a factorisation: the embeddings of the two ids become its factors. Each tower's only layer passes them unchanged, and
+    /// the other features have no effect yet. A user or item outside the vocabulary gets the mean.
     ///
     /// # Errors
-    /// [`Error::Definition`]: the towers have other widths, or more layers.
+    /// Returns [`Error::Definition`] if the towers have other widths or more layers.
     pub(crate) fn start_from(&mut self, factors: &Factors, data: &Dataset) -> Result<(), Error> {
         let sides = [
             (&mut self.query, &data.users, &data.user_id, &factors.users),
@@ -332,8 +332,8 @@ impl Towers {
             })
     }
 
-    /// The `k` items of the catalogue with the largest inner product for every user as of the last training interaction
-    /// ([`Dataset::users_when_trained`]), best first; nothing is left out for having been seen, as in the index.
+    /// The `k` items of the catalogue with the largest inner product for every user at the time of the last training interaction
+    /// ([`Dataset::users_when_trained`]), best first. Seen items are not removed, as in the index.
     pub fn retrieve(&self, data: &Dataset, k: usize) -> ByUser {
         self.retrieve_for(data, &data.users_when_trained(), k)
     }

@@ -17,7 +17,7 @@ const BLOCK: usize = 64;
 pub(super) struct Batch<'a> {
     /// Item rows.
     pub items: &'a [u32],
-    /// How much each row counts.
+    /// Weight of each row.
     pub weights: &'a [f32],
     /// Logarithm of the probability that a row is of the item; by item.
     pub log_q: &'a [f32],

@@ -22,13 +22,12 @@ use crate::progress::{Epoch, Stage};
 use crate::sampling::{Masks, Positives, Rates};
 
 impl Towers {
-    /// Trains on the training positives of `data` and keeps the epoch that is best on the validation part by
-    /// `training.towers.keep` (of equal recalls the one with the better NDCG@10). With `training.towers.factorization` the
-    /// start counts as an epoch, too.
+    /// Trains on the training positives of `data`. Keeps the epoch that is best on the validation part by `training.towers.keep`; of equal
+    /// recalls, the one with the better NDCG@10. With `training.towers.factorization` the start counts as an epoch too.
     ///
     /// # Errors
-    /// [`Error::Data`] without positives, [`Error::Diverged`], [`Error::Stopped`], a mask of unknown features, or a
-    /// checkpoint that cannot be written or read.
+    /// Returns [`Error::Data`] without positives, [`Error::Diverged`], [`Error::Stopped`], an error for a mask of unknown features, and an
+    /// error if a checkpoint cannot be written or read.
     pub fn train(
         &mut self,
         data: &Dataset,
@@ -51,12 +50,11 @@ impl Towers {
         self.learn(data, sizes, training, learning, session)
     }
 
-    /// Goes on from what was learned, with `rows` of the interactions, at the step sizes of `training.finetune`. The
-    /// candidate tower stays, and with it every vector in the index; the query tower, too, where no epoch is better on the
-    /// validation part.
+    /// Continues the training with `rows` of the interactions, at the step sizes of `training.finetune`. The candidate tower stays
+    /// unchanged, and with it every vector in the index. The query tower stays too if no epoch is better on the validation part.
     ///
     /// # Errors
-    /// As [`Towers::train`].
+    /// Returns an error as [`Towers::train`] does.
     pub fn finetune(
         &mut self,
         data: &Dataset,
