@@ -483,7 +483,7 @@ fn manifest(
 /// Writes only the `config.pbtxt` of every model, over what is there. The defaults must then be numbers.
 ///
 /// # Errors
-/// As [`Defaults::of`], or the disk does not take it.
+/// Returns an error as [`Defaults::of`] does, or if a file cannot be written.
 pub fn render(pipeline: &Pipeline, target: &Path) -> Result<()> {
     let defaults = Defaults::of(pipeline)?;
     let mut models = steps::models(pipeline, &defaults, VERSION)?;

@@ -1,12 +1,12 @@
-//! What a request leaves out: `request_defaults`, and the fused step.
+//! Fills in values that are missing from a request. Used by `request_defaults` and the fused step.
 //!
-//! How long the outputs are, and what stands in them.
+//! This module computes the length of the outputs and their content.
 
 use std::collections::BTreeMap;
 
 use triton_backend::{Error, Request};
 
-/// What a tensor gets where the request leaves it out.
+/// The value of a tensor that is missing from the request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Default {
     /// This number.
@@ -104,11 +104,11 @@ pub fn rows<'t>(
     }
 }
 
-/// The length of all outputs: the longest input given, or 1 when none is.
+/// The length of all outputs: that of the longest given input, or 1 without inputs.
 ///
 /// # Errors
 ///
-/// The position of an input whose length is neither 1 nor that.
+/// Returns the index of an input whose length is neither 1 nor that length.
 fn length(given: &[Option<usize>]) -> Result<usize, usize> {
     let longest = given.iter().flatten().copied().max().unwrap_or(1);
     match given
@@ -120,7 +120,7 @@ fn length(given: &[Option<usize>]) -> Result<usize, usize> {
     }
 }
 
-/// Writes one tensor: what was given (a single element stands for all rows), or the default.
+/// Writes one tensor: the given values (a single value applies to all rows), or the default.
 ///
 /// # Shapes
 ///

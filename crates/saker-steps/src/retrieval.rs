@@ -1,4 +1,4 @@
-//! The items nearest to a query: `faiss_retrieval`, and the fused step.
+//! Finds the nearest items to a query. Used by `faiss_retrieval` and the fused step.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -9,17 +9,17 @@ use triton_backend::{Error, ModelContext, Request, log};
 
 const INDEX_FILE: &str = "index.faiss";
 
-/// The parameters of `faiss_retrieval` in config.pbtxt; its README describes each.
+/// The parameters of `faiss_retrieval` in config.pbtxt. Its README describes each.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    /// How many candidates each query gets.
+    /// Number of candidates per query.
     #[serde(default = "three_hundred")]
     retrieval_topk: usize,
     /// FAISS's search parameters, such as `nprobe=8`.
     #[serde(default)]
     search_parameters: String,
-    /// Threads of one search.
+    /// Number of threads per search.
     #[serde(default = "one")]
     threads: NonZeroUsize,
 }
@@ -39,11 +39,11 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
-    /// Reads the index of the model's version folder; `queries` are where the queries come from and the values of each, -1 where
-    /// that is not known.
+    /// Reads the index of the model's version folder. `queries` describes the source of the queries and the number of values of each; -1 if
+    /// that number is unknown.
     ///
     /// # Errors
-    /// It is missing, of another dimension, or does not take the parameters.
+    /// Returns an error if the index is missing, has another dimension, or refuses the search parameters.
     pub fn load(
         context: &ModelContext,
         (queries, values): (&str, i64),
@@ -58,7 +58,7 @@ impl Retrieval {
         let mut index = Index::read(&path).map_err(|error| Error::not_found(error.to_string()))?;
         if values > 0 && values != index.dimension() as i64 {
             return Err(Error::invalid_argument(format!(
-                "{queries} has {values} values a query, but the vectors in {} have {}",
+                "{queries} has {values} values per query, but the vectors in {} have {}",
                 path.display(),
                 index.dimension()
             )));
@@ -82,20 +82,20 @@ impl Retrieval {
         })
     }
 
-    /// Candidates of one query: RETRIEVAL_TOPK, or as many vectors as the index has.
+    /// Number of candidates per query: RETRIEVAL_TOPK, or the number of vectors if the index has fewer.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Values of a query.
+    /// Number of values per query.
     pub fn dimension(&self) -> usize {
         self.index.dimension()
     }
 
-    /// The queries of a request, `[queries, dimension]`, at this position of its inputs.
+    /// The queries of a request, `[queries, dimension]`, at this index of its inputs.
     ///
     /// # Errors
-    /// They are missing, of another shape, or not finite.
+    /// Returns an error if the queries are missing, have another shape, or are not finite.
     pub fn queries<'r>(
         &self,
         request: &'r Request<'_>,
@@ -103,7 +103,7 @@ impl Retrieval {
     ) -> Result<Cow<'r, [f32]>, Error> {
         let input = request
             .input_at(position)?
-            .ok_or_else(|| Error::invalid_argument("the request leaves out the queries"))?;
+            .ok_or_else(|| Error::invalid_argument("the queries are missing from the request"))?;
         let dimension = self.index.dimension();
         match input.shape() {
             [_, values] if *values == dimension as i64 => {}
@@ -119,10 +119,10 @@ impl Retrieval {
         Ok(queries)
     }
 
-    /// That all queries, which the tensor `name` holds, are finite.
+    /// Checks that all queries of the tensor `name` are finite.
     ///
     /// # Errors
-    /// One is not.
+    /// Returns an error if a value is NaN or infinite.
     pub fn check(&self, name: &str, queries: &[f32]) -> Result<(), Error> {
         match first_odd_row(queries, self.index.dimension()) {
             None => Ok(()),
@@ -132,10 +132,10 @@ impl Retrieval {
         }
     }
 
-    /// The ids of the [`k`](Self::k) nearest items of each query, best first, -1 where there are fewer.
+    /// The ids of the [`k`](Self::k) nearest items of each query, best first; -1 pads a row with fewer.
     ///
     /// # Errors
-    /// FAISS fails.
+    /// Returns an error if FAISS fails.
     pub fn search(
         &self,
         queries: &[f32],

@@ -114,7 +114,7 @@ impl Traces {
     /// Starts the thread that sends spans to the collector, which need not be reachable yet.
     ///
     /// # Errors
-    /// The address or the rate is not accepted.
+    /// Returns an error if the address or the rate is not accepted.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         if !(0.0..=1.0).contains(&settings.rate) {
             return Err(Error::Rate(settings.rate));
@@ -230,7 +230,7 @@ impl Recorder {
 /// The address of traces below a collector's base address.
 ///
 /// # Errors
-/// It is not the base address of OTLP over HTTP.
+/// Returns an error if it is not the base address of OTLP over HTTP.
 pub fn address(endpoint: &str) -> Result<String, Error> {
     let refused = || Error::Endpoint(endpoint.to_owned());
     let uri: http::Uri = endpoint.parse().map_err(|_| refused())?;

@@ -7,15 +7,14 @@
 //! |---|---|
 //! | no connection, a lost one, `UNAVAILABLE`, no such model | the server leaves; the request goes to another server once, within its deadline |
 //! | no answer within the deadline, three failures in a row | the server leaves, unless less than half of the servers would be left |
-//! | a full queue | the request goes to another server once; nobody leaves |
+//! | a full queue | the request goes to another server once; no server leaves |
 //! | any other error | it is the request's answer |
-//! | every server has left | any server is asked, as the only one always is |
+//! | every server has left | any server gets requests, as with a single server |
 //!
-//! If all servers are late, they are overloaded, and the fewer there are, the more each has to do. Hence the limit of one half.
+//! If all servers are late, they are overloaded, and each server that leaves increases the load of the others. Hence the limit of one half.
 //!
-//! A server that left is asked whether it is ready after 0.2 s, 0.4 s and so on up to 5 s. It returns when it says so. If it
-//! leaves again before it has answered a request, the wait goes on where it ended: a Triton that hangs may still say that its
-//! models are ready.
+//! A server that left is checked after 0.2 s, 0.4 s and so on up to 5 s. It returns when it reports that it is ready. If it leaves again
+//! before it has answered a request, the pause continues to grow: a Triton that hangs may still report its models as ready.
 //!
 //! Tonic's `Channel::balance_channel` is no alternative. It also takes the less loaded of two, but a connection that fails at
 //! once has the least load there, so a dead server attracts all requests.
@@ -115,7 +114,7 @@ impl Balanced {
     /// `inputs` makes the tensors: for the second server once more.
     ///
     /// # Errors
-    /// No server answers in time, or one answers with an error.
+    /// Returns an error if no server answers in time, or one answers with an error.
     pub async fn infer(
         &self,
         model: &str,

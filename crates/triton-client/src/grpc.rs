@@ -293,7 +293,7 @@ impl Client {
     /// Asks a model, the latest version of it, for `outputs` (all, when empty).
     ///
     /// # Errors
-    /// The server does not answer in time, or answers with an error.
+    /// Returns an error if the server does not answer in time, or answers with an error.
     pub async fn infer(
         &self,
         model: &str,
@@ -325,7 +325,7 @@ impl Client {
     /// Whether the server takes requests.
     ///
     /// # Errors
-    /// It does not answer in time.
+    /// Returns an error if it does not answer in time.
     pub async fn is_ready(&self, deadline: Duration) -> Result<bool> {
         let request = messages::Empty {};
         let ready: messages::Ready = self.call("ServerReady", request, within(deadline)).await?;
@@ -335,7 +335,7 @@ impl Client {
     /// Whether a version of this model can be asked.
     ///
     /// # Errors
-    /// The server does not answer in time.
+    /// Returns an error if the server does not answer in time.
     pub async fn is_model_ready(&self, model: &str, deadline: Duration) -> Result<bool> {
         let request = messages::Model {
             name: model.to_owned(),
@@ -348,7 +348,7 @@ impl Client {
     /// Statistics of every version of every model since the server's start.
     ///
     /// # Errors
-    /// The server does not answer in time.
+    /// Returns an error if the server does not answer in time.
     pub async fn statistics(&self, deadline: Duration) -> Result<Vec<messages::ModelStatistics>> {
         let request = messages::Model::default();
         let statistics: messages::Statistics = self

@@ -99,7 +99,7 @@ impl Triton {
     /// Statistics of every model since the server's start, by its name and version, such as `faiss_retrieval/1`.
     ///
     /// # Errors
-    /// The server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
         let statistics = self.get("v2/models/stats")?;
         let models = statistics
@@ -117,7 +117,7 @@ impl Triton {
     /// Every version of every model that the server knows.
     ///
     /// # Errors
-    /// The server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn models(&self) -> Result<Vec<ModelVersion>> {
         let body = self.post("v2/repository/index", &json!({}))?;
         let models: Vec<Value> =
@@ -137,7 +137,7 @@ impl Triton {
     /// Loads a model, or takes up what has changed in its folder.
     ///
     /// # Errors
-    /// The server refuses; the message holds the backend's reason.
+    /// Returns an error if the server refuses; the message holds the backend's reason.
     pub fn load(&self, model: &str) -> Result<()> {
         self.load_with(model, &json!({}))
     }
@@ -145,7 +145,7 @@ impl Triton {
     /// Loads a model by this configuration, whatever its folder says.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns an error as [`load`](Self::load) does.
     pub fn load_config(&self, model: &str, config: &Value) -> Result<()> {
         let parameters = json!({ "config": config.to_string() });
         self.load_with(model, &json!({ "parameters": parameters }))
@@ -154,7 +154,7 @@ impl Triton {
     /// Loads a model that has no folder in the repository: an ensemble, whose version holds no file.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns an error as [`load`](Self::load) does.
     pub fn load_ensemble(&self, model: &str, config: &Value) -> Result<()> {
         // A version needs a folder, and a folder comes with a file; the content is "none" in Base64.
         let parameters = json!({ "config": config.to_string(), "file:1/none": "bm9uZQ==" });
@@ -169,7 +169,7 @@ impl Triton {
     /// Unloads a model; those that an ensemble is made of stay.
     ///
     /// # Errors
-    /// The server refuses.
+    /// Returns an error if the server refuses.
     pub fn unload(&self, model: &str) -> Result<()> {
         let path = format!("v2/repository/models/{model}/unload");
         self.post(&path, &json!({})).map(drop)
@@ -178,7 +178,7 @@ impl Triton {
     /// A model's configuration.
     ///
     /// # Errors
-    /// The server does not answer, or has no such model.
+    /// Returns an error if the server does not answer, or has no such model.
     pub fn config(&self, model: &str) -> Result<Value> {
         self.get(&format!("v2/models/{model}/config"))
     }
@@ -186,7 +186,7 @@ impl Triton {
     /// Asks a model, the latest version of it; all its outputs come back.
     ///
     /// # Errors
-    /// The server does not answer, or answers with an error.
+    /// Returns an error if the server does not answer, or answers with an error.
     pub fn infer(&self, model: &str, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         self.infer_at(&format!("v2/models/{model}/infer"), inputs)
     }
@@ -194,7 +194,7 @@ impl Triton {
     /// Asks this version of a model; otherwise as [`infer`](Self::infer).
     ///
     /// # Errors
-    /// As [`infer`](Self::infer).
+    /// Returns an error as [`infer`](Self::infer) does.
     pub fn infer_version(
         &self,
         model: &str,

@@ -40,7 +40,7 @@ pub struct Explained {
 /// request: differences of Triton's statistics, so other clients' requests at the same moment count in.
 ///
 /// # Errors
-/// Those of the requests.
+/// Returns the errors of the requests.
 pub fn explain(triton: &Triton, ensemble: &str, request: &[Tensor]) -> Result<Explained> {
     let before = triton.statistics()?;
     let answered = triton.infer(ensemble, request)?;

@@ -32,7 +32,7 @@ impl Tensor {
     /// The elements of an INT32 tensor.
     ///
     /// # Errors
-    /// It has another type.
+    /// Returns an error if it has another type.
     pub fn int32s(&self) -> Result<Vec<i32>> {
         self.elements("INT32")
             .map(|elements| elements.map(i32::from_le_bytes).collect())
@@ -41,7 +41,7 @@ impl Tensor {
     /// The elements of an FP32 tensor.
     ///
     /// # Errors
-    /// It has another type.
+    /// Returns an error if it has another type.
     pub fn float32s(&self) -> Result<Vec<f32>> {
         self.elements("FP32")
             .map(|elements| elements.map(f32::from_le_bytes).collect())
@@ -50,7 +50,7 @@ impl Tensor {
     /// The elements of a BYTES tensor, as text.
     ///
     /// # Errors
-    /// It has another type, or its lengths do not add up.
+    /// Returns an error if it has another type, or its lengths do not add up.
     pub fn texts(&self) -> Result<Vec<String>> {
         if self.data_type != "BYTES" {
             return Err(Error::Tensor(format!(

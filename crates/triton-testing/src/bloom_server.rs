@@ -22,8 +22,8 @@ impl BloomServer {
     /// Starts the server on a free TCP port.
     ///
     /// # Errors
-    /// The Python clients are not installed (the message says how to get them), or the server does not
-    /// come up.
+    /// Returns an error if the Python clients are not installed (the message says how to get them), or the server does not come
+    /// up.
     pub fn start() -> Result<Self> {
         StandIn::start("the BF.* server", &runtime::python()?, PROGRAM).map(Self)
     }

@@ -23,7 +23,7 @@ impl Cluster {
     /// Starts the cluster and waits until every node takes commands.
     ///
     /// # Errors
-    /// Valkey is not installed (the message says how to get it), or the cluster does not form.
+    /// Returns an error if Valkey is not installed (the message says how to get it), or the cluster does not form.
     pub fn start() -> Result<Self> {
         let node = || {
             Valkey::builder()

@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// Runs a server and tells its id on standard output; both write to standard error, the log.
-/// The server is killed as soon as the pipe from this process closes: statics are not dropped at
-/// exit, and a test that is killed drops nothing at all.
+/// Runs a server and prints its process id to standard output; both write to standard error, the log. The server is killed when the pipe
+/// from this process closes: statics are not dropped at exit, and a killed test drops nothing.
 const GUARD: &str = r#"
 exec 3<&0 4>&1 1>&2
 "$@" </dev/null 3<&- 4>&- &

@@ -17,7 +17,7 @@ impl Repository {
     /// An empty repository.
     ///
     /// # Errors
-    /// The temporary folder cannot be made.
+    /// Returns an error if the temporary folder cannot be made.
     pub fn new() -> Result<Self> {
         Ok(Self {
             folder: tempfile::Builder::new().prefix("saker-models-").tempdir()?,
@@ -33,7 +33,7 @@ impl Repository {
     /// Writes `<model>/config.pbtxt` and an empty version folder `<model>/1`.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn model(&self, model: &str, config: &str) -> Result<&Self> {
         fs::create_dir_all(self.path().join(model).join("1"))?;
         self.write(&format!("{model}/config.pbtxt"), config.as_bytes())
@@ -42,7 +42,7 @@ impl Repository {
     /// Writes a file at a path relative to the root; folders are made as needed.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, place: &str, content: &[u8]) -> Result<&Self> {
         let path = self.prepared(place)?;
         fs::write(&path, content).with_context(|| format!("cannot write '{}'", path.display()))?;
@@ -52,7 +52,7 @@ impl Repository {
     /// Copies a file, or a folder with all that it holds, to a path relative to the root.
     ///
     /// # Errors
-    /// The source cannot be read or the copy not written.
+    /// Returns an error if the source cannot be read or the copy not written.
     pub fn copy(&self, source: &Path, place: &str) -> Result<&Self> {
         copy(source, &self.prepared(place)?)?;
         Ok(self)
@@ -70,7 +70,7 @@ impl Repository {
 /// Copies a file, or a folder with all that it holds.
 ///
 /// # Errors
-/// The source cannot be read or the copy not written.
+/// Returns an error if the source cannot be read or the copy not written.
 pub fn copy(source: &Path, target: &Path) -> Result<()> {
     let failed = || format!("cannot copy '{}'", source.display());
     if source.is_dir() {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 /// `tritonserver`: `SAKER_TRITON`, or the one that `scripts/install` unpacked.
 ///
 /// # Errors
-/// The file is missing; the message names the command that installs it.
+/// Returns an error if the file is missing; the message names the command that installs it.
 pub fn tritonserver() -> Result<PathBuf> {
     part(
         "SAKER_TRITON",
@@ -18,7 +18,7 @@ pub fn tritonserver() -> Result<PathBuf> {
 /// `valkey-server`: `SAKER_VALKEY`, or the one that `scripts/install` unpacked.
 ///
 /// # Errors
-/// The file is missing; the message names the command that installs it.
+/// Returns an error if the file is missing; the message names the command that installs it.
 pub fn valkey_server() -> Result<PathBuf> {
     part("SAKER_VALKEY", "valkey/valkey-server")
 }
@@ -26,7 +26,7 @@ pub fn valkey_server() -> Result<PathBuf> {
 /// ONNX Runtime's shared library: `ORT_DYLIB_PATH`, or the one that `scripts/install` unpacked.
 ///
 /// # Errors
-/// The file is missing; the message names the command that installs it.
+/// Returns an error if the file is missing; the message names the command that installs it.
 pub fn onnxruntime() -> Result<PathBuf> {
     part("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so")
 }
@@ -34,7 +34,7 @@ pub fn onnxruntime() -> Result<PathBuf> {
 /// The interpreter of the virtual environment that holds the stock Python clients.
 ///
 /// # Errors
-/// The file is missing; the message names the command that installs it.
+/// Returns an error if the file is missing; the message names the command that installs it.
 pub fn python() -> Result<PathBuf> {
     part("SAKER_TEST_PYTHON", "venv/bin/python")
 }
@@ -42,7 +42,7 @@ pub fn python() -> Result<PathBuf> {
 /// The interpreter of the virtual environment that holds Feast and the stand-in for S3.
 ///
 /// # Errors
-/// The file is missing; the message names the command that installs it.
+/// Returns an error if the file is missing; the message names the command that installs it.
 pub fn peers_python() -> Result<PathBuf> {
     part("SAKER_PEERS_PYTHON", "peers/bin/python")
 }
@@ -50,7 +50,7 @@ pub fn peers_python() -> Result<PathBuf> {
 /// NVIDIA's load generator.
 ///
 /// # Errors
-/// The file is missing; the message names the command that installs it.
+/// Returns an error if the file is missing; the message names the command that installs it.
 pub fn perf_analyzer() -> Result<PathBuf> {
     part("SAKER_PERF_ANALYZER", "perf_analyzer/perf_analyzer")
 }
@@ -59,7 +59,7 @@ pub fn perf_analyzer() -> Result<PathBuf> {
 /// of this workspace, which `scripts/build` fills.
 ///
 /// # Errors
-/// The folder is missing; the message names the command that builds it.
+/// Returns an error if the folder is missing; the message names the command that builds it.
 pub fn backends() -> Result<PathBuf> {
     let folder = env::var_os("SAKER_BACKENDS").map_or_else(
         || workspace().join(".saker/backends"),

@@ -24,7 +24,7 @@ impl S3Server {
     /// Starts the server on a free TCP port.
     ///
     /// # Errors
-    /// The stand-in is not installed (the message says how to get it), or the server does not come up.
+    /// Returns an error if the stand-in is not installed (the message says how to get it), or the server does not come up.
     pub fn start() -> Result<Self> {
         let server = StandIn::start("the S3 server", &runtime::peers_python()?, PROGRAM)?;
         ureq::put(format!("http://127.0.0.1:{}/{}", server.port, Self::BUCKET))

@@ -267,7 +267,7 @@ impl TritonServer {
     /// Loads a model, or loads it anew.
     ///
     /// # Errors
-    /// What the server answers when the load fails: the message holds the backend's reason.
+    /// Returns the server's error if the load fails; its message contains the backend's reason.
     pub fn load(&self, model: &str) -> Result<(), ServerError> {
         self.post(&format!("/v2/repository/models/{model}/load"), b"{}")
             .map(drop)
@@ -276,7 +276,7 @@ impl TritonServer {
     /// Unloads a model and waits until it is gone.
     ///
     /// # Errors
-    /// The server refuses, or the model is still there after ten seconds.
+    /// Returns an error if the server refuses, or the model is still there after ten seconds.
     pub fn unload(&self, model: &str) -> Result<(), ServerError> {
         self.post(&format!("/v2/repository/models/{model}/unload"), b"{}")?;
         let start = Instant::now();
@@ -303,7 +303,7 @@ impl TritonServer {
     /// Asks a model for `outputs` (all that it has, when empty), tensors in binary form.
     ///
     /// # Errors
-    /// The server's error answer, or status 0 when there was none.
+    /// Returns the server's error answer, or status 0 if there was no answer.
     pub fn infer(
         &self,
         model: &str,
@@ -385,7 +385,7 @@ impl TritonServer {
     /// A model's configuration as the server has it, completed where a backend did so.
     ///
     /// # Errors
-    /// The server does not know the model.
+    /// Returns an error if the server does not know the model.
     pub fn config(&self, model: &str) -> Result<Value, ServerError> {
         let body = self.get(self.http_port, &format!("/v2/models/{model}/config"))?;
         Ok(serde_json::from_slice(&body).unwrap_or_default())
@@ -404,7 +404,7 @@ impl TritonServer {
     /// The metrics page, in Prometheus' text format.
     ///
     /// # Errors
-    /// The metrics service does not answer.
+    /// Returns an error if the metrics service does not answer.
     pub fn metrics(&self) -> Result<String, ServerError> {
         let body = self.get(self.metrics_port, "/metrics")?;
         Ok(String::from_utf8_lossy(&body).into_owned())
@@ -414,7 +414,7 @@ impl TritonServer {
     /// none when the metrics page has no such line.
     ///
     /// # Errors
-    /// The metrics service does not answer.
+    /// Returns an error if the metrics service does not answer.
     pub fn metric(&self, name: &str, label: &str) -> Result<Option<f64>, ServerError> {
         let page = self.metrics()?;
         let values: Vec<f64> = page
@@ -450,7 +450,7 @@ impl TritonServer {
     /// Ends the server as Ctrl-C does, and waits until it has gone.
     ///
     /// # Errors
-    /// It still runs after half a minute.
+    /// Returns an error if the server still runs after half a minute.
     pub fn stop(&self) -> Result<()> {
         let mut process = self.lock();
         process.signal(Signal::INT)?;

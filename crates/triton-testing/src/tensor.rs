@@ -29,7 +29,7 @@ macro_rules! elements {
                 #[doc = concat!("The elements, when the tensor is `", $data_type, "`.")]
                 ///
                 /// # Panics
-                /// The tensor has another type.
+                /// Panics if the tensor has another type.
                 #[must_use]
                 pub fn $read(&self) -> Vec<$element> {
                     assert_eq!(self.data_type, $data_type, "type of tensor '{}'", self.name);

@@ -21,7 +21,7 @@ impl TlsProxy {
     /// Starts the proxy on a free port, in front of the server on port `target` of this machine.
     ///
     /// # Errors
-    /// No port is free, or no certificate can be made.
+    /// Returns an error if no port is free, or no certificate can be made.
     pub fn start(target: u16) -> Result<Self> {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;

@@ -61,7 +61,7 @@ impl Builder {
     /// Starts the server and waits until it answers.
     ///
     /// # Errors
-    /// Valkey is not installed (the message says how to get it) or does not come up.
+    /// Returns an error if Valkey is not installed (the message says how to get it) or does not come up.
     pub fn start(self) -> Result<Valkey> {
         let program = runtime::valkey_server()?;
         let folder = tempfile::Builder::new().prefix("saker-valkey-").tempdir()?;
@@ -125,7 +125,7 @@ impl Valkey {
     /// Starts a server on a free TCP port, without users.
     ///
     /// # Errors
-    /// Valkey is not installed (the message says how to get it) or does not come up.
+    /// Returns an error if Valkey is not installed (the message says how to get it) or does not come up.
     pub fn start() -> Result<Self> {
         Self::builder().start()
     }
@@ -176,7 +176,7 @@ impl Valkey {
     /// Ends the server as an operator does, and waits until it has gone. The data stay.
     ///
     /// # Errors
-    /// It still runs after ten seconds.
+    /// Returns an error if the server still runs after ten seconds.
     pub fn stop(&self) -> Result<()> {
         if let Some(mut process) = self.lock().take() {
             process.signal(Signal::CONT)?;
@@ -196,7 +196,7 @@ impl Valkey {
     /// Kills the server if it runs, and starts it on the same port with the same data.
     ///
     /// # Errors
-    /// It does not answer within ten seconds.
+    /// Returns an error if it does not answer within ten seconds.
     pub fn restart(&self) -> Result<()> {
         self.kill();
         let mut process = Server::spawn(
@@ -219,7 +219,7 @@ impl Valkey {
     /// Stops the process where it stands (SIGSTOP): connections stay open, nothing answers.
     ///
     /// # Errors
-    /// The server does not run.
+    /// Returns an error if the server does not run.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
@@ -227,7 +227,7 @@ impl Valkey {
     /// Lets a frozen server go on.
     ///
     /// # Errors
-    /// The server does not run.
+    /// Returns an error if the server does not run.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }

@@ -19,7 +19,7 @@ const ODD: &[&str] = &[
 /// value. Which parameters there are, the error about an unknown one says.
 ///
 /// # Panics
-/// A load fails without naming the parameter, or none fails.
+/// Panics if a load fails without naming the parameter, or none fails.
 pub fn parameters_are_named(load: impl Fn(&str, &str) -> Result<(), Failure>) {
     let unknown = "NO_SUCH_PARAMETER";
     let Err(failure) = load(unknown, "7") else {

@@ -37,7 +37,7 @@ impl Server {
     /// Initializes the backend.
     ///
     /// # Errors
-    /// The backend's own.
+    /// Returns the backend's error.
     pub fn start(name: &str, entry_points: EntryPoints) -> Result<Self, Failure> {
         let mut backend = Box::new(BackendObject {
             name: c_string(name),
@@ -58,7 +58,7 @@ impl Server {
     /// Loads version 1 of a model from a folder that does not exist, with one instance.
     ///
     /// # Errors
-    /// The backend's own.
+    /// Returns the backend's error.
     pub fn load(&self, name: &str, config: Config) -> Result<LoadedModel<'_>, Failure> {
         self.load_from(
             name,
@@ -71,7 +71,7 @@ impl Server {
     /// Loads a version of a model from its folder, with one instance.
     ///
     /// # Errors
-    /// The backend's own.
+    /// Returns the backend's error.
     pub fn load_from(
         &self,
         name: &str,
@@ -264,8 +264,8 @@ impl Report {
     /// The answer to a request: its response, or its error.
     ///
     /// # Panics
-    /// When the contract was violated anywhere in the batch, or the request was not answered
-    /// exactly once, reported as what it was, and released once.
+    /// Panics if the contract was violated anywhere in the batch, or the request was not answered exactly once, reported as what
+    /// it was, and released once.
     #[track_caller]
     pub fn answer(&self, index: usize) -> Result<&Response, &Failure> {
         self.sound();
@@ -290,7 +290,7 @@ impl Report {
     /// The successful response to a request.
     ///
     /// # Panics
-    /// As [`answer`](Self::answer), and when it is an error.
+    /// Panics as [`answer`](Self::answer) does, and if the answer is an error.
     #[track_caller]
     pub fn success(&self, index: usize) -> &Response {
         match self.answer(index) {
@@ -302,7 +302,7 @@ impl Report {
     /// The error response to a request.
     ///
     /// # Panics
-    /// As [`answer`](Self::answer), and when it is a success.
+    /// Panics as [`answer`](Self::answer) does, and if the answer is a success.
     #[track_caller]
     pub fn failure(&self, index: usize) -> &Failure {
         match self.answer(index) {
@@ -311,10 +311,10 @@ impl Report {
         }
     }
 
-    /// Asserts that a request was released once though no response could be sent.
+    /// Asserts that a request was released once although no response could be sent.
     ///
     /// # Panics
-    /// When the contract was violated, or it was not so.
+    /// Panics if the contract was violated, or if the request was not released once or has a response.
     #[track_caller]
     pub fn lost(&self, index: usize) {
         self.sound();
