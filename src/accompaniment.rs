@@ -77,7 +77,9 @@ impl Accompaniment {
         self.idle.store(true, Ordering::Relaxed);
         bar.bar.finish_and_clear();
         let history = history.map_err(|error| match error {
-            saker_train::Error::Stopped => anyhow!("stopped; `{}` goes on from here", self.command),
+            saker_train::Error::Stopped => {
+                anyhow!("stopped; `{}` resumes the training", self.command)
+            }
             error => error.into(),
         })?;
         if let Some(error) = bar.failed {
@@ -155,7 +157,7 @@ impl Progress for Bar {
         let metric = |name: &str| epoch.validation.get(name).copied().unwrap_or(f64::NAN);
         if epoch.epoch == 0 {
             let line = format!(
-                "  {} as it is: validation NDCG@10 {:.4}, recall@100 {:.4}",
+                "  {} before training: validation NDCG@10 {:.4}, recall@100 {:.4}",
                 stage.name(),
                 metric("ndcg@10"),
                 metric("recall@100")

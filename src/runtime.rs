@@ -70,7 +70,7 @@ fn find(variable: &str, installed: &str, others: &[&str], what: &str) -> Result<
         if path.is_file() {
             return Ok(path);
         }
-        bail!("{variable} names {}, which is no file", path.display());
+        bail!("{variable} names {}, which is not a file", path.display());
     }
     let cache = env::var_os("SAKER_CACHE")
         .filter(|path| !path.is_empty())

@@ -205,7 +205,7 @@ impl Part<'_> {
             return;
         };
         eprintln!(
-            "{} hangs and is started again: {complaint}; the end of its log:\n{}",
+            "{} hangs, restarting it: {complaint}; the end of its log:\n{}",
             self.name,
             process.complaints()
         );

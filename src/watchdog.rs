@@ -88,7 +88,7 @@ impl Probe {
                 self.ensemble
             )),
             _ => Some(format!(
-                "{} has answered nobody for {} s",
+                "{} has answered no request for {} s",
                 self.ensemble,
                 PATIENCE.as_secs()
             )),

@@ -209,7 +209,7 @@ fn what_cannot_be_encoded_names_item_and_file() {
                 "pictures: 2 of 5 items",
                 "item 30",
                 "30.png",
-                "is no PNG",
+                "is not a PNG",
                 "missing = \"zero\"",
             ],
         ),

@@ -273,7 +273,7 @@ pub fn assemble(
     let version = index.next;
     if let Some(taken) = index.releases.iter().find(|(_, id)| *id == release) {
         bail!(
-            "release {release} stands in {} already, as version {}; give another id",
+            "release {release} already exists in {}, as version {}; choose another id",
             target.display(),
             taken.0
         );

@@ -61,7 +61,7 @@ pub fn metrics(layout: &Layout) -> Result<Option<Value>> {
 
 /// The training rows' timestamps; only these two columns are read.
 fn window(path: &Path) -> Result<Option<Window>> {
-    let damaged = || format!("{} is no readable table of interactions", path.display());
+    let damaged = || format!("{} is not a readable table of interactions", path.display());
     let file = File::open(path).with_context(damaged)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(damaged)?;
     let columns = ["timestamp", "split"];

@@ -51,7 +51,7 @@ impl Outputs {
         }
         if let Some(input) = &self.kubeflow {
             let metrics: Value = serde_json::from_slice(&std::fs::read(layout.metrics())?)
-                .with_context(|| format!("{} is no JSON", layout.metrics().display()))?;
+                .with_context(|| format!("{} is not JSON", layout.metrics().display()))?;
             note_for_kubeflow(input, &metrics)?;
         }
         Ok(())

@@ -201,7 +201,7 @@ pub(super) fn show(
         }
         step = Some(Step::start(match stage {
             Stage::Check => "check the artefacts against the manifest",
-            Stage::Load => "load the models beside those that serve",
+            Stage::Load => "load the models beside the serving ones",
             Stage::Canary => "ask the canary",
             Stage::Switch => "switch",
             Stage::Prune => "remove old releases",

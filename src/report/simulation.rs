@@ -12,7 +12,7 @@ pub fn html(name: &str, report: &Report) -> String {
     let mut page = head(
         &format!("{name}: simulation"),
         &format!(
-            "{:.0} seconds, {} visits a second of {} shoppers, {:.0} % of them unknown to the store, {} events a second beside them.",
+            "{:.0} seconds, {} visits per second of {} shoppers, {:.0} % of them unknown to the store, {} additional events per second.",
             settings.seconds,
             settings.rate,
             settings.shoppers,

@@ -194,7 +194,7 @@ fn tensor(role: &str, outlet: &Outlet, batched: bool) -> Result<Value, Error> {
         }
         ([], true) => {
             return Err(Error::internal(format!(
-                "{role} '{name}' is a scalar in the model, which takes no batches"
+                "{role} '{name}' is a scalar in the model, which does not accept batches"
             )));
         }
     })

@@ -49,7 +49,7 @@ pub enum Error {
         width: usize,
     },
     /// No vector to fit on.
-    #[error("there is no vector to find components of")]
+    #[error("no vectors to compute components from")]
     NoVectors,
 }
 

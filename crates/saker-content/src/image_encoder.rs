@@ -76,7 +76,7 @@ impl ImageEncoder {
         }
 
         let declared =
-            outputs(&bytes).map_err(|error| wrong(format!("is no ONNX model: {error}")))?;
+            outputs(&bytes).map_err(|error| wrong(format!("is not an ONNX model: {error}")))?;
         let output = match (output, declared.as_slice()) {
             (Some(name), _) => name.to_owned(),
             (None, [only]) => only.clone(),
@@ -245,7 +245,7 @@ fn input(
     };
     let Some((to_width, to_height)) = preprocessing.size() else {
         return Err(
-            "preprocessor_config.json gives pictures of different sizes; it needs a crop_size, or a size of height and width"
+            "preprocessor_config.json produces pictures of different sizes; it needs a crop_size, or a size of height and width"
                 .to_owned(),
         );
     };

@@ -188,7 +188,7 @@ impl Preprocessing {
             .with_guessed_format()
             .map_err(|error| error.to_string())?;
         if reader.format().is_none() {
-            return Err("is no PNG, JPEG or WebP file".to_owned());
+            return Err("is not a PNG, JPEG or WebP file".to_owned());
         }
         reader.limits(limits);
         let picture = reader.decode().map_err(|error| error.to_string())?;
@@ -332,7 +332,7 @@ mod tests {
         let clip = Preprocessing::default();
         assert_eq!(
             clip.pixels(b"hello"),
-            Err("is no PNG, JPEG or WebP file".to_owned())
+            Err("is not a PNG, JPEG or WebP file".to_owned())
         );
         let png = png(9, 9);
         assert!(clip.pixels(&png[..png.len() / 2]).is_err());

@@ -121,7 +121,7 @@ fn pictures_are_encoded_once_and_those_that_cannot_be_read_are_named() {
     assert_eq!(first.encoded, 3);
     assert_eq!(
         first.unusable,
-        [(2, "is no PNG, JPEG or WebP file".to_owned())]
+        [(2, "is not a PNG, JPEG or WebP file".to_owned())]
     );
     let row = |item: usize| &first.vectors[item * 384..][..384];
     assert_eq!(row(0), row(4));

@@ -50,7 +50,7 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let manifest = Self::find(folder)?.ok_or_else(|| Error::Manifest {
             path: folder.join(FILE),
-            reason: "there is no such file; `saker generate retail` makes it".to_owned(),
+            reason: "the file does not exist; `saker generate retail` makes it".to_owned(),
         })?;
         if manifest.model != MODEL {
             return Err(Error::Manifest {

@@ -58,13 +58,13 @@ impl Counts {
         };
         let int32 = |name: &'static str| -> Result<&[i32]> {
             let array = column(name)?.as_primitive_opt::<Int32Type>();
-            let array = array.ok_or_else(|| damaged(&format!("{name} is no Int32")))?;
+            let array = array.ok_or_else(|| damaged(&format!("{name} is not Int32")))?;
             Ok(array.values())
         };
         let sessions = column("session_id")?.as_primitive_opt::<Int64Type>();
-        let sessions = sessions.ok_or_else(|| damaged("session_id is no Int64"))?;
+        let sessions = sessions.ok_or_else(|| damaged("session_id is not Int64"))?;
         let kinds = column("event_type")?.as_string_opt::<i32>();
-        let kinds = kinds.ok_or_else(|| damaged("event_type is no Utf8"))?;
+        let kinds = kinds.ok_or_else(|| damaged("event_type is not Utf8"))?;
         let (users, items) = (int32("user_id")?, int32("item_id")?);
         let (times, devices) = (int32("timestamp")?, int32("device_type")?);
         for row in 0..rows.num_rows() {

@@ -381,7 +381,7 @@ impl Pipeline {
                     path.contains(&place),
                     format!("{key}.path"),
                     quoted(path),
-                    format!("a path with {place}, which stands for the item's id"),
+                    format!("a path with {place}, which is replaced by the item's id"),
                 )
             }
             EmbeddingSource::Cooccurrence | EmbeddingSource::File { .. } => Ok(()),

@@ -72,7 +72,7 @@ impl Address {
             None => (names, None),
             Some((names, number)) => {
                 let number = number.parse().ok().filter(|number: &i64| *number >= 0);
-                let number = number.ok_or_else(|| refuse("the database is no number"))?;
+                let number = number.ok_or_else(|| refuse("the database is not a number"))?;
                 (names, Some(number))
             }
         };
@@ -240,8 +240,8 @@ mod tests {
         for (text, part) in [
             ("env:A,B#1", "env:A,B#1"),
             ("env:", "env:NAME"),
-            ("env:A#one", "the database is no number"),
-            ("env:A#-1", "the database is no number"),
+            ("env:A#one", "the database is not a number"),
+            ("env:A#-1", "the database is not a number"),
         ] {
             let error = read(text, &[]).unwrap_err().to_string();
             assert!(

@@ -66,7 +66,7 @@ impl FromStr for Device {
     fn from_str(text: &str) -> Result<Self, Error> {
         let unknown = || {
             Error::Device(format!(
-                "there is no device \"{text}\"; accepted: cpu, cuda, cuda:<number>"
+                "device \"{text}\" does not exist; accepted: cpu, cuda, cuda:<number>"
             ))
         };
         match text.split_once(':') {

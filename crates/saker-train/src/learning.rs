@@ -290,7 +290,7 @@ impl Keeper {
             .map(Some)
             .map_err(|error| Error::Checkpoint {
                 path,
-                reason: format!("its position in the data is no position: {error}"),
+                reason: format!("its position in the data is invalid: {error}"),
             })
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Ve
     let body: Value = serde_json::from_slice(body).map_err(|error| {
         Problem::new(
             StatusCode::BAD_REQUEST,
-            format!("the body is no JSON: {error}; accepted is an event, or an array of events"),
+            format!("the body is not JSON: {error}; accepted is an event, or an array of events"),
         )
     })?;
     match &body {

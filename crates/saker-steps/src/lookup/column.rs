@@ -67,7 +67,7 @@ impl Feature {
         })?;
         let refuse = |value: &serde_json::Value| {
             Error::invalid_argument(format!(
-                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which stands for 'age') gives '{}' the value {value}; accepted: one {} or a list of {width}",
+                "parameter 'DEFAULTS' (or 'DEFAULT_USER_AGE', which means 'age') gives '{}' the value {value}; accepted: one {} or a list of {width}",
                 config.name, config.data_type
             ))
         };

@@ -176,8 +176,8 @@ impl Parameters {
         }
     }
 
-    /// The online store that knows the users' top category, if one is named. Where `ENTITY_TYPE` says nothing, users have the
-    /// type of the ids that requests bring.
+    /// The online store with the users' top category, if a parameter names one. Without `ENTITY_TYPE`, users have the type of the ids in
+    /// the requests.
     pub(super) fn category(
         &self,
         user_type: DataType,

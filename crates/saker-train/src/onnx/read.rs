@@ -65,7 +65,11 @@ pub(super) fn ranker(model: &[u8]) -> Result<Ranker, Error> {
                 let projection = dense(&format!("{name}_projection"))?;
                 pretrained.push((name, projection));
             }
-            _ => return Err(foreign(format!("its input '{name}' is none of a ranker's"))),
+            _ => {
+                return Err(foreign(format!(
+                    "its input '{name}' is not an input of a ranker"
+                )));
+            }
         }
     }
     let (bottom, top) = (layers("bottom")?, layers("top")?);

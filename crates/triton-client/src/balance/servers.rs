@@ -292,7 +292,10 @@ impl Pool {
                 all.push(Arc::clone(server));
             } else {
                 server.is_gone.store(true, Ordering::Relaxed);
-                tracing::info!("Triton at {} is no longer a server", server.address());
+                tracing::info!(
+                    "Triton at {} was removed from the servers",
+                    server.address()
+                );
             }
         }
         let mut problem = Ok(());
