@@ -256,7 +256,7 @@ fn an_output_in_the_memory_of_an_input_is_what_it_is_elsewhere() {
     let error = stage.server.infer_json("unroll", &request).unwrap_err();
     is_clients_fault(&error);
     assert!(
-        error.message.contains("tensor 'item' lies in memory"),
+        error.message.contains("tensor 'item' overlaps an output"),
         "{error}"
     );
 }

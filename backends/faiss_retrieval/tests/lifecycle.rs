@@ -163,7 +163,7 @@ fn what_does_not_fit_fails_the_load_or_the_request() {
             Config::new()
                 .input("q", "TYPE_FP32", &[-1, 8])
                 .output("ids", "TYPE_INT32", &[-1]),
-            "8 values a query",
+            "8 values per query",
         ),
     ] {
         let failure = server

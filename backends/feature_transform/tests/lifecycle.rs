@@ -124,11 +124,11 @@ fn a_config_that_does_not_suit_the_workflow_does_not_load() {
         (missing, "column 'brand' is missing"),
         (
             config().input("x", "TYPE_INT32", &[-1]),
-            "input 'x' is not read",
+            "input 'x' is not an input of the workflow",
         ),
         (
             config().output("x", "TYPE_INT32", &[-1]),
-            "output 'x' is not given",
+            "output 'x' is not an output of the workflow",
         ),
         (config().parameter("X", "1"), "unknown parameter 'X'"),
     ] {

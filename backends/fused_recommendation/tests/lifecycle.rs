@@ -423,7 +423,7 @@ fn what_does_not_fit_fails_the_load() {
     let narrow = Index::build("Flat", 2, Metric::InnerProduct, &[0.0; 4], &[1, 2]).unwrap();
     let index = std::fs::read(version.join("index.faiss")).unwrap();
     narrow.write(&version.join("index.faiss")).unwrap();
-    refused(base(), &["6 values a query", "have 2"]);
+    refused(base(), &["6 values per query", "have 2"]);
     std::fs::write(version.join("index.faiss"), index).unwrap();
     let foreign =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/reference/dlrm_ranking.onnx");

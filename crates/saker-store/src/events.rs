@@ -176,7 +176,7 @@ impl Event {
             fields
                 .get(name)
                 .copied()
-                .ok_or_else(|| StoreError::Data(format!("an event lacks the field {name}")))
+                .ok_or_else(|| StoreError::Data(format!("an event has no field {name}")))
         };
         fn number<N: FromStr>(name: &str, text: &str) -> Result<N, StoreError> {
             text.parse().map_err(|_| {

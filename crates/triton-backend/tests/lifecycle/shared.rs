@@ -98,7 +98,7 @@ fn an_input_is_not_read_from_where_an_output_is_written() {
         let failure = report.failure(0);
         assert_eq!(failure.code, sys::TRITONSERVER_ERROR_INVALID_ARG);
         assert!(
-            failure.message.contains("tensor 'x' lies in memory"),
+            failure.message.contains("tensor 'x' overlaps an output"),
             "{failure:?}"
         );
     }
