@@ -557,7 +557,10 @@ fn a_second_release_stands_beside_the_first_with_its_own_settings() {
 
     // The same id is another release's; a crash before the id was written down leaves nothing.
     let error = assemble::assemble(&pipeline, &artefacts, "second", &target).unwrap_err();
-    assert!(error.to_string().contains("second stands in"), "{error:#}");
+    assert!(
+        error.to_string().contains("second already exists in"),
+        "{error:#}"
+    );
     artefacts.index = folder.path().join("no such index");
     assemble::assemble(&pipeline, &artefacts, "third", &target).unwrap_err();
     assert_eq!(repository.index().unwrap().releases.len(), 2);

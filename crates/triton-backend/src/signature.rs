@@ -8,7 +8,7 @@ use crate::{DataType, Error};
 /// ```
 /// use triton_backend::{DataType, Signature};
 ///
-/// One FP32 vector as input, one as output, and a user id that the config may omit.
+/// // One FP32 vector as input, one as output, and a user id that the config may omit.
 /// Signature::new()
 ///     .input("x", &[DataType::Fp32])
 ///     .optional_input("user_id", &[DataType::Int32, DataType::Int64])
