@@ -92,7 +92,7 @@ impl Shop {
         ]);
         let offline = OfflineStore::open(&self.file("offline").display().to_string()).unwrap();
         offline
-            .append_new("events", "applied-1", &events.unwrap())
+            .append("events", "applied-1", &events.unwrap())
             .unwrap();
     }
 

@@ -1,7 +1,6 @@
 """scripts/docs: links and anchors of the documentation exist, the pages that mdBook gets link to each other, and the commands that pages
 name exist with their options."""
 
-import functools
 import importlib.util
 import json
 import os
@@ -12,9 +11,11 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import chart
+import test_programs
+
+ROOT = chart.ROOT
 SCRIPT = ROOT / "scripts" / "book.py"
-PROGRAMS = os.environ.get("SAKER_PROGRAMS")
 _specification = importlib.util.spec_from_file_location("book", SCRIPT)
 book = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(book)
@@ -161,14 +162,8 @@ def commands():
 COMMANDS = commands()
 
 
-@functools.cache
-def help_of(*command):
-    ran = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, cwd=ROOT)
-    return ran.stdout
-
-
 def unknown(options, text):
-    return {f"{page}: {option}" for option, page in options.items() if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)}
+    return {f"{options[option]}: {option}" for option in test_programs.unknown(options, text)}
 
 
 def test_commands_are_found():
@@ -186,11 +181,11 @@ def test_scripts_of_the_pages_exist(script):
         assert not unknown(COMMANDS[script, ""], path.read_text().split("set -euo")[0])
 
 
-@pytest.mark.skipif(not PROGRAMS, reason="SAKER_PROGRAMS is not set")
+@pytest.mark.skipif(not test_programs.PROGRAMS, reason="SAKER_PROGRAMS is not set")
 @pytest.mark.parametrize("program,subcommand", sorted(key for key in COMMANDS if not key[0].startswith("scripts/")))
 def test_commands_of_the_pages_exist(program, subcommand):
-    text = help_of(pathlib.Path(PROGRAMS) / program, *filter(None, [subcommand]))
-    assert text, f"{program} {subcommand}"
+    text = test_programs.help_of(pathlib.Path(test_programs.PROGRAMS) / program, *filter(None, [subcommand]))
+    assert "Usage" in text, f"{program} {subcommand}: {text}"
     if subcommand:
         assert f"Usage: saker {subcommand}" in text, f"{program} {subcommand}"
     assert not unknown(COMMANDS[program, subcommand], text)

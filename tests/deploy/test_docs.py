@@ -8,6 +8,7 @@ import yaml
 import chart
 import test_rules
 import test_values
+from test_book import book
 
 TEXT = (chart.ROOT / "docs" / "deploying.md").read_text()
 KIND, EKS = (chart.read(chart.ROOT / "helm" / name / "values.yaml") for name in ("kind", "eks"))
@@ -81,12 +82,7 @@ def test_the_numbers_are_right():
 def test_links_lead_somewhere():
     pages = [chart.ROOT / "docs" / f"{name}.md" for name in ("deploying", "metrics", "scale-out")]
     for path in (*pages, *chart.ROOT.glob("helm/*/README.md")):
-        text = path.read_text()
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
-        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", text):
-            headings = re.findall(r"^#+ (.*)$", (path.parent / target).read_text() if target else text, re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, anchor
+        assert not (wrong := list(book.broken_links(chart.ROOT, path))), wrong
 
 
 def test_the_files_for_karpenter_can_be_joined():

@@ -34,6 +34,7 @@ def runs():
 RUNS = runs()
 
 
+@functools.cache
 def help_of(path, *subcommand):
     ran = subprocess.run([path, *subcommand, "--help"], capture_output=True, text=True, timeout=60)
     return ran.stdout + ran.stderr

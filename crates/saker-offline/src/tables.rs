@@ -40,30 +40,6 @@ impl OfflineStore {
         name: &str,
         rows: &RecordBatch,
     ) -> Result<Vec<Appended>, Error> {
-        self.write(view, name, rows, PutMode::Overwrite)
-    }
-
-    /// As [`append`](Self::append), but a file of that name is left as it is: [`Error::Exists`]. Of two writers that come to the
-    /// same name, one succeeds.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append).
-    pub fn append_new(
-        &self,
-        view: &str,
-        name: &str,
-        rows: &RecordBatch,
-    ) -> Result<Vec<Appended>, Error> {
-        self.write(view, name, rows, PutMode::Create)
-    }
-
-    fn write(
-        &self,
-        view: &str,
-        name: &str,
-        rows: &RecordBatch,
-        mode: PutMode,
-    ) -> Result<Vec<Appended>, Error> {
         let folder = self.view(view)?;
         check_name(name)?;
         let days = by_day(rows).map_err(|reason| Error::Rows {
@@ -76,7 +52,7 @@ impl OfflineStore {
                     path: format!("{view}/{}/{name}.parquet", partition::folder(day)),
                     source,
                 })?;
-                let path = self.put(&folder, day, name, bytes, mode.clone())?;
+                let path = self.put(&folder, day, name, bytes, PutMode::Overwrite)?;
                 Ok(Appended {
                     day,
                     path: path.to_string(),

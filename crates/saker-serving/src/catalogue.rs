@@ -40,10 +40,7 @@ impl Cells {
     fn of(name: &str, values: Values) -> Result<Self> {
         let kind = values.kind().to_owned();
         let cells = match values {
-            Values::Integers(values) => {
-                let narrow = values.into_iter().map(|value| i32::try_from(value?).ok());
-                narrow.collect::<Option<_>>().map(Self::Int32)
-            }
+            Values::Integers(_) => return Ok(Self::Int32(values.int32s(name)?)),
             Values::Floats {
                 values,
                 single: true,
@@ -58,7 +55,7 @@ impl Cells {
         };
         cells.with_context(|| {
             format!(
-                "column {name} has type {kind}, accepted: 32-bit integers, float32 or text without nulls"
+                "column {name} has type {kind}, accepted: 32-bit integers, float32 or text, without nulls"
             )
         })
     }

@@ -100,10 +100,36 @@ impl Values {
             Self::Floats { single: true, .. } => "float32",
             Self::Floats { .. } => "float64",
             Self::Texts(_) => "text",
-            Self::Times { utc: true, .. } => "timestamp in UTC",
-            Self::Times { .. } => "timestamp without a zone",
+            Self::Times { unit, utc, .. } => match (unit, utc) {
+                (TimeUnit::Milliseconds, true) => "timestamp in milliseconds, UTC",
+                (TimeUnit::Microseconds, true) => "timestamp in microseconds, UTC",
+                (TimeUnit::Nanoseconds, true) => "timestamp in nanoseconds, UTC",
+                (TimeUnit::Milliseconds, false) => "timestamp in milliseconds, no zone",
+                (TimeUnit::Microseconds, false) => "timestamp in microseconds, no zone",
+                (TimeUnit::Nanoseconds, false) => "timestamp in nanoseconds, no zone",
+            },
             Self::Unsupported(kind) => kind,
         }
+    }
+
+    /// These values as 32-bit integers without nulls; `name` is the column's, for messages.
+    ///
+    /// # Errors
+    /// Returns an error if the type is another, or a value is null or greater.
+    pub fn int32s(&self, name: &str) -> Result<Vec<i32>, Error> {
+        let Self::Integers(integers) = self else {
+            return Err(Error::kind(name, self.kind(), "32-bit integers"));
+        };
+        let narrow = |(row, value): (usize, &Option<i64>)| {
+            let narrow = value.and_then(|value| i32::try_from(value).ok());
+            narrow.ok_or_else(|| Error::Value {
+                column: name.to_owned(),
+                row: row + 1,
+                value: value.map_or("null".to_owned(), |value| value.to_string()),
+                accepted: "32-bit integers".to_owned(),
+            })
+        };
+        integers.iter().enumerate().map(narrow).collect()
     }
 }
 
@@ -144,21 +170,8 @@ impl Table {
     /// A column of 32-bit integers without nulls.
     ///
     /// # Errors
-    /// Returns an error if the column is missing, has another type, or holds a null or a greater number.
+    /// Returns an error if the column is missing, and as [`Values::int32s`].
     pub fn int32s(&self, name: &str) -> Result<Vec<i32>, Error> {
-        let values = self.column(name)?;
-        let Values::Integers(integers) = values else {
-            return Err(Error::kind(name, values.kind(), "32-bit integers"));
-        };
-        let narrow = |(row, value): (usize, &Option<i64>)| {
-            let narrow = value.and_then(|value| i32::try_from(value).ok());
-            narrow.ok_or_else(|| Error::Value {
-                column: name.to_owned(),
-                row: row + 1,
-                value: value.map_or("null".to_owned(), |value| value.to_string()),
-                accepted: "32-bit integers".to_owned(),
-            })
-        };
-        integers.iter().enumerate().map(narrow).collect()
+        self.column(name)?.int32s(name)
     }
 }

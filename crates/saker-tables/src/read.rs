@@ -52,17 +52,11 @@ impl Table {
                     all.extend(more);
                 }
                 (Values::Texts(all), Values::Texts(more)) => all.extend(more),
-                (
-                    Values::Times {
-                        values: all,
-                        unit: known,
-                        ..
-                    },
-                    Values::Times {
-                        values: more, unit, ..
-                    },
-                ) if *known == unit => all.extend(more),
+                (Values::Times { values: all, .. }, Values::Times { values: more, .. }) => {
+                    all.extend(more);
+                }
                 (Values::Unsupported(_), Values::Unsupported(_)) => {}
+                // Their kinds would have differed.
                 _ => return Err(Error::Columns { found, expected }),
             }
         }
@@ -261,10 +255,13 @@ fn read_column(
             }
             (Values::Integers(all), ColumnReader::Int64ColumnReader(pages)) => {
                 let read = read_all(pages)?;
-                let too_great =
-                    |value: &Option<i64>| unsigned && value.is_some_and(|value| value < 0);
-                if let Some(row) = read.iter().position(too_great) {
-                    let value = read.get(row).copied().flatten().unwrap_or_default();
+                // Greater unsigned numbers have the sign's bit.
+                let mut rows = read.iter().enumerate();
+                let too_great = rows.find_map(|(row, value)| {
+                    let value = value.filter(|&value| unsigned && value < 0)?;
+                    Some((row, value))
+                });
+                if let Some((row, value)) = too_great {
                     return Err(Error::Value {
                         column: column.name().to_owned(),
                         row: all.len() + row + 1,

@@ -12,7 +12,7 @@ use crate::fit::{Fitter, Pass};
 use crate::folds::Folds;
 use crate::save;
 use crate::table;
-use crate::workflow::{Parts, Workflow};
+use crate::workflow::{InputColumn, Parts, Workflow};
 
 impl Workflow {
     /// Fits a definition on data that lies in memory.
@@ -47,7 +47,7 @@ impl Workflow {
             fitted: Vec::new(),
         };
         for workflow in workflows {
-            let parts = workflow.into_parts();
+            let parts = workflow.parts;
             if let Some(operator) = parts.definition.table.first() {
                 return Err(Error::definition(
                     &operator.reads().join(", "),
@@ -97,7 +97,7 @@ impl Workflow {
 
     /// The folds of the first rows: of the workflows before, and of this one.
     pub(crate) fn folds(&self) -> Vec<Folds> {
-        let stages = self.parts().definition.stages();
+        let stages = self.parts.definition.stages();
         stages.map(Folds::new).collect()
     }
 
@@ -107,7 +107,7 @@ impl Workflow {
         mut folds: Option<&mut [Folds]>,
     ) -> Result<RecordBatch, Error> {
         let mut batch = Cow::Borrowed(batch);
-        for (place, stage) in self.parts().before.iter().enumerate() {
+        for (place, stage) in self.parts.before.iter().enumerate() {
             let of_stage = folds.as_deref_mut();
             let of_stage = of_stage.and_then(|folds| folds.get_mut(place..=place));
             batch = Cow::Owned(stage.transform(&batch, of_stage)?);
@@ -117,13 +117,24 @@ impl Workflow {
             table: states,
             fitted,
             ..
-        } = self.parts();
-        let batch = &bulk::typed_nulls(&batch, &self.parts().inputs)?;
-        bulk::check_datetimes(batch, &self.parts().inputs)?;
+        } = &self.parts;
+        let batch = &bulk::typed_nulls(&batch, &self.parts.inputs)?;
+        bulk::check_datetimes(batch, &self.parts.inputs)?;
         let table = table::apply(&definition.table, states, batch)?;
         let folds = folds.and_then(|folds| folds.last_mut());
         let folds = folds.map(|folds| folds.next(table.num_rows()));
         bulk::apply(&definition.chains, fitted, &table, folds.as_ref())
+    }
+
+    /// The columns that it gives, as another workflow reads them.
+    pub(crate) fn outputs_as_inputs(&self) -> Vec<InputColumn> {
+        let outputs = self.outputs().iter().map(|output| InputColumn {
+            name: output.name.clone(),
+            dtype: output.dtype,
+            list: output.list,
+            datetime: output.datetime,
+        });
+        outputs.collect()
     }
 
     /// Writes `workflow.json` and, beside it, the tables it needs: vocabularies and statistics in NVTabular's layout under
@@ -132,7 +143,7 @@ impl Workflow {
     /// # Errors
     /// Names the file that cannot be written, or the two chains whose vocabularies would share a file.
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
-        save::write(self.parts(), folder)
+        save::write(&self.parts, folder)
     }
 }
 

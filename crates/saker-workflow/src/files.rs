@@ -1,5 +1,6 @@
 //! The tables of a saved workflow, as Parquet files.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,20 +18,10 @@ use crate::vocabulary::{self, GroupTable, Vocabulary};
 
 impl Vocabulary {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let mut fields = Vec::new();
-        let mut arrays: Vec<ArrayRef> = Vec::new();
-        for (name, keys) in &self.columns {
-            let array = keys_array(keys);
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
-        }
+        let mut columns = key_columns(&self.columns);
         if !self.sizes.is_empty() || self.is_empty() {
-            fields.push(Field::new(
-                format!("{}_size", self.name),
-                DataType::Int64,
-                true,
-            ));
-            arrays.push(Arc::new(Int64Array::from(self.sizes.clone())));
+            let sizes = Arc::new(Int64Array::from(self.sizes.clone()));
+            columns.push((format!("{}_size", self.name), sizes));
         }
         // The start of the codes stands where pandas keeps a frame's index, as NVTabular does.
         let pandas = serde_json::json!({
@@ -39,29 +30,23 @@ impl Vocabulary {
                 "start": self.codes.start, "stop": self.codes.start.saturating_add(self.len()), "step": 1,
             }],
             "column_indexes": [],
-            "columns": fields.iter().map(|field| {
-                let kind = if field.data_type() == &DataType::Int64 { "int64" } else { "unicode" };
+            "columns": columns.iter().map(|(name, array)| {
+                let kind = if array.data_type() == &DataType::Int64 { "int64" } else { "unicode" };
                 let numpy = if kind == "int64" { "int64" } else { "object" };
-                serde_json::json!({ "name": field.name(), "field_name": field.name(),
+                serde_json::json!({ "name": name, "field_name": name,
                     "pandas_type": kind, "numpy_type": numpy, "metadata": null })
             }).collect::<Vec<_>>(),
             "creator": { "library": "saker", "version": env!("CARGO_PKG_VERSION") },
             "pandas_version": "1.5.3",
         });
-        let metadata = [("pandas".to_owned(), pandas.to_string())].into();
-        write_parquet(path, Schema::new_with_metadata(fields, metadata), arrays)
+        let metadata = [("pandas".to_owned(), pandas.to_string())];
+        write_parquet(path, columns, metadata.into())
     }
 }
 
 impl GroupTable {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let mut fields = Vec::new();
-        let mut arrays: Vec<ArrayRef> = Vec::new();
-        for (name, keys) in &self.keys {
-            let array = keys_array(keys);
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
-        }
+        let mut columns = key_columns(&self.keys);
         for (name, single, values) in &self.values {
             let array: ArrayRef = if name.ends_with("_count") {
                 Arc::new(
@@ -75,10 +60,9 @@ impl GroupTable {
             } else {
                 Arc::new(Float64Array::from(values.clone()))
             };
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
+            columns.push((name.clone(), array));
         }
-        write_parquet(path, Schema::new(fields), arrays)
+        write_parquet(path, columns, HashMap::new())
     }
 }
 
@@ -100,11 +84,20 @@ impl Features {
     }
 }
 
-fn keys_array(keys: &Keys) -> ArrayRef {
-    match keys {
-        Keys::Int(keys) => Arc::new(Int64Array::from(keys.clone())),
-        Keys::String(keys) => Arc::new(StringArray::from(keys.clone())),
-    }
+/// The columns of a table, with their names.
+type Columns = Vec<(String, ArrayRef)>;
+
+fn key_columns(keys: &[(String, Keys)]) -> Columns {
+    let array = |keys: &Keys| -> ArrayRef {
+        match keys {
+            Keys::Int(keys) => Arc::new(Int64Array::from(keys.clone())),
+            Keys::String(keys) => Arc::new(StringArray::from(keys.clone())),
+        }
+    };
+    let columns = keys.iter();
+    columns
+        .map(|(name, keys)| (name.clone(), array(keys)))
+        .collect()
 }
 
 /// Reads a parquet file, or a folder of `part.N.parquet` in the order of N, into one batch.
@@ -128,9 +121,17 @@ pub fn read_parquet(path: &Path) -> Result<RecordBatch, Error> {
     arrow::compute::concat_batches(&schema, &batches).map_err(|error| Error::file(path, error))
 }
 
-fn write_parquet(path: &Path, schema: Schema, arrays: Vec<ArrayRef>) -> Result<(), Error> {
-    let batch =
-        RecordBatch::try_new(Arc::new(schema), arrays).map_err(|error| Error::file(path, error))?;
+fn write_parquet(
+    path: &Path,
+    columns: Columns,
+    metadata: HashMap<String, String>,
+) -> Result<(), Error> {
+    let field =
+        |(name, array): &(String, ArrayRef)| Field::new(name, array.data_type().clone(), true);
+    let fields: Vec<Field> = columns.iter().map(field).collect();
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
+    let batch = RecordBatch::try_new(schema, arrays).map_err(|error| Error::file(path, error))?;
     write_batch(path, &batch)
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn write(parts: &Parts, folder: &Path) -> Result<(), Error> {
     let mut files = Files::default();
     let before = parts.before.iter();
     let before = before
-        .map(|workflow| stage(workflow.parts(), &mut files))
+        .map(|workflow| stage(&workflow.parts, &mut files))
         .collect::<Result<Vec<_>, Error>>()?;
     let SavedStage {
         inputs,

@@ -87,7 +87,7 @@ impl Parts {
 /// A fitted workflow.
 #[derive(Debug, Clone)]
 pub struct Workflow {
-    parts: Parts,
+    pub(crate) parts: Parts,
     outputs: Vec<OutputColumn>,
 }
 
@@ -202,16 +202,6 @@ impl Workflow {
         Self::from_parts(parts)
     }
 
-    #[cfg(feature = "tables")]
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.parts
-    }
-
-    #[cfg(feature = "tables")]
-    pub(crate) fn into_parts(self) -> Parts {
-        self.parts
-    }
-
     /// What the workflow does.
     pub fn definition(&self) -> &Definition {
         &self.parts.definition
@@ -231,17 +221,6 @@ impl Workflow {
     }
 
     #[cfg(feature = "tables")]
-    /// The columns that it gives, as another workflow reads them.
-    pub(crate) fn outputs_as_inputs(&self) -> Vec<InputColumn> {
-        let outputs = self.outputs.iter().map(|output| InputColumn {
-            name: output.name.clone(),
-            dtype: output.dtype,
-            list: output.list,
-            datetime: output.datetime,
-        });
-        outputs.collect()
-    }
-
     /// Whether an input column held datetimes in the fit.
     pub(crate) fn is_datetime(&self, name: &str) -> bool {
         let mut inputs = self.inputs().iter();
