@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 11] = [
+pub(crate) const SOURCES: [&str; 12] = [
     "Cargo.lock",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
     "crates/saker-index/src",
     "crates/saker-offline/src",
     "crates/saker-pipeline/src",
+    "crates/saker-prepare/src",
     "crates/saker-serving/src",
     "crates/saker-tables/src",
     "crates/saker-train/src",

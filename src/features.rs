@@ -3,18 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use crate::table;
 use anyhow::{Context, Result, anyhow, ensure};
 use arrow::array::{Array, RecordBatch};
 use ndarray::Array2;
 use saker_pipeline::Pipeline;
+use saker_prepare::table;
 use saker_serving::layout::{FeatureSchema, Layout, Schema};
 use saker_train::data::{
     Categorical, Codes, Continuous, Dataset, Interactions, Numbers, OUT_OF_VOCABULARY, Pretrained,
     Split, Table,
 };
 
-use crate::prepare::PARTS;
+use saker_prepare::PARTS;
 
 /// Reads `features/schema.json`.
 ///

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::table;
 use anyhow::{Context, Result};
 use saker_pipeline::{ColumnType, Pipeline};
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_train::data::Dataset;
 use saker_train::evaluate::Grouping;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`commands`] | the arguments and the control flow of each command |
 //! | [`stamp`] | up-to-date checks that skip finished steps |
-//! | [`prepare`], [`table`], [`values`] | reads, cleans, splits and encodes the source's tables; reads and writes Parquet tables; parses values of a table |
+//! | [`prepare`], [`engine`], [`embeddings`] | prepares a dataset by [`saker_prepare`], with the fingerprint of what it reads; on this machine or on Ballista; the items' embedding tables |
 //! | [`features`], [`models`] | the prepared data as training reads them; the exported models |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | training on newer interactions; progress and checkpoints; the record of a training |
 //! | [`report`], [`groupings`], [`oracle`] | the report of an evaluation; its breakdowns; the true preferences of a generated shop |
@@ -21,6 +21,8 @@
 pub mod accompaniment;
 pub mod assemble;
 pub mod commands;
+pub mod embeddings;
+pub mod engine;
 pub mod explain;
 pub mod features;
 pub mod finetune;
@@ -37,8 +39,6 @@ pub mod server;
 pub mod simulate;
 pub mod stamp;
 pub mod supervisor;
-pub mod table;
 pub mod training_run;
-pub mod values;
 pub mod verdict;
 pub mod watchdog;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::table;
 use anyhow::{Context, Result, bail};
 use saker_generate::Shop;
 use saker_pipeline::Pipeline;
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_train::data::Dataset;
 use saker_train::encoded::UNKNOWN;

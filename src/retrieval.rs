@@ -1,9 +1,9 @@
 //! The index of the items' vectors, and retrieval as in serving, without a server.
 
-use crate::table;
 use anyhow::{Context, Result};
 use saker_index::{Index, NO_NEIGHBOUR};
 use saker_pipeline::{Metric, Pipeline, Retrieval};
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_store::seen::bitmap::{self, Filter, Geometry, HEADER};
 use saker_train::Error;

@@ -161,7 +161,7 @@ mod tests {
             "Cargo.lock",
             "crates/saker-workflow/src/kernels.rs",
             "crates/saker-train/src/lib.rs",
-            "src/prepare/mod.rs",
+            "crates/saker-prepare/src/lib.rs",
             "src/commands/train.rs",
         ] {
             assert!(change(file), "{file}");
@@ -176,8 +176,8 @@ mod tests {
         }
         // A renamed file changes the hash too.
         let (old, new) = (
-            scratch.path().join("src/values.rs"),
-            scratch.path().join("src/value.rs"),
+            scratch.path().join("crates/saker-prepare/src/values.rs"),
+            scratch.path().join("crates/saker-prepare/src/value.rs"),
         );
         fs::rename(old, new).unwrap();
         assert_ne!(hash(), env!("SAKER_CODE"));

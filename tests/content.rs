@@ -132,8 +132,10 @@ fn tables_hold_what_texts_and_pictures_say_by_encoded_id() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, layout) = shop(folder.path(), DEFINITION);
     prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
-    let items = saker::table::read(&layout.features("items")).unwrap();
-    let codes = saker::table::int32s(&items, "item_id").unwrap().to_vec();
+    let items = saker_prepare::table::read(&layout.features("items")).unwrap();
+    let codes = saker_prepare::table::int32s(&items, "item_id")
+        .unwrap()
+        .to_vec();
     let read = |name: &str| -> Array2<f32> { ndarray_npy::read_npy(layout.table(name)).unwrap() };
     let row = |item: usize| codes[item] as usize;
     let zero = |table: &Array2<f32>, row: usize| table.row(row).iter().all(|&value| value == 0.0);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
-use saker::table;
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
+use saker_prepare::table;
 
 /// A small shop of `saker generate`, without pictures and texts: what is tested here does not look at them.
 struct Shop {

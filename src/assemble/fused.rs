@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::table;
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
+use saker_prepare::table;
+use saker_serving::defaults::Defaults;
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
 use saker_serving::names::{DEGRADED, FUSED};
@@ -17,7 +18,7 @@ use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
 use super::steps::{
-    Defaults, Steps, answer_of_release, data_type, filter_parameters, lookup_parameters, max_users,
+    Steps, answer_of_release, data_type, filter_parameters, lookup_parameters, max_users,
     onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 use crate::features::{KnownItems, embedding_table};

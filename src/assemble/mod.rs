@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use saker_pipeline::{Group, Pipeline};
+use saker_serving::defaults::Defaults;
 use saker_serving::files::{beside, create, hex, remove_folder, sha256, write, write_json};
 use saker_serving::layout::{CATALOGUE, Layout};
 use saker_serving::names::DEPLOYMENT;
@@ -32,7 +33,6 @@ use sha2::{Digest, Sha256};
 
 pub use record::metrics;
 pub use release::{release_id, utc};
-pub use steps::Defaults;
 
 use pbtxt::{ModelConfig, Step};
 
@@ -222,19 +222,6 @@ impl Artefacts {
             files.push((path.clone(), catalogue::FILE.to_owned()));
         }
         Ok(files)
-    }
-}
-
-impl Defaults {
-    /// Reads `data/defaults.json`.
-    ///
-    /// # Errors
-    /// Returns an error if the file is missing or has another format than that of `saker prepare`.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read(path)
-            .with_context(|| format!("cannot read {}; run `saker prepare`", path.display()))?;
-        serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged; run `saker prepare`", path.display()))
     }
 }
 

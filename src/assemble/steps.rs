@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use saker_pipeline::{
     Column, ColumnType, Default as Fallback, Entity, Feature, FeatureKind, LookupMode, Pipeline,
 };
+use saker_serving::defaults::Defaults;
 use saker_serving::names::{DEGRADED, ENSEMBLE, ORDERED_IDS, ORDERED_SCORES, RELEASE};
 use saker_store::address::{has_credentials, in_environment};
-use serde::{Deserialize, Serialize};
 
 use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
 
@@ -21,39 +21,6 @@ pub const QUERY_VECTOR: &str = "output_1";
 pub const SCORE: &str = "click/binary_classification_task";
 /// Number of users whose candidates the ranker scores in one run.
 const USERS_PER_RUN: usize = 2;
-/// The features of an entity that is missing from the store, by column, with every mean computed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Defaults {
-    /// User columns.
-    pub user: BTreeMap<String, f64>,
-    /// Item columns.
-    pub item: BTreeMap<String, f64>,
-}
-
-impl Defaults {
-    /// The defaults that the definition gives as numbers.
-    ///
-    /// # Errors
-    /// Returns an error if a default is a mean of training rows, which only `saker prepare` computes.
-    pub fn of(pipeline: &Pipeline) -> Result<Self> {
-        let numbers = |group: &str, entity: &Entity| -> Result<BTreeMap<String, f64>> {
-            let number = |column: &Column| match &column.default {
-                Fallback::Number(number) => Ok((column.name.clone(), *number)),
-                Fallback::Word(word) => bail!(
-                    "the default of [{group}] column {} is \"{word}\" and not known before `saker prepare`; run it, \
-                     or give a number",
-                    column.name
-                ),
-            };
-            entity.stored().map(number).collect()
-        };
-        Ok(Self {
-            user: numbers("user", &pipeline.user)?,
-            item: numbers("item", &pipeline.item)?,
-        })
-    }
-}
-
 /// Every model's configuration, in the order of the steps, with the ensemble last.
 ///
 /// # Errors

@@ -6,13 +6,14 @@ use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::target::Target;
 
+use crate::engine::Engine;
 use crate::prepare;
 use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker prepare`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  saker prepare\n  saker prepare movielens --force\n  saker prepare retail --memory-mib 512\n  saker prepare --pipeline shop.toml"
+    after_help = "Examples:\n  saker prepare\n  saker prepare movielens --force\n  saker prepare retail --memory-mib 512\n  saker prepare --pipeline shop.toml\n  saker prepare --pipeline shop.toml --engine ballista://scheduler:50050"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -30,6 +31,10 @@ pub struct Args {
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     threads: Option<u64>,
+    /// What reads, sorts and counts interactions: local, or ballista://HOST:PORT, the scheduler of a Ballista cluster. The cluster reads
+    /// files under the paths that they have here; ?partitions=COUNT says into how many parts it divides its work
+    #[arg(long, value_name = "ENGINE", env = "SAKER_ENGINE", default_value_t)]
+    engine: Engine,
 }
 
 /// Prepares the data unless nothing has changed.
@@ -55,7 +60,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(threads) = args.threads {
         settings.threads = threads as usize;
     }
-    let summary = prepare::prepare(&pipeline, &layout, settings)?;
+    let engine = &args.engine;
+    let summary = engine.prepare(&args.target, &pipeline, &layout, &settings)?;
     stamp::record(&layout, "prepare", &fingerprint)?;
     let [train, validation, test] = summary.events;
     println!(

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use saker_pipeline::Pipeline;
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
 use saker_store::Connection;
@@ -13,7 +13,7 @@ use saker_store::popularity::{self, Set};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, SeenWriter};
 
-use crate::prepare::PARTS;
+use saker_prepare::PARTS;
 
 /// Counts of the training interactions.
 #[derive(Debug, Default)]

@@ -5,10 +5,10 @@ mod met;
 mod offline;
 mod online;
 
-use crate::table;
 use anyhow::{Context, Result};
 use saker_offline::OfflineStore;
 use saker_pipeline::Pipeline;
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_serving::progress::{Step, time};
 use saker_serving::views::offline_store;
@@ -16,8 +16,6 @@ use saker_store::feast::Timestamp;
 use saker_store::{Connection, Settings};
 
 use met::Met;
-
-pub use offline::FILES as OFFLINE_FILES;
 
 /// Numbers of written records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

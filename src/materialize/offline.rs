@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
 use saker_pipeline::{Column, Entity, Pipeline};
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
+use saker_serving::views::MATERIALIZED;
 
-/// Prefix of the files that `saker materialize` writes to the offline store; a rerun replaces them.
-pub const FILES: &str = "materialized";
 /// Number of rows kept in memory before they are written.
 const ROWS: usize = 1 << 20;
 
@@ -33,8 +32,8 @@ pub(super) fn write(
     ] {
         let step = Step::start(format!("offline store, view {view}"));
         let rows = snapshot(entity, rows, newest)?;
-        store.remove(view, FILES)?;
-        store.append(view, FILES, &rows)?;
+        store.remove(view, MATERIALIZED)?;
+        store.append(view, MATERIALIZED, &rows)?;
         written += rows.num_rows();
         step.done(&format!("{} rows", rows.num_rows()));
     }
@@ -44,7 +43,7 @@ pub(super) fn write(
     for column in pipeline.user.stored().filter(own) {
         let view = column.view.as_deref().unwrap_or_default();
         let step = Step::start(format!("offline store, view {view}"));
-        store.remove(view, FILES)?;
+        store.remove(view, MATERIALIZED)?;
         let mut file = 0;
         let mut changes = 0;
         history(
@@ -55,7 +54,7 @@ pub(super) fn write(
             |rows| {
                 file += 1;
                 changes += rows.num_rows();
-                store.append(view, &format!("{FILES}-{file:04}"), &rows)?;
+                store.append(view, &format!("{MATERIALIZED}-{file:04}"), &rows)?;
                 step.say(format!("offline store, view {view}, {changes} rows"));
                 Ok(())
             },

@@ -1,9 +1,9 @@
 //! Writes users and items to the online store, in Feast's layout.
 
-use crate::table;
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use saker_pipeline::{Column, ColumnType, Entity, Pipeline};
+use saker_prepare::table;
 use saker_serving::progress::Step;
 use saker_serving::views::feature_view;
 use saker_store::Connection;

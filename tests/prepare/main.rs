@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use saker::table;
 use saker::{features, prepare};
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
+use saker_prepare::table;
 use saker_serving::layout::{Layout, Schema};
 use saker_train::data::Split;
 

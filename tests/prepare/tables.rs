@@ -15,9 +15,9 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field};
 use saker::prepare::{self, Summary};
-use saker::table;
 use saker_bulk::Settings;
 use saker_pipeline::{Names, Pipeline};
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 
 const DEFINITION: &str = r#"

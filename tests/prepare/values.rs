@@ -20,8 +20,8 @@ use arrow::array::{
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType, Field};
 use proptest::prelude::*;
-use saker::values::Values;
 use saker_pipeline::Unit;
+use saker_prepare::values::Values;
 
 type Half = <Float16Type as ArrowPrimitiveType>::Native;
 

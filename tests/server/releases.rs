@@ -13,9 +13,9 @@ use std::{
 };
 
 use saker::assemble::{self, Artefacts};
-use saker::table;
 use saker_index::{Index, Metric};
 use saker_pipeline::{Default as Fallback, Group, Pipeline};
+use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_serving::releases::{self, Outcome, Repository, Stage};
 use serde_json::Value;

@@ -57,6 +57,8 @@ pub struct Engine {
     pub(crate) context: SessionContext,
     /// The same with one part: rows come in the order of the files.
     pub(crate) in_order: SessionContext,
+    /// The session whose plans a cluster runs.
+    pub(crate) cluster: Option<SessionContext>,
     pub(crate) runtime: Runtime,
     pub(crate) settings: Settings,
 }
@@ -96,18 +98,7 @@ impl Engine {
             .build_arc()
             .map_err(|error| Error::of(error, settings.memory_bytes))?;
         let context = |parts: usize| {
-            // Without the files' statistics: DataFusion takes a column whose minimum is its maximum for a constant, and Parquet leaves
-            // NaN out of both, so that a column of one number and NaN would be read without its NaN.
-            let mut config = SessionConfig::new()
-                .with_target_partitions(parts.max(1))
-                .with_batch_size(BATCH_ROWS)
-                .with_collect_statistics(false);
-            // Strings stay the Utf8 that the files hold, and what is written is what was read.
-            config
-                .options_mut()
-                .execution
-                .parquet
-                .schema_force_view_types = false;
+            let mut config = Self::configuration().with_target_partitions(parts.max(1));
             // What a sort of each part keeps for merging its runs: a quarter of its share, so that the merge does not fail for want of
             // memory that the rows of another part have taken. The keys of a merge grow with the rows that it merges.
             config.options_mut().execution.sort_spill_reservation_bytes =
@@ -122,9 +113,38 @@ impl Engine {
         Ok(Self {
             context: context(settings.threads),
             in_order: context(1),
+            cluster: None,
             runtime,
             settings,
         })
+    }
+
+    /// Lets a cluster read, group and sort: the plans over [`Engine::read_shared`] run in this session, such as one of Ballista's.
+    #[must_use]
+    pub fn on_cluster(mut self, session: SessionContext) -> Self {
+        self.cluster = Some(session);
+        self
+    }
+
+    /// Whether a cluster runs the plans over [`Engine::read_shared`].
+    pub fn has_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The configuration that this engine's plans need, for a session of a cluster.
+    ///
+    /// Without the files' statistics: DataFusion takes a column whose minimum is its maximum for a constant, and Parquet leaves NaN out of
+    /// both, so that a column of one number and NaN would be read without its NaN. Strings stay the Utf8 that the files hold.
+    pub fn configuration() -> SessionConfig {
+        let mut config = SessionConfig::new()
+            .with_batch_size(BATCH_ROWS)
+            .with_collect_statistics(false);
+        config
+            .options_mut()
+            .execution
+            .parquet
+            .schema_force_view_types = false;
+        config
     }
 
     /// The bounds.
@@ -143,6 +163,16 @@ impl Engine {
     pub fn sorted(&self, rows: DataFrame, columns: &[&str]) -> Result<DataFrame, Error> {
         let columns = columns.iter().map(|column| ident(*column)).collect();
         rows.sort_by(columns).map_err(|error| self.error(error))
+    }
+
+    /// The rows with the largest values of a column, at most `count`.
+    ///
+    /// # Errors
+    /// A column that is not there.
+    pub fn last(&self, rows: DataFrame, column: &str, count: usize) -> Result<DataFrame, Error> {
+        let sorted = rows.sort(vec![ident(column).sort(false, false)]);
+        let last = sorted.and_then(|rows| rows.limit(0, Some(count)));
+        last.map_err(|error| self.error(error))
     }
 
     /// A plan that runs in one part, so that rows come in the order of the files where the plan only reads, selects and filters.

@@ -18,7 +18,7 @@ mod write;
 /// What plans are written with.
 pub mod plan {
     pub use datafusion::common::{JoinType, ScalarValue};
-    pub use datafusion::prelude::{Expr, ident, lit, when};
+    pub use datafusion::prelude::{Expr, SessionConfig, SessionContext, cast, ident, lit, when};
 }
 
 pub use datafusion::dataframe::DataFrame;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::Schema;
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, ident};
 
@@ -15,6 +16,30 @@ impl Engine {
     /// No file, or one that is missing, no Parquet, or of other columns than the rest.
     pub fn read(&self, files: &[PathBuf]) -> Result<DataFrame, Error> {
         self.runtime.block_on(read(&self.context, files))
+    }
+
+    /// As [`Engine::read`], by the cluster where the engine has one. The files must lie under the same paths on every executor.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn read_shared(&self, files: &[PathBuf]) -> Result<DataFrame, Error> {
+        let session = self.cluster.as_ref().unwrap_or(&self.context);
+        self.runtime.block_on(read(session, files))
+    }
+
+    /// As [`Engine::read_shared`], the columns of `schema` alone, in its order. A file that holds one of them in another type is
+    /// refused when the plan runs, or its values are cast.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn read_shared_columns(
+        &self,
+        files: &[PathBuf],
+        schema: &Schema,
+    ) -> Result<DataFrame, Error> {
+        let session = self.cluster.as_ref().unwrap_or(&self.context);
+        let options = ParquetReadOptions::default().schema(schema);
+        self.runtime.block_on(read_with(session, files, options))
     }
 
     /// These columns, in this order.
@@ -45,6 +70,14 @@ pub(crate) fn names(rows: &DataFrame) -> Vec<&str> {
 }
 
 pub(crate) async fn read(context: &SessionContext, files: &[PathBuf]) -> Result<DataFrame, Error> {
+    read_with(context, files, ParquetReadOptions::default()).await
+}
+
+async fn read_with(
+    context: &SessionContext,
+    files: &[PathBuf],
+    options: ParquetReadOptions<'_>,
+) -> Result<DataFrame, Error> {
     let paths = files
         .iter()
         .map(|file| url(file))
@@ -53,7 +86,7 @@ pub(crate) async fn read(context: &SessionContext, files: &[PathBuf]) -> Result<
         .first()
         .map_or(Path::new("(no file)"), PathBuf::as_path);
     // The extension is the caller's choice.
-    let options = ParquetReadOptions::default().file_extension("");
+    let options = options.file_extension("");
     context
         .read_parquet(paths, options)
         .await

@@ -130,6 +130,11 @@ impl Layout {
         self.root.join("features/schema.json")
     }
 
+    /// `features/schema.pending.json`: the schema while the embedding tables are not written yet.
+    pub fn schema_without_tables(&self) -> PathBuf {
+        self.root.join("features/schema.pending.json")
+    }
+
     /// `features/tables/<name>.npy`: an embedding table, rows = encoded item ids.
     pub fn table(&self, name: &str) -> PathBuf {
         self.root

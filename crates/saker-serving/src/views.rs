@@ -6,6 +6,9 @@ use saker_store::feast::{self, EntityKeyVersion, FeatureView};
 
 use crate::layout::Layout;
 
+/// The start of the names of files that `saker materialize` writes to the offline store.
+pub const MATERIALIZED: &str = "materialized";
+
 /// Where the offline store is: the definition's, or the pipeline's own folder.
 pub fn offline_store(pipeline: &Pipeline, layout: &Layout) -> String {
     let place = pipeline.store.offline.clone();

@@ -7,25 +7,26 @@ use std::sync::atomic::Ordering;
 use crate::table;
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
+use saker_bulk::plan::SessionContext;
 use saker_bulk::{Engine, Progress, Settings};
-use saker_pipeline::{Column, Data, Embedding, EmbeddingSource, Entity, Group, Names, Pipeline};
+use saker_pipeline::{Column, Data, Entity, Group, Names, Pipeline};
+use saker_serving::defaults::Defaults;
 use saker_serving::layout::{FeatureSchema, Layout, Schema};
 use saker_serving::progress::Step;
 use saker_workflow::Workflow;
 
-use super::clean::{self, Met};
-use super::columns::{self, Entities};
-use super::interactions::{self, Events};
-use super::served::{self, Served};
-use super::source::Source;
-use super::{
-    INTERACTIONS, ITEMS, Summary, USERS, Workflows, again, embeddings, encode, files, read_json,
-    rows, write_json,
+use crate::clean::{self, Met};
+use crate::columns::{self, Entities};
+use crate::interactions::{self, Events};
+use crate::served::{self, Served};
+use crate::source::Source;
+use crate::{
+    INTERACTIONS, ITEMS, Summary, USERS, Workflows, again, encode, files, read_json, rows,
+    write_json,
 };
-use crate::assemble::Defaults;
 
 /// What every step needs.
-pub(super) struct Job<'a> {
+pub(crate) struct Job<'a> {
     pipeline: &'a Pipeline,
     data: &'a Data,
     layout: &'a Layout,
@@ -51,29 +52,34 @@ struct Fits {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         pipeline: &'a Pipeline,
         data: &'a Data,
         layout: &'a Layout,
         settings: Settings,
         workflows: Workflows,
+        cluster: Option<SessionContext>,
     ) -> Result<Self> {
         let spill = settings.spill.clone();
         let spill = spill.unwrap_or_else(|| layout.root().join("spill"));
+        let engine = Engine::new(Settings {
+            spill: Some(spill),
+            ..settings
+        })?;
         Ok(Self {
             pipeline,
             data,
             layout,
-            engine: Engine::new(Settings {
-                spill: Some(spill),
-                ..settings
-            })?,
+            engine: match cluster {
+                Some(session) => engine.on_cluster(session),
+                None => engine,
+            },
             kept: workflows == Workflows::Kept,
         })
     }
 
     /// All steps, in their order.
-    pub(super) fn run(self) -> Result<Summary> {
+    pub(crate) fn run(self) -> Result<Summary> {
         let (pipeline, layout) = (self.pipeline, self.layout);
         let mut names = match self.kept {
             true => read_json(&layout.names())?,
@@ -110,16 +116,15 @@ impl<'a> Job<'a> {
             context: self.fit(Group::Context, &events)?,
             item: self.fit(Group::Item, &events)?,
         };
-        let (schema, item_features) = self.encode(&tables, &fits)?;
-        // Tables are by encoded id: a run that keeps the workflows has no new code.
-        if !self.kept {
-            self.embed(&tables, &schema, &item_features)?;
-        }
+        let schema = self.encode(&tables, &fits)?;
         // Spilled rows are gone by now; the folder is empty.
         drop(self.engine);
         let _ = fs::remove_dir_all(layout.root().join("spill"));
-        // Last, since training starts from it.
-        write_json(&layout.schema(), &schema)?;
+        // Last, since training starts from it. Embedding tables are by encoded id: a run that keeps the workflows has no new code.
+        match self.kept {
+            true => write_json(&layout.schema(), &schema)?,
+            false => write_json(&layout.schema_without_tables(), &schema)?,
+        }
         Ok(summary)
     }
 
@@ -160,13 +165,14 @@ impl<'a> Job<'a> {
         };
         let path = &data.interactions.path;
         let files = files::files(pipeline, data.format, INTERACTIONS, path)?;
-        let (rows, met) = clean::rows(pipeline, &self.engine, data, (files, live), users, items)?;
+        let sorted = clean::sorted(pipeline, &self.engine, data, (files, live), users, items)?;
+        let met = Arc::clone(&sorted.met);
         let read = |rows: u64| step.say(format!("sort the interactions, {rows} read"));
         let events = interactions::write(
             pipeline,
             &self.engine,
             layout,
-            (rows, met.as_ref()),
+            sorted,
             (users, items),
             |column| self.served(column),
             read,
@@ -235,8 +241,8 @@ impl<'a> Job<'a> {
         Ok(workflow)
     }
 
-    /// Writes what is in `features/`; gives its schema, and the items' features.
-    fn encode(&self, tables: &Tables, fits: &Fits) -> Result<(Schema, RecordBatch)> {
+    /// Writes what is in `features/`; gives its schema.
+    fn encode(&self, tables: &Tables, fits: &Fits) -> Result<Schema> {
         let (pipeline, layout) = (self.pipeline, self.layout);
         let step = Step::start("encode the features");
         let of = |workflow: &Workflow, group: Group, rows: &RecordBatch| {
@@ -279,57 +285,7 @@ impl<'a> Job<'a> {
             "{} features",
             schema.user.len() + schema.context.len() + schema.item.len()
         ));
-        Ok((schema, item_features))
-    }
-
-    /// Writes the embedding tables.
-    fn embed(&self, tables: &Tables, schema: &Schema, item_features: &RecordBatch) -> Result<()> {
-        let id = &self.pipeline.item.id;
-        let codes = table::int32s(item_features, id)?;
-        let cardinality = schema.item.iter().find(|feature| feature.name == *id);
-        let cardinality = cardinality
-            .and_then(|feature| feature.cardinality)
-            .context("the item id has no vocabulary")?;
-        for embedding in &self.pipeline.item.embeddings {
-            let step = Step::start(format!("embedding table {}", embedding.name));
-            let vectors = self.vectors(tables, embedding, &step)?;
-            embeddings::write(
-                &self.layout.table(&embedding.name),
-                &vectors.values,
-                codes,
-                cardinality,
-                embedding.dim,
-            )?;
-            step.done(&format!(
-                "{cardinality} rows of {}{}",
-                embedding.dim, vectors.note
-            ));
-        }
-        Ok(())
-    }
-
-    fn vectors(
-        &self,
-        tables: &Tables,
-        embedding: &Embedding,
-        step: &Step,
-    ) -> Result<embeddings::Vectors> {
-        let (pipeline, layout, items) = (self.pipeline, self.layout, &tables.items);
-        let histories = match embedding.source {
-            EmbeddingSource::Cooccurrence => {
-                rows::histories(&self.engine, layout, pipeline, &tables.users, items)?
-            }
-            _ => Vec::new(),
-        };
-        embeddings::vectors(
-            pipeline,
-            layout,
-            embedding,
-            &tables.item_rows,
-            &items.order,
-            &histories,
-            step,
-        )
+        Ok(schema)
     }
 }
 

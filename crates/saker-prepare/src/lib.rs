@@ -4,31 +4,35 @@
 //! sorted into `data/interactions.parquet`, counted by the fits, and encoded into `features/interactions.parquet`.
 
 mod clean;
+mod cluster;
 mod columns;
-mod content;
 mod derive;
-mod embeddings;
 mod encode;
-mod files;
+pub mod files;
 mod interactions;
 mod job;
 mod rows;
 mod served;
-mod source;
+pub mod source;
 mod split;
+pub mod table;
+pub mod values;
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use saker_bulk::Settings;
+use saker_bulk::plan::SessionContext;
 use saker_pipeline::{Data, Group, Pipeline};
 use saker_serving::layout::Layout;
+use serde::{Deserialize, Serialize};
 
 pub use served::files as served_files;
 pub use split::PARTS;
 
-use crate::stamp::Fingerprint;
+use files::TableFile;
+use source::Source;
 
 /// The keys of the tables' paths.
 const USERS: &str = "data.users.path";
@@ -36,7 +40,7 @@ const ITEMS: &str = "data.items.path";
 const INTERACTIONS: &str = "data.interactions.path";
 
 /// What was prepared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Users.
     pub users: usize,
@@ -51,38 +55,43 @@ pub struct Summary {
 }
 
 /// `[data]` of a definition that is to be prepared.
-fn data(pipeline: &Pipeline) -> Result<&Data> {
+///
+/// # Errors
+/// The definition has none.
+pub fn data(pipeline: &Pipeline) -> Result<&Data> {
     pipeline.data.as_ref().context(
         "the pipeline definition has no [data], so there is nothing to prepare; add it as docs/pipeline.md shows",
     )
 }
 
-/// The hash over all that preparing reads.
+/// The files of the users', items' and interactions' tables.
 ///
 /// # Errors
 /// A file is missing.
-pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
+pub fn inputs(pipeline: &Pipeline) -> Result<Vec<TableFile>> {
     let data = data(pipeline)?;
-    let mut fingerprint = Fingerprint::default()
-        .value(data)?
-        .value(&pipeline.split)?
-        .value(&pipeline.user)?
-        .value(&pipeline.context)?
-        .value(&pipeline.item)?;
     let tables = [
         (INTERACTIONS, &data.interactions.path),
         (USERS, &data.users.path),
         (ITEMS, &data.items.path),
     ];
+    let mut inputs = Vec::new();
     for (key, path) in tables {
-        for file in files::files(pipeline, data.format, key, path)? {
-            fingerprint = fingerprint.file(&file.path)?.value(&file.partition)?;
-        }
+        inputs.extend(files::files(pipeline, data.format, key, path)?);
     }
-    for path in embeddings::files(pipeline)? {
-        fingerprint = fingerprint.file(&path)?;
-    }
-    Ok(fingerprint.finish())
+    Ok(inputs)
+}
+
+/// The row in the source of each row of `data/items.parquet`.
+///
+/// # Errors
+/// The table of items cannot be read.
+pub fn order_of_items(pipeline: &Pipeline) -> Result<Vec<usize>> {
+    let data = data(pipeline)?;
+    let id = data.items.id.as_deref().unwrap_or(&pipeline.item.id);
+    let files = files::files(pipeline, data.format, ITEMS, &data.items.path)?;
+    let ids = Source::read(data, &files, &[id])?.all_ids(id)?;
+    Ok(columns::order(&ids))
 }
 
 /// What preparing makes, to be checked for when it is skipped.
@@ -105,12 +114,31 @@ pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
     made
 }
 
-/// Prepares a pipeline's data and features, within the bounds of `settings`.
+/// Prepares a pipeline's data and features, within the bounds of `settings`; the embedding tables are not among them. Training starts
+/// from the schema, which [`complete`] puts in its place once the tables are there.
+///
+/// With a session of a cluster, such as Ballista's, the cluster reads and sorts the interactions and counts the values that the workflows
+/// are fitted on. The files are the same byte for byte.
 ///
 /// # Errors
 /// The source cannot be read or holds what the definition does not accept; the message names file, column, row and value.
-pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Result<Summary> {
-    run(pipeline, layout, settings, Workflows::Fitted)
+pub fn prepare(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    settings: Settings,
+    cluster: Option<SessionContext>,
+) -> Result<Summary> {
+    run(pipeline, layout, settings, Workflows::Fitted, cluster)
+}
+
+/// Puts the schema of [`prepare`] in its place.
+///
+/// # Errors
+/// The disk does not take it, or nothing was prepared.
+pub fn complete(layout: &Layout) -> Result<()> {
+    let pending = layout.schema_without_tables();
+    fs::rename(&pending, layout.schema())
+        .with_context(|| format!("cannot move {} to its place", pending.display()))
 }
 
 /// Encodes what the source holds now with the workflows, names, defaults and embedding tables of an earlier run, so that models which
@@ -119,7 +147,7 @@ pub fn prepare(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Resu
 /// # Errors
 /// As [`prepare`]; and nothing was prepared before.
 pub fn encode_again(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Result<Summary> {
-    run(pipeline, layout, settings, Workflows::Kept)
+    run(pipeline, layout, settings, Workflows::Kept, None)
 }
 
 /// Where the fitted workflows come from.
@@ -136,8 +164,10 @@ fn run(
     layout: &Layout,
     settings: Settings,
     workflows: Workflows,
+    cluster: Option<SessionContext>,
 ) -> Result<Summary> {
-    job::Job::new(pipeline, data(pipeline)?, layout, settings, workflows)?.run()
+    let data = data(pipeline)?;
+    job::Job::new(pipeline, data, layout, settings, workflows, cluster)?.run()
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Result<T> {

@@ -4,19 +4,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::table;
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use saker_content::{
     Cache, Encoded, Encoder, ImageEncoder, Pca, Pooling, SentenceEncoder, encode, to_unit_length,
 };
 use saker_pipeline::{Embedding, EmbeddingSource, ImagePooling, Missing, Pipeline};
+use saker_prepare::source::Source;
+use saker_prepare::{files, table};
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
 
-use super::embeddings::Vectors;
-use super::files;
-use super::source::Source;
+use super::Vectors;
 use crate::runtime;
 
 /// The vectors of an `[[item.embeddings]]` whose source is `sentence` or `image`, row i for row i of `items`.
@@ -229,7 +228,7 @@ fn texts_of_table(
     columns: &[String],
     ids: &[i32],
 ) -> Result<Vec<String>> {
-    let data = super::data(pipeline)?;
+    let data = saker_prepare::data(pipeline)?;
     let key = format!("item.embeddings.{embedding}.source.path");
     let files = files::files(pipeline, data.format, &key, path)?;
     let named: Vec<&str> = std::iter::once(id)

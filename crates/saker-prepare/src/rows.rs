@@ -1,4 +1,4 @@
-//! Interactions encoded batch by batch, and read back in order.
+//! Interactions encoded batch by batch.
 
 use std::sync::Arc;
 
@@ -7,19 +7,16 @@ use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use rustc_hash::FxHashMap;
-use saker_bulk::plan::{ident, lit};
-use saker_bulk::{BoxError, Engine};
+use saker_bulk::BoxError;
 use saker_pipeline::{Feature, Interactions, Pipeline};
-use saker_serving::layout::Layout;
 use saker_workflow::Workflow;
 
-use super::clean::{RATING, TIME};
-use super::columns::Entities;
-use super::encode;
-use super::split::PARTS;
+use crate::clean::{RATING, TIME};
+use crate::columns::Entities;
+use crate::encode;
 
 /// From rows of `data/interactions.parquet` to those of `features/interactions.parquet`.
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     user: Id,
     item: Id,
     label: Label,
@@ -69,7 +66,7 @@ impl Id {
 }
 
 impl Encoder {
-    pub(super) fn new(
+    pub(crate) fn new(
         pipeline: &Pipeline,
         interactions: &Interactions,
         (users, user_table): (&Entities, &RecordBatch),
@@ -123,7 +120,7 @@ impl Encoder {
         })
     }
 
-    pub(super) fn encode(&self, batch: &RecordBatch) -> Result<RecordBatch, BoxError> {
+    pub(crate) fn encode(&self, batch: &RecordBatch) -> Result<RecordBatch, BoxError> {
         Ok(self.table(batch)?)
     }
 
@@ -177,34 +174,4 @@ impl Encoder {
         }
         table::table(columns)
     }
-}
-
-/// Per user, the rows of the items of the training events, oldest first.
-pub(super) fn histories(
-    engine: &Engine,
-    layout: &Layout,
-    pipeline: &Pipeline,
-    users: &Entities,
-    items: &Entities,
-) -> Result<Vec<Vec<u32>>> {
-    let (user, item) = (&pipeline.user.id, &pipeline.item.id);
-    let events = engine.read(&[layout.data("interactions")])?;
-    let training = events.filter(ident("split").eq(lit(PARTS[0])))?;
-    let training = engine.ordered(&training.select(vec![ident(user), ident(item)])?);
-    let mut histories = vec![Vec::new(); users.ids.len()];
-    let (users, items) = (&users.row_of, &items.row_of);
-    engine.run(
-        training,
-        |_| {},
-        |batch| -> Result<()> {
-            let pairs = table::int32s(&batch, user)?.iter();
-            for (user, item) in pairs.zip(table::int32s(&batch, item)?) {
-                if let (Some(&user), Some(&item)) = (users.get(user), items.get(item)) {
-                    histories[user as usize].push(item as u32);
-                }
-            }
-            Ok(())
-        },
-    )?;
-    Ok(histories)
 }

@@ -8,14 +8,15 @@ use saker_pipeline::{Format, Pipeline};
 
 /// A file of a table.
 #[derive(Clone, Debug)]
-pub(super) struct TableFile {
-    pub(super) path: PathBuf,
+pub struct TableFile {
+    /// Where it is.
+    pub path: PathBuf,
     /// What the names of the folders above it say of all its rows: Hive's partitions, the outermost first.
-    pub(super) partition: Partition,
+    pub partition: Partition,
 }
 
 /// Columns and their values, `None` where Hive wrote that there is none.
-pub(super) type Partition = Vec<(String, Option<String>)>;
+pub type Partition = Vec<(String, Option<String>)>;
 
 /// What Hive writes in place of a missing value.
 const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -25,12 +26,7 @@ const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 ///
 /// # Errors
 /// There is no such file or folder; format atomic and a folder.
-pub(super) fn files(
-    pipeline: &Pipeline,
-    format: Format,
-    key: &str,
-    path: &str,
-) -> Result<Vec<TableFile>> {
+pub fn files(pipeline: &Pipeline, format: Format, key: &str, path: &str) -> Result<Vec<TableFile>> {
     let given = path;
     let path = pipeline.resolve(path)?;
     let hint = || hint(pipeline, key);

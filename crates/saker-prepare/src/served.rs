@@ -14,18 +14,18 @@ use crate::table;
 use crate::values::Values;
 
 /// A user id, Unix seconds, the value since then.
-pub(super) type Row = (i32, i32, i32);
+pub(crate) type Row = (i32, i32, i32);
 
 /// The values of a column that serving wrote.
 #[derive(Debug, Default)]
-pub(super) struct Served {
+pub(crate) struct Served {
     /// Ascending.
     rows: Vec<Row>,
 }
 
 impl Served {
     /// Reads a column's view, without what `saker materialize` wrote there: that follows from the events and says nothing new.
-    pub(super) fn read(pipeline: &Pipeline, layout: &Layout, column: &Column) -> Result<Self> {
+    pub(crate) fn read(pipeline: &Pipeline, layout: &Layout, column: &Column) -> Result<Self> {
         let Some(view) = &column.view else {
             return Ok(Self::default());
         };
@@ -36,7 +36,7 @@ impl Served {
             .read_files(
                 view,
                 days,
-                |name| !name.starts_with(crate::materialize::OFFLINE_FILES),
+                |name| !name.starts_with(views::MATERIALIZED),
                 |batch| add(&mut rows, &batch, &pipeline.user.id, &column.name),
             )
             .with_context(|| format!("offline store, view {view}"))?;
@@ -45,19 +45,19 @@ impl Served {
     }
 
     /// The rows of a user id.
-    pub(super) fn of(&self, user: i32) -> &[Row] {
+    pub(crate) fn of(&self, user: i32) -> &[Row] {
         let from = self.rows.partition_point(|row| row.0 < user);
         let to = self.rows.partition_point(|row| row.0 <= user);
         &self.rows[from..to]
     }
 
     /// How many values there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 }
 
-/// The files that serving wrote and [`super::encode_again`] reads: views, days and names, of which none changes once it is there.
+/// The files that serving wrote and [`crate::encode_again`] reads: views, days and names, of which none changes once it is there.
 pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
     let store = OfflineStore::open(&views::offline_store(pipeline, layout))?;
     let columns = pipeline.user.stored();
@@ -66,7 +66,7 @@ pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
     for view in views.chain([EVENTS]) {
         for day in store.days(view)? {
             let names = store.names(view, day)?.into_iter();
-            let served = names.filter(|name| !name.starts_with(crate::materialize::OFFLINE_FILES));
+            let served = names.filter(|name| !name.starts_with(views::MATERIALIZED));
             files.extend(served.map(|name| format!("{view}/{day}/{name}")));
         }
     }
@@ -75,7 +75,7 @@ pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
 
 /// What visitors did, as the updater wrote it, with the columns that the definition's source has. Nothing where the definition
 /// does not say what a kind of event counts.
-pub(super) fn events(
+pub(crate) fn events(
     pipeline: &Pipeline,
     layout: &Layout,
     of: &Interactions,

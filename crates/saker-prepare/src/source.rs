@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{ArrayRef, LargeStringArray, LargeStringBuilder, RecordBatch};
 use saker_pipeline::{Data, Encoding, Format, Unit};
 
-use super::files::TableFile;
+use crate::files::TableFile;
 use crate::values::{Value, Values};
 
 /// A column as its file has it.
@@ -63,7 +63,7 @@ fn no_column<'a>(
 
 /// A table, or some rows of one, as the source has it.
 #[derive(Debug)]
-pub(super) struct Source {
+pub struct Source {
     parts: Vec<Part>,
 }
 
@@ -72,7 +72,7 @@ impl Source {
     ///
     /// # Errors
     /// A file that cannot be read, or that lacks one of the columns.
-    pub(super) fn read(data: &Data, files: &[TableFile], columns: &[&str]) -> Result<Self> {
+    pub fn read(data: &Data, files: &[TableFile], columns: &[&str]) -> Result<Self> {
         let mut parts = Vec::new();
         for file in files {
             match data.format {
@@ -96,7 +96,7 @@ impl Source {
     }
 
     /// Rows of a Parquet file, of which `first` is the place of the first, from 0.
-    pub(super) fn of_batch(file: &TableFile, first: u64, batch: &RecordBatch) -> Self {
+    pub(crate) fn of_batch(file: &TableFile, first: u64, batch: &RecordBatch) -> Self {
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns());
         let columns = columns.map(|(field, array)| {
@@ -115,7 +115,8 @@ impl Source {
         Self { parts: vec![part] }
     }
 
-    pub(super) fn rows(&self) -> usize {
+    /// The number of rows.
+    pub(crate) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows).sum()
     }
 
@@ -131,13 +132,8 @@ impl Source {
         ("", row as u64)
     }
 
-    /// A row's place in its file, from 0.
-    pub(super) fn number_of(&self, row: usize) -> u64 {
-        self.part(row).1
-    }
-
     /// Where a row is, counted from 1: with its file where there are several.
-    pub(super) fn place(&self, row: usize) -> String {
+    pub fn place(&self, row: usize) -> String {
         let (path, number) = self.part(row);
         match self.parts.iter().all(|part| part.path == path) {
             true => format!("row {}", number + 1),
@@ -149,7 +145,7 @@ impl Source {
     ///
     /// # Errors
     /// There is no such column, or `read` refuses a value; with file, column and row.
-    pub(super) fn each<T>(
+    pub(crate) fn each<T>(
         &self,
         name: &str,
         mut read: impl FnMut(Value<'_>) -> Result<T>,
@@ -167,17 +163,17 @@ impl Source {
     }
 
     /// A column of finite numbers of 32 bits, without those that read as one of `empty`.
-    pub(super) fn float32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<f32>>> {
+    pub(crate) fn float32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<f32>>> {
         self.each(name, |value| value.without(empty).float32())
     }
 
     /// A column of integers of 32 bits, without those that read as one of `empty`.
-    pub(super) fn int32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<i32>>> {
+    pub(crate) fn int32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<i32>>> {
         self.each(name, |value| value.without(empty).int32())
     }
 
     /// A column of texts, without those that read as one of `empty`; no value is the empty text.
-    pub(super) fn texts(&self, name: &str, empty: &[String]) -> Result<Vec<String>> {
+    pub fn texts(&self, name: &str, empty: &[String]) -> Result<Vec<String>> {
         let text = |value: Value<'_>| {
             value
                 .without(empty)
@@ -188,17 +184,17 @@ impl Source {
     }
 
     /// A column of times, in Unix seconds.
-    pub(super) fn times(&self, name: &str, unit: Unit) -> Result<Vec<Option<i32>>> {
+    pub(crate) fn times(&self, name: &str, unit: Unit) -> Result<Vec<Option<i32>>> {
         self.each(name, |value| value.unix_seconds(unit))
     }
 
     /// A column of ids, of which some may be missing.
-    pub(super) fn ids(&self, name: &str) -> Result<Vec<Option<i32>>> {
+    pub(crate) fn ids(&self, name: &str) -> Result<Vec<Option<i32>>> {
         self.each(name, |value| value.id())
     }
 
     /// A column of ids, of which none may be missing.
-    pub(super) fn all_ids(&self, name: &str) -> Result<Vec<i32>> {
+    pub fn all_ids(&self, name: &str) -> Result<Vec<i32>> {
         self.each(name, |value| {
             let accepted = || format!("the id is missing; an id must be 0 to {}", i32::MAX);
             value.id()?.with_context(accepted)
@@ -210,7 +206,7 @@ impl Source {
 ///
 /// # Errors
 /// The file is missing or is no Parquet file; it lacks a column, or has two of that name.
-pub(super) fn columns_of(file: &TableFile, columns: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn columns_of(file: &TableFile, columns: &[&str]) -> Result<Vec<String>> {
     let given = table::columns(&file.path)?;
     let path = file.path.display().to_string();
     let mut named = Vec::new();
@@ -233,7 +229,7 @@ pub(super) fn columns_of(file: &TableFile, columns: &[&str]) -> Result<Vec<Strin
 }
 
 /// RecBole's atomic files: a header of `name:type`, tab-separated rows.
-pub(super) struct AtomicFile {
+pub(crate) struct AtomicFile {
     path: PathBuf,
     encoding: Encoding,
     /// The columns that are read.
@@ -261,7 +257,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// It cannot be read, or lacks one of the columns.
-    pub(super) fn open(path: &Path, encoding: Option<Encoding>, columns: &[&str]) -> Result<Self> {
+    pub(crate) fn open(path: &Path, encoding: Option<Encoding>, columns: &[&str]) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut opened = Self {
             path: path.to_owned(),
@@ -350,7 +346,7 @@ impl AtomicFile {
     }
 
     /// The next rows, at most `most`; without rows at the file's end.
-    pub(super) fn chunk(&mut self, most: usize) -> Result<Source> {
+    pub(crate) fn chunk(&mut self, most: usize) -> Result<Source> {
         let mut columns: Vec<LargeStringBuilder> = Vec::new();
         columns.resize_with(self.fields.len(), LargeStringBuilder::new);
         let mut rows = 0;

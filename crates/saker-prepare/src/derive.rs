@@ -3,13 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::served::Row;
+use crate::served::Row;
 
 /// A user's most frequent category at each moment: what serving recomputes after every event
 /// (`saker_store::recent::top_category`), so that training sees what serving saw.
 ///
 /// Items count once, at their latest time, as in `user:{id}:recent_items`.
-pub(super) struct Recent<'a> {
+pub(crate) struct Recent<'a> {
     seconds: i32,
     /// What serving wrote of this user, when it did: user, Unix seconds, value, oldest first.
     served: &'a [Row],
@@ -28,7 +28,7 @@ const VISIT_SECONDS: i32 = 30 * 60;
 impl<'a> Recent<'a> {
     /// Nothing happened yet; `seconds` are what is recent. What serving wrote, where it wrote something, stands before what
     /// follows from the events.
-    pub(super) fn new(seconds: i32, served: &'a [Row]) -> Self {
+    pub(crate) fn new(seconds: i32, served: &'a [Row]) -> Self {
         Self {
             seconds,
             served,
@@ -41,7 +41,7 @@ impl<'a> Recent<'a> {
 
     /// The value that stands at `time`: after all events of earlier seconds. Of events of the same second nobody knows which came
     /// first, so that none of them counts. Times must not go back.
-    pub(super) fn before(&mut self, time: i32) -> Option<i32> {
+    pub(crate) fn before(&mut self, time: i32) -> Option<i32> {
         if self.now.is_some_and(|now| now < time) {
             self.settle();
         }
@@ -53,7 +53,7 @@ impl<'a> Recent<'a> {
 
     /// The value that stood when `item` was offered, which the user meets at `time`: that [`before`](Self::before) the first of the
     /// visit's events with this item in a row. A view would tell of the click that follows it.
-    pub(super) fn before_offer(&mut self, time: i32, item: i32) -> Option<i32> {
+    pub(crate) fn before_offer(&mut self, time: i32, item: i32) -> Option<i32> {
         let value = match self.offered {
             Some((last, at, value)) if last == item && time - at <= VISIT_SECONDS => value,
             _ => self.before(time),
@@ -63,7 +63,7 @@ impl<'a> Recent<'a> {
     }
 
     /// The user met `item` of `category`.
-    pub(super) fn add(&mut self, time: i32, item: i32, category: Option<i32>) {
+    pub(crate) fn add(&mut self, time: i32, item: i32, category: Option<i32>) {
         if self.now.is_some_and(|now| now < time) {
             self.settle();
         }
@@ -75,7 +75,7 @@ impl<'a> Recent<'a> {
     }
 
     /// The value after all events.
-    pub(super) fn latest(mut self) -> Option<i32> {
+    pub(crate) fn latest(mut self) -> Option<i32> {
         self.settle();
         self.value
     }
@@ -100,7 +100,7 @@ impl<'a> Recent<'a> {
 }
 
 /// The most frequent value; on a tie, the tied one that comes first. The newest event comes first.
-pub(super) fn most_frequent(values: impl Iterator<Item = i32>) -> Option<i32> {
+pub(crate) fn most_frequent(values: impl Iterator<Item = i32>) -> Option<i32> {
     let mut counts: HashMap<i32, (usize, usize)> = HashMap::new();
     for (place, value) in values.enumerate() {
         counts.entry(value).or_insert((0, place)).0 += 1;

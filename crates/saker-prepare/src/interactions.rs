@@ -4,24 +4,24 @@ use crate::table;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
-use saker_bulk::{DataFrame, Engine, Writer};
+use saker_bulk::{Engine, Writer};
 use saker_pipeline::{Column, Default as Fallback, Derive, Entity, Pipeline};
 use saker_serving::layout::Layout;
 
-use super::clean::{self, DRAW, ITEM, Met, PLACE, RATING, TIME, USER};
-use super::columns::{Cleaned, Entities};
-use super::derive::{Recent, most_frequent};
-use super::served::Served;
-use super::split::{PARTS, parts};
+use crate::clean::{self, ITEM, Met, RATING, Sorted, TIME, USER};
+use crate::columns::{Cleaned, Entities};
+use crate::derive::{Recent, most_frequent};
+use crate::served::Served;
+use crate::split::{PARTS, parts};
 
 /// What the events leave once they have passed.
-pub(super) struct Events {
+pub(crate) struct Events {
     /// Events of the training, validation and test part.
-    pub(super) counts: [usize; 3],
+    pub(crate) counts: [usize; 3],
     /// Training events of each user.
-    pub(super) of_users: Vec<u32>,
+    pub(crate) of_users: Vec<u32>,
     /// Training events of each item.
-    pub(super) of_items: Vec<u32>,
+    pub(crate) of_items: Vec<u32>,
     /// Columns that follow from the user's events, by name: the user's value.
     top: Vec<Top>,
 }
@@ -56,12 +56,12 @@ enum Window {
     Seconds(i32),
 }
 
-/// Sorts the cleaned rows and writes `data/interactions.parquet`.
-pub(super) fn write(
+/// Writes `data/interactions.parquet`.
+pub(crate) fn write(
     pipeline: &Pipeline,
     engine: &Engine,
     layout: &Layout,
-    (rows, met): (DataFrame, &Met),
+    sorted: Sorted,
     (users, items): (&Entities, &Entities),
     served: impl Fn(&Column) -> Result<Served>,
     mut progress: impl FnMut(u64),
@@ -75,16 +75,28 @@ pub(super) fn write(
     for top in &mut events.top {
         top.served = served(&top.column)?;
     }
-    let sorted = engine.sorted(rows, &[USER, TIME, DRAW, ITEM, PLACE])?;
-    let schema = sorted.schema().inner().clone();
+    let Sorted {
+        plan,
+        mut arriving,
+        schema,
+        met,
+    } = sorted;
+    let is_in_order = arriving.is_none();
     let mut rest = RecordBatch::new_empty(schema.clone());
     let mut writer = Writer::new(&layout.data("interactions"));
     let mut complete = |events: &mut Events, rows: &RecordBatch| -> Result<()> {
-        let table = events.complete(pipeline, rows, met, users, items)?;
+        let table = match is_in_order {
+            true => events.complete(pipeline, rows, &met, users, items)?,
+            false => events.complete(pipeline, &clean::in_order(rows)?, &met, users, items)?,
+        };
         Ok(writer.write(&table)?)
     };
     complete(&mut events, &rest)?;
-    engine.run(sorted, &mut progress, |batch| -> Result<()> {
+    engine.run(plan, &mut progress, |batch| -> Result<()> {
+        let batch = match &mut arriving {
+            None => batch,
+            Some(arriving) => arriving.clean(&batch)?,
+        };
         let all = concat_batches(&schema, [&rest, &batch])?;
         // The last user's events may go on in the next batch.
         let of = table::int32s(&all, USER)?;
@@ -133,7 +145,7 @@ fn tops(entity: &Entity, users: &Entities, items: &Entities) -> Vec<Top> {
 
 impl Events {
     /// All events that were kept.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.counts.iter().sum()
     }
 
@@ -220,7 +232,7 @@ impl Events {
     }
 
     /// Fills an entity's derived columns.
-    pub(super) fn derive(&self, entity: &Entity, events: &[u32], of: &mut Entities) {
+    pub(crate) fn derive(&self, entity: &Entity, events: &[u32], of: &mut Entities) {
         for column in &entity.columns {
             let values: Vec<Option<i32>> = match &column.derive {
                 None => continue,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, Float32Array, Int32Array, Int64Array, RecordBatch};
+use arrow::compute::{SortColumn, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use rustc_hash::FxHashMap;
 use saker_bulk::{BoxError, DataFrame, Engine};
@@ -14,50 +15,49 @@ use saker_pipeline::{
     Column, ColumnType, Data, Default as Fallback, Format, Interactions, Pipeline, Unit,
 };
 
-use super::columns::Entities;
-use super::files::TableFile;
-use super::source::{AtomicFile, Source, columns_of};
+use crate::cluster;
+use crate::columns::Entities;
+use crate::files::TableFile;
+use crate::source::{AtomicFile, Source, columns_of};
 
-/// Columns of the cleaned rows. Context columns follow them, called `context.<name>`.
-pub(super) const USER: &str = "user_row";
-pub(super) const ITEM: &str = "item_row";
-pub(super) const TIME: &str = "timestamp";
-pub(super) const RATING: &str = "rating";
+/// Columns of the cleaned rows. Context columns follow them, called `context.<name>`: see [`context_name`].
+pub(crate) const USER: &str = "user_row";
+pub(crate) const ITEM: &str = "item_row";
+pub(crate) const TIME: &str = "timestamp";
+pub(crate) const RATING: &str = "rating";
 /// A number drawn for the user, the second and the item: the order of a user's events of one second, of which nobody knows which
 /// came first.
 ///
 /// The order of item ids is no such order: a catalogue's ids tell of its items, so that what follows an item within a second
 /// could be guessed from its id, and so could which events the parts are cut between.
-pub(super) const DRAW: &str = "draw";
-/// The place in the source, which decides between events of one user, second and item.
-pub(super) const PLACE: &str = "place";
+pub(crate) const DRAW: &str = "draw";
 
 /// Rows of a chunk of an atomic file.
 const CHUNK_ROWS: usize = 1 << 15;
 
 /// What was met on the way; complete when all rows have passed.
 #[derive(Debug, Default)]
-pub(super) struct Met {
+pub(crate) struct Met {
     /// Events of users or items that the tables do not hold.
     dropped: AtomicU64,
     /// Events without a user or an item.
     nobody: AtomicU64,
     /// Events without a rating.
-    pub(super) unrated: AtomicU64,
+    pub(crate) unrated: AtomicU64,
     /// Events of kinds that `ratings` does not list.
     unlisted: AtomicU64,
     /// Time of the last event that is kept, Unix seconds.
-    latest: AtomicI32,
+    pub(crate) latest: AtomicI32,
 }
 
 impl Met {
     /// Events that name no user or item, or one that the tables do not hold.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed) + self.nobody.load(Ordering::Relaxed)
     }
 
     /// Logs how many events are left out, and why.
-    pub(super) fn report(&self) {
+    pub(crate) fn report(&self) {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         let left_out = [
             (
@@ -83,17 +83,18 @@ impl Met {
         }
     }
 
-    pub(super) fn latest(&self) -> i32 {
+    pub(crate) fn latest(&self) -> i32 {
         self.latest.load(Ordering::Relaxed)
     }
 }
 
 /// Turns rows of the source into cleaned rows.
-struct Cleaner {
+#[derive(Clone)]
+pub(crate) struct Cleaner {
     /// Source columns.
-    user: String,
+    pub(crate) user: String,
     item: String,
-    time: String,
+    pub(crate) time: String,
     unit: Unit,
     rating: Option<String>,
     missing_rating: Option<f32>,
@@ -102,17 +103,20 @@ struct Cleaner {
     context: Vec<(Column, f64)>,
     users: Arc<FxHashMap<i32, i32>>,
     items: Arc<FxHashMap<i32, i32>>,
-    schema: SchemaRef,
-    met: Arc<Met>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) met: Arc<Met>,
 }
 
+/// The start of the names of context columns among cleaned rows.
+const CONTEXT: &str = "context.";
+
 /// The name of a context column among cleaned rows, where it may be called as any other.
-pub(super) fn context_name(column: &str) -> String {
-    format!("context.{column}")
+pub(crate) fn context_name(column: &str) -> String {
+    format!("{CONTEXT}{column}")
 }
 
 /// Context columns that features read and that are not the event's time.
-pub(super) fn context_columns(pipeline: &Pipeline) -> impl Iterator<Item = &Column> {
+pub(crate) fn context_columns(pipeline: &Pipeline) -> impl Iterator<Item = &Column> {
     pipeline.context.columns.iter().filter(|column| {
         let name = column.name.as_str();
         let mut features = pipeline.context.features.iter();
@@ -123,12 +127,101 @@ pub(super) fn context_columns(pipeline: &Pipeline) -> impl Iterator<Item = &Colu
 }
 
 /// Whether a context column is the request's time.
-pub(super) fn is_time(column: &Column) -> bool {
+pub(crate) fn is_time(column: &Column) -> bool {
     column.default == Fallback::Word("now".to_owned())
 }
 
+/// The interactions in order of user and time: events of one second in a drawn order, and those of one user, second and item by
+/// rating and context. Events that are equal in all of that can stand for each other, so the order does not depend on the order of
+/// files and rows in the source.
+pub(crate) struct Sorted {
+    /// The rows in their order: cleaned ones, or the source's as a cluster has sorted them.
+    pub(crate) plan: DataFrame,
+    /// Cleans the rows of a cluster as they arrive.
+    pub(crate) arriving: Option<Arriving>,
+    /// Of cleaned rows.
+    pub(crate) schema: SchemaRef,
+    /// Complete when all rows have passed; the time of the last event before that.
+    pub(crate) met: Arc<Met>,
+}
+
+/// Rows of a cluster on their way in: in order of user and time, and within a second in no order.
+pub(crate) struct Arriving {
+    cleaner: Cleaner,
+    file: TableFile,
+    rows: u64,
+}
+
+impl Arriving {
+    pub(crate) fn new(cleaner: Cleaner) -> Self {
+        let file = TableFile {
+            path: Path::new("the rows as the cluster sorted them").to_owned(),
+            partition: Vec::new(),
+        };
+        let rows = 0;
+        Self {
+            cleaner,
+            file,
+            rows,
+        }
+    }
+
+    /// The cleaned rows of the next batch.
+    pub(crate) fn clean(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let source = Source::of_batch(&self.file, self.rows, batch);
+        self.rows += batch.num_rows() as u64;
+        self.cleaner.clean(&source)
+    }
+}
+
+/// Cleaned rows of whole users in the order of [`Sorted`].
+pub(crate) fn in_order(rows: &RecordBatch) -> Result<RecordBatch> {
+    let order = order(&rows.schema());
+    let columns = order.iter().filter_map(|name| {
+        let values = rows.column_by_name(name)?.clone();
+        let options = None;
+        Some(SortColumn { values, options })
+    });
+    let columns: Vec<SortColumn> = columns.collect();
+    let places = lexsort_to_indices(&columns, None)?;
+    Ok(take_record_batch(rows, &places)?)
+}
+
+/// The columns that cleaned rows are sorted by.
+fn order(schema: &Schema) -> Vec<String> {
+    let context = schema.fields().iter().map(|field| field.name());
+    let context = context.filter(|name| name.starts_with(CONTEXT)).cloned();
+    let keys = [USER, TIME, DRAW, ITEM, RATING].map(str::to_owned);
+    keys.into_iter().chain(context).collect()
+}
+
+/// All interactions in order: sorted here, or by the engine's cluster. Those of `live` stand beside the source's files.
+pub(crate) fn sorted(
+    pipeline: &Pipeline,
+    engine: &Engine,
+    data: &Data,
+    (files, live): (Vec<TableFile>, Vec<RecordBatch>),
+    users: &Entities,
+    items: &Entities,
+) -> Result<Sorted> {
+    if engine.has_cluster() {
+        let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
+        return cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts());
+    }
+    let (rows, met) = rows(pipeline, engine, data, (files, live), users, items)?;
+    let schema = rows.schema().inner().clone();
+    let order = order(&schema);
+    let order: Vec<&str> = order.iter().map(String::as_str).collect();
+    Ok(Sorted {
+        plan: engine.sorted(rows, &order)?,
+        arriving: None,
+        schema,
+        met,
+    })
+}
+
 /// The cleaned rows of all files, and of the batches that stand beside them, as a plan in no order.
-pub(super) fn rows(
+fn rows(
     pipeline: &Pipeline,
     engine: &Engine,
     data: &Data,
@@ -139,8 +232,6 @@ pub(super) fn rows(
     let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
     let (schema, met) = (Arc::clone(&cleaner.schema), Arc::clone(&cleaner.met));
     let of_live = Arc::clone(&schema);
-    // After those of all files.
-    let place = files.len();
     let of_store = TableFile {
         path: Path::new("the offline store's events").to_owned(),
         partition: Vec::new(),
@@ -150,7 +241,7 @@ pub(super) fn rows(
         .scan(0u64, |first, batch| {
             let source = Source::of_batch(&of_store, *first, batch);
             *first += batch.num_rows() as u64;
-            Some(cleaner.clean(&source, place))
+            Some(cleaner.clean(&source))
         })
         .collect::<Result<Vec<_>>>()?;
     let columns = cleaner.columns();
@@ -166,7 +257,7 @@ pub(super) fn rows(
                     Ok(chunk) if chunk.rows() == 0 => return None,
                     chunk => chunk,
                 };
-                let cleaned = chunk.and_then(|chunk| cleaner.clean(&chunk, 0));
+                let cleaned = chunk.and_then(|chunk| cleaner.clean(&chunk));
                 Some(cleaned.map_err(BoxError::from))
             });
             engine.batches(schema, batches)?
@@ -178,7 +269,7 @@ pub(super) fn rows(
             let read = read.collect::<Result<Vec<_>>>()?;
             engine.map_files(&read, schema, move |batch, file, first| {
                 let source = Source::of_batch(&files[file], first, batch);
-                cleaner.clean(&source, file).map_err(BoxError::from)
+                cleaner.clean(&source).map_err(BoxError::from)
             })?
         }
     };
@@ -190,6 +281,14 @@ pub(super) fn rows(
 }
 
 impl Cleaner {
+    /// The same, counting what it meets apart.
+    pub(crate) fn counting_apart(&self) -> Self {
+        Self {
+            met: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     fn new(pipeline: &Pipeline, of: &Interactions, users: &Entities, items: &Entities) -> Self {
         let mut fields = vec![
             Field::new(USER, DataType::Int32, false),
@@ -197,7 +296,6 @@ impl Cleaner {
             Field::new(TIME, DataType::Int32, false),
             Field::new(RATING, DataType::Float32, false),
             Field::new(DRAW, DataType::Int64, false),
-            Field::new(PLACE, DataType::Int64, false),
         ];
         let mut context = Vec::new();
         for column in context_columns(pipeline) {
@@ -234,7 +332,7 @@ impl Cleaner {
     }
 
     /// The source columns that are read, each once.
-    fn columns(&self) -> Vec<String> {
+    pub(crate) fn columns(&self) -> Vec<String> {
         let mut columns = vec![self.user.clone(), self.item.clone(), self.time.clone()];
         columns.extend(self.rating.clone());
         columns.extend(
@@ -247,7 +345,7 @@ impl Cleaner {
         columns
     }
 
-    fn clean(&self, source: &Source, file: usize) -> Result<RecordBatch> {
+    fn clean(&self, source: &Source) -> Result<RecordBatch> {
         let users = source.ids(&self.user)?;
         let items = source.ids(&self.item)?;
         let times = source.times(&self.time, self.unit)?;
@@ -304,11 +402,6 @@ impl Cleaner {
         let mut columns: Vec<ArrayRef> = ids.map(int32).into();
         columns.push(Arc::new(Float32Array::from(counted)));
         columns.push(Arc::new(Int64Array::from(draws)));
-        // A file's rows in their order, after those of the files before it.
-        let places = kept
-            .iter()
-            .map(|&row| ((file as i64) << 40) + source.number_of(row) as i64);
-        columns.push(Arc::new(Int64Array::from_iter_values(places)));
         for (column, default) in &self.context {
             columns.push(context(source, column, *default, &kept)?);
         }

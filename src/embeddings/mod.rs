@@ -1,24 +1,28 @@
 //! Embedding tables of the items: computed here or read from a file, rows = encoded ids.
 
+mod content;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use ndarray::Array2;
+use rustc_hash::FxHashMap;
+use saker_bulk::plan::{ident, lit};
+use saker_bulk::{Engine, Settings};
 use saker_pipeline::{Embedding, EmbeddingSource, Pipeline};
-use saker_serving::layout::Layout;
+use saker_prepare::{PARTS, table};
+use saker_serving::layout::{Layout, Schema};
 use saker_serving::progress::Step;
 use saker_train::pretrained;
 
-use super::content;
-
 /// The vectors of all items.
-pub(super) struct Vectors {
+struct Vectors {
     /// Row-major f32 [items, dim].
-    pub(super) values: Vec<f32>,
+    values: Vec<f32>,
     /// How they were made, to follow `… rows of …`.
-    pub(super) note: String,
+    note: String,
 }
 
 impl From<Vec<f32>> for Vectors {
@@ -34,16 +38,16 @@ impl From<Vec<f32>> for Vectors {
 ///
 /// # Errors
 /// A path with a variable that is not set.
-pub(super) fn files(pipeline: &Pipeline) -> Result<Vec<PathBuf>> {
+pub fn files(pipeline: &Pipeline) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for embedding in &pipeline.item.embeddings {
         match &embedding.source {
             EmbeddingSource::File { path } => files.push(pipeline.resolve(path)?),
             EmbeddingSource::Sentence { path, model, .. } => {
                 if let Some(path) = path {
-                    let format = super::data(pipeline)?.format;
+                    let format = saker_prepare::data(pipeline)?.format;
                     let key = format!("item.embeddings.{}.source.path", embedding.name);
-                    let table = super::files::files(pipeline, format, &key, path)?;
+                    let table = saker_prepare::files::files(pipeline, format, &key, path)?;
                     files.extend(table.into_iter().map(|file| file.path));
                 }
                 files.push(model_at(pipeline, model)?);
@@ -76,14 +80,89 @@ fn model_at(pipeline: &Pipeline, model: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The vectors of all items, row-major f32 [items, dim], row i for row i of `items`, which is row `order[i]` of the source.
-pub(super) fn vectors(
+/// Writes every embedding table of the definition, for the items and the schema that [`saker_prepare::prepare`] has left.
+///
+/// # Errors
+/// A source cannot be read, or does not fit the items.
+pub fn write_all(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    schema: &Schema,
+    settings: &Settings,
+) -> Result<()> {
+    if pipeline.item.embeddings.is_empty() {
+        return Ok(());
+    }
+    let id = &pipeline.item.id;
+    let items = table::read(&layout.data("items"))?;
+    let features = table::read(&layout.features("items"))?;
+    let codes = table::int32s(&features, id)?;
+    let cardinality = schema.item.iter().find(|feature| feature.name == *id);
+    let cardinality = cardinality
+        .and_then(|feature| feature.cardinality)
+        .context("the item id has no vocabulary")?;
+    for embedding in &pipeline.item.embeddings {
+        let step = Step::start(format!("embedding table {}", embedding.name));
+        let vectors = vectors(pipeline, layout, embedding, &items, settings, &step)?;
+        let path = layout.table(&embedding.name);
+        write(&path, &vectors.values, codes, cardinality, embedding.dim)?;
+        step.done(&format!(
+            "{cardinality} rows of {}{}",
+            embedding.dim, vectors.note
+        ));
+    }
+    Ok(())
+}
+
+/// Per user, the rows of the items of the training events, oldest first.
+fn histories(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    items: &RecordBatch,
+    settings: &Settings,
+) -> Result<Vec<Vec<u32>>> {
+    let (user, item) = (&pipeline.user.id, &pipeline.item.id);
+    let row_of: FxHashMap<i32, u32> = table::int32s(items, item)?
+        .iter()
+        .copied()
+        .zip(0..)
+        .collect();
+    let engine = Engine::new(settings.clone())?;
+    let events = engine.read(&[layout.data("interactions")])?;
+    let training = events.filter(ident("split").eq(lit(PARTS[0])))?;
+    let training = engine.ordered(&training.select(vec![ident(user), ident(item)])?);
+    let mut histories: Vec<Vec<u32>> = Vec::new();
+    // The events are in the order of their users.
+    let mut of = None;
+    engine.run(
+        training,
+        |_| {},
+        |batch| -> Result<()> {
+            let pairs = table::int32s(&batch, user)?.iter();
+            for (user, item) in pairs.zip(table::int32s(&batch, item)?) {
+                if of != Some(*user) {
+                    of = Some(*user);
+                    histories.push(Vec::new());
+                }
+                let row = row_of.get(item).copied();
+                let row = row.with_context(|| format!("item {item} is in no table"))?;
+                if let Some(history) = histories.last_mut() {
+                    history.push(row);
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(histories)
+}
+
+/// The vectors of all items, row-major f32 [items, dim], row i for row i of `items`.
+fn vectors(
     pipeline: &Pipeline,
     layout: &Layout,
     embedding: &Embedding,
     items: &RecordBatch,
-    order: &[usize],
-    histories: &[Vec<u32>],
+    settings: &Settings,
     step: &Step,
 ) -> Result<Vectors> {
     let (dim, seed) = (embedding.dim, pipeline.training.seed);
@@ -93,8 +172,9 @@ pub(super) fn vectors(
             Ok(pretrained::text_vectors(&texts, dim, seed).into())
         }
         EmbeddingSource::Cooccurrence => {
+            let histories = histories(pipeline, layout, items, settings)?;
             let items = items.num_rows();
-            Ok(pretrained::cooccurrence_vectors(histories, items, dim, seed).into())
+            Ok(pretrained::cooccurrence_vectors(&histories, items, dim, seed).into())
         }
         EmbeddingSource::Sentence { .. } | EmbeddingSource::Image { .. } => {
             content::vectors(pipeline, layout, embedding, items, step)
@@ -122,6 +202,7 @@ pub(super) fn vectors(
                     );
                 }
             }
+            let order = saker_prepare::order_of_items(pipeline)?;
             let rows = order.iter().flat_map(|&row| vectors.row(row).to_vec());
             Ok(rows.collect::<Vec<f32>>().into())
         }
@@ -129,7 +210,7 @@ pub(super) fn vectors(
 }
 
 /// Writes the table by encoded id: the rows of codes that no item has (padding, null, out-of-vocabulary) are zero.
-pub(super) fn write(
+fn write(
     path: &Path,
     vectors: &[f32],
     codes: &[i32],

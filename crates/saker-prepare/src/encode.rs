@@ -14,11 +14,11 @@ use saker_pipeline::{Default as Fallback, Entity, Feature, FeatureKind, Group, P
 use saker_serving::layout::Layout;
 use saker_workflow::{Definition, Operator, Workflow};
 
-use super::split::PARTS;
+use crate::split::PARTS;
 
 /// Fits the features of a group on the training interactions, one row each, as the models see them: a frequent user's values
 /// are frequent values.
-pub(super) fn fit(
+pub(crate) fn fit(
     pipeline: &Pipeline,
     engine: &Engine,
     layout: &Layout,
@@ -26,7 +26,7 @@ pub(super) fn fit(
     mut progress: impl FnMut(Progress),
 ) -> Result<Workflow> {
     let definition = pipeline.workflow(group);
-    let read = |table: &str| engine.read(&[layout.data(table)]);
+    let read = |table: &str| engine.read_shared(&[layout.data(table)]);
     let training = read("interactions")?.filter(ident("split").eq(lit(PARTS[0])))?;
     let rows = match group {
         Group::Context => training,
@@ -77,7 +77,7 @@ fn of_entity(
 }
 
 /// Saves in place of what an earlier fit left.
-pub(super) fn save(workflow: &Workflow, folder: &Path) -> Result<()> {
+pub(crate) fn save(workflow: &Workflow, folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)
             .with_context(|| format!("cannot replace {}", folder.display()))?;
@@ -87,7 +87,7 @@ pub(super) fn save(workflow: &Workflow, folder: &Path) -> Result<()> {
 }
 
 /// The features of these rows: Int32 codes and Float32 numbers, in the order of the definition.
-pub(super) fn apply(
+pub(crate) fn apply(
     workflow: &Workflow,
     features: &[Feature],
     rows: &RecordBatch,
@@ -119,7 +119,7 @@ pub(super) fn apply(
 }
 
 /// Codes of a categorical feature; `None` of a continuous one.
-pub(super) fn cardinality(workflow: &Workflow, feature: &Feature) -> Result<Option<usize>> {
+pub(crate) fn cardinality(workflow: &Workflow, feature: &Feature) -> Result<Option<usize>> {
     if feature.kind() == FeatureKind::Continuous {
         return Ok(None);
     }

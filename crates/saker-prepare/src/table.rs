@@ -9,6 +9,7 @@ use arrow::array::{
     Array, ArrayRef, Float32Array, Int32Array, RecordBatch, RecordBatchReader, StringArray,
 };
 use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
@@ -83,11 +84,20 @@ pub fn stream(
 /// # Errors
 /// It is missing or is no Parquet file.
 pub fn columns(path: &Path) -> Result<Vec<String>> {
+    let schema = schema(path)?;
+    let fields = schema.fields().iter();
+    Ok(fields.map(|field| field.name().clone()).collect())
+}
+
+/// The columns of a Parquet file, with their types.
+///
+/// # Errors
+/// It is missing or is no Parquet file.
+pub fn schema(path: &Path) -> Result<SchemaRef> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)
         .with_context(|| format!("{} is no readable Parquet file", path.display()))?;
-    let fields = builder.schema().fields();
-    Ok(fields.iter().map(|field| field.name().clone()).collect())
+    Ok(Arc::clone(builder.schema()))
 }
 
 /// Writes a Parquet file, first beside `path` and then renamed.

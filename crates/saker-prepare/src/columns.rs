@@ -9,11 +9,11 @@ use arrow::array::{ArrayRef, RecordBatch};
 use rustc_hash::FxHashMap;
 use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Names};
 
-use super::source::Source;
+use crate::source::Source;
 use crate::values::Value;
 
 /// The values of a column, before defaults fill what is empty.
-pub(super) enum Cleaned {
+pub(crate) enum Cleaned {
     Int32(Vec<Option<i32>>),
     Float32(Vec<Option<f32>>),
     Text(Vec<String>),
@@ -21,7 +21,7 @@ pub(super) enum Cleaned {
 
 impl Cleaned {
     /// Whole numbers as a column of this type.
-    pub(super) fn numbers(kind: ColumnType, values: Vec<Option<i32>>) -> Self {
+    pub(crate) fn numbers(kind: ColumnType, values: Vec<Option<i32>>) -> Self {
         match kind {
             ColumnType::Float32 => {
                 let numbers = values
@@ -33,7 +33,7 @@ impl Cleaned {
         }
     }
 
-    pub(super) fn number(&self, row: usize) -> Option<f64> {
+    pub(crate) fn number(&self, row: usize) -> Option<f64> {
         match self {
             Self::Int32(values) => values[row].map(f64::from),
             Self::Float32(values) => values[row].map(f64::from),
@@ -84,36 +84,40 @@ fn label(
 }
 
 /// The source's columns that an entity is made of.
-pub(super) fn read_columns<'e>(entity: &'e Entity, id_column: &'e str) -> Vec<&'e str> {
+pub(crate) fn read_columns<'e>(entity: &'e Entity, id_column: &'e str) -> Vec<&'e str> {
     let read = entity.columns.iter();
     let read = read.filter(|column| column.derive.is_none());
     let read = read.flat_map(|column| [Some(column.source()), column.labels.as_deref()]);
     std::iter::once(id_column).chain(read.flatten()).collect()
 }
 
+/// The rows of these ids, the smallest first.
+pub(crate) fn order(ids: &[i32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_by_key(|&row| ids[row]);
+    order
+}
+
 /// The users or the items, sorted by id.
-pub(super) struct Entities {
-    pub(super) ids: Vec<i32>,
+pub(crate) struct Entities {
+    pub(crate) ids: Vec<i32>,
     /// In the order of the definition; derived ones join when they are known.
-    pub(super) columns: BTreeMap<String, Cleaned>,
-    /// The row in the source of each row here.
-    pub(super) order: Vec<usize>,
+    pub(crate) columns: BTreeMap<String, Cleaned>,
     /// From id to row.
-    pub(super) row_of: Arc<FxHashMap<i32, i32>>,
+    pub(crate) row_of: Arc<FxHashMap<i32, i32>>,
 }
 
 impl Entities {
     /// Reads an entity's rows. What the numbers of `codes` columns stand for is in `names`: what it holds already keeps its number,
     /// the rest is added.
-    pub(super) fn read(
+    pub(crate) fn read(
         entity: &Entity,
         id_column: &str,
         source: &Source,
         names: &mut Names,
     ) -> Result<Self> {
         let ids = source.all_ids(id_column)?;
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        order.sort_by_key(|&row| ids[row]);
+        let order = order(&ids);
         if let Some(pair) = order.windows(2).find(|pair| ids[pair[0]] == ids[pair[1]]) {
             bail!(
                 "{} {} is in {} and in {}; one row per id is accepted",
@@ -141,13 +145,12 @@ impl Entities {
         Ok(Self {
             ids,
             columns,
-            order,
             row_of: Arc::new(row_of),
         })
     }
 
     /// What empty values get: the definition's numbers, and means over the training events, of which each row has `events`.
-    pub(super) fn defaults(
+    pub(crate) fn defaults(
         &self,
         entity: &Entity,
         events: &[u32],
@@ -182,7 +185,7 @@ impl Entities {
     }
 
     /// The table that is written: ids, then every column, empty values filled.
-    pub(super) fn table(
+    pub(crate) fn table(
         &self,
         entity: &Entity,
         defaults: &BTreeMap<String, f64>,

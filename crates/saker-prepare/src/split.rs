@@ -12,7 +12,7 @@ const DAY: i32 = 24 * 60 * 60;
 ///
 /// By shares, floor(n · share) of the events are test and validation; where both shares are positive and there are three events or
 /// more, at least one each, so that every such user is measured. A user with fewer is trained on only.
-pub(super) fn parts(times: &[i32], latest: i32, split: Parts) -> impl Iterator<Item = usize> {
+pub(crate) fn parts(times: &[i32], latest: i32, split: Parts) -> impl Iterator<Item = usize> {
     let events = times.len();
     let (validation, test) = match split {
         Parts::User { test, validation } => {
