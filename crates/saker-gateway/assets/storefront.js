@@ -54,8 +54,7 @@ function visit() {
 
 /** A feature as people read it: a category by its name. */
 function said(name, value) {
-  const named = name.includes("category") && state.categories.find((category) => category.column === state.categories[0].column && category.value === value);
-  return `${name.replaceAll("_", " ")} ${named ? named.name : value == null || value === -1 ? "unknown" : value}`;
+  return `${name.replaceAll("_", " ")} ${value == null || value === -1 ? "unknown" : value}`;
 }
 
 // ---- products
@@ -266,9 +265,10 @@ function funnel(explained) {
 }
 
 function features(explained) {
-  const { raw, encoded } = explained.user_features;
+  const { raw, named, encoded } = explained.user_features;
+  const stored = (name) => (named[name] === raw[name] ? shown(raw[name]) : `${named[name]} (${shown(raw[name])})`);
   const names = [...new Set([...Object.keys(raw), ...Object.keys(encoded)])];
-  return table(["feature", "in the store", "as the model gets it"], names.map((name) => [name, shown(raw[name]), shown(encoded[name])]), "What is known of the visitor");
+  return table(["feature", "in the store", "as the model gets it"], names.map((name) => [name, stored(name), shown(encoded[name])]), "What is known of the visitor");
 }
 
 function hidden(explained) {

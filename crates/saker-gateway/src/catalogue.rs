@@ -45,6 +45,15 @@ impl Column {
     }
 }
 
+/// The display name of a code; a value without a name stays as it is.
+fn named(names: &[String], value: Value) -> Value {
+    let code = value.as_u64().and_then(|code| usize::try_from(code).ok());
+    match code.and_then(|code| names.get(code)) {
+        Some(name) => name.as_str().into(),
+        None => value,
+    }
+}
+
 /// The stored form of an item.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -67,6 +76,8 @@ pub struct Catalogue {
     members: BTreeMap<(usize, i32), Vec<u32>>,
     users: Vec<(i32, Box<str>)>,
     known_users: FxHashSet<i32>,
+    /// Display names of the values of users' columns.
+    user_names: BTreeMap<String, Vec<String>>,
 }
 
 impl Catalogue {
@@ -94,6 +105,25 @@ impl Catalogue {
             .map(|id| (id, Value::Object(features(id)).to_string().into()))
             .collect();
         catalogue
+    }
+
+    /// Gives the display names of users' columns, by value: what the store holds as a code is shown by its name.
+    #[must_use]
+    pub fn with_user_names(mut self, names: BTreeMap<String, Vec<String>>) -> Self {
+        self.user_names = names;
+        self
+    }
+
+    /// A user's stored features as people read them.
+    pub(crate) fn named(&self, features: Map<String, Value>) -> Map<String, Value> {
+        let features = features.into_iter().map(|(column, value)| {
+            let value = match self.user_names.get(&column) {
+                Some(names) => named(names, value),
+                None => value,
+            };
+            (column, value)
+        });
+        features.collect()
     }
 
     fn add(&mut self, item: Item) {
@@ -295,6 +325,25 @@ mod tests {
         assert_eq!(categories[0]["value"], 7);
         assert_eq!(categories[0]["items"], 2);
         assert_eq!(categories[1]["name"], "Shoes");
+    }
+
+    #[test]
+    fn codes_of_users_are_shown_by_their_names() {
+        let names = ["F", "M"].map(str::to_owned).to_vec();
+        let names = BTreeMap::from([("gender".to_owned(), names)]);
+        let catalogue = catalogue().with_user_names(names);
+        let named = |gender: Value| {
+            let stored =
+                Map::from_iter([("gender".to_owned(), gender), ("age".to_owned(), 1.into())]);
+            let mut named = catalogue.named(stored);
+            assert_eq!(named["age"], 1, "a number without names");
+            named.remove("gender").unwrap()
+        };
+        assert_eq!(named(1.into()), "M");
+        // The default of a missing value, a code of a later release, a text, a missing value.
+        for unnamed in [json!(-1), json!(7), json!("x"), json!(null)] {
+            assert_eq!(named(unnamed.clone()), unnamed);
+        }
     }
 
     #[test]

@@ -262,12 +262,12 @@ impl Catalogue {
         });
         let features = |id| self.users.row(&self.names, id);
         let users = self.users.row_of.keys().copied();
-        Ok(saker_gateway::Catalogue::new(
-            columns.collect(),
-            items,
-            users,
-            features,
-        ))
+        let names = self.users.names();
+        let names =
+            names.filter_map(|column| Some((column.to_owned(), self.names.get(column)?.clone())));
+        let names = names.collect();
+        let catalogue = saker_gateway::Catalogue::new(columns.collect(), items, users, features);
+        Ok(catalogue.with_user_names(names))
     }
 }
 

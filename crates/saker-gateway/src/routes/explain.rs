@@ -256,7 +256,11 @@ impl Journey {
                 "k": k,
                 "item_id": item,
             },
-            "user_features": { "raw": self.raw, "encoded": self.encoded },
+            "user_features": {
+                "raw": self.raw,
+                "named": catalogue.named(self.raw.clone()),
+                "encoded": self.encoded,
+            },
             "hidden_by_seen_filter": hidden,
             "items": items,
             "asked": asked,

@@ -67,7 +67,7 @@ pub(super) async fn user(
     let answer = json!({
         "user_id": id,
         "known": known,
-        "features": features,
+        "features": features.map(|features| catalogue.named(features)),
         "recent_items": recent,
         "has_seen_items": seen,
     });
