@@ -103,3 +103,41 @@ def test_a_published_crate_reads_nothing_outside_of_its_folder(name):
         for macro, read in re.findall(r"\b(include(?:_str|_bytes)?)!\(\s*\"([^\"]+)\"", path.read_text()):
             place = (path.parent / read).resolve()
             assert place.is_relative_to(folder) and place.is_file(), f"{path}: {macro}!({read})"
+
+
+def picture():
+    """[(floor, {crate: {dependency}})] of ARCHITECTURE.md, from the highest floor down."""
+    text = (chart.ROOT / "ARCHITECTURE.md").read_text()
+    block = text.split("## Which way the arrows point", 1)[1].split("```")[1]
+    floors = []
+    # A list that ends in a comma goes on in the next line.
+    for line in re.sub(r",\n +", ", ", block).strip("\n").splitlines():
+        if not line.strip():
+            continue
+        floor, _, rest = line.partition("  ")
+        if floor:
+            floors.append((floor, {}))
+        name, _, dependencies = rest.strip().partition(" ──▶ ")
+        floors[-1][1][name] = set(filter(None, dependencies.split(", ")))
+    return floors
+
+
+def test_the_picture_of_the_crates_is_that_of_the_manifests():
+    paths = [chart.ROOT / "Cargo.toml", chart.ROOT / "triton-rs-sys" / "Cargo.toml"]
+    for folder in ("crates", "backends"):
+        paths += sorted(chart.ROOT.glob(f"{folder}/*/Cargo.toml"))
+    manifests = {(loaded := tomllib.loads(path.read_text()))["package"]["name"]: loaded for path in paths}
+    imported = {name: manifests.keys() & loaded.get("dependencies", {}).keys() for name, loaded in manifests.items()}
+    drawn = {name: dependencies for _, crates in picture() for name, dependencies in crates.items()}
+    assert drawn == imported
+
+
+def test_no_arrow_of_the_picture_points_up():
+    floors = picture()
+    assert [floor for floor, _ in floors][-1] == "SDK for Triton"
+    for place, (floor, crates) in enumerate(floors):
+        # Programs and offline crates never import a backend, nor a backend them.
+        below = [set(names) for other, names in floors[place:] if (other == "backends") == (floor == "backends") or other in ("shared", "SDK for Triton")]
+        reachable = set().union(*below)
+        for name, dependencies in crates.items():
+            assert dependencies <= reachable, f"{name} of {floor} imports {dependencies - reachable}"
