@@ -19,7 +19,7 @@ use saker_store::seen::bitmap::Filter;
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Connection, Pipeline, Reply, Settings, recent};
 use saker_updater::APPLIED;
-use saker_updater::offline::EVENTS;
+use saker_offline::EVENTS;
 use triton_testing::valkey::Valkey;
 
 const KILLS: usize = 50;

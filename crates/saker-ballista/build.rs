@@ -11,7 +11,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../../build/code.rs");
     for source in code::SOURCES {
-        println!("cargo::rerun-if-changed={}", repository.join(source).display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            repository.join(source).display()
+        );
     }
     match code::hash(repository) {
         Ok(hash) => println!("cargo::rustc-env=SAKER_CODE={hash}"),

@@ -23,7 +23,7 @@ mod tables;
 
 pub use error::Error;
 pub use location::open as open_storage;
-pub use partition::EVENT_TIMESTAMP;
+pub use partition::{EVENT_TIMESTAMP, EVENTS};
 pub use store::OfflineStore;
 #[cfg(feature = "tables")]
 pub use tables::Appended;

@@ -2,6 +2,9 @@
 
 use chrono::NaiveDate;
 
+/// The view of the events.
+pub const EVENTS: &str = "events";
+
 /// The column that says when a row's features came to be: Timestamp in microseconds, UTC.
 pub const EVENT_TIMESTAMP: &str = "event_timestamp";
 

@@ -4,11 +4,10 @@ use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::DataType;
 use chrono::NaiveDate;
-use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
+use saker_offline::{EVENT_TIMESTAMP, EVENTS, OfflineStore};
 use saker_pipeline::{Column, Interactions, Pipeline, Unit};
 use saker_serving::layout::Layout;
 use saker_serving::views;
-use saker_updater::offline::EVENTS;
 
 use crate::table;
 use crate::values::Values;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate};
-use saker_offline::{EVENT_TIMESTAMP, OfflineStore};
+use saker_offline::{EVENTS, EVENT_TIMESTAMP, OfflineStore};
 use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
 use saker_tables::{NewColumn, NewValues, Table, Values};
@@ -24,8 +24,6 @@ use crate::counters::Counters;
 use crate::worker::{Shared, ask, entries, unexpected};
 use crate::{APPLIED, EntryId};
 
-/// The view of the events.
-pub const EVENTS: &str = "events";
 /// The names of the updater's files begin so.
 pub const FILES: &str = "applied";
 /// The column of the place in the stream.
