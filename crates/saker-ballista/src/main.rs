@@ -86,7 +86,8 @@ fn prepare(arguments: &Arguments) -> Result<()> {
         .with_config(Engine::configuration().with_target_partitions(partitions))
         .with_default_features()
         .build();
-    let cluster = SessionContext::remote_with_state(&format!("df://{scheduler}"), state);
+    let url = format!("df://{scheduler}");
+    let cluster = SessionContext::remote_with_state(&url, state);
     let cluster = runtime.block_on(cluster).with_context(unreachable)?;
     let summary = saker_prepare::prepare(&pipeline, &layout, settings, Some(cluster))?;
     println!("{}", serde_json::to_string(&summary)?);
