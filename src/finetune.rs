@@ -241,10 +241,11 @@ fn encode(request: &Request<'_>) -> Result<()> {
     if is_done("prepare") || is_done(STEP) {
         return Ok(());
     }
-    prepare::encode_again(pipeline, layout, request.settings.clone())?;
     // The next `saker prepare` must fit the workflows again.
     stamp::forget(layout, "prepare")?;
-    stamp::record(layout, STEP, &fingerprint)
+    stamp::renew(layout, STEP, &fingerprint, || {
+        prepare::encode_again(pipeline, layout, request.settings.clone()).map(drop)
+    })
 }
 
 /// Path of a checkpoint before its round is recorded.

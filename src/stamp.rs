@@ -86,7 +86,24 @@ pub fn is_current(layout: &Layout, step: &str, fingerprint: &str, made: &[&Path]
         && made.iter().all(|path| path.exists())
 }
 
-/// Removes the record of `step`'s last success, because its outputs were replaced.
+/// Does a step's work without a record of an earlier success, and records this one. A step that fails in the middle may have replaced some
+/// of its outputs: with the earlier inputs it must run again.
+///
+/// # Errors
+/// What `work` returns, or the record cannot be written.
+pub fn renew<T>(
+    layout: &Layout,
+    step: &str,
+    fingerprint: &str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    forget(layout, step)?;
+    let done = work()?;
+    record(layout, step, fingerprint)?;
+    Ok(done)
+}
+
+/// Removes the record of `step`'s last success, because its outputs are about to be replaced.
 ///
 /// # Errors
 /// Returns an error if the file cannot be removed.
@@ -132,6 +149,22 @@ mod tests {
             let entry = entry.unwrap();
             copy(&entry.path(), &to.join(entry.file_name()));
         }
+    }
+
+    #[test]
+    fn a_step_that_failed_is_not_current() {
+        let scratch = tempfile::tempdir().unwrap();
+        let layout = Layout::new(scratch.path(), "shop");
+        let made = scratch.path().join("made");
+        fs::write(&made, "1").unwrap();
+        let is_current = |fingerprint| is_current(&layout, "step", fingerprint, &[&made]);
+        renew(&layout, "step", "one", || Ok(())).unwrap();
+        assert!(is_current("one") && !is_current("two"));
+        let failed: Result<()> = renew(&layout, "step", "two", || anyhow::bail!("no"));
+        assert_eq!(failed.unwrap_err().to_string(), "no");
+        assert!(!is_current("two") && !is_current("one"), "what was made may be of both");
+        renew(&layout, "step", "one", || Ok(())).unwrap();
+        assert!(is_current("one"));
     }
 
     #[test]

@@ -134,13 +134,15 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
             ranker.display()
         )
     })?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    write(&folder.join(MODEL), hoisted.model)?;
-    write(&folder.join(TABLES), hoisted.tables)?;
-    let path = folder.join(IDS);
-    ndarray_npy::write_npy(&path, &Array1::from(ids))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    stamp::record(layout, "fused", &fingerprint)?;
+    stamp::renew(layout, "fused", &fingerprint, || {
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        write(&folder.join(MODEL), hoisted.model)?;
+        write(&folder.join(TABLES), hoisted.tables)?;
+        let path = folder.join(IDS);
+        ndarray_npy::write_npy(&path, &Array1::from(ids))
+            .with_context(|| format!("cannot write {}", path.display()))
+    })?;
     Ok(folder)
 }
 

@@ -66,8 +66,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    index.write(&target)?;
-    stamp::record(&layout, "index", &fingerprint)?;
+    stamp::renew(&layout, "index", &fingerprint, || {
+        Ok(index.write(&target)?)
+    })?;
     step.done(&format!(
         "{} vectors of {} numbers",
         index.len(),

@@ -61,8 +61,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         settings.threads = threads as usize;
     }
     let engine = &args.engine;
-    let summary = engine.prepare(&args.target, &pipeline, &layout, &settings)?;
-    stamp::record(&layout, "prepare", &fingerprint)?;
+    let summary = stamp::renew(&layout, "prepare", &fingerprint, || {
+        engine.prepare(&args.target, &pipeline, &layout, &settings)
+    })?;
     let [train, validation, test] = summary.events;
     println!(
         "{}: {} users, {} items, {train} training, {validation} validation and {test} test interactions in {}",

@@ -201,8 +201,11 @@ impl Trainer<'_> {
         self.accompany(Stage::Towers, fingerprint, |session| {
             towers.train(data, &pipeline.towers, &pipeline.training, session)
         })?;
-        towers.save_with(&path, learned_until(data))?;
-        stamp::record(self.layout, "train-towers", fingerprint)?;
+        // The models of an earlier training are replaced from here on.
+        stamp::forget(self.layout, "train")?;
+        stamp::renew(self.layout, "train-towers", fingerprint, || {
+            Ok(towers.save_with(&path, learned_until(data))?)
+        })?;
         Ok(towers)
     }
 
@@ -225,6 +228,7 @@ impl Trainer<'_> {
         self.accompany(Stage::Ranker, fingerprint, |session| {
             ranker.train(data, training, &candidates, session)
         })?;
+        stamp::forget(self.layout, "train")?;
         ranker.save_with(&self.layout.checkpoint("ranker"), learned_until(data))?;
         Ok(ranker)
     }

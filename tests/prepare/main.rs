@@ -331,6 +331,24 @@ fn errors_name_file_column_and_value() {
     }
 }
 
+/// Training starts from the schema, which must not stand beside tables of a run that has failed.
+#[test]
+fn a_run_that_fails_leaves_no_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, layout) = shop(folder.path(), DEFINITION);
+    prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
+    assert!(layout.schema().is_file());
+    let path = folder.path().join("shop.inter");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("4\t7200", "4\t", 1)).unwrap();
+    prepare::prepare(&pipeline, &layout, Settings::default()).unwrap_err();
+    assert!(!layout.schema().exists());
+    fs::write(&path, text).unwrap();
+    prepare::prepare(&pipeline, &layout, Settings::default()).unwrap();
+    assert!(layout.schema().is_file());
+    assert!(!layout.schema_without_tables().exists());
+}
+
 const DAYS: &str = r#"
 [pipeline]
 name = "shop"

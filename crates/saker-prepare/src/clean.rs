@@ -15,7 +15,6 @@ use saker_pipeline::{
     Column, ColumnType, Data, Default as Fallback, Format, Interactions, Pipeline, Unit,
 };
 
-use crate::cluster;
 use crate::columns::Entities;
 use crate::files::TableFile;
 use crate::source::{AtomicFile, Source, columns_of};
@@ -195,7 +194,7 @@ fn order(schema: &Schema) -> Vec<String> {
     keys.into_iter().chain(context).collect()
 }
 
-/// All interactions in order: sorted here, or by the engine's cluster. Those of `live` stand beside the source's files.
+/// All interactions in order, sorted on this machine. Those of `live` stand beside the source's files.
 pub(crate) fn sorted(
     pipeline: &Pipeline,
     engine: &Engine,
@@ -204,10 +203,6 @@ pub(crate) fn sorted(
     users: &Entities,
     items: &Entities,
 ) -> Result<Sorted> {
-    if engine.has_cluster() {
-        let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
-        return cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts());
-    }
     let (rows, met) = rows(pipeline, engine, data, (files, live), users, items)?;
     let schema = rows.schema().inner().clone();
     let order = order(&schema);
@@ -289,7 +284,7 @@ impl Cleaner {
         }
     }
 
-    fn new(pipeline: &Pipeline, of: &Interactions, users: &Entities, items: &Entities) -> Self {
+    pub(crate) fn new(pipeline: &Pipeline, of: &Interactions, users: &Entities, items: &Entities) -> Self {
         let mut fields = vec![
             Field::new(USER, DataType::Int32, false),
             Field::new(ITEM, DataType::Int32, false),

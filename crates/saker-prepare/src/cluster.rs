@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -16,6 +17,36 @@ use crate::clean::{Arriving, Cleaner, Sorted};
 use crate::files::TableFile;
 use crate::source::columns_of;
 use crate::table;
+
+/// Warns when no row has come from a cluster for a while: it waits for its executors without end.
+pub(crate) struct Watch {
+    rows: u64,
+    since: Instant,
+}
+
+impl Watch {
+    /// Between two warnings.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    pub(crate) fn start() -> Self {
+        let (rows, since) = (0, Instant::now());
+        Self { rows, since }
+    }
+
+    /// Takes note of the rows that have come so far.
+    pub(crate) fn see(&mut self, rows: u64) {
+        let silent = self.since.elapsed();
+        if rows != self.rows {
+            (self.rows, self.since) = (rows, Instant::now());
+        } else if silent > Self::PATIENCE {
+            self.since = Instant::now();
+            tracing::warn!(
+                "no row has come from the cluster for {} s: it is sorting, or none of its executors is free",
+                silent.as_secs()
+            );
+        }
+    }
+}
 
 /// Files of which the same columns are read, in the same types.
 struct Alike {
@@ -166,9 +197,10 @@ fn latest(engine: &Engine, rows: &DataFrame, cleaner: &Cleaner) -> Result<i32> {
         let met = Arc::clone(&apart.met);
         let mut arriving = Arriving::new(apart);
         let (mut given, mut kept) = (0, 0);
+        let mut watch = Watch::start();
         engine.run(
             last,
-            |_| {},
+            |rows| watch.see(rows),
             |batch| -> Result<()> {
                 given += batch.num_rows();
                 kept += arriving.clean(&batch)?.num_rows();

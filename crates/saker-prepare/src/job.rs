@@ -11,11 +11,13 @@ use saker_bulk::plan::SessionContext;
 use saker_bulk::{Engine, Progress, Settings};
 use saker_pipeline::{Column, Data, Entity, Group, Names, Pipeline};
 use saker_serving::defaults::Defaults;
+use saker_serving::files::remove;
 use saker_serving::layout::{FeatureSchema, Layout, Schema};
 use saker_serving::progress::Step;
 use saker_workflow::Workflow;
 
-use crate::clean::{self, Met};
+use crate::clean::{self, Cleaner, Met};
+use crate::cluster::{self, Watch};
 use crate::columns::{self, Entities};
 use crate::interactions::{self, Events};
 use crate::served::{self, Served};
@@ -87,6 +89,11 @@ impl<'a> Job<'a> {
         };
         let (mut users, mut items) = self.entities(&mut names)?;
 
+        if !self.kept {
+            // From here on tables are replaced: a run that fails leaves no schema beside them.
+            remove(&layout.schema())?;
+            remove(&layout.schema_without_tables())?;
+        }
         let step = Step::start("sort, split and write the interactions");
         let (events, met) = self
             .interactions(&step, &users, &items)
@@ -150,6 +157,11 @@ impl<'a> Job<'a> {
         Ok((users, items))
     }
 
+    /// Watches a cluster, where the engine has one.
+    fn watch(&self) -> Option<Watch> {
+        self.engine.has_cluster().then(Watch::start)
+    }
+
     /// Writes `data/interactions.parquet`.
     fn interactions(
         &self,
@@ -165,9 +177,22 @@ impl<'a> Job<'a> {
         };
         let path = &data.interactions.path;
         let files = files::files(pipeline, data.format, INTERACTIONS, path)?;
-        let sorted = clean::sorted(pipeline, &self.engine, data, (files, live), users, items)?;
+        let engine = &self.engine;
+        let sorted = match engine.has_cluster() {
+            true => {
+                let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
+                cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts())?
+            }
+            false => clean::sorted(pipeline, engine, data, (files, live), users, items)?,
+        };
         let met = Arc::clone(&sorted.met);
-        let read = |rows: u64| step.say(format!("sort the interactions, {rows} read"));
+        let mut watch = self.watch();
+        let read = |rows: u64| {
+            if let Some(watch) = &mut watch {
+                watch.see(rows);
+            }
+            step.say(format!("sort the interactions, {rows} read"));
+        };
         let events = interactions::write(
             pipeline,
             &self.engine,
@@ -226,7 +251,11 @@ impl<'a> Job<'a> {
             return Workflow::load(&folder).with_context(again);
         }
         let step = Step::start(format!("fit the {} features", group.as_str()));
+        let mut watch = self.watch();
         let progress = |at: Progress| {
+            if let Some(watch) = &mut watch {
+                watch.see(at.rows);
+            }
             step.say(format!(
                 "fit the {} features, scan {} of {}, {} rows",
                 group.as_str(),
