@@ -220,7 +220,6 @@ impl Workflow {
         &self.parts.before
     }
 
-    #[cfg(feature = "tables")]
     /// Whether an input column held datetimes in the fit.
     pub(crate) fn is_datetime(&self, name: &str) -> bool {
         let mut inputs = self.inputs().iter();
