@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
 
-use crate::source::BoxError;
+/// An error of a function over rows.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What kept a bulk job from its end.
 #[derive(Debug, thiserror::Error)]

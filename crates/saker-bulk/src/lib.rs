@@ -23,6 +23,5 @@ pub mod plan {
 
 pub use datafusion::dataframe::DataFrame;
 pub use engine::{Engine, Progress, Settings};
-pub use error::Error;
-pub use source::BoxError;
+pub use error::{BoxError, Error};
 pub use write::Writer;

@@ -17,11 +17,8 @@ use datafusion::prelude::{Expr, ident};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::read;
-
-/// An error of a function over rows.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Engine {
     /// Parquet files, of each these columns, through `function`, the files spread over the threads. The function gets each batch with its

@@ -14,9 +14,8 @@ use parquet::file::properties::WriterProperties;
 use saker_workflow::Workflow;
 
 use crate::engine::{Engine, Progress};
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::fit;
-use crate::source::BoxError;
 
 /// Rows of a row group: what a writer holds at once.
 const GROUP_ROWS: usize = 1 << 18;

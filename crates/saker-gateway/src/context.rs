@@ -15,9 +15,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use rustc_hash::FxHashMap;
-use saker_traces::{Link, Span};
+use saker_traces::Span;
 
 use crate::access::{Right, Verdict};
+use crate::call::Call;
 use crate::door::Door;
 use crate::problem::Problem;
 use crate::state::State;
@@ -31,15 +32,6 @@ const LONGEST_ID: usize = 128;
 
 /// Maximum duration of a request, including the transfer of its body.
 const LONGEST: Duration = Duration::from_secs(30);
-
-/// The context of a request that handlers can read.
-#[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) id: Arc<str>,
-    /// The trace to which the request belongs.
-    pub(crate) trace: Link,
-    pub(crate) start: Instant,
-}
 
 /// State of the middleware around every route of a listener.
 #[derive(Clone)]

@@ -18,6 +18,7 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod access;
+mod call;
 pub mod catalogue;
 pub mod openapi;
 pub mod settings;
@@ -29,6 +30,7 @@ mod popular;
 mod problem;
 mod query;
 mod ranking;
+mod rate_limited;
 #[doc(hidden)]
 pub mod readers;
 mod routes;

@@ -14,9 +14,9 @@ use triton_client::grpc::Call as GrpcCall;
 use triton_client::{Error, Tensor};
 
 use crate::Settings;
-use crate::context::Call;
+use crate::call::Call;
 use crate::metrics::Metrics;
-use crate::state::RateLimited;
+use crate::rate_limited::RateLimited;
 
 /// The ensemble's name and its outputs, from the wire contract.
 pub(crate) const ENSEMBLE: &str = "ensemble_model";

@@ -1,8 +1,8 @@
 //! State shared by all requests, and the background tasks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use saker_store::popularity::Set;
@@ -216,36 +216,6 @@ fn share_used(info: &[u8]) -> Option<f64> {
 pub(crate) fn now_us() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// Limits a message to one per second, because one failure under load can affect a thousand requests.
-pub(crate) struct RateLimited {
-    start: Instant,
-    next_ms: AtomicU64,
-}
-
-impl Default for RateLimited {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            next_ms: AtomicU64::new(0),
-        }
-    }
-}
-
-impl RateLimited {
-    pub(crate) fn say(&self, what: impl FnOnce()) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let next = self.next_ms.load(Ordering::Relaxed);
-        let won = now >= next
-            && self
-                .next_ms
-                .compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if won {
-            what();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn main() -> Result<(), StoreError> {
     let mut measure =
         |name: &str,
          fill: &dyn Fn(&mut Pipeline),
-         read: &dyn Fn(&[saker_store::connection::CommandResult])| {
+         read: &dyn Fn(&[saker_store::CommandResult])| {
             let (mut pipeline, mut replies) = (Pipeline::new(), Vec::new());
             let mut times = Vec::with_capacity(CALLS);
             for _ in 0..CALLS {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use crate::connection::{CommandResult, Node};
+use crate::node::{CommandResult, Node};
 use crate::pipeline::{SLOTS, Unit};
 use crate::settings::Address;
 use crate::{Pipeline, Settings, StoreError};

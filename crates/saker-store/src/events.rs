@@ -23,7 +23,7 @@ use std::time::Duration;
 use redis::Value as Reply;
 use sha2::{Digest, Sha256};
 
-use crate::connection::CommandResult;
+use crate::node::CommandResult;
 use crate::{Pipeline, StoreError};
 
 /// The database.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::Value as Reply;
 
-use crate::connection::CommandResult;
+use crate::node::CommandResult;
 use crate::{Connection, Pipeline, StoreError};
 
 /// A `command` consists of its database, its number of words, and the words.

@@ -30,12 +30,14 @@ pub mod seen;
 pub mod settings;
 
 mod cluster;
+mod node;
 mod stream;
 
 pub use address::Address;
-pub use connection::{CommandResult, Connection};
+pub use connection::Connection;
 pub use error::StoreError;
 pub use link::{Client, Link};
+pub use node::CommandResult;
 pub use pipeline::Pipeline;
 pub use redis::Value as Reply;
 pub use settings::{RedactedUrl, Settings};

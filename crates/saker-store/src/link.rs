@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::connection::CommandResult;
+use crate::node::CommandResult;
 use crate::{Connection, Pipeline, Settings, StoreError};
 
 /// The first wait after a failed attempt. It doubles up to [`LONGEST_WAIT`]; each wait is drawn from its upper half.

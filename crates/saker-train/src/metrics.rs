@@ -2,6 +2,24 @@
 //!
 //! Relevance is binary: the items of a user's held-out interactions, given in ascending order.
 
+/// The `k` items with the largest scores among those kept, best first; ties by item row.
+pub fn top_k(scores: &[f32], k: usize, keep: impl Fn(usize) -> bool) -> Vec<u32> {
+    let mut items: Vec<u32> = (0..scores.len() as u32)
+        .filter(|&item| keep(item as usize))
+        .collect();
+    let order = |a: &u32, b: &u32| {
+        scores[*b as usize]
+            .total_cmp(&scores[*a as usize])
+            .then(a.cmp(b))
+    };
+    if k < items.len() {
+        items.select_nth_unstable_by(k, order);
+        items.truncate(k);
+    }
+    items.sort_unstable_by(order);
+    items
+}
+
 /// Share of the relevant items among the first `k` of the list. 0 when nothing is relevant.
 pub fn recall(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     if relevant.is_empty() {

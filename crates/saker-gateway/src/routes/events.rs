@@ -12,7 +12,8 @@ use saker_store::events::{Event, Kind, LONGEST_ID, Published, publish};
 use serde_json::{Map, Value, json};
 
 use crate::catalogue::Catalogue;
-use crate::context::{Call, unique_id};
+use crate::call::Call;
+use crate::context::unique_id;
 use crate::problem::Problem;
 use crate::query::{DEVICES, device, shortened};
 use crate::state::{State, now_us};

@@ -14,7 +14,7 @@ use triton_client::{Tensor, Triton};
 
 use super::recommendations::visit;
 use crate::catalogue::Catalogue;
-use crate::context::Call;
+use crate::call::Call;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::ranking::{ENSEMBLE, Visit};

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::json;
 use crate::catalogue::Catalogue;
-use crate::context::Call;
+use crate::call::Call;
 use crate::popular::in_catalogue;
 use crate::problem::Problem;
 use crate::query::{DEVICES, Query, device, shortened};

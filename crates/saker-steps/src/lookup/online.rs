@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use saker_store::connection::CommandResult;
+use saker_store::CommandResult;
 use saker_store::feast::FeatureView;
 use saker_store::{Client, Link, Pipeline};
 use triton_backend::log;

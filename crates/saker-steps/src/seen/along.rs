@@ -1,6 +1,6 @@
 //! Reads the users' seen items on the connection of the users' lookup: one round trip for both.
 
-use saker_store::connection::CommandResult;
+use saker_store::CommandResult;
 use saker_store::seen::Method;
 use saker_store::{Pipeline, Settings, StoreError};
 

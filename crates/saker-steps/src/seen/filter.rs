@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use saker_store::connection::CommandResult;
+use saker_store::CommandResult;
 use saker_store::feast::{FeatureView, Value};
 use saker_store::seen::{Method, Mode, Reader, Seen};
 use saker_store::{Client, Link, Pipeline, Settings, StoreError};

@@ -4,7 +4,7 @@ use redis::Value as Reply;
 
 use super::bitmap::Filter;
 use super::{Method, Prefixes};
-use crate::connection::CommandResult;
+use crate::node::CommandResult;
 use crate::{Pipeline, StoreError};
 
 /// Adds the queries to a pipeline, one command per user, and reads the answers.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use saker_store::connection::CommandResult;
+use saker_store::CommandResult;
 use saker_store::{Client, Connection, Pipeline, Reply, Settings, StoreError};
 
 /// A blocking connection.

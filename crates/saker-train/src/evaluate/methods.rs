@@ -4,11 +4,12 @@ use rayon::prelude::*;
 use saker_pipeline::training::Factorization;
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Held, ListMetrics, top_k};
+use super::{Case, Held, ListMetrics};
 use crate::baselines::context::{ContextTable, Setting};
 use crate::baselines::{Ease, ItemNeighbours, distinct, faded_popularity, popularity, weighted};
 use crate::data::{ByUser, Dataset, Split};
 use crate::factorization::{Factors, FoldIn};
+use crate::metrics::top_k;
 
 /// The baselines' settings that were tuned on the validation part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

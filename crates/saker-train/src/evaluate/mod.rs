@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Split};
 use crate::encoded::{UNKNOWN, UserAt};
-use crate::metrics::{hit, ndcg, recall};
+use crate::metrics::{hit, ndcg, recall, top_k};
 use crate::ranker::Ranker;
 use crate::towers::{ItemVectors, Towers};
 
@@ -206,24 +206,6 @@ impl From<ListMetrics> for BTreeMap<String, f64> {
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }
-}
-
-/// The `k` items with the largest scores among those kept, best first; ties by item row.
-pub fn top_k(scores: &[f32], k: usize, keep: impl Fn(usize) -> bool) -> Vec<u32> {
-    let mut items: Vec<u32> = (0..scores.len() as u32)
-        .filter(|&item| keep(item as usize))
-        .collect();
-    let order = |a: &u32, b: &u32| {
-        scores[*b as usize]
-            .total_cmp(&scores[*a as usize])
-            .then(a.cmp(b))
-    };
-    if k < items.len() {
-        items.select_nth_unstable_by(k, order);
-        items.truncate(k);
-    }
-    items.sort_unstable_by(order);
-    items
 }
 
 /// Measures the towers' lists of 300 over the whole catalogue.

@@ -10,12 +10,12 @@ use super::classification::{Classification, classify};
 use super::methods::{Baselines, Tuned};
 use super::serving::Serving;
 use super::statistics::{Difference, paired_bootstrap, standard_error};
-use super::{Case, Held, LENGTHS, LONGEST, ListMetrics, items_of, ranked_lists, top_k};
+use super::{Case, Held, LENGTHS, LONGEST, ListMetrics, items_of, ranked_lists};
 use crate::Error;
 use crate::data::{ByUser, Dataset, Split};
 use crate::encoded::{UNKNOWN, UserAt};
 use crate::factorization::FoldIn;
-use crate::metrics::{auc, log_loss, recall};
+use crate::metrics::{auc, log_loss, recall, top_k};
 use crate::ranker::Ranker;
 use crate::towers::{ItemVectors, Towers};
 

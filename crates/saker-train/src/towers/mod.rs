@@ -14,7 +14,7 @@ use crate::Error;
 use crate::data::{ByUser, Dataset, OUT_OF_VOCABULARY, Table};
 use crate::device::Device;
 use crate::encoded::{self, UserAt};
-use crate::evaluate::top_k;
+use crate::metrics::top_k;
 use crate::factorization::Factors;
 use crate::layers::{
     BatchCodes, Dense, DenseLeaves, Embedding, dense_stack, embed, embedding_width, host, matrix,
