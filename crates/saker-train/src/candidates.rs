@@ -6,10 +6,10 @@ use crate::data::{ByUser, Dataset, Split};
 use crate::evaluate::Held;
 use crate::towers::Towers;
 
-/// Retrieved items: of all users, to draw hard negatives from, and of the validation part, to rank.
+/// Retrieved items: of all users for hard negatives, and of the validation part for ranking.
 #[derive(Clone, Debug)]
 pub struct Candidates {
-    /// For each user, at the time of the last training interaction; empty if no negatives are drawn from candidates.
+    /// For each user, at the time of the last training interaction; empty without hard negatives.
     pub(crate) of_users: ByUser,
     /// The requests of the validation part.
     pub(crate) held: Held,
@@ -21,7 +21,7 @@ impl Candidates {
     /// The `k` best items by these towers.
     pub fn new(towers: &Towers, data: &Dataset, training: &Training, k: usize) -> Self {
         let held = Held::new(data, Split::Validation, training.validation_users);
-        // Every user times every item: hours for a million of both.
+        // This scores every user with every item, which takes hours for a million of both.
         let of_users = match training.ranker.hard_negatives > 0.0 {
             true => towers.retrieve(data, k),
             false => (0..data.users.rows).map(|_| [0_u32; 0]).collect(),

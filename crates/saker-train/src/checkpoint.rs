@@ -1,5 +1,5 @@
-//! Checkpoints: everything that training changes, in the safetensors format, with Adam's moments, so that a model can be
-//! measured or trained further.
+//! Checkpoints: all parameters and Adam's moments, in the safetensors format. From a checkpoint, a model can be measured or trained
+//! further.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -18,7 +18,7 @@ const FORMAT: &str = "1";
 const KIND: &str = "kind";
 const VERSION: &str = "format";
 
-/// The note that says up to which Unix second the interactions were learned from.
+/// The note with the Unix second of the newest training interaction.
 pub const LEARNED_UNTIL: &str = "learned_until";
 
 /// A model whose parameters can be listed by name.
@@ -115,7 +115,7 @@ pub trait Checkpoint {
                     .map_err(|error| fail(error.to_string()))?;
                 if tensor.shape() != shape || tensor.dtype() != Dtype::F32 {
                     return Err(fail(format!(
-                        "{name} is {:?} {:?}, the definition and the data make it F32 {shape:?}",
+                        "{name} is {:?} {:?}; the definition and the data need F32 {shape:?}",
                         tensor.dtype(),
                         tensor.shape()
                     )));
@@ -136,14 +136,14 @@ pub trait Checkpoint {
     }
 }
 
-/// The header of a file in the safetensors format: eight bytes of length, then JSON. The tensors behind it may be large.
+/// Reads the header of a safetensors file: eight bytes of length, then JSON. The tensors after it may be large.
 fn read_header(file: &mut File) -> io::Result<Vec<u8>> {
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
     let size = file.metadata()?.len();
     if length > size {
-        let reason = format!("its header would be {length} bytes long, the file has {size}");
+        let reason = format!("its header would have {length} bytes, but the file has {size}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     let mut header = vec![0; length as usize];
@@ -151,18 +151,18 @@ fn read_header(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
-/// Puts the header's entries into their order by name. The library writes the notes in the order of a hash table, which differs
-/// from run to run, so that equal models would not be equal files.
+/// Sorts the header's entries by name. The library writes the notes in the order of a hash table, which differs between runs, so equal
+/// models would give different files.
 fn order_header(path: &Path) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).open(path)?;
     let header = read_header(&mut file)?;
     type Entries = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
     let entries: Entries = serde_json::from_slice(&header)?;
     let mut ordered = serde_json::to_vec(&entries)?;
-    // The length stays: spaces follow the JSON, so that the tensors are aligned.
+    // Keep the length: spaces after the JSON align the tensors.
     ordered.resize(ordered.len().max(header.len()), b' ');
     if ordered.len() != header.len() {
-        let reason = "the header has another length in order";
+        let reason = "the sorted header has another length";
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     file.seek(io::SeekFrom::Start(8))?;

@@ -1,4 +1,4 @@
-//! Columns in the narrowest form that holds them: an interaction table of many millions of rows has to fit into memory.
+//! Columns in their narrowest form, so that an interaction table of many millions of rows fits into memory.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ pub enum Codes {
 }
 
 impl Codes {
-    /// No rows yet, in the width that `cardinality` codes need.
+    /// An empty column with the width that `cardinality` codes need.
     pub fn with_cardinality(cardinality: usize) -> Self {
         match cardinality {
             0..=0x100 => Self::U8(Vec::new()),
@@ -69,7 +69,7 @@ impl Codes {
         }
     }
 
-    /// Writes the codes of `rows` after each other to `out`.
+    /// Appends the codes of `rows` to `out`, in their order.
     pub(crate) fn gather(&self, rows: impl Iterator<Item = u32>, out: &mut Vec<i32>) {
         match self {
             Self::U8(codes) => out.extend(rows.map(|row| i32::from(codes[row as usize]))),
@@ -100,7 +100,7 @@ impl<const ROWS: usize> PartialEq<[i32; ROWS]> for Codes {
     }
 }
 
-/// The numbers of a continuous column. One with up to 256 distinct numbers (an hour's sine has 24) takes a byte a row.
+/// The numbers of a continuous column. A column with up to 256 distinct numbers (an hour's sine has 24) takes a byte per row.
 #[derive(Clone, Debug)]
 pub struct Numbers(Form);
 
@@ -109,7 +109,7 @@ enum Form {
     Few {
         places: Vec<u8>,
         distinct: Vec<f32>,
-        /// Place of a number, by its bits.
+        /// Index of each distinct number, by the number's bits.
         place: HashMap<u32, u8>,
     },
     Many(Vec<f32>),

@@ -1,4 +1,4 @@
-//! The encoded data set that both models learn from. It knows nothing of files: whoever prepares it, fills it.
+//! The encoded data set on which both models are trained. The caller fills it; this module reads no files.
 
 use crate::Error;
 pub use crate::column::{Codes, Numbers};
@@ -9,7 +9,7 @@ pub const OUT_OF_VOCABULARY: i32 = 2;
 /// Replaces a user's row: a user missing from the store, who gets the defaults of a cold start.
 pub const UNKNOWN: u32 = u32::MAX;
 
-/// In place of an interaction's row: the latest value of every user feature.
+/// Replaces an interaction's row: the latest value of every user feature.
 pub const LATEST: u32 = u32::MAX;
 
 /// A user's row (or [`UNKNOWN`]), and the row of the interaction at whose time the user's features are read (or [`LATEST`]).
@@ -20,7 +20,7 @@ pub type UserAt = (u32, u32);
 pub struct Categorical {
     /// Name of the feature and of its tensor.
     pub name: String,
-    /// Number of codes, the reserved ones included: every code is in `0..cardinality`.
+    /// Number of codes, including the reserved ones: every code is in `0..cardinality`.
     pub cardinality: usize,
     /// Width of the embedding in the towers; `None`: the definition's default.
     pub embedding_dim: Option<usize>,
@@ -59,7 +59,7 @@ impl Table {
                 return Ok(());
             }
             Err(Error::Data(format!(
-                "column {name} of {table} has {length} rows, the table has {}",
+                "column {name} of {table} has {length} rows, but the table has {}",
                 self.rows
             )))
         };
@@ -83,7 +83,7 @@ impl Table {
             }
             if is_outside(column.cold_start) {
                 return Err(Error::Data(format!(
-                    "column {} of {table} has code {} for a cold start; codes are 0 to {}",
+                    "column {} of {table} has the cold-start code {}; codes are 0 to {}",
                     column.name,
                     column.cold_start,
                     column.cardinality - 1
@@ -94,7 +94,7 @@ impl Table {
             length(&column.name, column.values.len())?;
             if let Some(row) = column.values.iter().position(|value| !value.is_finite()) {
                 return Err(Error::Data(format!(
-                    "column {} of {table} is {} in row {row}; only finite numbers can be learned from",
+                    "column {} of {table} is {} in row {row}; accepted are finite numbers",
                     column.name,
                     column.values.get(row)
                 )));
@@ -122,15 +122,15 @@ pub struct Pretrained {
 /// The part of the data that an interaction belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Split {
-    /// Learned from.
+    /// For training.
     Train,
-    /// Looked at for early stopping and tuning.
+    /// For early stopping and tuning.
     Validation,
-    /// Looked at once, to report.
+    /// For the final report.
     Test,
 }
 
-/// Who met what, when. All vectors have one entry per interaction.
+/// Users, items and times of interactions. All vectors have one entry per interaction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interactions {
     /// Row of the user in [`Dataset::users`].
@@ -139,9 +139,9 @@ pub struct Interactions {
     pub item: Vec<u32>,
     /// Unix seconds.
     pub timestamp: Vec<i32>,
-    /// Whether the item was taken. One that was only shown is not learned from: negatives are sampled.
+    /// Whether the interaction is a positive. Training ignores items that were only shown, since negatives are sampled.
     pub positive: Vec<bool>,
-    /// Whether the item was viewed but not taken. Such rows are a weak sign with their own weight in training. Empty if the data have none.
+    /// Whether the interaction is a weak sign, such as a view, with its own weight in training. Empty if the data have none.
     pub weak: Vec<bool>,
     /// The part to which each interaction belongs.
     pub split: Vec<Split>,
@@ -162,8 +162,8 @@ pub struct Dataset {
     pub items: Table,
     /// One row per interaction.
     pub context: Table,
-    /// One row per interaction: those user features that are known as they were at that moment. Each is named as a column
-    /// of `users`, which holds the latest value. May have no columns.
+    /// One row per interaction: the user features whose values at that moment are known. Each column has the name of a column of `users`,
+    /// which holds the latest value. May have no columns.
     pub users_then: Table,
     /// Pretrained vectors of the items.
     pub pretrained: Vec<Pretrained>,
@@ -171,7 +171,7 @@ pub struct Dataset {
     pub interactions: Interactions,
     /// Name of the categorical column with the user ids.
     pub user_id: String,
-    /// Name of the categorical column with the item ids, by which [`Pretrained::values`] is indexed.
+    /// Name of the categorical column with the item ids, the index of [`Pretrained::values`].
     pub item_id: String,
 }
 
@@ -212,7 +212,7 @@ impl Dataset {
         ] {
             if length != rows {
                 return Err(Error::Data(format!(
-                    "{name} of the interactions has {length} rows, user has {rows}"
+                    "{name} of the interactions has {length} rows, but user has {rows}"
                 )));
             }
         }
@@ -222,7 +222,7 @@ impl Dataset {
         ] {
             if let Some(row) = values.iter().position(|&value| value as usize >= limit) {
                 return Err(Error::Data(format!(
-                    "interaction {row} is of {name} row {}, but there are {limit} {name}s",
+                    "interaction {row} has the {name} row {}, but {limit} {name}s exist",
                     values[row]
                 )));
             }
@@ -304,7 +304,7 @@ impl Dataset {
         &column.expect("the data set was validated").codes
     }
 
-    /// Items with a code of their own: the catalogue that can be retrieved. `[items]`
+    /// Whether an item has its own code, so that it can be retrieved. `[items]`
     pub fn in_vocabulary(&self) -> Vec<bool> {
         self.item_codes()
             .iter()
@@ -318,7 +318,7 @@ impl Dataset {
         self.interactions.positive[row] && self.interactions.split[row] == split
     }
 
-    /// Whether an interaction is learned from: a positive of the training part, or a weak sign.
+    /// Whether training uses an interaction: a positive of the training part, or a weak sign.
     pub(crate) fn is_learned(&self, row: u32) -> bool {
         let row = row as usize;
         self.interactions.split[row] == Split::Train
@@ -343,8 +343,8 @@ impl Dataset {
     }
 
     /// Every user at the time of the last interaction of the training part: `[users]`. Training reads features at these times, so it sees
-    /// no data of the validation and test parts. A user without a training interaction is taken at the first interaction, before which
-    /// nothing is known. A user without any interaction has the latest values.
+    /// no data of the validation and test parts. A user without a training interaction is read at the first interaction, before which no data
+    /// exist. A user without any interaction has the latest values.
     pub fn users_when_trained(&self) -> Vec<UserAt> {
         let interactions = &self.interactions;
         let time = |row: u32| interactions.timestamp[row as usize];
@@ -373,14 +373,14 @@ impl Dataset {
         let interactions = &self.interactions;
         let mut rows = self.rows_by_user(|row| self.is_positive(row, split), |row| row);
         for user in 0..rows.users() {
-            // Prepared data are already in this order, and sorting them takes one pass.
+            // Prepared data already have this order, so sorting takes one pass.
             rows.of_mut(user)
                 .sort_by_key(|&row| (interactions.timestamp[row as usize], row));
         }
         rows
     }
 
-    /// Values of the rows that are taken, in the order of the rows, for each user.
+    /// Values of the selected rows, in the order of the rows, for each user.
     fn rows_by_user(&self, take: impl Fn(u32) -> bool, value: impl Fn(u32) -> u32) -> ByUser {
         let users = &self.interactions.user;
         let mut starts = vec![0; self.users.rows + 1];
@@ -401,7 +401,7 @@ impl Dataset {
         ByUser { starts, values }
     }
 
-    /// Item rows of all that is learned from, for each user.
+    /// Item rows of all interactions that training uses, for each user.
     pub(crate) fn learned(&self) -> ByUser {
         self.rows_by_user(
             |row| self.is_learned(row),
@@ -426,12 +426,12 @@ fn fits_rows(name: &str, rows: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Data(format!(
-        "there are {rows} {name}; up to {MOST} are accepted"
+        "there are {rows} {name}; accepted are up to {MOST}"
     )))
 }
 
-/// A list of rows for each user, all in one vector. The lists together may have more than 2^32 entries: 300 candidates of 14.4
-/// million users do.
+/// A list of rows for each user, all in one vector. Together the lists may have more than 2^32 entries, as with 300 candidates each for
+/// 14.4 million users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByUser {
     /// Start of each user's list, and the total length at the end: `[users + 1]`.
@@ -487,7 +487,7 @@ impl<L: AsRef<[u32]>> FromIterator<L> for ByUser {
 mod tests {
     use super::*;
 
-    /// User 0 has training rows 1 and 2 and later ones, user 1 none of the training part, user 2 none at all.
+    /// User 0 has the training rows 1 and 2 and later rows. User 1 has no training rows, user 2 no rows at all.
     #[test]
     fn users_are_taken_when_they_were_trained_on() {
         let data = Dataset {
@@ -521,11 +521,11 @@ mod tests {
         let error = fits_rows("users", u32::MAX as usize + 1).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there are 4294967296 users; up to 4294967295 are accepted"
+            "there are 4294967296 users; accepted are up to 4294967295"
         );
     }
 
-    /// Lists of no entries between lists of many: where a list begins counts the entries of all lists before it.
+    /// Empty lists between long ones: the start of a list counts the entries of all lists before it.
     #[test]
     fn lists_follow_each_other() {
         let lists: ByUser = [vec![1u32, 2], vec![], vec![3]].into_iter().collect();

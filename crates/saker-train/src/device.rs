@@ -7,16 +7,16 @@ use burn::tensor::Device as Backend;
 
 use crate::Error;
 
-/// The processor, or a graphics card where the crate is built with the feature `cuda`.
+/// The CPU, or a GPU if the crate is built with the feature `cuda`.
 #[derive(Clone, Debug)]
 pub struct Device {
     backend: Backend,
-    /// Rows that one thread works on at a time, so that what it needs stays in its cache; `None`: all at once.
+    /// Rows per block of one thread, so that the block's data stay in its cache; `None`: all rows at once.
     block: Option<usize>,
 }
 
 impl Device {
-    /// All cores of the processor. Results do not depend on their number.
+    /// All cores of the CPU. Results do not depend on their number.
     pub fn cpu() -> Self {
         Self {
             backend: Backend::flex(),
@@ -33,17 +33,17 @@ impl Device {
         }
     }
 
-    /// Tensors that remember how they came about.
+    /// The device for tensors with automatic differentiation.
     pub(crate) fn learning(&self) -> Backend {
         self.backend.clone().autodiff()
     }
 
-    /// Tensors that only hold numbers.
+    /// The device for tensors without automatic differentiation.
     pub(crate) fn plain(&self) -> Backend {
         self.backend.clone()
     }
 
-    /// Rows in the parts in which they are worked on.
+    /// Splits rows into the blocks in which they are computed.
     pub(crate) fn blocks(&self, rows: usize) -> Vec<Range<usize>> {
         let block = self.block.unwrap_or(rows).max(1);
         (0..rows)

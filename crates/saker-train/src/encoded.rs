@@ -1,4 +1,4 @@
-//! The rows of a batch, put together from the data set's columns.
+//! Builds the rows of a batch from the data set's columns.
 
 use crate::data::{Dataset, Table};
 pub use crate::data::{LATEST, UNKNOWN, UserAt};
@@ -21,8 +21,7 @@ pub(crate) fn user_codes(
     data.users.categorical.iter().map(codes).collect()
 }
 
-/// Writes the user's continuous features to columns `offset..` of `out`, `[rows, width]`; returns where the next may
-/// begin.
+/// Writes the user's continuous features to columns `offset..` of `out`, `[rows, width]`. Returns the offset after them.
 pub(crate) fn user_numbers(
     data: &Dataset,
     users: impl Iterator<Item = UserAt> + Clone,
@@ -55,7 +54,7 @@ pub(crate) fn codes(table: &Table, rows: impl Iterator<Item = u32> + Clone) -> B
     table.categorical.iter().map(gather).collect()
 }
 
-/// As [`user_numbers`], for a table.
+/// Like [`user_numbers`], for a table.
 pub(crate) fn numbers(
     table: &Table,
     rows: impl Iterator<Item = u32> + Clone,

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-/// Why training, export or evaluation failed.
+/// An error of training, export or evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The data set contradicts itself: a column of the wrong length, a code beyond its cardinality.
     #[error("{0}")]
     Data(String),
-    /// The definition asks for something that the data does not have.
+    /// The definition needs something that the data lack.
     #[error("{0}")]
     Definition(String),
     /// A file could not be read or written.
@@ -19,7 +19,7 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// A checkpoint that does not belong to this data and definition.
+    /// A checkpoint does not match this data and definition.
     #[error("checkpoint {path}: {reason}")]
     Checkpoint {
         /// The file.
@@ -27,7 +27,7 @@ pub enum Error {
         /// The mismatch.
         reason: String,
     },
-    /// An ONNX model is not one that this crate has exported.
+    /// An ONNX model was not exported by this crate.
     #[error("the ONNX model is not a ranker as `saker train` exports it: {0}")]
     Foreign(String),
     /// The device does not exist.
@@ -35,10 +35,10 @@ pub enum Error {
     Device(String),
     /// No new interactions exist to fine-tune on.
     #[error(
-        "no positive interaction is newer than what the models have learned from (up to Unix second {since})"
+        "no positive interaction is newer than the models' training data (up to Unix second {since})"
     )]
     NothingNew {
-        /// Time of the last interaction that the models have learned from, Unix seconds.
+        /// Time of the newest interaction in the models' training data, Unix seconds.
         since: i32,
     },
     /// Training diverged.

@@ -1,13 +1,13 @@
-//! Matrix factorisation of what users have met, by alternating least squares for implicit feedback (Hu, Koren & Volinsky
-//! 2008): a start for the towers.
+//! Matrix factorisation of the user-item matrix, by alternating least squares for implicit feedback (Hu, Koren & Volinsky 2008). The
+//! towers can start from it.
 //!
-//! With p(u, i) = 1 where user u met item i and 0 elsewhere, and c(u, i) = `confidence` there and 1 elsewhere, it minimises
+//! For a pair that met, p(u, i) = 1 and c(u, i) = `confidence`; for all others p(u, i) = 0 and c(u, i) = 1. The factors minimise
 //!
 //! ```text
 //! Σ c(u, i) · (p(u, i) - x_u · y_i)² + regularization · (Σ |x_u|² + Σ |y_i|²)
 //! ```
 //!
-//! over the factors x of the users and y of the items. With one side fixed, each row of the other has a closed form.
+//! where x are the factors of the users and y those of the items. With one side fixed, each row of the other has a closed form.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -17,7 +17,7 @@ use saker_pipeline::training::Factorization;
 
 use crate::data::ByUser;
 
-/// Factors whose inner products say how well a user and an item fit.
+/// Factors; the inner product of a user's and an item's is the pair's score.
 #[derive(Clone, Debug)]
 pub struct Factors {
     /// Width of a row.
@@ -29,7 +29,7 @@ pub struct Factors {
 }
 
 impl Factors {
-    /// Factorises the matrix of these lists of items, one for each user. An item counts once. Whoever has none has zeros.
+    /// Factorises the matrix of these lists of items, one per user. An item counts once. A user without items gets zeros.
     pub fn learn(
         met: &ByUser,
         items: usize,
@@ -71,7 +71,7 @@ impl Factors {
     }
 }
 
-/// Users who were not learned from, by the factors of the items: what another half of an iteration would make of them.
+/// Factors of users who were not in the fit, from the factors of the items (fold-in): the result of another half iteration.
 pub(crate) struct FoldIn<'f> {
     factors: &'f Factors,
     settings: &'f Factorization,
@@ -140,9 +140,9 @@ fn solve_with(
     );
 }
 
-/// The lower half of the matrix of all columns' inner products: `[dim, dim]`.
+/// The lower triangle of the matrix of inner products of all columns: `[dim, dim]`.
 fn gram(rows: &[f32], dim: usize) -> Vec<f64> {
-    // Blocks are added in their order, so that the number of threads does not show in the sums.
+    // Blocks are added in their order, so the sums do not depend on the number of threads.
     const ROWS: usize = 4096;
     let of_blocks: Vec<Vec<f64>> = rows
         .par_chunks(ROWS * dim)
@@ -166,8 +166,8 @@ fn gram(rows: &[f32], dim: usize) -> Vec<f64> {
     gram
 }
 
-/// Replaces `right` by the solution of `left · x = right`, by Cholesky's decomposition; of `left` the lower half is read, and
-/// overwritten.
+/// Replaces `right` by the solution of `left · x = right`, by Cholesky decomposition. Reads and overwrites only the lower triangle of
+/// `left`.
 fn solve_positive_definite(left: &mut [f64], right: &mut [f64]) {
     let dim = right.len();
     for i in 0..dim {
@@ -212,8 +212,8 @@ mod tests {
         }
     }
 
-    /// One factor: items of 1 and 2, so that yᵀy is 5. Who has met the second with confidence 3 is at
-    /// x = 3 · 2 / (5 + (3 - 1) · 4 + λ), with λ = 1 at 6/14.
+    /// One factor: items of 1 and 2, so yᵀy is 5. A user who met the second with confidence 3 has
+    /// x = 3 · 2 / (5 + (3 - 1) · 4 + λ), which is 6/14 for λ = 1.
     #[test]
     fn a_user_is_folded_in_by_the_closed_form() {
         let factors = Factors {
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_factors_are_a_minimum_and_find_the_kinds() {
-        // Even users met even items, each without one.
+        // A user met all items of the own kind (even or odd) but one.
         let met: ByUser = (0..8u32)
             .map(|user| {
                 let items =
@@ -275,7 +275,7 @@ mod tests {
                 assert!(loss(&moved) > least, "{place}");
             }
         }
-        // What a user of the kind has not met is above all of the other kind.
+        // The unmet item of the user's own kind is above all items of the other kind.
         for user in 0..8 {
             let unmet = user % 2 + 2 * (user / 2);
             for item in (0..10).filter(|item| item % 2 != user % 2) {

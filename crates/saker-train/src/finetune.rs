@@ -68,7 +68,7 @@ impl Selection {
             .iter()
             .take(held)
             .for_each(|&user| is_held[user] = true);
-        // All that a held-out user did anew, so that the moment of the comparison is the first of these events.
+        // All new events of a held-out user, so that the comparison is at the time of the first one.
         for row in 0..interactions.user.len() {
             let is_learnable = interactions.split[row] == Split::Train;
             let is_later = interactions.timestamp[row] > since;
@@ -79,7 +79,7 @@ impl Selection {
         new.retain(|&row| interactions.split[row as usize] == Split::Train);
         if new.is_empty() {
             return Err(Error::Data(format!(
-                "new interactions are of {} users, of whom {held} are held out, so that nothing is left to learn from",
+                "new interactions are of {} users, of whom {held} are held out; none are left to learn from",
                 users.len()
             )));
         }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::data::{Interactions, Table};
 
-    /// Ten users; user u meets item u at the seconds 0 to 9, and the parts are by time: 8 is validated, 9 tested on.
+    /// Ten users; user u meets item u at the seconds 0 to 9. Second 8 is the validation part, second 9 the test part.
     fn data() -> Dataset {
         let mut interactions = Interactions::default();
         for user in 0..10 {
@@ -146,7 +146,7 @@ mod tests {
     fn what_is_new_is_learned_with_a_replay_and_held_out_users_apart() {
         let (selection, data) = select(5, false);
         let selection = selection.unwrap();
-        // Seconds 6 and 8 of eight users, 7 is no positive; half as many older ones.
+        // Seconds 6 and 8 of eight users (7 is not a positive), and half as many older ones.
         assert_eq!((selection.new, selection.rows.len()), (16, 24));
         assert_eq!((selection.held_users, selection.until), (2, 8));
         let of = |row: &u32| &data.interactions.timestamp[*row as usize];

@@ -50,7 +50,7 @@ pub(crate) struct DenseLeaves {
 }
 
 impl DenseLeaves {
-    /// Gradients of weight and bias, where the loss depends on them.
+    /// Gradients of weight and bias, if the loss depends on them.
     pub(crate) fn gradients(&self, gradients: &mut Gradients) -> [Option<Vec<f32>>; 2] {
         [&self.weight, &self.bias].map(|leaf| leaf.grad_remove(gradients).map(host))
     }
@@ -61,7 +61,7 @@ impl DenseLeaves {
     }
 }
 
-/// Layers with ReLU between them; with `relu_last` after the last one too.
+/// Layers with ReLU between them, and also after the last one with `relu_last`.
 pub(crate) fn stack(layers: &[DenseLeaves], input: Tensor<2>, relu_last: bool) -> Tensor<2> {
     let mut value = input;
     for (place, layer) in layers.iter().enumerate() {
@@ -86,7 +86,7 @@ pub(crate) fn dense_stack(inputs: usize, widths: &[usize], rng: &mut StdRng) -> 
         .collect()
 }
 
-/// An embedding table by the name of its feature: `[cardinality, width]`.
+/// The embedding table of a feature: `[cardinality, width]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding {
     pub name: String,
@@ -104,12 +104,12 @@ pub(crate) struct BlockGradients {
     pub codes: BatchCodes,
     /// Gradients of the result of [`embed`].
     pub embedded: Option<Vec<f32>>,
-    /// Gradients of the layers, weights and biases in turn, in the model's own order.
+    /// Gradients of the layers in the model's order: weight, bias, weight, bias, …
     pub dense: Vec<Option<Vec<f32>>>,
 }
 
-/// Updates layers by the sum of their gradients over the blocks of a batch. Blocks are added in their order, so that the
-/// number of threads does not show in the result.
+/// Updates layers by the sum of their gradients over the blocks of a batch. Blocks are added in their order, so the result does not depend
+/// on the number of threads.
 pub(crate) fn update_dense(parameters: Vec<&mut Parameter>, blocks: &[BlockGradients], step: Step) {
     parameters
         .into_par_iter()
@@ -131,7 +131,7 @@ pub(crate) fn update_dense(parameters: Vec<&mut Parameter>, blocks: &[BlockGradi
         });
 }
 
-/// The embeddings of a batch next to each other: `[rows, sum of widths]`.
+/// The concatenated embeddings of a batch: `[rows, sum of widths]`.
 pub(crate) fn embed(embeddings: &[Embedding], codes: &BatchCodes, rows: usize) -> Vec<f32> {
     let width = embedding_width(embeddings);
     let mut out = vec![0.0; rows * width];
@@ -150,7 +150,7 @@ pub(crate) fn embed(embeddings: &[Embedding], codes: &BatchCodes, rows: usize) -
     out
 }
 
-/// Updates the tables by the gradients of what [`embed`] returned; `updates` has an entry per table or none yet.
+/// Updates the tables by the gradients of the result of [`embed`]. `updates` has an entry per table, or is empty at first.
 pub(crate) fn update_embeddings(
     embeddings: &mut [Embedding],
     blocks: &[BlockGradients],
@@ -195,7 +195,7 @@ pub(crate) fn pretrained_at(table: &Pretrained, codes: &[i32]) -> Vec<f32> {
     out
 }
 
-/// `[rows, columns]` from row-major numbers.
+/// A tensor `[rows, columns]` from row-major numbers.
 pub(crate) fn matrix(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2> {
     let columns = values.len() / rows.max(1);
     Tensor::from_data(TensorData::new(values, [rows, columns]), device)

@@ -1,8 +1,8 @@
-//! The loop that both models learn in: epochs of shuffled batches, validation, early stopping, the best epoch kept; and
-//! checkpoints, so that a run that was killed goes on as if it had not been.
+//! The training loop of both models: epochs of shuffled batches, validation, early stopping, and the best epoch. Checkpoints let a killed
+//! run continue with the same result.
 //!
-//! Every random choice is drawn from the seed, the model, and the number of the epoch or the step. So the position in the
-//! data is all that has to be kept of the random numbers, and the resumed run ends in the same model, bit for bit.
+//! Every random choice depends only on the seed, the model, and the number of the epoch or the step. A checkpoint therefore stores the
+//! position in the data instead of a random state, and the resumed run ends in the same model, bit for bit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::sampling::{Positives, Rates, steps};
 pub struct Session<'a> {
     /// Receives progress reports, and may stop the run.
     pub progress: &'a mut dyn Progress,
-    /// Where a run's state is stored; `None` stores nothing, so a stopped run starts again.
+    /// Where a run's state is stored; with `None`, a stopped run starts from the beginning.
     pub checkpoints: Option<Checkpoints>,
 }
 
@@ -61,9 +61,9 @@ pub(crate) trait Learner {
 
     fn rates(&self) -> &Rates;
     fn positives(&self) -> &Positives;
-    /// Rows that the model learns from per positive, itself included.
+    /// Training rows per positive, including itself.
     fn rows_per_positive(&self) -> usize;
-    /// Learns from a batch of positives; the loss before.
+    /// Trains on a batch of positives; returns the loss before the update.
     fn step(
         &mut self,
         model: &mut Self::Model,
@@ -71,33 +71,32 @@ pub(crate) trait Learner {
         steps: (Step, Step),
         rng: &mut StdRng,
     ) -> f64;
-    /// The number that decides which epoch is kept, larger is better; and all metrics.
+    /// The number that decides which epoch is kept (larger is better), and all metrics.
     fn validate(&self, model: &Self::Model) -> (f64, BTreeMap<String, f64>);
 }
 
-/// How far a run is.
+/// Position of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Position {
-    /// Steps done since the beginning.
+    /// Finished steps since the beginning.
     step: i32,
-    /// Batches done of the present epoch.
+    /// Finished batches of the current epoch.
     batches: usize,
-    /// Sum of the losses of these batches: the bits of an f64, since decimal digits are read back by some parsers with
-    /// an error in the last one.
+    /// Sum of the losses of these batches, as the bits of an f64: some parsers read decimal digits back with an error in the last one.
     loss_bits: u64,
-    /// Seconds that these batches took.
+    /// Duration of these batches, in seconds.
     seconds: f64,
     /// Number and score (bits of an f64) of the best epoch.
     best: Option<(usize, u64)>,
-    /// Epochs done.
+    /// Finished epochs.
     history: Vec<Epoch>,
 }
 
 const POSITION: &str = "position";
 const FINGERPRINT: &str = "fingerprint";
 
-/// Runs up to the schedule's epochs, leaves the best one in `model`, and stops after `patience` epochs without a better
-/// one (0: never). A model that is trained already competes as epoch 0, which only [`Progress`] hears of.
+/// Runs up to the schedule's number of epochs and leaves the best one in `model`. Stops after `patience` epochs without a better one (0:
+/// never). A model that is already trained competes as epoch 0, which only [`Progress`] receives.
 pub(crate) fn learn<L: Learner>(
     model: &mut L::Model,
     mut learner: L,
@@ -199,7 +198,7 @@ pub(crate) fn learn<L: Learner>(
     Ok(at.history)
 }
 
-/// Whether there were `patience` epochs without a better one.
+/// Whether the last `patience` epochs were not better.
 fn is_over(at: &Position, patience: usize) -> bool {
     let since = at.best.map_or(0, |(epoch, _)| at.history.len() - epoch);
     patience > 0 && since >= patience

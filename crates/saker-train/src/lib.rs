@@ -1,8 +1,8 @@
-//! Learning: two towers for retrieval and a DLRM for ranking, on [Burn](https://burn.dev); their export to ONNX; metrics
-//! and baselines.
+//! Trains two towers for retrieval and a DLRM for ranking, on [Burn](https://burn.dev). Exports them to ONNX. Computes metrics and
+//! baselines.
 //!
-//! Data comes in as encoded columns ([`data::Dataset`]) and models go out as ONNX files that ONNX Runtime and TensorRT
-//! serve. Sizes and schedules are the tables `[towers]`, `[ranker]` and `[training]` of the pipeline definition.
+//! The input is encoded columns ([`data::Dataset`]); the output is ONNX files that ONNX Runtime and TensorRT serve. The tables `[towers]`,
+//! `[ranker]` and `[training]` of the pipeline definition set sizes and schedules.
 
 #![allow(
     clippy::expect_used,

@@ -20,7 +20,7 @@ pub fn top_k(scores: &[f32], k: usize, keep: impl Fn(usize) -> bool) -> Vec<u32>
     items
 }
 
-/// Share of the relevant items among the first `k` of the list. 0 when nothing is relevant.
+/// Share of the relevant items that are among the first `k` of the list. 0 without relevant items.
 pub fn recall(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     if relevant.is_empty() {
         return 0.0;
@@ -46,7 +46,7 @@ pub fn ndcg(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     gained / ideal
 }
 
-/// 1 when any of the first `k` is relevant, else 0.
+/// 1 if any of the first `k` items is relevant, otherwise 0.
 pub fn hit(ranked: &[u32], relevant: &[u32], k: usize) -> f64 {
     f64::from(u8::from(hits(ranked, relevant, k) > 0))
 }
@@ -59,8 +59,8 @@ fn hits(ranked: &[u32], relevant: &[u32], k: usize) -> usize {
         .count()
 }
 
-/// Area under the ROC curve: the share of (positive, negative) pairs in which the positive scores higher, ties counting
-/// half (Mann & Whitney 1947). `None` when one of the classes is absent.
+/// Area under the ROC curve: the share of (positive, negative) pairs in which the positive scores higher. Ties count half (Mann & Whitney
+/// 1947). `None` if one of the classes is missing.
 pub fn auc(scored: &[(f32, bool)]) -> Option<f64> {
     let mut sorted: Vec<&(f32, bool)> = scored.iter().collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));

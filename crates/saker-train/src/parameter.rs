@@ -1,9 +1,8 @@
-//! Trained numbers and Adam's state for them, on the host.
+//! Parameters and Adam's state for them, on the host.
 //!
-//! A parameter is a matrix. An embedding table is one whose rows are touched a few at a time, a layer's weight one whose
-//! rows are all touched at every step. Adam (Kingma & Ba 2015) with decoupled weight decay (Loshchilov & Hutter 2019)
-//! updates touched rows only, so that a step costs the same whatever the size of the vocabulary. The moments of the
-//! other rows wait, as in the "lazy" or "sparse" Adam of other libraries.
+//! A parameter is a matrix. A step touches a few rows of an embedding table, and all rows of a layer's weight. Adam (Kingma & Ba 2015) with
+//! decoupled weight decay (Loshchilov & Hutter 2019) updates only the touched rows, so the cost of a step does not depend on the size of the
+//! vocabulary. The moments of the other rows stay unchanged, as in the "lazy" or "sparse" Adam of other libraries.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
@@ -17,11 +16,11 @@ pub(crate) struct Step {
     pub number: i32,
     /// Step size.
     pub rate: f32,
-    /// Share of the step size by which a touched value shrinks.
+    /// Weight decay: the share of the step size by which a touched value shrinks.
     pub decay: f32,
 }
 
-/// A matrix to be trained, `[rows, columns]`, row-major.
+/// A trainable matrix, `[rows, columns]`, row-major.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameter {
     pub rows: usize,
@@ -150,7 +149,7 @@ impl RowUpdates {
         }
     }
 
-    /// Updates the rows of what was added, and forgets it.
+    /// Updates the rows by the added gradients, and clears the gradients.
     pub(crate) fn finish(&mut self, table: &mut Parameter, step: Step) {
         for (&row, sum) in self.rows.iter().zip(self.sums.chunks_exact(table.columns)) {
             table.update_row(row, sum, step);
@@ -188,7 +187,7 @@ mod tests {
         };
         let mut table = Parameter::zeros(1000, 2);
         let mut updates = RowUpdates::default();
-        // Width 3, the table's part begins at 1.
+        // Width 3; the table's columns begin at 1.
         updates.add(&table, &[7, 9], &[0.0, 1.0, 2.0, 0.0, 3.0, 0.0], 3, 1);
         updates.add(&table, &[7], &[0.0, 1.0, -2.0], 3, 1);
         updates.finish(&mut table, step);
@@ -196,7 +195,7 @@ mod tests {
             .filter(|r| table.values[r * 2..r * 2 + 2] != [0.0, 0.0])
             .collect();
         assert_eq!(changed, [7, 9]);
-        // Adam's first step is the rate against the sign of the sum; 2 - 2 = 0 leaves the value.
+        // Adam's first step is minus the rate, by the sign of the sum. The sum 2 - 2 = 0 leaves the value unchanged.
         assert!((table.values[14] + 0.1).abs() < 1e-6 && table.values[15] == 0.0);
         assert!((table.first_moment[14] - 0.2).abs() < 1e-6);
         updates.add(&table, &[9], &[0.0, 1.0, 1.0], 3, 1);

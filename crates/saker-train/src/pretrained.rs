@@ -1,4 +1,4 @@
-//! Item vectors that need no training: from texts, and from who met what.
+//! Item vectors without training: from texts, and from interactions.
 //!
 //! Both are a truncated singular value decomposition of a sparse matrix: latent semantic analysis (Deerwester et al.
 //! 1990) of TF-IDF weights, and of positive pointwise mutual information (Levy & Goldberg 2014). The decomposition is
@@ -13,8 +13,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Vectors of texts: TF-IDF of their words, reduced to `dim` numbers and scaled to unit length.
 ///
-/// Words are runs of letters and digits, compared in lower case; a word in a single text says nothing about others and
-/// is left out. An empty text gets zeros.
+/// Words are runs of letters and digits, compared in lower case. A word that occurs in one text only is ignored. An empty text gets zeros.
 ///
 /// # Shapes
 /// - returns `[texts, dim]`, row-major; columns beyond the rank of the matrix are 0.
@@ -78,8 +77,8 @@ pub fn text_vectors<S: AsRef<str>>(texts: &[S], dim: usize, seed: u64) -> Vec<f3
     )
 }
 
-/// Vectors of items such that items of the same users are close: the positive pointwise mutual information of every pair
-/// of items within one history, reduced to `dim` numbers and scaled to unit length.
+/// Vectors of items in which items of the same users are close. They are the positive pointwise mutual information of every pair of items
+/// within one history, reduced to `dim` numbers and scaled to unit length.
 ///
 /// # Shapes
 /// - `histories`: for each user the items met, each in `0..items`
@@ -187,7 +186,7 @@ fn left_factor(matrix: &Sparse, dim: usize, power: f64, seed: u64) -> Vec<f32> {
         if value <= negligible {
             break;
         }
-        // The sign of a singular vector is arbitrary: fix it, so that a run can be repeated elsewhere.
+        // The sign of a singular vector is arbitrary: fix it, so that other machines get the same result.
         let vector = &basis * eigen.eigenvectors.column(of);
         let scale = value.sqrt().powf(power) * vector[vector.iamax()].signum();
         for row in 0..rows {

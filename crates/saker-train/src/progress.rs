@@ -1,10 +1,10 @@
-//! How training reports.
+//! Progress reports of a training.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The model that is being trained.
+/// The model in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -39,21 +39,21 @@ pub struct Epoch {
     pub best: bool,
     /// Duration of training, in seconds.
     pub seconds: f64,
-    /// Duration of the validation after it, in seconds.
+    /// Duration of the validation after the training, in seconds.
     pub validation_seconds: f64,
-    /// Rows learned from in a second of training: positives for the towers, positives and negatives for the ranker.
+    /// Training rows per second: positives for the towers, positives and negatives for the ranker.
     pub rows_per_second: f64,
 }
 
-/// Hears how training goes. The unit type hears nothing.
+/// Receives progress reports of a training. The unit type ignores them.
 pub trait Progress {
-    /// After every batch; `false` stops the training with [`crate::Error::Stopped`].
+    /// Called after every batch; `false` stops the training with [`crate::Error::Stopped`].
     fn batch(&mut self, stage: Stage, epoch: usize, done: usize, of: usize) -> bool {
         let _ = (stage, epoch, done, of);
         true
     }
 
-    /// After every epoch.
+    /// Called after every epoch.
     fn epoch(&mut self, stage: Stage, epoch: &Epoch) {
         let _ = (stage, epoch);
     }

@@ -38,16 +38,16 @@ pub(crate) struct Rates {
     weight_decay: f32,
     layer_weight_decay: f32,
     warmup_steps: usize,
-    /// Steps that Adam's moments come from: so many that they are no longer biased towards 0, or none.
+    /// Number of steps behind Adam's moments: 0, or enough that the moments are no longer biased towards 0.
     steps_before: i32,
-    /// Whether the model as it is counts as an epoch that another one must beat.
+    /// Whether the model is already trained; it then counts as an epoch that a later one must beat.
     pub is_trained: bool,
 }
 
 impl Rates {
     /// The remaining schedule for a model that has already been trained with this one.
     pub(crate) fn finetuned(self, by: &Finetune) -> Self {
-        /// Adam's second moment forgets with 0.999 a step.
+        /// Adam's second moment decays by 0.999 per step.
         const UNBIASED: i32 = 10_000;
         Self {
             epochs: by.epochs,
@@ -168,7 +168,7 @@ impl Positives {
         order.shuffle(rng);
     }
 
-    /// Logarithm of the probability that a row drawn from these is of the item: `[items]`.
+    /// Logarithm of the probability that a random row of these has the item: `[items]`.
     pub(crate) fn item_log_probability(&self, data: &Dataset) -> Vec<f32> {
         let mut counts = vec![0usize; data.items.rows];
         for &row in &self.rows {
@@ -181,7 +181,7 @@ impl Positives {
     }
 }
 
-/// Weight of each interaction by its kind: a weak sign weighs less than a positive. `None` without weak signs.
+/// Weight of each interaction by its kind: a weak sign has less weight than a positive. `None` without weak signs.
 fn weak_weights(data: &Dataset, training: &Training) -> Option<Vec<f32>> {
     let interactions = &data.interactions;
     let weight = |row| match interactions.is_weak(row) {
@@ -197,9 +197,9 @@ pub(crate) struct Masks(Vec<Mask>);
 /// Features that are hidden together.
 struct Mask {
     rate: f32,
-    /// Places among the categorical features of the users.
+    /// Indices among the categorical features of the users.
     users: Vec<usize>,
-    /// Places among those of the context.
+    /// Indices among those of the context.
     context: Vec<usize>,
 }
 
@@ -231,7 +231,7 @@ impl Masks {
         }
         if training.mask.len() > Hidden::BITS as usize {
             return Err(Error::Definition(format!(
-                "there are {} tables training.mask; accepted are up to {}",
+                "there are {} tables [[training.mask]]; accepted are up to {}",
                 training.mask.len(),
                 Hidden::BITS
             )));
@@ -266,7 +266,7 @@ impl Masks {
         Ok(Self(masks))
     }
 
-    /// Draws what is hidden in each of `rows` rows.
+    /// Draws the hidden features of each of `rows` rows.
     pub(crate) fn draw(&self, rows: usize, rng: &mut StdRng) -> Vec<Hidden> {
         let bits = |_| {
             let mut hidden = 0;
@@ -314,7 +314,7 @@ impl Masks {
 /// The sources of sampled negatives: the user's retrieved candidates, and the whole catalogue.
 pub(crate) struct Negatives<'a> {
     catalogue: Vec<u32>,
-    /// For each user, what retrieval returns.
+    /// For each user, the retrieved items.
     hard: &'a ByUser,
     /// For each user, the item rows that cannot be negatives, in ascending order.
     met: ByUser,
@@ -343,7 +343,7 @@ impl<'a> Negatives<'a> {
             false => self.hard.of(user as usize),
         };
         if !hard.is_empty() && rng.random::<f32>() < self.hard_share {
-            // Whoever has met all candidates gets others.
+            // A user who has met all candidates gets other items.
             if let Some(item) = self.unmet(hard, user, rng) {
                 return Some(item);
             }

@@ -6,12 +6,12 @@ use std::f64::consts::TAU;
 use super::{DAY, faded};
 use crate::data::{Categorical, Dataset};
 
-/// How the table counts.
+/// Settings of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
-    /// Place among the categorical columns of the items: what is counted by device, hour and weekend.
+    /// Index among the categorical columns of the items: the column whose values are counted by device, hour and weekend.
     pub column: usize,
-    /// Days in which a count fades to half.
+    /// Half-life of a count, in days.
     pub half_life_days: Option<f64>,
     /// Standard deviation, in hours, of the normal weight of other hours of the day.
     pub hours: f64,
@@ -20,7 +20,7 @@ pub struct Setting {
 const HOURS: usize = 24;
 /// Name of the context column with the device.
 const DEVICE: &str = "device_type";
-/// Counts of the whole table that are added to those of a cell, by their shares.
+/// Weight of the prior: the overall shares count like this many interactions in each cell.
 const PRIOR: f64 = 10.0;
 
 /// Counts by device, weekend, hour and a column of the items, with each item's share of its column value. It counts the interactions that
@@ -39,7 +39,7 @@ pub struct ContextTable {
 }
 
 impl ContextTable {
-    /// Counts.
+    /// Counts the interactions of the training part.
     pub fn fit(data: &Dataset, setting: Setting) -> Self {
         let interactions = &data.interactions;
         let column = &data.items.categorical[setting.column];
@@ -82,7 +82,7 @@ impl ContextTable {
         let mut counts: Vec<f64> = self.overall.iter().map(|share| PRIOR * share).collect();
         if let Some(cell) = self.cells.get(&(device_of(device(data), row), weekend)) {
             for (other, of_hour) in cell.chunks_exact(counts.len()).enumerate() {
-                // From the middle of that hour, the short way around the clock.
+                // Distance from the middle of that hour, the short way around the clock.
                 let apart = (other as f64 + 0.5 - hour).abs();
                 let apart = apart.min(HOURS as f64 - apart) / self.setting.hours;
                 let weight = (-0.5 * apart * apart).exp() / (self.setting.hours * TAU.sqrt());
@@ -183,7 +183,7 @@ mod tests {
                 "{found} {expected}"
             );
         }
-        // The test row is asked about, not counted: on Saturday evening tablets get category 4.
+        // The test row is not counted. For its moment, Saturday evening on a tablet, the table prefers category 4.
         let scores = table.scores(&data, 5);
         let second = (2.0 / TAU.sqrt() + 4.0) / (2.0 / TAU.sqrt() + 10.0);
         assert!((f64::from(scores[2]) - second).abs() < 1e-6);

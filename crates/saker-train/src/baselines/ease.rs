@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use super::cooccurrence;
 use crate::data::ByUser;
 
-/// Weights B that minimise |X - X B|² + λ |B|² with a diagonal of zeros, X being the users' items. With P = (XᵀX + λ I)⁻¹ they
+/// Weights B that minimise |X - X B|² + λ |B|² with a diagonal of zeros, where X is the user-item matrix. With P = (XᵀX + λ I)⁻¹ they
 /// are B(i, j) = -P(i, j) / P(j, j).
 #[derive(Clone, Debug)]
 pub struct Ease {
@@ -14,10 +14,10 @@ pub struct Ease {
 }
 
 impl Ease {
-    /// The largest catalogue that is fitted: the matrix to invert has its square.
+    /// The largest catalogue for a fit; the matrix to invert has the size of its square.
     pub const MOST_ITEMS: usize = 5000;
 
-    /// Fits the weights. In a history an item counts once.
+    /// Fits the weights. An item counts once per history.
     pub fn fit(histories: &ByUser, items: usize, regularization: f64) -> Self {
         let mut gram = Array2::zeros((items, items));
         for (item, row) in cooccurrence(histories.iter(), items)
@@ -56,8 +56,8 @@ impl Ease {
     }
 }
 
-/// The inverse of a symmetric positive definite matrix by halves: of [A Bᵀ; B C] it follows from the inverses of A and of
-/// C - B A⁻¹ Bᵀ, which are symmetric and positive definite too. Nearly all of the work is in products of matrices.
+/// The inverse of a symmetric positive definite matrix, computed by halves. The inverse of [A Bᵀ; B C] follows from the inverses of A and
+/// of C - B A⁻¹ Bᵀ, which are symmetric and positive definite, too. Nearly all of the work is in matrix products.
 fn inverse(matrix: ArrayView2<'_, f64>) -> Array2<f64> {
     /// Smaller matrices are inverted by elimination.
     const SMALL: usize = 32;
@@ -83,7 +83,7 @@ fn inverse(matrix: ArrayView2<'_, f64>) -> Array2<f64> {
     )
 }
 
-/// The inverse by Gauss and Jordan, without a change of rows: the pivots of a positive definite matrix are positive.
+/// The inverse by Gauss-Jordan elimination without pivoting: the pivots of a positive definite matrix are positive.
 fn eliminated(matrix: ArrayView2<'_, f64>) -> Array2<f64> {
     let size = matrix.nrows();
     let mut left = matrix.to_owned();

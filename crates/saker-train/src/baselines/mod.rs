@@ -12,8 +12,8 @@ pub use ease::Ease;
 /// Seconds.
 pub(crate) const DAY: f64 = 24.0 * 60.0 * 60.0;
 
-/// Weight of each interaction of the training part: 0.5^(age / `half_life_days`), its age counted from the newest one of the part;
-/// 1 without a half-life. 0 of all others. `[interactions]`
+/// Weight of each interaction: 0.5^(age / `half_life_days`) in the training part, with the age before the newest one of the part, or 1
+/// without a half-life. Interactions of other parts have 0. `[interactions]`
 pub fn faded(data: &Dataset, half_life_days: Option<f64>) -> Vec<f64> {
     let interactions = &data.interactions;
     let rows = || interactions.timestamp.iter().zip(&interactions.split);
@@ -32,8 +32,8 @@ pub fn faded(data: &Dataset, half_life_days: Option<f64>) -> Vec<f64> {
     rows().map(weight).collect()
 }
 
-/// Popularity as serving's own counters have it (`trending:*`): every interaction of the training part counts, of whatever kind,
-/// and fades. `[items]`
+/// Popularity as in serving's counters (`trending:*`): every interaction of the training part counts, whatever its kind, and decays.
+/// `[items]`
 pub fn faded_popularity(data: &Dataset, half_life_days: f64) -> Vec<f32> {
     let mut counts = vec![0.0; data.items.rows];
     for (&item, weight) in data
@@ -47,8 +47,8 @@ pub fn faded_popularity(data: &Dataset, half_life_days: f64) -> Vec<f32> {
     counts.into_iter().map(|count| count as f32).collect()
 }
 
-/// A history in which each item counts once, at its latest place: an item that was clicked, put into the cart and bought is one
-/// sign of one taste.
+/// A history in which each item counts once, at its latest position: an item that was clicked, put into the cart and bought is one sign of
+/// the user's taste.
 pub fn distinct(history: &[u32]) -> Vec<u32> {
     let mut met = std::collections::HashSet::with_capacity(history.len());
     let mut latest: Vec<u32> = history
@@ -61,7 +61,7 @@ pub fn distinct(history: &[u32]) -> Vec<u32> {
     latest
 }
 
-/// A history's items with their weights: half of the newest one's for an item so many places before it, all 1 without a half-life.
+/// A history's items with their weights: 1 for the newest one, half of it one half-life (in items) earlier. All are 1 without a half-life.
 pub fn weighted(
     history: &[u32],
     half_life: Option<f32>,
@@ -88,7 +88,7 @@ pub fn cooccurrence<'h>(
     histories: impl IntoIterator<Item = &'h [u32]>,
     items: usize,
 ) -> Vec<Vec<(u32, u32)>> {
-    /// The largest matrix of counts that is kept as such: 256 MiB.
+    /// The largest dense matrix of counts: 256 MiB.
     const DENSE: usize = 1 << 26;
     let mut distinct = Vec::new();
     let mut pairs_of = |history: &[u32], count: &mut dyn FnMut(u32, u32)| {
@@ -138,8 +138,8 @@ pub fn cooccurrence<'h>(
 /// similarities to the items of the user's history, over the `k` most similar items of each candidate.
 #[derive(Clone, Debug)]
 pub struct ItemNeighbours {
-    /// For each item of a history, the candidates it speaks for: (candidate, similarity, place of the item among the
-    /// candidate's neighbours).
+    /// For each item of a history, the candidates that it is a neighbour of: (candidate, similarity, rank of the item among the candidate's
+    /// neighbours).
     speaks_for: Vec<Vec<(u32, f32, u32)>>,
 }
 
@@ -205,7 +205,7 @@ mod tests {
             item: vec![0, 0, 1, 1, 0],
             // Item 0 fourteen and seven days before the newest, item 1 at the newest and then in the test part.
             timestamp: vec![0, 7 * 86_400, 14 * 86_400, 20 * 86_400, 20 * 86_400],
-            // A view counts as a purchase does.
+            // A view counts like a purchase.
             positive: vec![true, false, true, true, true],
             weak: Vec::new(),
             split: vec![

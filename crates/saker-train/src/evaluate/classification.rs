@@ -19,17 +19,17 @@ pub struct Classification {
     pub auc: f64,
     /// Mean negative log-likelihood, in nats.
     pub log_loss: f64,
-    /// Log loss of always answering the base rate, in nats.
+    /// Log loss of a constant prediction of the base rate, in nats.
     pub base_log_loss: f64,
-    /// Share of positives among the rows. At another base rate q the odds p / (1 - p) of a probability have to be
-    /// multiplied by q / (1 - q) and divided by this rate's b / (1 - b).
+    /// Share b of positives among the rows. For another base rate q, multiply the odds p / (1 - p) of a probability by q / (1 - q)
+    /// and divide them by b / (1 - b).
     pub base_rate: f64,
     /// Rows: positives and negatives.
     pub rows: usize,
-    /// Expected calibration error: mean over the bins, weighted by rows, of the distance of mean probability and share
-    /// of positives (Naeini et al. 2015).
+    /// Expected calibration error (Naeini et al. 2015): the distance between mean probability and share of positives, as a mean over
+    /// the bins, weighted by rows.
     pub calibration_error: f64,
-    /// The rows in the order of their probability, in parts of equal size.
+    /// Bins of equal size, in the order of probability.
     pub bins: Vec<Bin>,
 }
 
@@ -45,10 +45,10 @@ pub struct Bin {
 }
 
 const BINS: usize = 15;
-/// Positives taken of one user, so that none weighs too much.
+/// Maximum number of positives per user, which bounds each user's weight.
 const PER_USER: usize = 10;
 
-/// Measures on the positives of `held`, each at its own moment.
+/// Measures the ranker on the positives of `held`, each at its own moment.
 ///
 /// # Shapes
 /// - `candidates`: what retrieval returned for each case

@@ -23,11 +23,11 @@ pub struct Tuned {
     /// Settings of the counting table: the column of the items, the half-life in days (`None`: no decay), and the width of an hour's
     /// window.
     pub context: TunedContext,
-    /// λ of EASE, history unweighted; `None` of a catalogue too large for it.
+    /// λ of EASE, history unweighted; `None` if the catalogue is too large for it.
     pub ease: Option<f64>,
     /// λ of EASE and the half-life, history weighted by recency.
     pub ease_recency: Option<(f64, f32)>,
-    /// Regularization and confidence of iALS; `None` of a catalogue too large for it.
+    /// Regularization and confidence of iALS; `None` if the catalogue is too large for it.
     pub ials: Option<(f32, f32)>,
 }
 
@@ -36,7 +36,7 @@ pub struct Tuned {
 pub struct TunedContext {
     /// Column of the items.
     pub column: String,
-    /// Days in which a count fades to half.
+    /// Half-life of a count, in days.
     pub half_life_days: Option<f64>,
     /// Standard deviation of the weight of other hours.
     pub hours: f64,
@@ -49,26 +49,26 @@ const WINDOWS: [f64; 3] = [0.75, 1.5, 3.0];
 const RIDGES: [f64; 7] = [10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
 const REGULARIZATIONS: [f32; 4] = [3.0, 10.0, 30.0, 100.0];
 const CONFIDENCES: [f32; 3] = [2.0, 5.0, 15.0];
-/// Width of the factors of iALS, and the users whose histories they are learned from at most, evenly spread.
+/// Width of the factors of iALS, and the maximum number of users whose histories it is fitted on, evenly spread.
 const FACTORS: usize = 64;
 const FACTOR_USERS: usize = 20_000;
-/// The largest catalogue that iALS is fitted to, which solves a system for every item.
+/// The largest catalogue for iALS, which solves a system of equations for every item.
 const FACTOR_ITEMS: usize = 20_000;
-/// The most values of a column that the counting table has a cell for at every hour.
+/// Maximum number of values of a column in the counting table, which has a cell for each value and hour.
 const TABLE_VALUES: usize = 20_000;
-/// Users that settings are tried on.
+/// Number of users on which settings are tuned.
 const TUNING_USERS: usize = 2000;
 
-/// Half-life, in days, of the counts that serving falls back on: the default of `saker updater --popularity-half-life`.
+/// Half-life, in days, of the fallback's popularity counts: the default of `saker updater --popularity-half-life`.
 const SERVING_HALF_LIFE: f64 = 7.0;
 
 /// Statistics of the training part that need neither towers nor ranker.
 pub(super) struct Baselines {
     /// Number of training interactions of each item: `[items]`.
     pub popularity: Vec<f32>,
-    /// The same as serving counts it, faded: `[items]`.
+    /// The same with the decay of the fallback's counts: `[items]`.
     pub faded: Vec<f32>,
-    /// Training items of each user, each once at its latest place, oldest first.
+    /// Training items of each user, oldest first. An item occurs once, at its latest position.
     pub history: ByUser,
     context: ContextTable,
     neighbours: ItemNeighbours,
@@ -137,7 +137,7 @@ impl Baselines {
         self.context.scores(data, case.moment)
     }
 
-    /// Scores of all items by the neighbours of what the user has met: `[items]`.
+    /// Scores of all items by the neighbours of the items that the user has met: `[items]`.
     pub(super) fn neighbour_scores(&self, case: &Case, recency: bool) -> Vec<f32> {
         let history = self.history.of(case.user as usize);
         let tuned = &self.tuned;
@@ -150,7 +150,7 @@ impl Baselines {
         }
     }
 
-    /// Scores of all items by EASE: `[items]`; `None` of a catalogue too large for it.
+    /// Scores of all items by EASE: `[items]`; `None` if the catalogue is too large for it.
     pub(super) fn ease_scores(&self, case: &Case, recency: bool) -> Option<Vec<f32>> {
         let ease = &self.ease.as_ref()?[usize::from(recency)];
         let half_life = self.tuned.ease_recency.map(|(_, half_life)| half_life);
@@ -158,7 +158,7 @@ impl Baselines {
         Some(ease.scores(weighted(self.history.of(case.user as usize), half_life)))
     }
 
-    /// What [`Baselines::ials_scores`] asks for; `None` of a catalogue too large for it.
+    /// The input of [`Baselines::ials_scores`]; `None` if the catalogue is too large for iALS.
     pub(super) fn ials(&self) -> Option<FoldIn<'_>> {
         let (settings, factors) = self.ials.as_ref()?;
         Some(FoldIn::new(factors, settings))
@@ -170,7 +170,7 @@ impl Baselines {
     }
 }
 
-/// The validation part, to choose settings on.
+/// The validation part, on which settings are chosen.
 struct Tuning<'a> {
     data: &'a Dataset,
     history: &'a ByUser,
@@ -179,7 +179,7 @@ struct Tuning<'a> {
 }
 
 impl Tuning<'_> {
-    /// Mean NDCG@10 of the lists by these scores.
+    /// Mean NDCG@10 of the lists that these scores give.
     fn ndcg(&self, cases: &[Case], scores: impl Fn(&Case) -> Vec<f32> + Sync) -> f64 {
         let of_cases: Vec<ListMetrics> = cases
             .par_iter()
@@ -193,7 +193,7 @@ impl Tuning<'_> {
         ListMetrics::mean(&of_cases).ndcg_10
     }
 
-    /// The setting whose scores of a history are best, and how good they are.
+    /// The setting with the best scores of a history, and their NDCG@10.
     fn best<S: Clone + Sync>(
         &self,
         settings: impl IntoIterator<Item = S>,
@@ -214,7 +214,7 @@ impl Tuning<'_> {
         let values = |column: usize| self.data.items.categorical[column].cardinality;
         let mut columns: Vec<usize> = (0..self.data.items.categorical.len()).collect();
         columns.sort_by_key(|&column| values(column));
-        // The shortest one in any case, so that there is a table.
+        // Always keep the column with the fewest values, so that a table exists.
         let fitting = columns.partition_point(|&column| values(column) <= TABLE_VALUES);
         columns.truncate(fitting.max(1));
         let settings = columns.into_iter().flat_map(|column| {

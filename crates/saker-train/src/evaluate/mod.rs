@@ -1,8 +1,7 @@
 //! Measuring on held-out interactions: retrieval, the ranked list, and baselines on the same split.
 //!
-//! Whatever the user has met before the held-out part is taken out of every list, for every method: training items
-//! when validating, training and validation items when testing. Such items do not count as held out either, and users
-//! without any held-out items do not count.
+//! For every method, items that the user met before the held-out part are removed from the lists: training items for validation, training
+//! and validation items for the test. Such items do not count as held out either. Users without held-out items do not count.
 
 mod classification;
 mod methods;
@@ -32,7 +31,7 @@ pub use statistics::{Difference, paired_bootstrap, standard_error};
 /// Length of the longest list that is measured.
 pub const LONGEST: usize = 300;
 
-/// Lengths of lists at which the recall is measured for a curve.
+/// Lengths of lists for the recall curve.
 pub const LENGTHS: [usize; 9] = [1, 2, 5, 10, 20, 50, 100, 200, LONGEST];
 
 /// A request whose best answer is known: a user at the moment of the first interaction of the held-out part.
@@ -42,9 +41,9 @@ pub struct Case {
     pub user: u32,
     /// Row of the interaction that holds the context.
     pub moment: u32,
-    /// Item rows that the user met in the part and not before: what should be found. In ascending order.
+    /// Item rows that the user met in the part but not before, so a list should contain them. In ascending order.
     pub relevant: Vec<u32>,
-    /// Item rows that the user met before: what must not be returned. In ascending order.
+    /// Item rows that the user met before, so a list must not contain them. In ascending order.
     pub seen: Vec<u32>,
 }
 
@@ -74,7 +73,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// The validation or test part of `data`; of more than `limit` users (0: no limit) so many, evenly spread.
+    /// The validation or test part of `data`, with at most `limit` users (0: all), evenly spread.
     pub fn new(data: &Dataset, split: Split, limit: usize) -> Self {
         let held = data.history(split);
         // Includes interactions that are not positives: a view before the first click already reveals the click.
@@ -117,7 +116,7 @@ impl Held {
         Self { cases, users }
     }
 
-    /// Who asks, and when.
+    /// The user and the moment of each request.
     pub(crate) fn users_at(&self) -> Vec<UserAt> {
         self.cases.iter().map(Case::user_at).collect()
     }
@@ -170,7 +169,7 @@ impl ListMetrics {
         }
     }
 
-    /// The mean of several; zeros for none.
+    /// The means of several metrics; zeros if there are none.
     pub fn mean<'a>(of: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut sum = Self::default();
         let mut count = 0usize;
@@ -208,7 +207,7 @@ impl From<ListMetrics> for BTreeMap<String, f64> {
     }
 }
 
-/// Measures the towers' lists of 300 over the whole catalogue.
+/// Measures the towers' lists of 300 items over the whole catalogue.
 pub fn retrieval_metrics(towers: &Towers, data: &Dataset, held: &Held) -> ListMetrics {
     let items = ItemVectors::new(towers, data);
     let of_cases: Vec<ListMetrics> = held
@@ -228,10 +227,10 @@ pub fn retrieval_metrics(towers: &Towers, data: &Dataset, held: &Held) -> ListMe
     ListMetrics::mean(&of_cases)
 }
 
-/// Cases worked on at a time, so that what is needed for each does not add up.
+/// Cases that are computed together, which bounds the memory.
 const CHUNK: usize = 4096;
 
-/// The lists that serving would answer: these candidates in the ranker's order, but for what the user has met. With each item its
+/// The lists that serving would answer: these candidates in the ranker's order, without the items that the user has met. Each item has its
 /// probability.
 pub fn ranked_lists(
     ranker: &Ranker,

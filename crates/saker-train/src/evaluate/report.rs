@@ -1,4 +1,4 @@
-//! A whole evaluation: all methods, for all users and for parts of them.
+//! A complete evaluation: all methods, for all users and for parts of them.
 
 use std::collections::BTreeMap;
 
@@ -19,30 +19,30 @@ use crate::metrics::{auc, log_loss, recall, top_k};
 use crate::ranker::Ranker;
 use crate::towers::{ItemVectors, Towers};
 
-/// How one method does.
+/// The metrics of one method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodMetrics {
     /// Name of the method.
     pub method: String,
-    /// Lists over the whole catalogue (over the candidates for the served ones and the ranked list). Of several seeds the mean.
+    /// Lists over the whole catalogue (over the candidates for the served ones and the ranked list). With several seeds, the mean.
     pub list: ListMetrics,
     /// Standard error of the mean NDCG@10 over the requests.
     #[serde(default)]
     pub ndcg_10_error: Option<f64>,
-    /// Standard error of the mean NDCG@10 over models of several seeds; `None` of one seed and of methods that are not trained.
+    /// Standard error of the mean NDCG@10 over models of several seeds; `None` for one seed and for methods that are not trained.
     #[serde(default)]
     pub ndcg_10_seeds: Option<f64>,
     /// NDCG@10 minus that of the method above, on the same requests.
     #[serde(default)]
     pub above: Option<Difference>,
-    /// Share of the held-out items among the first so many, for each of [`LENGTHS`].
+    /// Share of the held-out items among the first items of the list, for each of [`LENGTHS`].
     pub recall_at: Vec<(usize, f64)>,
     /// Mean over users of the area under the ROC curve among the retrieved, unseen candidates: the same items for every
     /// method.
     pub auc: f64,
 }
 
-/// A part of the requests, measured by itself.
+/// A part of the requests, measured separately.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Population {
     /// `warm users`, `new users`, `unknown users` or `new items`.
@@ -55,7 +55,7 @@ pub struct Population {
     pub methods: Vec<MethodMetrics>,
 }
 
-/// Requests with one value of something.
+/// Requests with one value of a breakdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// The value.
@@ -66,20 +66,20 @@ pub struct Group {
     pub ndcg_10: BTreeMap<String, f64>,
 }
 
-/// A whole evaluation.
+/// A complete evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Part that was measured: `validation` or `test`.
+    /// The measured part: `validation` or `test`.
     pub split: String,
     /// Users measured.
     pub users: usize,
-    /// Users with held-out items; more than [`Evaluation::users`] where a sample was measured.
+    /// Users with held-out items; more than [`Evaluation::users`] if a sample was measured.
     pub users_held: usize,
-    /// Candidates asked of retrieval.
+    /// Number of candidates that retrieval returns per request.
     pub retrieval_topk: usize,
     /// Number of seeds that the models were trained with.
     pub seeds: usize,
-    /// Retrieval, ranked list, and the baselines: the worst NDCG@10 first, the best possible last.
+    /// Retrieval, ranked list, and the baselines: in ascending order of NDCG@10, the best possible last.
     pub methods: Vec<MethodMetrics>,
     /// Mean negative log-likelihood of the ranker on the candidates, in nats.
     pub ranker_log_loss: f64,
@@ -87,16 +87,16 @@ pub struct Evaluation {
     pub tuned: Tuned,
     /// Parts of the requests.
     pub populations: Vec<Population>,
-    /// Requests by the value of something, such as the device; with the models of the first seed.
+    /// Requests by a value such as the device, for the models of the first seed.
     pub groups: BTreeMap<String, Vec<Group>>,
-    /// The first seed's ranker as a classifier; `None` if rows of one kind are missing.
+    /// The first seed's ranker as a classifier; `None` without positives or without negatives.
     pub classification: Option<Classification>,
 }
 
-/// Knows how much a user would really like each item: the best that any method could do.
+/// Knows the user's true preference for each item, which is the upper bound for every method.
 pub trait Oracle: Sync {
-    /// Scores of all items, `[items]`, for the user's row at the moment of an interaction's row; for [`UNKNOWN`] the best
-    /// that can be known of the context alone.
+    /// Scores of all items, `[items]`, for the user's row at the moment of an interaction's row. For [`UNKNOWN`], the best scores that the
+    /// context alone allows.
     fn scores(&self, user: u32, moment: u32) -> Vec<f32>;
 }
 
@@ -112,17 +112,17 @@ pub struct Grouping<'a> {
 pub struct Options<'a> {
     /// Validation or test part.
     pub split: Split,
-    /// Candidates asked of retrieval.
+    /// Number of candidates that retrieval returns per request.
     pub topk: usize,
-    /// Users measured at most, evenly spread over all; 0: all.
+    /// Maximum number of measured users, evenly spread over all; 0: all.
     pub users: usize,
     /// The definition's table, for the negatives of [`Classification`].
     pub training: &'a Training,
     /// Breakdowns of the requests.
     pub groupings: Vec<Grouping<'a>>,
-    /// The best possible, where it is known.
+    /// The best possible answer, if it is known.
     pub oracle: Option<&'a dyn Oracle>,
-    /// Told what is being done.
+    /// Receives a line per step of the work.
     pub progress: &'a mut dyn FnMut(&str),
 }
 
@@ -132,7 +132,7 @@ pub struct Models<'a> {
     pub towers: &'a Towers,
     /// Ranking.
     pub ranker: &'a Ranker,
-    /// Retrieval as serving does it; `None`: exact, with an exact seen filter.
+    /// Retrieval as in serving; `None`: exact, with an exact seen filter.
     pub serving: Option<&'a dyn Serving>,
 }
 
@@ -157,7 +157,7 @@ struct Answer {
     method: &'static str,
     list: ListMetrics,
     recall_at: [f64; LENGTHS.len()],
-    /// The same list against new items alone, where some of them are relevant.
+    /// Metrics of the same list for new items only, if some of them are relevant.
     new_items: Option<ListMetrics>,
     auc: Option<f64>,
 }
@@ -259,7 +259,7 @@ pub fn evaluate(
     })
 }
 
-/// The requests for which `is_chosen` by place and answers, of each seed.
+/// The requests for which `is_chosen` (by index and answers) returns true, of each seed.
 fn chosen<'a>(
     of_seeds: &'a [Vec<Answered>],
     is_chosen: impl Fn(usize, &Answered) -> bool,
@@ -272,7 +272,7 @@ fn chosen<'a>(
     of_seeds.iter().map(of_seed).collect()
 }
 
-/// Parts of the requests that there are any of.
+/// The parts of the requests that are not empty.
 fn populations(
     baselines: &Baselines,
     held: &Held,
@@ -303,7 +303,7 @@ fn populations(
         ),
         population(
             "new users",
-            "users without interactions in the training part, served with what the store holds of them",
+            "users without interactions in the training part, served with their features in the store",
             chosen(of_known, |place, _| !is_warm(place)),
         ),
         population(
@@ -313,8 +313,8 @@ fn populations(
         ),
         Population {
             name: "new items".to_owned(),
-            description: "held-out items first met in the newest tenth of the training part's time, or not at all in it: the \
-                          same lists, measured against these items alone"
+            description: "held-out items first met in the newest tenth of the training part's time, or only after it: the same \
+                          lists, measured against these items alone"
                 .to_owned(),
             users: with_new[0].len(),
             methods: means(&with_new, |answer| {
@@ -326,8 +326,8 @@ fn populations(
     populations
 }
 
-/// Items that came late: their first training interaction is in the newest tenth of the time that the training part
-/// spans, or they have none. `[items]`
+/// Whether an item is new: its first training interaction is in the newest tenth of the training part's time, or it has none.
+/// `[items]`
 fn new_items(data: &Dataset) -> Vec<bool> {
     let mut first = vec![i32::MAX; data.items.rows];
     let (mut from, mut to) = (i32::MAX, i32::MIN);
@@ -352,7 +352,7 @@ impl Methods<'_> {
         cases: &[Case],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Answered>, Error> {
-        // The ranker's rows of so many requests are in memory together.
+        // Bounds the memory for the ranker's rows of these requests.
         const CHUNK: usize = 256;
         let mut answered = Vec::with_capacity(cases.len());
         for cases in cases.chunks(CHUNK) {
@@ -451,7 +451,7 @@ impl Methods<'_> {
         candidates: &[u32],
         scores: &[f32],
     ) -> Answer {
-        // The best possible knows items that came after the training, the others cannot.
+        // The best possible answer has items from after the training; the other methods cannot.
         let knows = |item: usize| method == BEST || self.items.catalogue[item];
         let list = top_k(scores, LONGEST, |item| {
             knows(item) && case.is_unseen(item as u32)
@@ -483,8 +483,8 @@ impl Methods<'_> {
     }
 }
 
-/// Means by method, the worst NDCG@10 first and the best possible last. Every request has been answered by the same methods, with
-/// models of every seed.
+/// Means by method, in ascending order of NDCG@10, the best possible last. The same methods answered every request, with models of every
+/// seed.
 fn means(
     of_seeds: &[Vec<&Answered>],
     list: impl Fn(&Answer) -> &ListMetrics,
@@ -523,7 +523,7 @@ fn means(
         (metrics, of_requests)
     };
     let mut methods: Vec<(MethodMetrics, Vec<f64>)> = (0..methods).map(of_method).collect();
-    // A stable sort: equal ones stay in their order.
+    // A stable sort: equal methods keep their order.
     methods.sort_by(|(a, _), (b, _)| {
         let is_best = |metrics: &MethodMetrics| metrics.method == BEST;
         let by_kind = is_best(a).cmp(&is_best(b));
@@ -539,7 +539,7 @@ fn means(
     methods.into_iter().map(|(metrics, _)| metrics).collect()
 }
 
-/// 0 of no values.
+/// The mean; 0 without values.
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| {
         (sum + value, count + 1)
@@ -551,7 +551,7 @@ fn groups(grouping: &Grouping<'_>, held: &Held, answered: &[Answered]) -> Vec<Gr
     let mut parts: BTreeMap<(usize, String), Vec<&Answered>> = BTreeMap::new();
     for (case, answered) in held.cases.iter().zip(answered) {
         if let Some(value) = (grouping.value)(case.moment) {
-            // By length first, so that numbers are in their order.
+            // By length first, so that numbers are in numerical order.
             let key = (value.len(), value);
             parts.entry(key).or_default().push(answered);
         }

@@ -1,4 +1,4 @@
-//! Retrieval as serving does it: an index that may be approximate, and a seen filter that may err.
+//! Retrieval as in serving: the index may be approximate, and the seen filter may have false positives.
 
 use super::Case;
 use crate::Error;

@@ -1,4 +1,4 @@
-//! How sure a mean is.
+//! Standard errors and intervals of means.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Difference {
     /// The mean difference.
     pub mean: f64,
-    /// Lower end of its interval of 95 %, by a paired bootstrap.
+    /// Lower end of its 95 % interval, by a paired bootstrap.
     pub low: f64,
     /// Upper end.
     pub high: f64,
@@ -26,8 +26,8 @@ pub fn standard_error(values: &[f64]) -> Option<f64> {
     Some((squares / (count - 1.0) / count).sqrt())
 }
 
-/// How much larger the mean of `values` is than that of `others`, request by request, with the percentile interval of a bootstrap
-/// (Efron 1979): the requests are drawn anew, with both methods' values of each. `None` without requests.
+/// The mean difference of `values` and `others` by request, with the percentile interval of a bootstrap (Efron 1979). Each round samples
+/// requests with replacement, with both methods' values. `None` without requests.
 pub fn paired_bootstrap(values: &[f64], others: &[f64]) -> Option<Difference> {
     const SAMPLES: usize = 2000;
     let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_bootstrap_is_paired() {
-        // Requests differ much, the methods by the same 0.1 in each: the interval is that one number.
+        // Requests differ much, but the methods differ by 0.1 in each, so the interval is this one number.
         let others: Vec<f64> = (0..50).map(|request| f64::from(request % 7)).collect();
         let values: Vec<f64> = others.iter().map(|value| value + 0.1).collect();
         let found = paired_bootstrap(&values, &others).unwrap();
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(paired_bootstrap(&[], &[]), None);
     }
 
-    /// Half of 400 requests differ by 1: mean 0.5, standard error 0.025, so that the interval is 0.5 ± 0.049.
+    /// Half of 400 requests differ by 1: mean 0.5, standard error 0.025, so the interval is 0.5 ± 0.049.
     #[test]
     fn the_interval_is_the_normal_one_of_many_requests() {
         let values: Vec<f64> = (0..400).map(|request| f64::from(request % 2)).collect();

@@ -8,7 +8,7 @@ use super::proto;
 
 /// Smaller constants stay in the model.
 const LARGE: usize = 1 << 20;
-/// Constants begin at multiples of a page, so that they can be mapped into memory.
+/// Constants begin at page boundaries, so that they can be mapped into memory.
 pub(super) const PAGE: usize = 4096;
 
 /// Returns the model without its large constants, and the content of the file of this name that holds them. Returns `None` if the model has

@@ -1,4 +1,4 @@
-//! Builds a graph node by node; a value is known by its name.
+//! Builds a graph node by node. Values are identified by name.
 
 use super::proto;
 
@@ -145,7 +145,7 @@ impl GraphBuilder {
     }
 }
 
-/// Place of a constant in a file beside the model's.
+/// Position of a constant in a file beside the model.
 pub(super) fn external(file: &str, offset: usize, length: usize) -> Vec<proto::Property> {
     vec![
         super::property("location", file),
@@ -180,7 +180,7 @@ impl Attribute {
     }
 }
 
-/// `None` is any length, the same for all tensors.
+/// Dimensions of a tensor. `None` is a variable length, the same for all tensors.
 fn value_info(name: &str, element: i32, shape: Vec<Option<usize>>) -> proto::ValueInfo {
     let dimension = |size: Option<usize>| proto::Dimension {
         value: size.map(|size| size as i64),

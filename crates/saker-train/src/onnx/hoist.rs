@@ -5,10 +5,10 @@
 //! Parts that depend only on the user and the context are computed once per request, on one row. Per candidate, only the parts that mix the
 //! two remain:
 //!
-//! - The first layer at the bottom is linear, so its sum splits into the item's columns and the user's.
-//! - A dot product of the bottom's output b with a user's vector u only feeds the first layer at the top, which is linear
-//!   too: `(b . u) w = b (u w)`. So `u w` is added to the layer's weights for b once a request, and the product is never made.
-//! - The products of the user's vectors with the item's are one matrix product; those of b with the item's one each.
+//! - The first bottom layer is linear, so its sum splits into the item's columns and the user's.
+//! - A dot product of the bottom layers' output b with a user's vector u is an input of the first top layer only. This layer is linear,
+//!   too: `(b . u) w = b (u w)`. So `u w` is added to the layer's weights for b once per request, and the product is never computed.
+//! - The products of the user's vectors with the item's are one matrix product. Each product of b with an item's vector is its own.
 //!
 //! The order of some sums differs from the exported graph's, so scores agree to about 1e-7.
 
@@ -26,10 +26,10 @@ use crate::layers::{Dense, Embedding};
 use crate::parameter::Parameter;
 use crate::ranker::{Ranker, scale};
 
-/// The hoisted graph's input with the candidates: rows of the catalogue, INT32 `[N]`.
+/// Name of the input with the candidates: rows of the catalogue, INT32 `[N]`.
 pub const ROWS_INPUT: &str = "candidate_rows";
-/// Its input with the user's and the moment's codes, INT32 `[features]`, in the order of [`Inputs::codes`]. Each must be below
-/// its cardinality: the tables stand one below the other, so the graph cannot tell.
+/// Name of the input with the user's and the moment's codes, INT32 `[features]`, in the order of [`Inputs::codes`]. Each must be below
+/// its cardinality. The graph cannot check this, because the tables are concatenated.
 pub const CODES_INPUT: &str = "user_codes";
 /// Name of the input with their continuous features, FLOAT `[1, features]`, in the order of [`Inputs::numbers`]; absent if there are none.
 pub const NUMBERS_INPUT: &str = "user_numbers";
@@ -38,7 +38,7 @@ const INPUTS_KEY: &str = "saker.inputs";
 
 const FIRST_AXIS: [(&str, Attribute); 1] = [("axis", Attribute::Int(0))];
 
-/// A catalogue as the ranker reads it, by the names of its inputs. An input that is not here is the user's or the moment's.
+/// The catalogue's features by the names of the ranker's inputs. An input that is missing here belongs to the user or the moment.
 #[derive(Clone, Debug, Default)]
 pub struct Items {
     /// Number of items.
@@ -51,7 +51,7 @@ pub struct Items {
     pub vectors: BTreeMap<String, Vec<f32>>,
 }
 
-/// The features of the user and the moment, as the hoisted graph takes them.
+/// The features of the user and the moment, in the order of the hoisted graph's inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Inputs {
     /// Categorical features, and the cardinality of each.
@@ -60,7 +60,7 @@ pub struct Inputs {
     pub numbers: Vec<String>,
 }
 
-/// A hoisted ranker, for one user at one moment and any number of candidates. Its output is the exported graph's.
+/// A hoisted ranker, for one user at one moment and any number of candidates. It has the output of the exported graph.
 #[derive(Clone, Debug)]
 pub struct Hoisted {
     /// The ONNX model.
@@ -71,8 +71,8 @@ pub struct Hoisted {
     pub tables: Vec<u8>,
 }
 
-/// Hoists an exported ranker. The items' tables go to a file of this name beside the model, so that a large catalogue is mapped and not
-/// read.
+/// Hoists an exported ranker. The items' tables are written to a file of this name beside the model, so that a large catalogue is mapped
+/// into memory instead of read.
 ///
 /// # Errors
 /// Returns [`Error::Foreign`] for a model that this crate has not exported, and [`Error::Data`] for items that do not match it.
@@ -96,7 +96,7 @@ pub fn hoist(model: &[u8], items: &Items, file: &str) -> Result<Hoisted, Error> 
     hoist.finish(first, inputs)
 }
 
-/// The hoisted graph in the making.
+/// Builds the hoisted graph.
 struct Hoist<'h> {
     ranker: &'h Ranker,
     items: &'h Items,
@@ -104,17 +104,17 @@ struct Hoist<'h> {
     tables: Tables<'h>,
     weights: TopWeights,
     bottom: Bottom,
-    /// Places of the vectors whose products are taken: the items' own, and those of user and moment. A mixed bottom's output is
-    /// in neither.
+    /// Indices of the vectors whose products are computed: those of the items, and those of user and moment. The output of a mixed bottom
+    /// is in neither.
     of_items: Vec<usize>,
     of_user: Vec<usize>,
 }
 
 /// Values that are computed once per request.
 struct User {
-    /// Its vectors, one beside the other: `[dim, vectors]`.
+    /// Its vectors as columns: `[dim, vectors]`.
     vectors: Value,
-    /// Its part of the first layer at the top, the bias with it: `[1, columns]`.
+    /// Its contribution to the first top layer, including the bias: `[1, columns]`.
     base: Value,
 }
 
@@ -129,7 +129,7 @@ struct Catalogue {
 impl<'h> Hoist<'h> {
     fn new(ranker: &'h Ranker, items: &'h Items, file: &'h str) -> Self {
         let bottom = Bottom::of(ranker, items);
-        // The vectors in the order of the export: embeddings, projections, the bottom's output.
+        // The vectors in the order of the export: embeddings, projections, the bottom layers' output.
         let pretrained = ranker.embeddings.len()..ranker.embeddings.len() + ranker.pretrained.len();
         let is_item = |place: usize| match ranker.embeddings.get(place) {
             Some(embedding) => items.codes.contains_key(&embedding.name),
@@ -177,7 +177,7 @@ impl<'h> Hoist<'h> {
         }
     }
 
-    /// Values of the user and the context: their vectors, the products among them, and the bottom layers if they depend on them alone.
+    /// Values of the user and the context: their vectors and products, and the bottom layers if these depend on no item.
     fn user(&mut self, numbers: Option<&str>) -> Result<User, Error> {
         let mut vectors = vec![self.user_vectors()?];
         let bottom = match (&self.bottom, numbers) {
@@ -209,7 +209,7 @@ impl<'h> Hoist<'h> {
         let square = (self.of_user.len() * self.of_user.len()) as i64;
         let shape = self.graph.integers("user_products", &[1, square]);
         let products = self.graph.node("Reshape", &[&products, &shape], &[]);
-        // Each product once: of two places in the square, the one that the pairs name.
+        // Each product once: of its two entries in the square matrix, the one in the list of pairs.
         let of_user = &self.of_user;
         let pairs = of_user.iter().flat_map(|&a| {
             let below = move |&b: &usize| (b < a).then_some((a, b));
@@ -233,7 +233,7 @@ impl<'h> Hoist<'h> {
         })
     }
 
-    /// The vectors of the user's and the moment's codes, one below the other: `[features, dim]`. Their tables are one.
+    /// The vectors of the user's and the moment's codes as rows: `[features, dim]`. They come from one concatenated table.
     fn user_vectors(&mut self) -> Result<Value, Error> {
         let embeddings = self.own_embeddings();
         let codes = self.graph.fixed(CODES_INPUT, INT32, &[embeddings.len()]);
@@ -273,7 +273,7 @@ impl<'h> Hoist<'h> {
         }
     }
 
-    /// The bottom layers where some of their inputs are the item's: `[N, dim]`.
+    /// The bottom layers, if some of their inputs are the item's: `[N, dim]`.
     fn mixed_bottom(&mut self, numbers: Option<&str>, rows: &str) -> Value {
         let first = &self.ranker.bottom[0];
         let names = &self.ranker.continuous;
@@ -309,7 +309,7 @@ impl<'h> Hoist<'h> {
         )
     }
 
-    /// The first layer at the top, before what follows it: `[N, columns]`. `bottom` is a mixed bottom's output.
+    /// The first top layer, before its activation: `[N, columns]`. `bottom` is the output of a mixed bottom.
     fn first_layer(&mut self, user: &User, catalogue: &Catalogue, bottom: Option<&str>) -> Value {
         let dim = self.ranker.dim as i64;
         let shape = self.graph.integers("vectors_shape", &[-1, dim]);
@@ -355,14 +355,14 @@ impl<'h> Hoist<'h> {
         self.graph.node("Add", &[&value, &catalogue.products], &[])
     }
 
-    /// The weights of the products of a mixed bottom's output with these vectors.
+    /// The weights of the products between the output of a mixed bottom and these vectors.
     fn bottom_weights(&self, places: &[usize]) -> Array2<f32> {
         let bottom = self.ranker.vectors() - 1;
         let pairs = places.iter().map(|&place| Some((bottom, place)));
         self.weights.rows(pairs)
     }
 
-    /// The other layers at the top, and the probability.
+    /// The other top layers, and the probability.
     fn finish(mut self, first: Value, inputs: Inputs) -> Result<Hoisted, Error> {
         let top = &self.ranker.top;
         let mut value = first;
@@ -390,9 +390,9 @@ impl<'h> Hoist<'h> {
 enum Bottom {
     /// The model has no continuous features.
     None,
-    /// All continuous features are the user's and the moment's.
+    /// All continuous features belong to the user and the moment.
     OfUser,
-    /// Some are the item's.
+    /// Some continuous features belong to the item.
     Mixed,
 }
 
@@ -409,11 +409,11 @@ impl Bottom {
     }
 }
 
-/// The weights of the first layer at the top, by what they multiply.
+/// The weights of the first top layer, by their inputs.
 struct TopWeights {
-    /// The product of the vectors at two places, scaled as the export scales it: the layer's row.
+    /// For each pair of vectors, the layer's row for their product, with the export's scale.
     pairs: HashMap<(usize, usize), Vec<f32>>,
-    /// Of the bottom's output, `[dim, columns]`.
+    /// Weights of the bottom layers' output, `[dim, columns]`.
     bottom: Array2<f32>,
     columns: usize,
 }
@@ -437,7 +437,7 @@ impl TopWeights {
         }
     }
 
-    /// The weights of the product of the vectors at two places, in any order.
+    /// The weights of the product of two vectors, given by index in any order.
     fn of_pair(&self, a: usize, b: usize) -> &[f32] {
         &self.pairs[&(a.max(b), a.min(b))]
     }
@@ -455,7 +455,7 @@ impl TopWeights {
     }
 }
 
-/// The items' tables, one after the other.
+/// The items' tables, concatenated into one file.
 struct Tables<'f> {
     file: &'f str,
     bytes: Vec<u8>,
@@ -472,7 +472,7 @@ impl Tables<'_> {
     }
 }
 
-/// The vectors of each item side by side: `[items, vectors * dim]`.
+/// The concatenated vectors of each item: `[items, vectors * dim]`.
 fn item_vectors(ranker: &Ranker, items: &Items) -> Array2<f32> {
     let mut parts: Vec<Array2<f32>> = Vec::new();
     for embedding in &ranker.embeddings {
@@ -524,7 +524,7 @@ fn among_items(
     matrix(sums, weights.columns)
 }
 
-/// The layers from one of them on, named as the export names them.
+/// The layers from the given one on, with the names of the export.
 fn layers(
     graph: &mut GraphBuilder,
     name: &str,
@@ -543,7 +543,7 @@ fn layers(
     value
 }
 
-/// A matrix that stays as it is.
+/// A matrix as a constant of the graph.
 fn constant(graph: &mut GraphBuilder, name: &str, matrix: &Array2<f32>) -> Value {
     let values: Vec<f32> = matrix.iter().copied().collect();
     graph.floats(name, &[matrix.nrows(), matrix.ncols()], &values)
@@ -559,7 +559,7 @@ fn matrix(values: Vec<f32>, columns: usize) -> Array2<f32> {
     Array2::from_shape_vec((rows, columns), values).expect("whole rows")
 }
 
-/// Every feature of the items is one of the ranker's, as long as there are items, and no code is beyond its table.
+/// Checks that the ranker has every feature of the items, that each has a value per item, and that no code exceeds its table.
 fn check(ranker: &Ranker, items: &Items) -> Result<(), Error> {
     let wrong = |what: String| Err(Error::Data(what));
     for (name, codes) in &items.codes {
@@ -570,7 +570,7 @@ fn check(ranker: &Ranker, items: &Items) -> Result<(), Error> {
         let beyond = |code: &&i32| usize::try_from(**code).map_or(true, |code| code >= rows);
         if let Some(code) = codes.iter().find(beyond) {
             return wrong(format!(
-                "an item has the code {code} of '{name}'; the ranker knows 0 to {}",
+                "an item has the code {code} of '{name}'; the ranker accepts 0 to {}",
                 rows.saturating_sub(1)
             ));
         }

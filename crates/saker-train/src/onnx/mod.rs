@@ -1,8 +1,8 @@
 //! Export to ONNX: the graphs that ONNX Runtime and TensorRT serve.
 //!
 //! Inputs are the encoded features by name: categorical ones INT32 `[N]`, continuous ones FLOAT `[N]`, pretrained vectors
-//! FLOAT `[N, dim]`. A code is expected in `0..cardinality`, which the transforms guarantee: what they do not know they
-//! encode as out-of-vocabulary. ONNX Runtime checks the codes again and fails the request for one beyond the table.
+//! FLOAT `[N, dim]`. A code must be in `0..cardinality`. The transforms guarantee this, since they encode unknown values as
+//! out-of-vocabulary. ONNX Runtime checks the codes again and fails a request with a code beyond the table.
 
 mod apart;
 mod graph;
@@ -111,10 +111,10 @@ pub fn ranker(ranker: &Ranker) -> Vec<u8> {
     graph.model().encode_to_vec()
 }
 
-/// Writes the release id into the metadata of an ONNX model, whoever exported it.
+/// Writes the release id into the metadata of any ONNX model.
 ///
-/// Protobuf reads the concatenation of two messages as one, repeated fields one after the other and the last of a key
-/// counting, so the entry is appended and all else stays byte for byte.
+/// The entry is appended to the file, and all other bytes stay. Protobuf reads the concatenation of two messages as one: it joins repeated
+/// fields, and the last entry of a key counts.
 pub fn set_release(model: &mut Vec<u8>, release: &str) {
     let entry = proto::Model {
         metadata_props: vec![property(RELEASE_KEY, release)],
@@ -147,7 +147,7 @@ fn embeddings(graph: &mut GraphBuilder, embeddings: &[Embedding]) -> Vec<Value> 
         .collect()
 }
 
-/// The continuous inputs next to each other: `[N, columns]`.
+/// The concatenated continuous inputs: `[N, columns]`.
 fn continuous(graph: &mut GraphBuilder, names: &[String]) -> Value {
     let axis = graph.integers("column_axis", &[1]);
     let columns: Vec<Value> = names

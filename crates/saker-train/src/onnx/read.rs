@@ -1,4 +1,4 @@
-//! Reads back what the export has written.
+//! Reads exported models.
 
 use std::collections::HashMap;
 
@@ -86,7 +86,7 @@ pub(super) fn ranker(model: &[u8]) -> Result<Ranker, Error> {
     }
 }
 
-/// A constant of floats: `[rows, columns]`, a vector as one row.
+/// A constant of floats: `[rows, columns]`; a vector is one row.
 fn matrix(tensor: &proto::Tensor) -> Option<Parameter> {
     let (rows, columns) = match tensor.dims[..] {
         [columns] => (1, columns),

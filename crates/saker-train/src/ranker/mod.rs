@@ -1,8 +1,8 @@
-//! The ranker: a DLRM (Naumov et al. 2019) that says how probable a click is, for a user, a moment and an item.
+//! The ranker: a DLRM (Naumov et al. 2019) that computes the probability of a click for a user, a moment and an item.
 //!
-//! Every categorical feature has an embedding of one width; continuous features go through the bottom layers, pretrained
-//! vectors through a projection, to the same width. The dot products of all pairs, and the bottom layers' output, go
-//! through the top layers to one logit.
+//! All embeddings of categorical features have one width. The bottom layers bring the continuous features to this width, and projections
+//! the pretrained vectors. The dot products of all pairs and the bottom layers' output are the input of the top layers, which return one
+//! logit.
 
 mod train;
 
@@ -21,7 +21,7 @@ use crate::layers::{
 use crate::parameter::Parameter;
 use crate::towers::Towers;
 
-/// A user's row (or [`encoded::UNKNOWN`]), the interaction row that holds the context, an item's row.
+/// A user's row (or [`encoded::UNKNOWN`]), the row of the interaction with the context, and an item's row.
 pub type Request = (u32, u32, u32);
 
 /// The ranking model.
@@ -55,11 +55,11 @@ struct Leaves {
 }
 
 impl Ranker {
-    /// A ranker of these sizes for the features of `data`, not trained yet.
+    /// An untrained ranker of these sizes for the features of `data`.
     pub fn new(sizes: &Sizes, data: &Dataset, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed.wrapping_add(2));
         let dim = sizes.embedding_dim;
-        // Dot products of two random vectors of this deviation have one of about 1/8 at the usual width of 64.
+        // Dot products of two random vectors of this deviation have a deviation of about 1/8 at the usual width of 64.
         let deviation = (dim as f32).powf(-0.5);
         let embeddings: Vec<Embedding> = categorical(data)
             .map(|column| Embedding {
@@ -97,7 +97,7 @@ impl Ranker {
         }
     }
 
-    /// A ranker of these parameters, as an export holds them.
+    /// A ranker with these parameters of an export.
     pub(crate) fn from_parts(
         embeddings: Vec<Embedding>,
         continuous: Vec<String>,
@@ -117,14 +117,13 @@ impl Ranker {
         }
     }
 
-    /// The same ranker, computed elsewhere.
+    /// The same ranker on another device.
     pub fn on(self, device: Device) -> Self {
         Self { device, ..self }
     }
 
-    /// Starts from what retrieval has learned: the embeddings of the user's and the item's id become their towers'
-    /// vectors, so that their dot product is the score of retrieval. `false`, and nothing is changed, when the widths
-    /// differ.
+    /// Starts from the trained retrieval: the embeddings of the user's and the item's id become their towers'
+    /// vectors, so their dot product is the retrieval score. If the widths differ, this returns `false` and changes nothing.
     pub fn warm_start(&mut self, towers: &Towers, data: &Dataset) -> bool {
         let dim = self.dim;
         if towers.query.dim() != dim || towers.candidate.dim() != dim {
@@ -239,7 +238,7 @@ impl Ranker {
 }
 
 impl Leaves {
-    /// Gradients of the layers; those of the embeddings.
+    /// Gradients of the layers, and of the embeddings.
     fn gradients(
         &self,
         gradients: &mut burn::tensor::Gradients,
@@ -284,12 +283,12 @@ fn rows(data: &Dataset, requests: &[Request]) -> Rows {
     }
 }
 
-/// The dot products are divided by the square root of the width, so that they start near 0 at any width.
+/// Scale of the dot products: 1 / √width, so that they start near 0 at any width.
 pub(crate) fn scale(dim: usize) -> f32 {
     1.0 / (dim as f32).sqrt()
 }
 
-/// Places of the pairs (i, j), j < i, in a flattened `[vectors, vectors]` matrix.
+/// Indices of the pairs (i, j), j < i, in a flattened `[vectors, vectors]` matrix.
 pub(crate) fn pairs(vectors: usize) -> Vec<i64> {
     (0..vectors)
         .flat_map(|i| (0..i).map(move |j| (i * vectors + j) as i64))

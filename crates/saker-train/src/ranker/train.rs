@@ -1,4 +1,4 @@
-//! How the ranker learns: binary cross-entropy on positives and on negatives sampled for each.
+//! Trains the ranker with binary cross-entropy, on positives and on negatives sampled for each positive.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ impl Ranker {
     ) -> Result<Vec<Epoch>, Error> {
         if candidates.of_users.users() != data.users.rows {
             return Err(Error::Data(format!(
-                "there are candidates for {} users; one list for each of the {} users is needed",
+                "there are candidates for {} users; each of the {} users needs one list",
                 candidates.of_users.users(),
                 data.users.rows
             )));
@@ -124,7 +124,7 @@ impl Learner for RankerLearner<'_> {
         let (data, interactions) = (self.data, &self.data.interactions);
         let (mut requests, mut labels, mut weights, mut hidden) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        // A positive and its negatives are one request: the same is hidden in all of them.
+        // A positive and its negatives are one request, so the same features are hidden in all of them.
         for (&row, mask) in batch.iter().zip(self.masks.draw(batch.len(), rng)) {
             let user = interactions.user[row as usize];
             let unknown = self.masks.hides_user(mask);
@@ -199,7 +199,7 @@ fn cross_entropy(
     device: &Backend,
 ) -> Tensor<1> {
     let rows = labels.len();
-    // -log sigmoid(z) for a positive and -log sigmoid(-z) for a negative: turn the sign of the logit.
+    // -log sigmoid(z) for a positive and -log sigmoid(-z) for a negative: change the sign of the logit.
     let signs = labels.iter().map(|label| 2.0 * label - 1.0).collect();
     let fits = logits * matrix(signs, rows, device);
     -(activation::log_sigmoid(fits) * matrix(weights.to_vec(), rows, device)).sum()

@@ -1,5 +1,5 @@
-//! The two towers of retrieval (Yi et al. 2019): one turns a user into a vector, the other an item, and their inner
-//! product says how well they fit.
+//! The two towers of retrieval (Yi et al. 2019). One computes a user's vector, the other an item's, and their inner product is the score
+//! of the pair.
 
 mod softmax;
 mod train;
@@ -198,7 +198,7 @@ impl Tower {
         Ok(())
     }
 
-    /// Factors that drop a share of the embeddings' numbers: `[count, width]`, 0 or 1 / (1 - share).
+    /// Dropout factors of the embeddings: `[count, width]`, 0 or 1 / (1 - share).
     fn dropout(&self, share: f32, count: usize, rng: &mut StdRng) -> Vec<f32> {
         if share == 0.0 {
             return Vec::new();
@@ -244,7 +244,7 @@ impl Tower {
 }
 
 impl Leaves {
-    /// Gradients of the layers; those of the embeddings.
+    /// Gradients of the layers, and of the embeddings.
     fn gradients(
         &self,
         gradients: &mut burn::tensor::Gradients,
@@ -263,15 +263,15 @@ impl Leaves {
 /// Both towers.
 #[derive(Clone, Debug)]
 pub struct Towers {
-    /// User features to a vector.
+    /// The query tower, from user features to a vector.
     pub query: Tower,
-    /// Item features to a vector of the same width.
+    /// The candidate tower, from item features to a vector of the same width.
     pub candidate: Tower,
     device: Device,
 }
 
 impl Towers {
-    /// Towers of these sizes for the features of `data`, not trained yet.
+    /// Untrained towers of these sizes for the features of `data`.
     pub fn new(sizes: &Sizes, data: &Dataset, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let pretrained: Vec<(String, usize)> = data
@@ -286,7 +286,7 @@ impl Towers {
         }
     }
 
-    /// The same towers, computed elsewhere.
+    /// The same towers on another device.
     pub fn on(self, device: Device) -> Self {
         Self { device, ..self }
     }
@@ -338,9 +338,9 @@ impl Towers {
         self.retrieve_for(data, &data.users_when_trained(), k)
     }
 
-    /// As [`Towers::retrieve`], for these users at these moments.
+    /// Like [`Towers::retrieve`], for these users at these moments.
     pub(crate) fn retrieve_for(&self, data: &Dataset, users: &[UserAt], k: usize) -> ByUser {
-        // So many users at a time that their scores do not fill the memory.
+        // A block of users, which bounds the memory for their scores.
         const USERS: usize = 1 << 14;
         let items = ItemVectors::new(self, data);
         users
@@ -354,21 +354,21 @@ impl Towers {
     }
 }
 
-/// The candidate tower's output for the whole catalogue, to be multiplied with users' vectors.
+/// The candidate tower's output for the whole catalogue, ready for the product with users' vectors.
 pub struct ItemVectors {
     /// `[dim, items]`
     transposed: Tensor<2>,
     items: usize,
     dim: usize,
     device: Device,
-    /// Items with a code of their own: `[items]`.
+    /// Whether an item has its own code: `[items]`.
     pub catalogue: Vec<bool>,
 }
 
 impl ItemVectors {
     /// Runs the candidate tower over all items.
     pub fn new(towers: &Towers, data: &Dataset) -> Self {
-        // The inner products are read on the host at once, and are too few per value moved for another device.
+        // The host reads the inner products at once, and they are too few per transferred value for another device.
         let device = Device::cpu();
         let vectors = matrix(towers.item_vectors(data), data.items.rows, &device.plain());
         Self {
@@ -380,8 +380,8 @@ impl ItemVectors {
         }
     }
 
-    /// Calls `use_scores` with each user's place and inner products with all items, `[items]`; on all cores, with the
-    /// results in the order of the users.
+    /// Calls `use_scores` with each user's index and inner products with all items, `[items]`. It runs on all cores and returns the results
+    /// in the order of the users.
     ///
     /// # Shapes
     /// - `users`: `[users, dim]`

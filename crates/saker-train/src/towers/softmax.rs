@@ -1,8 +1,7 @@
 //! The loss of the towers: sampled softmax over the items of the batch, and its gradient in closed form.
 //!
-//! For a batch of n rows the logits are n × n numbers; automatic differentiation would keep and pass over several of such
-//! matrices. Here a block of rows is multiplied, turned into its gradient in place, and multiplied back, while it is in
-//! the processor's cache.
+//! A batch of n rows has n × n logits. Automatic differentiation would keep several such matrices and read each of them. This module
+//! multiplies a block of rows, replaces it by its gradient in place, and multiplies back, while the block is in the processor's cache.
 
 use burn::tensor::{Device as Backend, Tensor};
 use rayon::prelude::*;
@@ -10,7 +9,7 @@ use rayon::prelude::*;
 use crate::device::Device;
 use crate::layers::{host, matrix};
 
-/// Rows of logits worked on at a time: with 1024 columns they take a quarter of a MiB.
+/// Rows of logits per block: with 1024 columns they take a quarter of a MiB.
 const BLOCK: usize = 64;
 
 /// A batch: one item per row.
@@ -19,13 +18,13 @@ pub(super) struct Batch<'a> {
     pub items: &'a [u32],
     /// Weight of each row.
     pub weights: &'a [f32],
-    /// Logarithm of the probability that a row is of the item; by item.
+    /// Logarithm of the probability that a row has the item, by item.
     pub log_q: &'a [f32],
-    /// The logits are divided by it.
+    /// Temperature: the divisor of the logits.
     pub temperature: f32,
 }
 
-/// The loss, and its gradients by the vectors of the users and of the items.
+/// The loss, and its gradients with respect to the vectors of the users and of the items.
 pub(super) struct Gradients {
     pub loss: f64,
     /// `[rows, dim]`
@@ -81,7 +80,7 @@ pub(super) fn gradients(
     gradients
 }
 
-/// Loss, gradient by `query`, and the block's part of the gradient by the items.
+/// Loss, gradient with respect to `query`, and the block's part of the gradient with respect to the items.
 fn of_block(
     query: &[f32],
     items: &Tensor<2>,
@@ -104,7 +103,7 @@ fn of_block(
         let mut largest = f32::MIN;
         for ((logit, &offset), &of) in logits.iter_mut().zip(offsets).zip(batch.items) {
             let value = *logit * scale + offset;
-            // e to the power of it is exactly 0.
+            // Its exponential is exactly 0.
             *logit = if of == item { -1e9 } else { value };
             largest = largest.max(*logit);
         }

@@ -22,8 +22,8 @@ use crate::progress::{Epoch, Stage};
 use crate::sampling::{Masks, Positives, Rates};
 
 impl Towers {
-    /// Trains on the training positives of `data`. Keeps the epoch that is best on the validation part by `training.towers.keep`; of equal
-    /// recalls, the one with the better NDCG@10. With `training.towers.factorization` the start counts as an epoch too.
+    /// Trains on the training positives of `data`. Keeps the best epoch on the validation part by `training.towers.keep`. If recalls are
+    /// equal, the better NDCG@10 decides. With `training.towers.factorization` the start counts as an epoch too.
     ///
     /// # Errors
     /// Returns [`Error::Data`] without positives, [`Error::Diverged`], [`Error::Stopped`], an error for a mask of unknown features, and an
@@ -100,7 +100,7 @@ impl Towers {
 struct Learning {
     positives: Positives,
     rates: Rates,
-    /// Whether the candidate tower learns, too.
+    /// Whether the candidate tower is trained, too.
     candidate_learns: bool,
 }
 
@@ -120,13 +120,13 @@ struct TowersLearner<'a> {
 /// Values of a block of rows that the forward pass keeps for the backward pass.
 struct Block {
     query: Forward,
-    /// `None` where the tower does not learn.
+    /// `None` if the tower is frozen.
     candidate: Option<Forward>,
     /// Outputs of both towers, `[rows, dim]`.
     vectors: [Vec<f32>; 2],
 }
 
-/// One tower's way forward.
+/// The forward pass of one tower.
 struct Forward {
     rows: Rows,
     leaves: Leaves,
@@ -144,7 +144,7 @@ impl Forward {
         }
     }
 
-    /// The inner product with a gradient has that gradient, so that Burn goes on from there.
+    /// A scalar whose gradient with respect to the output is `gradient`, so that Burn continues the backward pass from there.
     fn towards(&self, gradient: &[f32], device: &Backend) -> Tensor<1> {
         let gradient = matrix(gradient.to_vec(), self.rows.count, device);
         (self.vectors.clone() * gradient).sum()
