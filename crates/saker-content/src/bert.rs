@@ -73,7 +73,7 @@ impl Config {
 #[derive(Debug)]
 pub(crate) struct Bert {
     words: Tensor<2>,
-    /// Row i: the embedding of position i and that of the first token type, the only one used here.
+    /// Row i: the sum of the embeddings of position i and of the first token type, which is the only one in use.
     positions: Tensor<2>,
     norm: LayerNorm,
     layers: TransformerEncoder,
@@ -195,7 +195,7 @@ impl Bert {
     }
 }
 
-/// The tensors of a weights file, taken by name with the shape they must have.
+/// The tensors of a weights file, read by name and expected shape.
 struct Weights<'f> {
     tensors: SafeTensors<'f>,
     path: &'f Path,
@@ -214,7 +214,7 @@ impl Weights<'_> {
             return Err(Error::model(
                 self.path,
                 format!(
-                    "tensor {name} is {:?} {:?}; config.json asks for F32 {shape:?}",
+                    "tensor {name} is {:?} {:?}; config.json needs F32 {shape:?}",
                     view.dtype(),
                     view.shape()
                 ),
@@ -251,7 +251,7 @@ impl Weights<'_> {
         inputs: usize,
         outputs: usize,
     ) -> Result<(), Error> {
-        // PyTorch keeps [outputs, inputs]. Copied into the other order once, not at every product.
+        // PyTorch stores [outputs, inputs]. Transpose once here, instead of in every product.
         let weight = self.matrix(&format!("{name}.weight"), outputs, inputs)?;
         let weight = Tensor::from_data(weight.transpose().into_data(), self.device);
         into.weight = Param::from_tensor(weight);

@@ -1,4 +1,4 @@
-//! Vectors kept on disk by the hash of what they were made from.
+//! Vectors on disk, by the hash of encoder and content.
 //!
 //! A Parquet file of `key` FixedSizeBinary(32) and `vector` FixedSizeList(Float32, width), one row per content; its metadata
 //! holds `saker.content` = "1", the version of the format.
@@ -27,7 +27,7 @@ pub type Digest = [u8; 32];
 const FORMAT: &str = "saker.content";
 const VERSION: &str = "1";
 
-/// Hashes parts such that neither their order nor their borders can be confused.
+/// Hashes parts, so that a different order or different boundaries of the parts give another hash.
 pub(crate) struct Hasher(Sha256);
 
 impl Hasher {
@@ -55,12 +55,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache at `path`. One that is absent, damaged or of another version is taken as empty: it is only a
-    /// cache, and is written anew.
+    /// Opens the cache at `path`. A file that is missing, damaged or of another version counts as empty, and the next write replaces it.
     pub fn open(path: &Path) -> Self {
         let vectors = if path.exists() {
             read(path).unwrap_or_else(|reason| {
-                tracing::warn!("{} is not used: {reason}", path.display());
+                tracing::warn!("ignoring {}: {reason}", path.display());
                 HashMap::new()
             })
         } else {
@@ -73,12 +72,12 @@ impl Cache {
         }
     }
 
-    /// Vectors it holds.
+    /// Number of vectors in the cache.
     pub fn len(&self) -> usize {
         self.vectors.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.vectors.is_empty()
     }
@@ -92,7 +91,7 @@ impl Cache {
         self.changed = true;
     }
 
-    /// Drops all but these, so that the file never holds more than one catalogue, and what is not `width` wide.
+    /// Drops all other keys, so that the file never holds more than one catalogue. Also drops vectors that are not `width` wide.
     pub(crate) fn retain(&mut self, keys: &HashSet<Digest>, width: usize) {
         let before = self.vectors.len();
         self.vectors
@@ -154,7 +153,7 @@ fn read(path: &Path) -> Result<HashMap<Digest, Vec<f32>>, Failure> {
 }
 
 fn write(path: &Path, vectors: &HashMap<Digest, Vec<f32>>, width: usize) -> Result<(), Failure> {
-    // In the order of the keys, so that the same vectors give the same file.
+    // Sorted by key, so that the same vectors give the same file.
     let mut rows: Vec<(&Digest, &Vec<f32>)> = vectors.iter().collect();
     rows.sort_by_key(|(key, _)| *key);
     let keys = FixedSizeBinaryArray::try_from_iter(rows.iter().map(|(key, _)| key.as_slice()))?;

@@ -1,4 +1,4 @@
-//! A catalogue through an encoder, each content once.
+//! Encodes the contents of a catalogue, each distinct content once.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::cache::{Cache, Digest, Hasher};
 
-/// Makes vectors of contents.
+/// Computes vectors of contents.
 pub trait Encoder {
     /// The parsed form of a content: tokens, or pixels.
     type Input;
     /// Contents that one call of [`Encoder::encode`] should get, so that it can batch them within bounded memory.
     const CHUNK: usize;
 
-    /// A hash over all that the vectors depend on beside the content: weights, settings, this code's version.
+    /// A hash of everything besides the content that the vectors depend on: weights, settings, this code's version.
     fn fingerprint(&self) -> &Digest;
 
     /// Width of the vectors.
@@ -37,11 +37,11 @@ pub trait Encoder {
 pub struct Encoded {
     /// Row-major f32 `[items, width]`; the rows of unusable items are zero.
     pub vectors: Vec<f32>,
-    /// Items without a vector, and why, in the order of the items.
+    /// Items without a vector, with the reason, in the order of the items.
     pub unusable: Vec<(usize, String)>,
-    /// Distinct contents that went through the encoder.
+    /// Number of distinct contents that were encoded.
     pub encoded: usize,
-    /// Distinct contents that the cache held.
+    /// Number of distinct contents that the cache held.
     pub cached: usize,
     /// Time spent in the encoder.
     pub took: Duration,
@@ -49,7 +49,7 @@ pub struct Encoded {
 
 /// Encodes the contents of the items 0 to `items`; `load` returns an item's content, or the reason why it is missing.
 ///
-/// Equal contents are encoded once, contents in `cache` not at all. Afterwards the cache holds only these contents. It is written every
+/// Equal contents are encoded once, and contents in `cache` are not encoded again. Afterwards the cache holds only these contents. It is written every
 /// half minute, so that an interrupted run resumes. `progress` receives the number of encoded contents and the total.
 ///
 /// # Errors
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(changed.vectors[4..6], [1.0, 100.0]);
         assert_eq!(Cache::open(&path).len(), 4);
 
-        // Contents that are gone leave the cache; another encoder shares nothing with this one.
+        // Removed contents are dropped from the cache; another encoder shares no vectors with this one.
         run(&mut encoder, &["aa"], &path);
         assert_eq!(Cache::open(&path).len(), 1);
         let other = run(&mut Letters::new(2), &["aa"], &path);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why an encoder could not be opened, or a catalogue not be encoded.
+/// An error of opening an encoder or of encoding a catalogue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read or written.
@@ -14,7 +14,7 @@ pub enum Error {
         /// The error of the system.
         source: io::Error,
     },
-    /// A model, or a file beside it, that is not what the encoder runs.
+    /// A model, or a file beside it, that the encoder does not support.
     #[error("{path}: {reason}")]
     Model {
         /// The file.
@@ -38,9 +38,9 @@ pub enum Error {
         /// The failed operation.
         reason: String,
     },
-    /// More components than the vectors are wide.
+    /// The number of components exceeds the width of the vectors.
     #[error(
-        "{asked} components were asked of vectors of {width} numbers; at most {width} can be had"
+        "{asked} components were requested for vectors of width {width}; accepted are at most {width}"
     )]
     Components {
         /// Requested number of components.
@@ -48,7 +48,7 @@ pub enum Error {
         /// Width of the vectors.
         width: usize,
     },
-    /// No vector to fit on.
+    /// There are no vectors to fit on.
     #[error("no vectors to compute components from")]
     NoVectors,
 }

@@ -1,8 +1,8 @@
-//! An ONNX file with one more output, so that a layer within the graph can be read.
+//! Adds an output to an ONNX file, so that an inner layer of the graph can be read.
 
 use prost::{DecodeError, Message};
 
-/// The part of `onnx.proto`'s ModelProto that is written here; the numbers are its field numbers.
+/// The fields of `onnx.proto`'s ModelProto that this module writes, by their field numbers.
 #[derive(Clone, PartialEq, Message)]
 struct Model {
     #[prost(message, optional, tag = "7")]
@@ -29,8 +29,8 @@ pub(crate) fn outputs(bytes: &[u8]) -> Result<Vec<String>, DecodeError> {
 
 /// Adds the tensor `name` to the outputs of the model in `bytes`; ONNX Runtime infers its type.
 ///
-/// A protobuf parser merges a message that occurs twice (protobuf.dev, "Last One Wins"): what is appended joins the
-/// outputs of the graph, and the rest of the file need not be understood.
+/// A protobuf parser merges a message that occurs twice (protobuf.dev, "Last One Wins"). So the appended output joins the outputs of the
+/// graph, and this function need not parse the rest of the file.
 pub(crate) fn expose(bytes: &mut Vec<u8>, name: &str) {
     let graph = Graph {
         output: vec![ValueInfo {
@@ -48,7 +48,7 @@ mod tests {
     fn an_exposed_tensor_joins_the_outputs() {
         let mut bytes = Vec::new();
         expose(&mut bytes, "logits");
-        // A field that is not known here: ir_version, field 1, of a ModelProto.
+        // An unknown field: ir_version, field 1 of a ModelProto.
         bytes.extend([0x08, 0x09]);
         expose(&mut bytes, "layer");
         assert_eq!(outputs(&bytes).unwrap(), ["logits", "layer"]);

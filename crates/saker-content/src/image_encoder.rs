@@ -17,11 +17,11 @@ use crate::encode::Encoder;
 use crate::expose::{expose, outputs};
 use crate::{Digest, Error, Preprocessing, to_unit_length};
 
-/// Pictures that go through the network together.
+/// Maximum number of pictures per run of the network.
 const BATCH: usize = 8;
 
-/// How an output of `[pictures, tokens, width]` becomes one vector a picture. `[pictures, width]` is taken as it is, and
-/// `[pictures, width, height, width]`, feature maps, as the mean over their pixels.
+/// How an output `[pictures, tokens, width]` becomes one vector per picture. An output `[pictures, width]` is used unchanged. Feature maps,
+/// `[pictures, width, height, width]`, are reduced to the mean over their pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
     /// The first token, a vision transformer's class token.
@@ -31,7 +31,7 @@ pub enum Pooling {
     Mean,
 }
 
-/// Runs an ONNX model that takes pictures, `[pictures, 3, height, width]` f32, as its only input.
+/// Runs an ONNX model whose only input is pictures, `[pictures, 3, height, width]` f32.
 #[derive(Debug)]
 pub struct ImageEncoder {
     session: Session,
@@ -39,7 +39,7 @@ pub struct ImageEncoder {
     output: String,
     pooling: Pooling,
     preprocessing: Preprocessing,
-    /// Pictures a run, height and width.
+    /// Pictures per run, height and width.
     batch: usize,
     size: (usize, usize),
     width: usize,
@@ -66,7 +66,7 @@ impl ImageEncoder {
         let mut bytes = fs::read(path).map_err(Error::file(path))?;
         let preprocessing = Preprocessing::read(path.parent().unwrap_or(Path::new(".")))?;
         let mut hash = Hasher::new("image 1").add(&bytes);
-        // Models beyond 2 GB keep their weights in a file beside.
+        // Models above 2 GB keep their weights in a file beside the model.
         for suffix in ["_data", ".data"] {
             let mut beside = OsString::from(path);
             beside.push(suffix);
@@ -96,7 +96,7 @@ impl ImageEncoder {
             Ok(Session::builder(&environment)?.with_intra_threads(threads)?)
         };
         let session = if declared.contains(&output) {
-            // By its path: the weights may lie in a file beside.
+            // Load by path, since the weights may be in a file beside the model.
             builder()
                 .and_then(|mut builder| builder.commit_from_file(path))
                 .map_err(|error| wrong(error.to_string()))?
@@ -106,7 +106,7 @@ impl ImageEncoder {
                 .and_then(|mut builder| builder.commit_from_memory(&bytes))
                 .map_err(|error| {
                     wrong(format!(
-                        "has neither an output nor a tensor within called {output}; its outputs: {} ({error})",
+                        "has no output or inner tensor named {output}; its outputs: {} ({error})",
                         declared.join(", ")
                     ))
                 })?
@@ -145,7 +145,7 @@ impl ImageEncoder {
         let outputs = self.session.run(vec![(name, input)]).map_err(failed)?;
         let output = outputs
             .get(&self.output)
-            .ok_or_else(|| Error::model(path, format!("gave no output {}", self.output)))?;
+            .ok_or_else(|| Error::model(path, format!("returned no output {}", self.output)))?;
         let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
         let shape: Vec<usize> = shape.iter().map(|&dim| dim.max(0) as usize).collect();
         if shape.first() != Some(&count) || values.is_empty() {
@@ -197,7 +197,7 @@ impl Encoder for ImageEncoder {
     }
 }
 
-/// ONNX Runtime allows one environment a process; it lives until the process ends.
+/// ONNX Runtime allows one environment per process, which lives until the process ends.
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 
 fn environment(runtime: &Path) -> Result<Environment, Error> {
@@ -222,14 +222,14 @@ fn names(outlets: &[Outlet]) -> String {
     names.join(", ")
 }
 
-/// Pictures a run, and the pictures' height and width.
+/// Pictures per run, and the pictures' height and width.
 fn input(
     session: &Session,
     preprocessing: &Preprocessing,
 ) -> Result<(usize, (usize, usize)), String> {
     let [input] = session.inputs() else {
         return Err(format!(
-            "takes {}; accepted is a model of one input, pictures (of CLIP, the vision half alone)",
+            "takes {}; accepted is a model with one input, pictures (for CLIP, the vision model only)",
             names(session.inputs())
         ));
     };
@@ -252,7 +252,7 @@ fn input(
     let fits = |dim: i64, size: u32| dim < 0 || dim == i64::from(size);
     if !fits(channels, 3) || !fits(height, to_height) || !fits(width, to_width) {
         return Err(format!(
-            "input {} is {shape:?}, but preprocessor_config.json (CLIP's without one) makes [3, {to_height}, {to_width}]",
+            "input {} is {shape:?}, but preprocessor_config.json (by default CLIP's) makes [3, {to_height}, {to_width}]",
             input.name()
         ));
     }
@@ -261,7 +261,7 @@ fn input(
         batch if batch < 0 => BATCH,
         batch => {
             return Err(format!(
-                "input {} takes {batch} pictures a run; accepted are 1 or any number",
+                "input {} takes {batch} pictures per run; accepted are 1 or any number",
                 input.name()
             ));
         }
@@ -269,7 +269,7 @@ fn input(
     Ok((batch, (to_height as usize, to_width as usize)))
 }
 
-/// One picture's vector; `None` for a shape that has none.
+/// One picture's vector; `None` for a shape that is not accepted.
 fn pool(values: &[f32], shape: &[usize], pooling: Pooling) -> Option<Vec<f32>> {
     match (shape, pooling) {
         ([_], _) => Some(values.to_vec()),

@@ -1,13 +1,13 @@
-//! Vectors of items from their content: sentences through Sentence-BERT, pictures through an image encoder, reduced by
-//! principal components.
+//! Computes vectors of items from their content: texts by Sentence-BERT, pictures by an image encoder. Principal components reduce their
+//! width.
 //!
 //! - [`SentenceEncoder`] runs a BERT in sentence-transformers' layout (`model.safetensors`, `tokenizer.json`, …) on Burn.
-//! - [`ImageEncoder`] runs any ONNX image encoder, CLIP's among them, on ONNX Runtime, with the preprocessing of the
+//! - [`ImageEncoder`] runs any ONNX image encoder, such as CLIP's, on ONNX Runtime, with the preprocessing of the
 //!   `preprocessor_config.json` beside it.
-//! - [`encode`] takes a catalogue through an encoder; vectors of content that a [`Cache`] holds are not computed again.
-//! - [`Pca`] reduces their width.
+//! - [`encode`] encodes a catalogue. It reuses the vectors of contents that a [`Cache`] holds.
+//! - [`Pca`] reduces the width of vectors.
 //!
-//! Nothing here knows of a pipeline definition or of Triton.
+//! This crate does not depend on pipeline definitions or on Triton.
 
 mod bert;
 mod cache;
@@ -27,7 +27,7 @@ pub use pca::Pca;
 pub use preprocess::Preprocessing;
 pub use sentence::SentenceEncoder;
 
-/// Scales a vector to unit length; a vector of zeros stays one.
+/// Scales a vector to unit length. A vector of zeros stays unchanged.
 pub fn to_unit_length(vector: &mut [f32]) {
     let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
     if norm > 0.0 {

@@ -1,4 +1,4 @@
-//! Principal components (Pearson 1901): the directions in which vectors differ most.
+//! Principal components (Pearson 1901): the directions of largest variance.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
@@ -16,7 +16,7 @@ pub struct Pca {
 impl Pca {
     /// Fits `components` components on `vectors`, row-major `[rows, width]`.
     ///
-    /// A component's sign makes its largest entry positive, so that equal vectors give equal components.
+    /// The largest entry of a component is positive, so equal vectors give equal components.
     ///
     /// # Errors
     /// Returns an error if there are no rows, or if `components` exceeds `width`.
@@ -44,7 +44,7 @@ impl Pca {
         }
         mean /= rows as f64;
 
-        // Rank-1 updates would be slow, all rows at once in f64 large: blocks of rows.
+        // In blocks of rows: rank-1 updates would be slow, and all rows in f64 would need much memory.
         const BLOCK: usize = 1024;
         let mut covariance = DMatrix::<f64>::zeros(width, width);
         let mut block = DMatrix::<f64>::zeros(width, BLOCK);
@@ -72,7 +72,7 @@ impl Pca {
         let mut explained = 0.0;
         for (mut column, &index) in matrix.column_iter_mut().zip(&order) {
             let value = eigen.eigenvalues[index];
-            // Directions in which nothing differs are left zero: what rounding finds there is noise.
+            // Directions without variance stay zero: rounding would fill them with noise.
             if value <= 1e-12 * total {
                 break;
             }
@@ -147,12 +147,12 @@ mod tests {
         ));
         let error = Pca::fit([1.0, 2.0].chunks_exact(2), 2, 3).unwrap_err();
         assert!(error.to_string().starts_with("3 components"), "{error}");
-        // One vector differs in nothing.
+        // A single vector has no variance.
         assert_eq!(fit(&[1.0, 2.0], 2, 2).project(&[5.0, 5.0]), [0.0, 0.0]);
     }
 
     proptest! {
-        /// All components together are a rotation: distances stay, and the components do not correlate.
+        /// All components together are a rotation: distances stay the same, and the components do not correlate.
         #[test]
         fn all_components_keep_every_distance(vectors in prop::collection::vec(-10f32..10.0, 30 * 5)) {
             let width = 5;

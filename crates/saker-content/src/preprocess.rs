@@ -1,4 +1,4 @@
-//! From a picture's file to the numbers that an image encoder takes, as `preprocessor_config.json` says.
+//! Turns a picture's file into the input of an image encoder, by `preprocessor_config.json`.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// Resizing, cropping and normalising of pictures. The default is CLIP's (Radford et al. 2021): the shorter side to 224
-/// with a bicubic filter, the middle 224 × 224, mean and deviation of its training pictures.
+/// Resizing, cropping and normalising of pictures. The default is CLIP's (Radford et al. 2021): resize the shorter side to 224 with a
+/// bicubic filter, crop the middle 224 × 224, and normalise by the mean and deviation of CLIP's training pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessing {
     resize: Option<Resize>,
@@ -23,7 +23,7 @@ pub struct Preprocessing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resize {
-    /// The shorter side; the other keeps the proportion.
+    /// Length of the shorter side; the picture keeps its proportions.
     Shorter(u32),
     /// Width and height.
     To(u32, u32),
@@ -102,7 +102,7 @@ impl Preprocessing {
             ) => Some(Resize::Shorter(side)),
             Some(Size::To { height, width }) => Some(Resize::To(width, height)),
         };
-        // Hugging Face's processors that resize to a height and a width crop only on request.
+        // Hugging Face's processors that resize to height and width crop only if the file says so.
         let cropped = config
             .do_center_crop
             .unwrap_or(!matches!(resize, Some(Resize::To(..))));
@@ -117,7 +117,7 @@ impl Preprocessing {
             ) => Some((side, side)),
             Some(Size::To { height, width }) => Some((width, height)),
         };
-        // Pillow's numbers.
+        // The numbers of Pillow's filters.
         let filter = match config.resample {
             Some(0) => FilterType::Nearest,
             Some(1) => FilterType::Lanczos3,
@@ -155,7 +155,7 @@ impl Preprocessing {
         }
         if deviation.contains(&0.0) {
             return Err(format!(
-                "image_std is {deviation:?}; 0 cannot be divided by"
+                "image_std is {deviation:?}; accepted are numbers other than 0"
             ));
         }
         Ok(Self {
@@ -168,7 +168,7 @@ impl Preprocessing {
         })
     }
 
-    /// Width and height of what comes out; `None` where it depends on the picture.
+    /// Width and height of the result; `None` if they depend on the picture.
     pub fn size(&self) -> Option<(u32, u32)> {
         self.crop.or(match self.resize {
             Some(Resize::To(width, height)) => Some((width, height)),
@@ -233,7 +233,7 @@ impl Preprocessing {
         Ok(cropped)
     }
 
-    /// The numbers of a picture: `[3, height, width]` f32, red first.
+    /// The normalised pixels of a picture: `[3, height, width]` f32, red first.
     pub fn numbers(&self, picture: &RgbImage) -> Vec<f32> {
         let mut numbers = Vec::with_capacity(picture.as_raw().len());
         for channel in 0..3 {
@@ -336,7 +336,7 @@ mod tests {
         );
         let png = png(9, 9);
         assert!(clip.pixels(&png[..png.len() / 2]).is_err());
-        // One row of 16000 pixels would be 3.5 million wide.
+        // A picture of one row of 16000 pixels would become 3.5 million wide.
         assert!(
             clip.pixels(&self::png(16_000, 1))
                 .unwrap_err()

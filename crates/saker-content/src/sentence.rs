@@ -13,9 +13,9 @@ use crate::{Digest, Error, to_unit_length};
 
 /// Runs a model in the layout of sentence-transformers.
 ///
-/// The folder holds `config.json` (of a BERT), `model.safetensors` (F32), `tokenizer.json`, and, where they are there,
-/// `modules.json`, `sentence_bert_config.json` (`max_seq_length`) and `1_Pooling/config.json`, read as
-/// sentence-transformers does. Tokens beyond the limit are cut off.
+/// The folder holds `config.json` (of a BERT), `model.safetensors` (F32) and `tokenizer.json`. `modules.json`,
+/// `sentence_bert_config.json` (`max_seq_length`) and `1_Pooling/config.json` are optional, with the meaning that they have in
+/// sentence-transformers. Tokens beyond the limit are cut off.
 pub struct SentenceEncoder {
     tokenizer: Tokenizer,
     bert: Bert,
@@ -78,7 +78,7 @@ impl SentenceEncoder {
                     return Err(Error::model(
                         &folder.join("modules.json"),
                         format!(
-                            "module {} is not run here; accepted are Transformer, Pooling and Normalize",
+                            "module {} is not supported; accepted are Transformer, Pooling and Normalize",
                             module.kind
                         ),
                     ));
@@ -107,7 +107,7 @@ impl SentenceEncoder {
             return Err(Error::model(
                 &path,
                 format!(
-                    "holds the token {largest}; config.json has a vocabulary of {}",
+                    "has the token {largest}, but config.json has a vocabulary of {}",
                     config.vocab_size
                 ),
             ));
@@ -124,7 +124,7 @@ impl SentenceEncoder {
         })
     }
 
-    /// The tokens of a text, trimmed, with the model's own marks, which are always present.
+    /// The tokens of a text without surrounding whitespace, cut at the limit. The model's special tokens are always present.
     ///
     /// # Errors
     /// Returns an error if the tokenizer refuses the text.
@@ -164,7 +164,7 @@ impl Encoder for SentenceEncoder {
         for same in order.chunk_by(|&a, &b| inputs[a].len() == inputs[b].len()) {
             let length = inputs[same[0]].len();
             if length == 0 {
-                // A tokenizer that adds no marks makes nothing of an empty text.
+                // A tokenizer without special tokens returns no tokens for an empty text.
                 same.iter()
                     .for_each(|&index| vectors[index] = vec![0.0; self.width]);
                 continue;
@@ -212,7 +212,7 @@ fn read_pooling(folder: &Path) -> Result<Tokens, Error> {
     }
 }
 
-/// A JSON file that may be absent.
+/// Reads an optional JSON file.
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Error> {
     if !path.exists() {
         return Ok(None);

@@ -144,7 +144,7 @@ fn any_output_of_the_graph_can_be_read_and_others_are_refused() {
         .unwrap_err()
         .to_string();
     assert!(
-        said.contains("vit_s_focus.onnx: has neither an output nor a tensor within called nowhere"),
+        said.contains("vit_s_focus.onnx: has no output or inner tensor named nowhere"),
         "{said}"
     );
     assert!(said.contains("output_importance"), "{said}");

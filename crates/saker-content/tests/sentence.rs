@@ -158,7 +158,7 @@ fn what_is_no_such_model_says_what_it_lacks() {
         (
             "\"hidden_size\": 384",
             "\"hidden_size\": 768",
-            "config.json asks for F32",
+            "config.json needs F32",
         ),
         (
             "\"num_hidden_layers\": 6",
@@ -179,7 +179,7 @@ fn what_is_no_such_model_says_what_it_lacks() {
     let dense =
         r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Dense"}]"#;
     let said = message(changed("modules.json", dense).1);
-    assert!(said.contains("Dense is not run here"), "{said}");
+    assert!(said.contains("Dense is not supported"), "{said}");
     let said = message(changed("model.safetensors", "no weights").1);
     assert!(said.contains("model.safetensors"), "{said}");
     let said = message(changed("tokenizer.json", "{}").1);
