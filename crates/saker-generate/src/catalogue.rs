@@ -1,4 +1,4 @@
-//! The items: what each is, when it is launched and how popular it is apart from everything else.
+//! The items: their attributes, their launches and their base popularity.
 
 use chacha20::ChaCha8Rng;
 use rand::RngExt;
@@ -12,23 +12,23 @@ use crate::taxonomy::{CATEGORIES, COLOURS, Colour, Gender, Style};
 /// An item of the shop.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Raw id: neither dense nor from 0.
+    /// Raw id. Ids have gaps and do not start at 0.
     pub id: i32,
     /// Index in [`CATEGORIES`]: the column `category_l2`.
     pub category: usize,
-    /// Gender of the customers for whom the item is made.
+    /// Gender of the item's customers.
     pub gender: Gender,
-    /// Its look.
+    /// The style.
     pub style: Style,
     /// Main colour, an index in [`COLOURS`].
     pub colour: usize,
     /// Second colour.
     pub accent: usize,
-    /// What it is made of.
+    /// The material.
     pub material: &'static str,
     /// Price in euros.
     pub price: f32,
-    /// First day on which it can be bought, as an index of the shop's days; 0 or less: from the start.
+    /// First day on which the item can be bought, as an index of the shop's days; 0 or less: from the first day.
     pub launch: i32,
     /// Logarithm of its popularity within its category.
     pub(crate) popularity: f32,
@@ -40,7 +40,7 @@ impl Item {
         &COLOURS[self.colour]
     }
 
-    /// Logarithm of its price against its category's median, in deviations.
+    /// Logarithm of the price relative to the category's median, in deviations.
     pub(crate) fn price_deviation(&self) -> f32 {
         (self.price / CATEGORIES[self.category].price).ln() / PRICE_DEVIATION
     }
@@ -52,14 +52,14 @@ const PRICE_DEVIATION: f32 = 0.4;
 const POPULARITY_EXPONENT: f32 = 0.9;
 /// Share of items that are launched after the first day.
 const LATE: f64 = 0.1;
-/// Smallest item id, and the room that each has.
+/// Smallest item id, and the interval in which each id lies.
 const FIRST_ID: i32 = 20_011;
 const ID_STEP: i32 = 7;
 
 /// All items, in the order of their ids.
 pub(crate) fn items(settings: &Settings) -> Vec<Item> {
     let mut rng = stream(settings.seed, Purpose::Items, 0, 0);
-    // Every category gets its share of the items, by the square root of its sales, and one at least where they suffice.
+    // Every category gets a share of the items by the square root of its sales, and at least one if there are enough.
     let room: Vec<f64> = CATEGORIES
         .iter()
         .map(|category| f64::from(category.base / 2.0).exp())
@@ -94,7 +94,7 @@ pub(crate) fn items(settings: &Settings) -> Vec<Item> {
             item(index, category, rank, settings, &mut rng)
         })
         .collect();
-    // The most popular of a category is there from the start, so that no category is ever empty.
+    // The most popular item of a category exists from the first day, so no category is ever empty.
     for category in 0..CATEGORIES.len() {
         let first = items
             .iter_mut()

@@ -1,7 +1,7 @@
-//! The model of choice: a nested logit. A user first chooses a category, then an item of it.
+//! The model of choice: a nested logit. A user first chooses a category, then one of its items.
 //!
-//! This is the one place where a user, a context and an item meet: sessions are drawn from these probabilities, and
-//! [`crate::Shop::preference`] reports them.
+//! Only this module combines a user, a context and an item. Sessions are drawn from its probabilities, and [`crate::Shop::preference`]
+//! returns them.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ const HOUR: f32 = 1.0;
 const WEEKEND: f32 = 0.8;
 /// Deviation of the part of a user's taste for categories that the persona does not explain.
 const OWN_TASTE: f32 = 0.4;
-/// Utility lost for a category of the other gender, and for an item.
+/// Utility lost for a category of the other gender, for such an item, and for a unisex item.
 const OTHER_GENDER: f32 = 2.5;
 const OTHER_GENDER_ITEM: f32 = 2.2;
 const UNISEX_ITEM: f32 = 0.2;
@@ -31,10 +31,10 @@ const USUAL_PRICE: f32 = 55.0;
 const PRICE_BY_DEVICE: [f32; 3] = [0.3, -0.3, 0.0];
 const PRICE_IN_THE_EVENING: f32 = -0.2;
 
-/// Items from which on a category is drawn from by rejection: looking at each of them for every draw would take most of the time.
+/// Number of items from which on draws use rejection: reading every item of a category for each draw would take most of the time.
 const LARGE: usize = 10_000;
 
-/// When and on what a user comes.
+/// Time and device of a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Context {
     /// Day of the shop. The model ends with its last day, so a later time counts as that day, an earlier one as day 0.
@@ -79,7 +79,7 @@ struct Traits {
 
 /// The model's tables.
 pub(crate) struct Choice {
-    /// Items by category, then index; `starts[c]..starts[c + 1]` are those of category c. "Column" below is a place here.
+    /// Items by category, then index; `starts[c]..starts[c + 1]` are those of category c. A "column" below is an index in this list.
     pub(crate) order: Vec<usize>,
     pub(crate) starts: Vec<usize>,
     traits: Vec<Traits>,
@@ -93,7 +93,7 @@ pub(crate) struct Choice {
     context: Vec<f32>,
     /// f32 [categories, LATENT], rows of length `OWN_TASTE`
     loadings: Vec<[f32; LATENT]>,
-    /// For each category, what a draw by rejection needs; `None` of small ones.
+    /// For each category, the data of draws by rejection; `None` for small categories.
     large: Vec<Option<Large>>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct Choice {
 struct Large {
     /// Running sums of e^drift: f64 [days, items of the category].
     sums: Vec<f64>,
-    /// The largest price deviation, up or down.
+    /// The largest absolute price deviation.
     price: f32,
 }
 
@@ -193,10 +193,11 @@ impl Choice {
         normalise(out);
     }
 
-    /// Draws an item of a large category by [`Choice::within`] without computing it; `None` of a small one.
+    /// Draws an item of a large category from the distribution of [`Choice::within`], without computing it. Returns `None` for a small
+    /// category.
     ///
-    /// Proposes by drift alone and accepts by what the user adds, against the most that a user like this can add. `factor` is a further weight of
-    /// each column, 0 to 1.
+    /// It proposes an item by drift alone. It accepts by the user's part of the utility, relative to the maximum of this part. `factor` is a
+    /// further weight of each column, 0 to 1.
     pub(crate) fn draw_large(
         &self,
         rng: &mut ChaCha8Rng,
@@ -235,7 +236,7 @@ impl Choice {
             - gender
     }
 
-    /// How alike two items of a category are, 0 to 3: same style, same palette, prices within half a deviation.
+    /// Likeness of two items of a category, 0 to 3: one each for same style, same palette, and prices within half a deviation.
     pub(crate) fn likeness(&self, a: usize, b: usize) -> u8 {
         let (a, b) = (&self.traits[a], &self.traits[b]);
         u8::from(a.style == b.style)
@@ -307,7 +308,7 @@ fn context_table() -> Vec<f32> {
     table
 }
 
-/// Directions of the own taste, spread by the golden angle so that no two categories share one.
+/// Directions of the categories in the space of a user's own taste, spread by the golden angle so that all differ.
 fn loadings() -> Vec<[f32; LATENT]> {
     let golden = std::f32::consts::TAU * 0.381_966;
     (0..CATEGORIES.len())
@@ -366,7 +367,7 @@ mod tests {
         choice.within(user, context, category, &mut exact);
         assert!(exact.len() >= LARGE);
 
-        // Mean of what tells items apart, in expectation and over draws: by rank, gender, style, price.
+        // Compares means of the items' attributes (rank, gender, style, price): the expectation and that of the draws.
         let about = |column: usize| {
             let item = &choice.traits[column];
             [

@@ -1,5 +1,4 @@
-//! How demand moves from day to day: the season of categories, a random walk and bursts of fashion of items, and the
-//! novelty of launches.
+//! Changes of demand from day to day: the season of categories, a random walk and bursts of fashion of items, and the novelty of launches.
 
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -9,20 +8,20 @@ use crate::random::{Purpose, stream};
 use crate::settings::Settings;
 use crate::taxonomy::CATEGORIES;
 
-/// Deviation of a day's step of an item's walk, and what of the walk is left after a day.
+/// Deviation of an item's random walk per day, and the share of the walk that is left after a day.
 const STEP: f32 = 0.10;
 const MEMORY: f32 = 0.97;
-/// Chance of an item to come into fashion on a day; the burst grows for two days and fades by a fifth a day.
+/// Probability that an item comes into fashion on a day. The burst grows for two days and then loses a fifth per day.
 const BURST_CHANCE: f64 = 0.005;
 const BURST: f32 = 1.7;
 const BURST_FADES: f32 = 0.8;
-/// Initial utility added by a launch, and the days in which it falls to 1/e.
+/// Initial utility of a launch, and the days until it has decreased to 1/e.
 const NOVELTY: f32 = 1.0;
 const NOVELTY_DAYS: f32 = 4.0;
 /// The season rises for four weeks and falls for four.
 const SEASON_DAYS: f32 = 28.0;
 
-/// Progress of a category's season by a day: 0 on the first day, 1 after four weeks.
+/// Progress of the season on a day: 0 on the first day, 1 after four weeks.
 fn season(day: usize) -> f32 {
     (std::f32::consts::FRAC_PI_2 * day as f32 / SEASON_DAYS).sin()
 }
@@ -38,7 +37,7 @@ pub(crate) fn categories(days: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The utility of each item on each day, without what depends on the user: f32 [days, items], -∞ before the launch.
+/// The part of each item's utility on each day that does not depend on the user: f32 [days, items], -∞ before the launch.
 /// Column j is item `order[j]`.
 pub(crate) fn items(settings: &Settings, items: &[Item], order: &[usize]) -> Vec<f32> {
     let mut table = vec![0.0; settings.days * items.len()];

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Why a shop was not made, or has no answer.
+/// An error of generating or reading a shop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting that is not accepted.
+    /// A setting is invalid.
     #[error("{setting} = {value}: accepted is {accepted}")]
     Setting {
         /// Its name, which is also the command's argument: `users`, `first-day`.
@@ -23,7 +23,7 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// A table that Parquet did not take, or that is not what was written.
+    /// A table could not be written or read, or does not match the shop.
     #[error("{path}: {reason}")]
     Table {
         /// The file.
@@ -31,7 +31,7 @@ pub enum Error {
         /// The error of Parquet or Arrow.
         reason: String,
     },
-    /// A `generator.json` from which no shop can be rebuilt.
+    /// A `generator.json` is invalid or belongs to another version.
     #[error("{path}: {reason}")]
     Manifest {
         /// The file.

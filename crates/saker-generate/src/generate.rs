@@ -1,4 +1,4 @@
-//! Writing a shop into a folder: what is there already and whole is kept.
+//! Writes a shop into a folder. Complete files are kept.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::tables;
 
 const PICTURES: &str = "pictures";
 
-/// Whether a shop is written with its pictures, the one part of it that takes minutes and gigabytes for a large catalogue.
+/// Whether a shop is written with its pictures, which take minutes and gigabytes for a large catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pictures {
-    /// One of every item.
+    /// Write a picture of every item.
     Drawn,
-    /// None; those that are there already are kept.
+    /// Write no pictures; keep existing ones.
     LeftOut,
 }
 
@@ -35,7 +35,7 @@ pub enum Stage {
     Interactions,
 }
 
-/// Hears of the progress: the stage, what of it is done, and its size. Called from several threads.
+/// Receives the progress: the stage, its finished part, and its size. Several threads call it.
 pub type Report<'a> = dyn Fn(Stage, u64, u64) + Sync + 'a;
 
 /// Name of a day's file: `day_00.parquet`.
@@ -53,7 +53,7 @@ fn tables(settings: &Settings) -> Vec<String> {
     names
 }
 
-/// Whether a folder holds the whole shop of these settings, with or without its pictures.
+/// Whether a folder holds the complete shop of these settings, with or without its pictures.
 ///
 /// # Errors
 /// Returns an error if its `generator.json` is damaged or comes from another program.
@@ -112,7 +112,7 @@ pub fn generate(shop: &Shop, pictures: Pictures, folder: &Path, report: &Report<
     days(shop, folder, &mut manifest, report)
 }
 
-/// Draws a day while the one before it is written, so that at most two are in memory.
+/// Draws a day while the previous one is written, so that at most two are in memory.
 fn days(shop: &Shop, folder: &Path, manifest: &mut Manifest, report: &Report<'_>) -> Result<()> {
     let all = shop.settings().interactions;
     let days = 0..shop.settings().days;
@@ -139,7 +139,7 @@ fn days(shop: &Shop, folder: &Path, manifest: &mut Manifest, report: &Report<'_>
     Ok(())
 }
 
-/// Draws all pictures into a folder that gets its name when it is whole.
+/// Draws all pictures into a temporary folder, which is renamed when it is complete.
 fn draw_pictures(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> {
     let beside = folder.join(format!("{PICTURES}.new"));
     let finished = folder.join(PICTURES);
@@ -164,7 +164,7 @@ fn draw_pictures(shop: &Shop, folder: &Path, report: &Report<'_>) -> Result<()> 
     fs::rename(&beside, &finished).map_err(Error::file(&finished))
 }
 
-/// Removes the files that another shop's manifest lists; a name that no generator gives is left alone.
+/// Removes the files that another shop's manifest lists. It ignores names that the generator does not use.
 fn remove(manifest: &Manifest, folder: &Path) -> Result<()> {
     for name in tables(&manifest.settings) {
         let path = folder.join(name);

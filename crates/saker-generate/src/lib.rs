@@ -1,18 +1,18 @@
-//! A fashion shop of any size: tables of users, items and interactions, texts and pictures, drawn from a known model of
-//! behaviour, so that a recommender can be compared with the best possible answer.
+//! Generates a fashion shop of any size: tables of users, items and interactions, texts and pictures. The model of behaviour is known, so
+//! you can compare a recommender with the best possible answer.
 //!
-//! A [`Shop`] follows from its [`Settings`] alone. [`generate()`] writes its files, [`Shop::preference`] tells the true
-//! probability of each item for a user in a context. `docs/retail.md` describes the model and the files.
+//! The [`Settings`] determine a [`Shop`] completely. [`generate()`] writes its files. [`Shop::preference`] returns the true probability of
+//! each item for a user in a context. `docs/retail.md` describes the model and the files.
 //!
 //! | module | subject |
 //! |---|---|
 //! | `settings`, `random` | sizes and seed; random streams that do not depend on threads |
 //! | `taxonomy`, `personas` | the tables of the model: categories, styles, colours; kinds of users |
-//! | `catalogue`, `population`, `drift` | items; users; how demand moves from day to day |
-//! | `choice` | the nested logit that sessions are drawn from and that the preferences report |
-//! | `visits`, `session` | who comes when on what device; what happens in a session |
+//! | `catalogue`, `population`, `drift` | items; users; changes of demand from day to day |
+//! | `choice` | the nested logit behind sessions and preferences |
+//! | `visits`, `session` | users, hours and devices of visits; the events of a session |
 //! | `text`, `picture` | titles and descriptions; drawings |
-//! | `tables`, `generate`, `manifest`, `statistics` | Parquet; writing a folder; `generator.json`; counts of what is written |
+//! | `tables`, `generate`, `manifest`, `statistics` | Parquet; writing a folder; `generator.json`; counts of the written rows |
 
 mod catalogue;
 mod choice;

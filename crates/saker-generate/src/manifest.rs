@@ -1,4 +1,4 @@
-//! `generator.json`: what a folder's shop was made from, and which of its files are whole.
+//! `generator.json`: the settings of a folder's shop, and its complete files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,22 +11,22 @@ use crate::settings::Settings;
 
 /// Name of the file in the shop's folder.
 pub const FILE: &str = "generator.json";
-/// Version of this file's layout.
+/// Version of this file's format.
 const FORMAT: u32 = 1;
-/// Version of the model of behaviour: any change of what the same settings give is a new one.
+/// Version of the model of behaviour. It changes whenever the same settings give another shop.
 const MODEL: u32 = 1;
 const GENERATOR: &str = "retail";
 
 /// The content of `generator.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this layout.
+    /// Version of this format.
     pub format: u32,
     /// `retail`
     pub generator: String,
     /// Version of the model of behaviour.
     pub model: u32,
-    /// Everything from which the shop is rebuilt.
+    /// All settings of the shop.
     pub settings: Settings,
     /// Size in bytes of each complete file; `pictures` is the entry for that whole folder.
     pub files: BTreeMap<String, u64>,
@@ -50,13 +50,13 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let manifest = Self::find(folder)?.ok_or_else(|| Error::Manifest {
             path: folder.join(FILE),
-            reason: "the file does not exist; `saker generate retail` makes it".to_owned(),
+            reason: "the file does not exist; run `saker generate retail` to make it".to_owned(),
         })?;
         if manifest.model != MODEL {
             return Err(Error::Manifest {
                 path: folder.join(FILE),
                 reason: format!(
-                    "model = {}: this version of Saker draws model {MODEL}; run `saker generate retail` again",
+                    "model = {}: this version of Saker generates model {MODEL}; run `saker generate retail` again",
                     manifest.model
                 ),
             });
@@ -75,14 +75,14 @@ impl Manifest {
             path: path.clone(),
             reason,
         };
-        // The format first: another one may have other fields.
+        // Read the format first, since another format may have other fields.
         #[derive(Deserialize)]
         struct Header {
             format: u32,
             generator: String,
         }
         let header: Header = serde_json::from_slice(&text)
-            .map_err(|error| refused(format!("no manifest of a generated shop: {error}")))?;
+            .map_err(|error| refused(format!("not a manifest of `saker generate`: {error}")))?;
         if header.format != FORMAT || header.generator != GENERATOR {
             return Err(refused(format!(
                 "generator = {}, format = {}: accepted is {GENERATOR}, {FORMAT}",
@@ -106,7 +106,7 @@ impl Manifest {
         fs::rename(&beside, &path).map_err(Error::file(&path))
     }
 
-    /// Whether a file is listed and lies there whole.
+    /// Whether a file is listed and has the listed size.
     pub(crate) fn holds(&self, folder: &Path, name: &str) -> bool {
         let size = size(&folder.join(name)).ok();
         size.is_some() && self.files.get(name).copied() == size

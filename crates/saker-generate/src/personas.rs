@@ -1,10 +1,10 @@
-//! The kinds of people who visit: what they look for, when and on what. A user's persona is never written to a table.
+//! The personas of visitors: their tastes, hours and devices. No table contains a user's persona.
 
 use crate::taxonomy::Style::{
     self, Bohemian, Casual, Classic, Glamorous, Minimal, Outdoor, Sporty, Streetwear,
 };
 
-/// A kind of user. Users differ from their persona, see the population.
+/// A kind of user. Users deviate from their persona, see `population`.
 pub(crate) struct Persona {
     pub(crate) name: &'static str,
     /// Share of the users.
@@ -13,7 +13,7 @@ pub(crate) struct Persona {
     pub(crate) women: f64,
     /// Mean and deviation of the age in years.
     pub(crate) age: (f32, f32),
-    /// Mean of the price sensitivity: how much one deviation of log price costs.
+    /// Mean of the price sensitivity: the utility lost per deviation of log price.
     pub(crate) price: f32,
     /// Shares of mobile, desktop and tablet as the main device.
     pub(crate) device: [f64; 3],
@@ -21,10 +21,10 @@ pub(crate) struct Persona {
     pub(crate) weekdays: &'static [(f64, f64)],
     /// The same on Saturday and Sunday.
     pub(crate) weekends: &'static [(f64, f64)],
-    /// Categories it looks for, and how much more than others (natural logarithm).
+    /// Preferred categories, and their additional utility (natural logarithm).
     pub(crate) likes: &'static [(&'static str, f32)],
     pub(crate) styles: &'static [(Style, f32)],
-    /// Leaning to neutral, bright, pastel and earth colours.
+    /// Additional utility of neutral, bright, pastel and earth colours.
     pub(crate) palettes: [f32; 4],
 }
 
@@ -251,9 +251,9 @@ pub(crate) static PERSONAS: [Persona; 11] = [
     },
 ];
 
-/// Hours of most visits are normal bumps of this deviation.
+/// Deviation in hours of the normal bumps around the hours of most visits.
 const BUMP_HOURS: f64 = 1.6;
-/// Visits at any hour, beside the bumps.
+/// Rate of visits at any hour, in addition to the bumps.
 const ALWAYS: f64 = 0.06;
 
 impl Persona {

@@ -7,10 +7,10 @@ use crate::catalogue::Item;
 use crate::error::{Error, Result};
 use crate::taxonomy::{CATEGORIES, COLOURS, Style};
 
-/// Width and height in pixels: what common image encoders take.
+/// Width and height in pixels, the input size of common image encoders.
 pub const SIDE: u32 = 224;
 
-/// The colours of the drawings in `shapes/`, which are replaced by the item's.
+/// The colours of the drawings in `shapes/`; the item's colours replace them.
 const MAIN: &str = "#3366cc";
 const ACCENT: &str = "#ffcc00";
 const LINE: &str = "#223344";
@@ -42,7 +42,7 @@ pub(crate) fn svg(item: &Item) -> String {
     }
 }
 
-/// The marks on a cell of 8 by 8; none for plain cloth.
+/// The marks on a cell of 8 by 8; empty for plain cloth.
 fn pattern(style: Style, accent: &str) -> String {
     match style {
         Style::Classic => format!("<path d=\"M2 0V8\" stroke=\"{accent}\" stroke-width=\"0.7\"/>"),
@@ -64,7 +64,7 @@ fn pattern(style: Style, accent: &str) -> String {
     }
 }
 
-/// Whether a dark outline would vanish on this `#rrggbb`.
+/// Whether a dark outline would be invisible on this `#rrggbb`.
 fn is_dark(rgb: &str) -> bool {
     let channel = |at: usize| {
         rgb.get(at..at + 2)
@@ -87,7 +87,7 @@ pub(crate) fn png(item: &Item) -> Result<Vec<u8>> {
     let tree = Tree::from_str(&svg(item), &Options::default())
         .map_err(|error| failed(error.to_string()))?;
     let mut pixels =
-        Pixmap::new(SIDE, SIDE).ok_or_else(|| failed("no room for pixels".to_owned()))?;
+        Pixmap::new(SIDE, SIDE).ok_or_else(|| failed("cannot allocate the pixels".to_owned()))?;
     let scale = SIDE as f32 / tree.size().width();
     resvg::render(
         &tree,

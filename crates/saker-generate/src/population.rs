@@ -1,4 +1,4 @@
-//! The users: what each reveals (age, gender) and what only the shop knows (persona, tastes, main device).
+//! The users: their visible attributes (age, gender) and their hidden ones (persona, tastes, main device).
 
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -9,19 +9,19 @@ use crate::random::{Purpose, USER_BLOCK, draw, stream};
 use crate::settings::Settings;
 use crate::taxonomy::{CATEGORIES, PALETTES, STYLES};
 
-/// Width of the hidden taste for categories.
+/// Dimension of the hidden taste for categories.
 pub(crate) const LATENT: usize = 4;
 
 /// A user of the shop.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// Raw id: neither dense nor from 0.
+    /// Raw id. Ids have gaps and do not start at 0.
     pub id: i32,
     /// Years.
     pub age: u8,
     /// 0 female, 1 male, 2 unknown.
     pub gender: u8,
-    /// First day on which the user comes, as an index of the shop's days; 0 or less: from the start.
+    /// First day on which the user can visit, as an index of the shop's days; 0 or less: from the first day.
     pub signup: i32,
     pub(crate) persona: u8,
     /// 0 mobile, 1 desktop, 2 tablet.
@@ -35,7 +35,7 @@ pub struct User {
 }
 
 impl User {
-    /// Name of the user's persona, which no table tells.
+    /// Name of the user's persona, which no table contains.
     pub fn persona(&self) -> &'static str {
         PERSONAS[usize::from(self.persona)].name
     }
@@ -45,15 +45,15 @@ impl User {
 const LATE: f64 = 0.12;
 /// Exponent of the activity of a user by rank r among n: (r + n/200)^-0.7.
 const ACTIVITY_EXPONENT: f32 = 0.7;
-/// How far a user's tastes lie from the persona's.
+/// Deviation of a user's tastes from the persona's.
 const STYLE_DEVIATION: f32 = 0.3;
 const PALETTE_DEVIATION: f32 = 0.25;
 const PRICE_DEVIATION: f32 = 0.2;
-/// Smallest user id, and the room that each has.
+/// Smallest user id, and the interval in which each id lies.
 const FIRST_ID: i32 = 1_000_003;
 const ID_STEP: i32 = 3;
 
-/// All users, in the order of their ids, which is that in which they signed up.
+/// All users, in the order of their ids, which is also the order of their sign-up.
 pub(crate) fn users(settings: &Settings) -> Vec<User> {
     let late = if settings.days > 1 {
         (settings.users as f64 * LATE).round() as usize
@@ -84,11 +84,11 @@ pub(crate) fn users(settings: &Settings) -> Vec<User> {
         } else {
             u8::from(!rng.random_bool(persona.women))
         };
-        // Everyone's rank is drawn apart, so that a block of users needs no other.
+        // Each user's rank is drawn independently, so a block of users does not depend on other blocks.
         let rank = rng.random::<f32>() * settings.users as f32;
         let existing = settings.users - late;
         let signup = if index < existing {
-            // The oldest accounts first; spread over two years.
+            // The oldest accounts come first, spread over two years.
             -(((existing - 1 - index) as f64 / existing as f64 * 730.0) as i32)
         } else {
             1 + ((index - existing) * (settings.days - 1) / late) as i32

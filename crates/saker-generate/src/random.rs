@@ -1,4 +1,4 @@
-//! Random streams: one per piece of work, so that the result does not depend on who does which piece.
+//! Random streams: one per piece of work, so that the result does not depend on the distribution over threads.
 
 use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -19,7 +19,7 @@ pub(crate) const USER_BLOCK: usize = 4096;
 
 /// The stream of a seed for a purpose and up to two numbers (such as day and hour).
 ///
-/// ChaCha with 8 rounds: its output is part of its definition, unlike that of `rand`'s `StdRng`.
+/// It is ChaCha with 8 rounds, whose output is standardised, unlike that of `rand`'s `StdRng`.
 pub(crate) fn stream(seed: u64, purpose: Purpose, a: u64, b: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose as u64, a, b]) {
@@ -28,7 +28,7 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, a: u64, b: u64) -> ChaCha8Rng 
     ChaCha8Rng::from_seed(key)
 }
 
-/// Draws an index with probability proportional to its weight; weights are not negative and not all zero.
+/// Draws an index with probability proportional to its weight. Weights must be at least 0, and one must be positive.
 pub(crate) fn draw(rng: &mut ChaCha8Rng, weights: &[f64]) -> usize {
     let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
     let mut last = 0;
@@ -41,6 +41,6 @@ pub(crate) fn draw(rng: &mut ChaCha8Rng, weights: &[f64]) -> usize {
             left -= weight;
         }
     }
-    // Rounding may leave a crumb behind the last weight.
+    // Rounding errors may leave a remainder after the last weight.
     last
 }

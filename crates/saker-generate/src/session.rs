@@ -1,4 +1,4 @@
-//! Sessions: a first choice from the model, then a walk through related items, each from a view down the funnel.
+//! Sessions: a first choice from the model, then a walk through related items. Each item has a view, and may have further events.
 
 use chacha20::ChaCha8Rng;
 use rand::RngExt;
@@ -8,21 +8,21 @@ use crate::population::User;
 use crate::random::draw;
 use crate::taxonomy::{CATEGORIES, OUTFITS};
 
-/// How far a user went with an item; the names are those of the column `event_type`.
+/// A step of the funnel; the names are those of the column `event_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventType {
-    /// Looked at it in a list.
+    /// Saw the item in a list.
     View,
-    /// Opened its page.
+    /// Opened the item's page.
     Click,
-    /// Put it into the cart.
+    /// Put the item into the cart.
     Cart,
-    /// Bought it.
+    /// Bought the item.
     Purchase,
 }
 
 impl EventType {
-    /// All of them, from the top of the funnel to its bottom.
+    /// All steps, from the top of the funnel to the bottom.
     pub const ALL: [Self; 4] = [Self::View, Self::Click, Self::Cart, Self::Purchase];
 
     /// `view`, `click`, `cart` or `purchase`.
@@ -42,10 +42,10 @@ pub(crate) struct Event {
     pub(crate) kind: EventType,
 }
 
-/// Chance that a session ends after a choice, and its longest length in choices.
+/// Probability that a session ends after a choice, and its maximum length in choices.
 const END: f64 = 0.28;
 const LONGEST: usize = 20;
-/// Chances of the next choice to stay in the category, and to go on to another for the same outfit; the rest starts afresh.
+/// Probabilities that the next choice stays in the category, and that it completes the outfit. Otherwise it is a new draw.
 const STAY: f64 = 0.62;
 const OUTFIT: f64 = 0.23;
 /// A likeness of 0 to 3 multiplies the weight of the next item by e^(0.6 · likeness).
@@ -53,28 +53,28 @@ const LIKENESS: f64 = 0.6;
 /// Mean seconds between two choices, and between two steps of the funnel.
 const PAUSE_SECONDS: f64 = 45.0;
 const STEP_SECONDS: f64 = 15.0;
-/// Log-odds of each step of the funnel, what the item's appeal adds, and what each device does.
+/// Log-odds of each step of the funnel, the weight of the item's appeal, and the effect of each device.
 const FUNNEL: [f64; 3] = [-0.4, -1.5, -0.8];
 const APPEAL: f64 = 0.35;
 const FUNNEL_BY_DEVICE: [[f64; 3]; 3] = [[0.3, -0.3, -0.4], [-0.1, 0.5, 0.6], [0.0, 0.1, 0.0]];
 
-/// Draws sessions; keeps its tables from one to the next.
+/// Draws sessions, and reuses its buffers between them.
 pub(crate) struct Sessions<'a> {
     choice: &'a Choice,
     categories: Vec<f64>,
     within: Vec<f64>,
     next: Vec<f64>,
-    /// Factor of the weight for each likeness, 0 to 3.
+    /// Factor of an item's weight for each likeness, 0 to 3.
     likeness: [f64; 4],
 }
 
-/// Who comes, when, and how long the day lasts.
+/// The user, the time and the context of a visit.
 pub(crate) struct Visit<'a> {
     pub(crate) index: usize,
     pub(crate) user: &'a User,
     pub(crate) context: Context,
     pub(crate) start: i32,
-    /// The last second of the day: what would come later comes then.
+    /// The last second of the day; later events get this time.
     pub(crate) end: i32,
     pub(crate) session: i64,
 }
@@ -122,7 +122,7 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    /// An item of the category, whose weights `within` holds from then on unless the category is large.
+    /// Draws an item of the category. Unless the category is large, `within` then holds the items' weights.
     fn item(&mut self, rng: &mut ChaCha8Rng, visit: &Visit<'_>, category: usize) -> usize {
         let who = (visit.user, visit.context);
         if let Some(column) = self.choice.draw_large(rng, who, category, |_| 1.0) {
@@ -132,7 +132,7 @@ impl<'a> Sessions<'a> {
         self.choice.starts[category] + draw(rng, &self.within)
     }
 
-    /// Another item of the category, one like the last rather than not.
+    /// Draws another item of the category, more likely one that is like the last.
     fn related(
         &mut self,
         rng: &mut ChaCha8Rng,
@@ -167,7 +167,7 @@ impl<'a> Sessions<'a> {
         first + draw(rng, &self.next)
     }
 
-    /// A category that makes an outfit with this one, by the user's own preference among them.
+    /// Draws a category that completes the outfit, by the user's preference among these categories.
     fn outfit(&mut self, rng: &mut ChaCha8Rng, category: usize) -> usize {
         let groups = OUTFITS[CATEGORIES[category].group];
         self.next.clear();
@@ -220,7 +220,7 @@ impl<'a> Sessions<'a> {
     }
 }
 
-/// An exponential pause.
+/// An exponentially distributed pause.
 fn pause(rng: &mut ChaCha8Rng, mean_seconds: f64) -> f64 {
     -mean_seconds * (1.0 - rng.random::<f64>()).ln()
 }

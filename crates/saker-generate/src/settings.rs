@@ -1,4 +1,4 @@
-//! How large a shop is, and when it begins.
+//! Size and first day of a shop.
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Everything a shop follows from: the same settings give the same shop, byte for byte.
+/// All settings of a shop. The same settings give the same shop, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -27,7 +27,7 @@ pub struct Settings {
     pub first_day: FirstDay,
 }
 
-/// Sizes to choose from; each number can be replaced.
+/// Predefined sizes; each number can be overridden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// 6,000 users, 300,000 interactions: minutes to train.
@@ -46,7 +46,7 @@ impl Settings {
     /// Accepted numbers of days.
     pub const DAYS: RangeInclusive<u64> = 1..=365;
 
-    /// 2,465 items and 14 days from Thursday, 2 October 2025, so that the last days are ordinary weekdays.
+    /// Settings of a predefined size: 2,465 items and 14 days from Thursday, 2 October 2025, so that the last days are ordinary weekdays.
     pub fn new(scale: Scale) -> Self {
         let (users, interactions) = match scale {
             Scale::Small => (6_000, 300_000),
@@ -93,7 +93,7 @@ impl Settings {
 
 pub(crate) const SECONDS_A_DAY: i32 = 86_400;
 
-/// The day on which a shop opens, 1971-01-01 to 2036-12-31, so that every second of it is an INT32.
+/// The first day of a shop, 1971-01-01 to 2036-12-31, so that every timestamp fits an INT32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FirstDay(NaiveDate);

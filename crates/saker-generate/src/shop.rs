@@ -1,4 +1,4 @@
-//! The shop: its items, its users, its model of behaviour, and the preferences that follow from it.
+//! The shop: its items, its users, its model of behaviour, and the true preferences of this model.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -20,13 +20,16 @@ use crate::visits::{Visits, devices, quotas};
 /// A shop, rebuilt from its [`Settings`] alone.
 ///
 /// # The true preference
-/// [`Shop::preference`] is the distribution from which the generator draws the **first item of a session**, exactly. Later items
-/// of a session depend on those before: with probability 0.62 the next is another item of the same category, its
-/// probability there multiplied by e^(0.6 · likeness) with the last one; with 0.23 the category is drawn anew among those
-/// that make an outfit with the last; with 0.15 it starts afresh, from this same distribution.
+/// [`Shop::preference`] is exactly the distribution from which the generator draws the **first item of a session**. Later items of a
+/// session depend on the earlier ones:
+///
+/// - With probability 0.62 the next item is another one of the same category. Its probability there is multiplied by
+///   e^(0.6 · likeness) with the last item.
+/// - With 0.23 a category that completes the outfit is drawn.
+/// - With 0.15 the next item is a new draw from this distribution.
 ///
 /// # Order of the items
-/// Arrays over items, f64 `[items]`, are in the order of [`Shop::items`]: ascending ids, the rows of `items.parquet`.
+/// Arrays over items, f64 `[items]`, are in the order of [`Shop::items`]: ascending ids, as the rows of `items.parquet`.
 pub struct Shop {
     settings: Settings,
     items: Vec<Item>,
@@ -43,7 +46,7 @@ pub struct FirstChoice {
     pub user: usize,
     /// Index of the item.
     pub item: usize,
-    /// When and on what.
+    /// Time and device.
     pub context: Context,
 }
 
@@ -144,7 +147,7 @@ impl Shop {
         out
     }
 
-    /// The best estimate for an unknown user, of whom only the context is known: the mean of the true preferences over the users who come
+    /// The best estimate for an unknown user, of whom only the context is known: the mean of the true preferences over the users who visit
     /// in this context. It is f64 `[items]`, estimated from `sample` users. Equal arguments give the same sample.
     pub fn context_preference(&self, context: Context, sample: usize) -> Vec<f64> {
         let key = (context.day * 24 + context.hour) as u64;
@@ -160,7 +163,7 @@ impl Shop {
             })
             .collect();
         let all: f64 = visitors.iter().map(|(_, weight)| weight).sum();
-        // Summed in blocks of fixed size, so that the result does not depend on the threads.
+        // Sum in blocks of fixed size, so that the result does not depend on the number of threads.
         let sums: Vec<Vec<f64>> = visitors
             .par_chunks(256)
             .map(|visitors| {
@@ -189,7 +192,7 @@ impl Shop {
         self.quotas[day * 24..(day + 1) * 24].iter().sum()
     }
 
-    /// The first choice of every session of a day, in the order of time: each is a draw from [`Shop::preference`].
+    /// The first choice of every session of a day, in the order of time. Each is a draw from [`Shop::preference`].
     pub fn first_choices(&self, day: usize) -> Vec<FirstChoice> {
         let mut seen = HashSet::new();
         let mut first = self.events(day);
@@ -214,7 +217,7 @@ impl Shop {
         events
     }
 
-    /// The sessions that begin in an hour, as many rows as its quota; the last session is cut there.
+    /// The sessions that begin in an hour. Their rows fill the hour's quota; the last session is cut at the quota.
     fn events_of_hour(&self, day: usize, hour: usize) -> Vec<Event> {
         let number = (day * 24 + hour) as u64;
         let quota = self.quotas[day * 24 + hour] as usize;

@@ -1,4 +1,4 @@
-//! Statistics of the written days, counted from the files themselves.
+//! Statistics of the written days, counted from the files.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,7 +40,7 @@ pub struct Statistics {
 struct Counts {
     items: Vec<u64>,
     users: Vec<u64>,
-    /// Sessions by the hour in which they begin: they are numbered from 1 there.
+    /// Number of sessions by the hour in which they begin; within an hour they are numbered from 1.
     sessions: BTreeMap<i64, u32>,
     sum: Statistics,
 }
@@ -54,7 +54,7 @@ impl Counts {
         let column = |name: &str| {
             rows.column_by_name(name)
                 .filter(|column| column.null_count() == 0)
-                .ok_or_else(|| damaged(&format!("no column {name} without nulls")))
+                .ok_or_else(|| damaged(&format!("the column {name} is missing or has nulls")))
         };
         let int32 = |name: &'static str| -> Result<&[i32]> {
             let array = column(name)?.as_primitive_opt::<Int32Type>();
@@ -70,18 +70,19 @@ impl Counts {
         for row in 0..rows.num_rows() {
             let user = shop
                 .user_index(users[row])
-                .ok_or_else(|| damaged(&format!("user_id {} is not of this shop", users[row])))?;
+                .ok_or_else(|| damaged(&format!("user_id {} is not in this shop", users[row])))?;
             let item = shop
                 .item_index(items[row])
-                .ok_or_else(|| damaged(&format!("item_id {} is not of this shop", items[row])))?;
+                .ok_or_else(|| damaged(&format!("item_id {} is not in this shop", items[row])))?;
             let kind = EventType::ALL
                 .iter()
                 .position(|kind| kind.name() == kinds.value(row))
-                .ok_or_else(|| damaged(&format!("event_type {}", kinds.value(row))))?;
+                .ok_or_else(|| damaged(&format!("unknown event_type {}", kinds.value(row))))?;
             let device = usize::try_from(devices[row])
                 .ok()
                 .filter(|&device| device < 3);
-            let device = device.ok_or_else(|| damaged(&format!("device_type {}", devices[row])))?;
+            let device =
+                device.ok_or_else(|| damaged(&format!("unknown device_type {}", devices[row])))?;
             self.users[user] += 1;
             self.items[item] += 1;
             self.sum.interactions += 1;

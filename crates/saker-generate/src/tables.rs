@@ -17,10 +17,10 @@ use crate::session::Event;
 use crate::shop::Shop;
 use crate::taxonomy::{CATEGORIES, GROUPS};
 
-/// Rows that are made into Arrow arrays at a time.
+/// Rows per Arrow array.
 const ROWS: usize = 1 << 16;
 
-/// Writes tables of one schema into a file that appears under its name when it is whole.
+/// Writes batches of one schema to a temporary file, which is renamed when it is complete.
 fn write(
     path: &Path,
     batches: impl Iterator<Item = Result<RecordBatch>>,
@@ -55,7 +55,7 @@ fn texts<'t>(values: impl Iterator<Item = &'t str>) -> ArrayRef {
 }
 
 fn properties() -> WriterProperties {
-    // Numbers that seldom repeat in a row group take less room as differences than in a dictionary.
+    // Numbers that rarely repeat in a row group need less space as differences than in a dictionary.
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(2 * ROWS));
@@ -183,7 +183,7 @@ pub(crate) fn write_descriptions(path: &Path, shop: &Shop) -> Result<()> {
     write(path, batches, properties())
 }
 
-/// The rows of each batch of a table of items.
+/// The rows of each batch of an item table.
 fn rows_of_items(shop: &Shop) -> impl Iterator<Item = Range<usize>> {
     let items = shop.items().len();
     (0..items)

@@ -14,7 +14,7 @@ pub const GROUPS: [&str; 9] = [
     "Nightwear",
 ];
 
-/// Groups that make an outfit with the group of the same index: where a session goes on when it leaves a category.
+/// Groups that complete an outfit with the group of the same index. A session may continue there when it leaves a category.
 pub(crate) const OUTFITS: [&[usize]; 9] = [
     &[1, 3],
     &[0, 4],
@@ -50,7 +50,7 @@ impl Gender {
     }
 }
 
-/// The look of a product.
+/// The style of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// For every day.
@@ -88,7 +88,7 @@ impl Style {
     }
 }
 
-/// Colours that go together; users lean to a palette.
+/// Colours that match each other; users prefer a palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Palette {
     /// Black, white, grey, navy.
@@ -143,23 +143,23 @@ pub static COLOURS: [Colour; 16] = [
 pub struct Category {
     /// Plural name: the text column `category_l2_name`.
     pub name: &'static str,
-    /// One of it, as in a title.
+    /// Singular name, as in a title.
     pub one: &'static str,
     /// Index in [`GROUPS`]: the column `category_l1`.
     pub group: usize,
-    /// Made for one gender only; otherwise for women, for men and for both.
+    /// The only gender of its items; `None`: items for women, for men and unisex ones.
     pub gender: Option<Gender>,
-    /// Logarithm of its sales apart from everything else.
+    /// Logarithm of its base sales.
     pub(crate) base: f32,
     /// Median price in euros.
     pub(crate) price: f32,
-    /// Lean to mobile, desktop and tablet.
+    /// Additional utility on mobile, desktop and tablet.
     pub(crate) device: [f32; 3],
-    /// Hour (UTC) at which it sells best, and how much more than on average.
+    /// Hour (UTC) of its best sales, and the additional utility at this hour.
     pub(crate) hour: (f32, f32),
-    /// Lean to Saturday and Sunday.
+    /// Additional utility on Saturday and Sunday.
     pub(crate) weekend: f32,
-    /// Utility that four weeks of the season add (autumn begins).
+    /// Additional utility after four weeks of the season (autumn begins).
     pub(crate) season: f32,
     pub(crate) styles: &'static [Style],
     pub(crate) materials: &'static [&'static str],

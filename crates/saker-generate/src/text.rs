@@ -1,4 +1,4 @@
-//! Titles and descriptions of items: every sentence says something true of the item, in words that vary.
+//! Titles and descriptions of items. Every sentence states a property of the item, in varying words.
 
 use chacha20::ChaCha8Rng;
 use rand::RngExt;
@@ -7,7 +7,7 @@ use crate::catalogue::Item;
 use crate::random::{Purpose, stream};
 use crate::taxonomy::{CATEGORIES, COLOURS, GROUPS, Gender, Palette, Style};
 
-/// Made-up names of lines.
+/// Invented names of product lines.
 const LINES: [&str; 24] = [
     "Alder", "Brea", "Corin", "Dune", "Elba", "Fenna", "Garda", "Hollis", "Isla", "Juno",
     "Kestrel", "Lund", "Mira", "Nessa", "Orla", "Pax", "Quill", "Rowan", "Sable", "Tarn", "Una",
@@ -22,14 +22,14 @@ pub(crate) fn title(item: &Item, seed: u64) -> String {
     let kind = kind.strip_prefix("pair of ").unwrap_or(kind);
     let gender = match CATEGORIES[item.category].gender {
         None => format!("{} ", item.gender.name().to_lowercase()),
-        // Nobody writes of a women's blouse.
+        // "Women's blouse" would be redundant.
         Some(_) => String::new(),
     };
     let colour = item.colour().name;
     format!("{line} {gender}{colour} {} {kind}", item.material)
 }
 
-/// Three to five sentences.
+/// A description of three to five sentences.
 pub(crate) fn description(item: &Item, seed: u64) -> String {
     let mut rng = stream(seed, Purpose::Texts, item.id as u64, 1);
     let rng = &mut rng;
@@ -150,7 +150,7 @@ fn mood(palette: Palette) -> &'static str {
     }
 }
 
-/// Occasions of what nobody wears outside, whatever its style.
+/// Occasions for nightwear of any style.
 const AT_NIGHT: [&str; 4] = [
     "slow Sunday mornings",
     "movie nights on the sofa",

@@ -1,4 +1,4 @@
-//! Who comes when, and on what device.
+//! Visits: users, hours and devices.
 
 use chacha20::ChaCha8Rng;
 use rand::RngExt;
@@ -9,17 +9,17 @@ use crate::population::User;
 use crate::random::draw;
 use crate::settings::Settings;
 
-/// Share of a user's visits that are on the main device whatever the persona's habits.
+/// Share of a user's visits on the main device, independent of the persona's shares.
 const MAIN_DEVICE: f64 = 0.7;
 
-/// The users by persona, so that a visitor is found by one draw and one search.
+/// The users by persona, so that one draw and one search find a visitor.
 pub(crate) struct Visits {
     first_day: i32,
     /// Users of each persona, in the order of their sign-up.
     members: Vec<Vec<u32>>,
     /// Running sums of their activity.
     activity: Vec<Vec<f64>>,
-    /// How many of them have signed up by each day: [personas][days].
+    /// Number of these users who have signed up by each day: [personas][days].
     signed_up: Vec<Vec<usize>>,
 }
 
@@ -80,7 +80,7 @@ impl Visits {
             .collect()
     }
 
-    /// Draws a visitor of an hour by the persona's `rates`: a user index.
+    /// Draws a visitor of an hour by the personas' `rates`; returns a user index.
     pub(crate) fn visitor(&self, rng: &mut ChaCha8Rng, rates: &[f64], day: usize) -> usize {
         let persona = draw(rng, rates);
         let activity = &self.activity[persona][..self.signed_up[persona][day]];
@@ -101,7 +101,7 @@ impl Visits {
     }
 }
 
-/// How likely a user is on mobile, desktop and tablet in an hour; the sum is not 1.
+/// Weights of mobile, desktop and tablet for a user in an hour; their sum is not 1.
 pub(crate) fn devices(user: &User, hour: usize, weekend: bool) -> [f64; 3] {
     let at_work = (9..17).contains(&hour) && !weekend;
     let by_hour = [
@@ -116,14 +116,14 @@ pub(crate) fn devices(user: &User, hour: usize, weekend: bool) -> [f64; 3] {
     })
 }
 
-/// Rows of each hour of all days: shares of `interactions` by the visits, rounded so that their sum is exact.
+/// Number of rows per hour of all days: shares of `interactions` in proportion to the visits, rounded so that their sum is exact.
 pub(crate) fn quotas(settings: &Settings, visits: &Visits) -> Vec<u64> {
     let hours = settings.days * 24;
     let weights: Vec<f64> = (0..hours)
         .map(|hour| visits.rates(hour / 24, hour % 24).iter().sum())
         .collect();
     let all: f64 = weights.iter().sum();
-    // Differences of a rounded running sum add up to what is asked for.
+    // Differences of a rounded running sum add up to the exact total.
     let (mut sum, mut before) = (0.0, 0);
     weights
         .iter()

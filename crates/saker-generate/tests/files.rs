@@ -315,12 +315,12 @@ fn a_manifest_is_read_by_its_format() -> Tested {
     );
     let message = refused(&golden.replace("\"model\": 1", "\"model\": 0"))?;
     assert!(
-        message.contains("model = 0: this version of Saker draws model 1"),
+        message.contains("model = 0: this version of Saker generates model 1"),
         "{message}"
     );
     let message = refused("{}")?;
     assert!(
-        message.contains("no manifest of a generated shop"),
+        message.contains("not a manifest of `saker generate`"),
         "{message}"
     );
     fs::remove_file(&path)?;
@@ -330,7 +330,7 @@ fn a_manifest_is_read_by_its_format() -> Tested {
     assert!(message?.is_err_and(|error| {
         error
             .to_string()
-            .contains("`saker generate retail` makes it")
+            .contains("run `saker generate retail` to make it")
     }));
     Ok(())
 }
