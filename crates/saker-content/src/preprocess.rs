@@ -151,7 +151,7 @@ impl Preprocessing {
             crop.map_or(1, |(width, height)| width.min(height)),
         ];
         if sides.contains(&0) {
-            return Err("size and crop_size must be 1 pixel or more".to_owned());
+            return Err("size and crop_size must be at least 1 pixel".to_owned());
         }
         if deviation.contains(&0.0) {
             return Err(format!(

@@ -207,7 +207,7 @@ fn read_pooling(folder: &Path) -> Result<Tokens, Error> {
         (false, true) if !others => Ok(Tokens::First),
         _ => Err(Error::model(
             &path,
-            "accepted is one of pooling_mode_mean_tokens and pooling_mode_cls_token, alone",
+            "accepted is exactly one of pooling_mode_mean_tokens and pooling_mode_cls_token",
         )),
     }
 }

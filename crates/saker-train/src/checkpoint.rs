@@ -88,7 +88,7 @@ pub trait Checkpoint {
         let found = (notes.get(KIND), notes.get(VERSION));
         if found != (Some(&Self::KIND.to_owned()), Some(&FORMAT.to_owned())) {
             return Err(fail(format!(
-                "holds {found:?}, expected {:?}",
+                "its kind and version are {found:?}; accepted are {:?}",
                 (Self::KIND, FORMAT)
             )));
         }

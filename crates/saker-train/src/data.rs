@@ -242,7 +242,7 @@ impl Dataset {
         for table in &self.pretrained {
             if table.dim == 0 || table.values.len() != id.cardinality * table.dim {
                 return Err(Error::Data(format!(
-                    "{} holds {} numbers; {} codes of {} need {} vectors of width {}",
+                    "{} has {} numbers; {} codes of {} need {} vectors of width {}",
                     table.name,
                     table.values.len(),
                     id.cardinality,
@@ -258,10 +258,10 @@ impl Dataset {
     fn validate_users_then(&self) -> Result<(), Error> {
         let then = &self.users_then;
         let rows = self.interactions.user.len();
-        then.validate("the users as they were")?;
+        then.validate("the users at the interactions")?;
         if !(then.categorical.is_empty() && then.continuous.is_empty()) && then.rows != rows {
             return Err(Error::Data(format!(
-                "the users as they were have {} rows, there are {rows} interactions",
+                "the users at the interactions have {} rows, but there are {rows} interactions",
                 then.rows
             )));
         }
@@ -269,11 +269,11 @@ impl Dataset {
             let now = self.users.category(&column.name);
             if now.is_none_or(|now| now.cardinality != column.cardinality) {
                 return Err(Error::Data(format!(
-                    "the interactions have a user feature {} of {} codes, the users {}",
+                    "the interactions have the user feature {} with {} codes, but the users {}",
                     column.name,
                     column.cardinality,
-                    now.map_or("have none of that name".to_owned(), |now| format!(
-                        "have it with {}",
+                    now.map_or("lack it".to_owned(), |now| format!(
+                        "have {} codes of it",
                         now.cardinality
                     ))
                 )));
@@ -287,7 +287,7 @@ impl Dataset {
                 .any(|now| now.name == column.name)
             {
                 return Err(Error::Data(format!(
-                    "the interactions have a continuous user feature {}, the users have none of that name",
+                    "the interactions have the continuous user feature {}, but the users lack it",
                     column.name
                 )));
             }

@@ -88,7 +88,7 @@ impl Baselines {
             catalogue: data.in_vocabulary(),
         };
         let neighbours = ItemNeighbours::fit(&history, data.items.rows);
-        say("tune the neighbours");
+        say("tuning the neighbours");
         let ((k, _), _) = tuning.best(NEIGHBOURS.map(|k| (k, None)), |&(k, half_life), history| {
             neighbours.scores(weighted(history, half_life), k)
         });
@@ -99,11 +99,11 @@ impl Baselines {
             .best(with_recency, |&(k, half_life), history| {
                 neighbours.scores(weighted(history, Some(half_life)), k)
             });
-        say("tune the counting table");
+        say("tuning the counting table");
         let (setting, context) = tuning.context();
-        say("tune EASE");
+        say("tuning EASE");
         let ease = (data.items.rows <= Ease::MOST_ITEMS).then(|| tuning.ease());
-        say("tune iALS");
+        say("tuning iALS");
         let ials = (data.items.rows <= FACTOR_ITEMS).then(|| tuning.ials(seed));
         let (chosen, ease) = ease.unzip();
         Self {
