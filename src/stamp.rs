@@ -162,7 +162,10 @@ mod tests {
         assert!(is_current("one") && !is_current("two"));
         let failed: Result<()> = renew(&layout, "step", "two", || anyhow::bail!("no"));
         assert_eq!(failed.unwrap_err().to_string(), "no");
-        assert!(!is_current("two") && !is_current("one"), "what was made may be of both");
+        assert!(
+            !is_current("two") && !is_current("one"),
+            "what was made may be of both"
+        );
         renew(&layout, "step", "one", || Ok(())).unwrap();
         assert!(is_current("one"));
     }

@@ -11,6 +11,7 @@ use arrow::datatypes::Int32Type;
 use chrono::NaiveDate;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use saker_offline::EVENTS;
 use saker_offline::OfflineStore;
 use saker_prepare::table;
 use saker_store::events::{self, Event, Kind, Limits, Published};
@@ -19,7 +20,6 @@ use saker_store::seen::bitmap::Filter;
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Connection, Pipeline, Reply, Settings, recent};
 use saker_updater::APPLIED;
-use saker_offline::EVENTS;
 use triton_testing::valkey::Valkey;
 
 const KILLS: usize = 50;

@@ -66,9 +66,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    stamp::renew(&layout, "index", &fingerprint, || {
-        Ok(index.write(&target)?)
-    })?;
+    stamp::renew(&layout, "index", &fingerprint, || Ok(index.write(&target)?))?;
     step.done(&format!(
         "{} vectors of {} numbers",
         index.len(),

@@ -179,7 +179,7 @@ impl Metrics {
         );
         registry.register(
             "degraded",
-            "Recommendations without Triton, or without the user's features and seen items",
+            "Recommendations without Triton, or without the user's features or seen items",
             self.degraded.clone(),
         );
         registry.register(

@@ -284,7 +284,12 @@ impl Cleaner {
         }
     }
 
-    pub(crate) fn new(pipeline: &Pipeline, of: &Interactions, users: &Entities, items: &Entities) -> Self {
+    pub(crate) fn new(
+        pipeline: &Pipeline,
+        of: &Interactions,
+        users: &Entities,
+        items: &Entities,
+    ) -> Self {
         let mut fields = vec![
             Field::new(USER, DataType::Int32, false),
             Field::new(ITEM, DataType::Int32, false),

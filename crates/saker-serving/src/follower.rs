@@ -92,7 +92,7 @@ impl Counted {
         );
         registry.register(
             "saker_follow_errors",
-            "Looks that failed: the store or Triton did not answer, or a release cannot be had",
+            "Polls that failed: the store or Triton did not answer, or a release is unavailable",
             counted.errors.clone(),
         );
         registry.register(

@@ -57,32 +57,30 @@ fn main() -> Result<(), StoreError> {
         "call, microseconds", "p50", "p99", "max"
     );
     let reader = Reader { prefixes };
-    let mut measure =
-        |name: &str,
-         fill: &dyn Fn(&mut Pipeline),
-         read: &dyn Fn(&[saker_store::CommandResult])| {
-            let (mut pipeline, mut replies) = (Pipeline::new(), Vec::new());
-            let mut times = Vec::with_capacity(CALLS);
-            for _ in 0..CALLS {
-                let start = Instant::now();
-                pipeline.clear();
-                fill(&mut pipeline);
-                client.run(&pipeline, &mut replies)?;
-                read(&replies);
-                times.push(start.elapsed());
-            }
-            times.sort();
-            let at = |share: f64| {
-                times[((CALLS - 1) as f64 * share) as usize].as_nanos() as f64 / 1000.0
-            };
-            println!(
-                "{name:<44} {:>8.1} {:>8.1} {:>8.1}",
-                at(0.5),
-                at(0.99),
-                at(1.0)
-            );
-            Ok::<(), StoreError>(())
-        };
+    let mut measure = |name: &str,
+                       fill: &dyn Fn(&mut Pipeline),
+                       read: &dyn Fn(&[saker_store::CommandResult])| {
+        let (mut pipeline, mut replies) = (Pipeline::new(), Vec::new());
+        let mut times = Vec::with_capacity(CALLS);
+        for _ in 0..CALLS {
+            let start = Instant::now();
+            pipeline.clear();
+            fill(&mut pipeline);
+            client.run(&pipeline, &mut replies)?;
+            read(&replies);
+            times.push(start.elapsed());
+        }
+        times.sort();
+        let at =
+            |share: f64| times[((CALLS - 1) as f64 * share) as usize].as_nanos() as f64 / 1000.0;
+        println!(
+            "{name:<44} {:>8.1} {:>8.1} {:>8.1}",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+        Ok::<(), StoreError>(())
+    };
     measure(
         "PING",
         &|pipeline| {

@@ -16,7 +16,7 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Entries taken over from another worker.
     pub claimed: AtomicU64,
-    /// Batches of one user that were computed anew, because another writer was faster.
+    /// Batches of one user that were computed again, because another writer was faster.
     pub repeated: AtomicU64,
     /// Times that the store failed.
     pub failures: AtomicU64,
@@ -73,7 +73,7 @@ impl Counters {
             ),
             (
                 "repeats_total",
-                "Batches computed anew after another writer's change.",
+                "Batches computed again after another writer's change.",
                 &self.repeated,
             ),
             (

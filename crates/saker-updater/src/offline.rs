@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate};
-use saker_offline::{EVENTS, EVENT_TIMESTAMP, OfflineStore};
+use saker_offline::{EVENT_TIMESTAMP, EVENTS, OfflineStore};
 use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
 use saker_tables::{NewColumn, NewValues, Table, Values};

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use saker_store::events::{Event, Kind, LONGEST_ID, Published, publish};
 use serde_json::{Map, Value, json};
 
-use crate::catalogue::Catalogue;
 use crate::call::Call;
+use crate::catalogue::Catalogue;
 use crate::context::unique_id;
 use crate::problem::Problem;
 use crate::query::{DEVICES, device, shortened};

@@ -13,8 +13,8 @@ use triton_client::steps::{Explained, Step, explain as ask_steps};
 use triton_client::{Tensor, Triton};
 
 use super::recommendations::visit;
-use crate::catalogue::Catalogue;
 use crate::call::Call;
+use crate::catalogue::Catalogue;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::ranking::{ENSEMBLE, Visit};

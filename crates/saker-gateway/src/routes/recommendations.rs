@@ -11,8 +11,8 @@ use saker_store::popularity::Set;
 use serde_json::json;
 
 use super::json;
-use crate::catalogue::Catalogue;
 use crate::call::Call;
+use crate::catalogue::Catalogue;
 use crate::popular::in_catalogue;
 use crate::problem::Problem;
 use crate::query::{DEVICES, Query, device, shortened};

@@ -14,12 +14,12 @@ use crate::Error;
 use crate::data::{ByUser, Dataset, OUT_OF_VOCABULARY, Table};
 use crate::device::Device;
 use crate::encoded::{self, UserAt};
-use crate::metrics::top_k;
 use crate::factorization::Factors;
 use crate::layers::{
     BatchCodes, Dense, DenseLeaves, Embedding, dense_stack, embed, embedding_width, host, matrix,
     stack,
 };
+use crate::metrics::top_k;
 use crate::parameter::Parameter;
 
 /// One tower: embeddings, a projection of the continuous features, projections of pretrained vectors, layers.
