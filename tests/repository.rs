@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
+use saker::assemble::{self, Artefacts, pbtxt::ModelConfig, steps};
 use saker_pipeline::{Default as Fallback, EntityType, Group, Pipeline};
+use saker_serving::defaults::Defaults;
 use saker_serving::entities::{Compare, settle};
 use saker_serving::names::ENSEMBLE;
 use saker_serving::releases::Repository;

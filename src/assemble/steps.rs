@@ -21,259 +21,307 @@ pub const QUERY_VECTOR: &str = "output_1";
 pub const SCORE: &str = "click/binary_classification_task";
 /// Number of users whose candidates the ranker scores in one run.
 const USERS_PER_RUN: usize = 2;
+
 /// Every model's configuration, in the order of the steps, with the ensemble last.
 ///
 /// # Errors
 /// Returns an error if `defaults` lacks a default.
 pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<Vec<ModelConfig>> {
-    let mut steps = Steps::new(pipeline, version);
-    let user_id = pipeline.user.id.as_str();
-    let item_id = pipeline.item.id.as_str();
-    let vector = vector(pipeline)?;
-
     // If a step of an ensemble fails while another one runs, Triton exits or loses the request. So the steps are a chain: each waits for
     // the one before it, if necessary for a tensor that it does not read.
+    let mut steps = Steps::new(pipeline, version);
+    steps.request();
+    steps.user(defaults)?;
+    steps.query()?;
+    steps.candidates()?;
+    steps.items(defaults)?;
+    steps.ranking();
+    steps.answer();
+    Ok(steps.finish(ENSEMBLE))
+}
 
-    // 0: check the request and fill in missing values
-    let mut request = vec![Tensor::column(user_id, DataType::Int32)];
-    let moment = pipeline.context.columns.iter();
-    request.extend(moment.map(|column| Tensor::column(&column.name, data_type(column))));
-    steps.add(
-        "context_preprocessor",
-        "request_defaults",
-        wire(request.iter().cloned().map(Tensor::optional), |name| {
-            name.to_owned()
-        }),
-        request,
-        BTreeMap::from([
-            (
-                "DEFAULTS".to_owned(),
-                request_defaults(&pipeline.context.columns),
-            ),
-            ("USER_INPUT".to_owned(), user_id.to_owned()),
-            max_users(pipeline),
-        ]),
-    );
-    let checked_user = from("context_preprocessor")(user_id);
-
-    // 1: the context, and the user
-    let read = read_columns(&pipeline.context.features);
-    let context_columns = pipeline
-        .context
-        .columns
-        .iter()
-        .filter(|column| read.contains(&column.name.as_str()));
-    steps.add(
-        "nvt_context_transform",
-        "feature_transform",
-        wire(
-            context_columns.map(|column| Tensor::column(&column.name, data_type(column))),
-            from("context_preprocessor"),
-        ),
-        features(&pipeline.context.features),
-        BTreeMap::new(),
-    );
-    let user_columns: Vec<&Column> = pipeline.user.stored().collect();
-    let mut lookup_inputs = vec![(
-        Tensor::column(user_id, DataType::Int32),
-        checked_user.clone(),
-    )];
-    let awaited = features(&pipeline.context.features).into_iter().take(1);
-    lookup_inputs.extend(wire(
-        awaited.map(Tensor::optional),
-        from("nvt_context_transform"),
-    ));
-    steps.add(
-        "feast_user_lookup",
-        "feature_lookup",
-        lookup_inputs,
-        looked_up(user_id, &user_columns)
-            .into_iter()
-            .chain([Tensor::column(DEGRADED, DataType::Int32)])
-            .collect(),
-        lookup_parameters(pipeline, &pipeline.user, &defaults.user)?,
-    );
-    let read = read_columns(&pipeline.user.features);
-    steps.add(
-        "nvt_user_transform",
-        "feature_transform",
-        wire(
-            looked_up(user_id, &user_columns)
-                .into_iter()
-                .filter(|tensor| read.contains(&tensor.name.as_str())),
-            from("feast_user_lookup"),
-        ),
-        features(&pipeline.user.features),
-        BTreeMap::new(),
-    );
-
-    // 2: the user's query vector
-    steps.add(
-        "query_tower",
-        "onnxruntime",
-        wire(
-            features(&pipeline.user.features),
-            from("nvt_user_transform"),
-        ),
-        vec![Tensor::rows(QUERY_VECTOR, vector)],
-        onnxruntime_parameters(pipeline),
-    );
-
-    // 3 and 4: the candidates, without seen items
-    steps.add(
-        "faiss_retrieval",
-        "faiss_retrieval",
-        wire([Tensor::rows(QUERY_VECTOR, vector)], from("query_tower")),
-        vec![Tensor::column("candidate_ids", DataType::Int32)],
-        retrieval_parameters(pipeline),
-    );
-    let mut filter_inputs = vec![
-        (
-            Tensor::column(user_id, DataType::Int32),
-            checked_user.clone(),
-        ),
-        (
-            Tensor::column("candidate_ids", DataType::Int32),
-            "faiss_retrieval/candidate_ids".to_owned(),
-        ),
-    ];
-    if let Some(category) = &pipeline.store.popularity_category {
-        filter_inputs.push((
-            Tensor::column(category, DataType::Int32).optional(),
-            format!("feast_user_lookup/{category}"),
-        ));
-    }
-    filter_inputs.push((
-        Tensor::column(DEGRADED, DataType::Int32).optional(),
-        from("feast_user_lookup")(DEGRADED),
-    ));
-    steps.add(
-        "filter_seen_items",
-        "bloom_filter",
-        filter_inputs,
-        vec![
-            Tensor::column("filtered_ids", DataType::Int32),
-            Tensor::column(DEGRADED, DataType::Int32),
-        ],
-        filter_parameters(pipeline),
-    );
-
-    // 5: the candidates' features
-    let item_columns: Vec<&Column> = pipeline.item.stored().collect();
-    steps.add(
-        "feast_item_lookup",
-        "feature_lookup",
-        vec![(
-            Tensor::column("filtered_ids", DataType::Int32),
-            "filter_seen_items/filtered_ids".to_owned(),
-        )],
-        looked_up(item_id, &item_columns),
-        lookup_parameters(pipeline, &pipeline.item, &defaults.item)?,
-    );
-    let read = read_columns(&pipeline.item.features);
-    steps.add(
-        "nvt_item_transform",
-        "feature_transform",
-        wire(
-            looked_up(item_id, &item_columns)
-                .into_iter()
-                .filter(|tensor| read.contains(&tensor.name.as_str())),
-            from("feast_item_lookup"),
-        ),
-        features(&pipeline.item.features),
-        BTreeMap::new(),
-    );
-    let embeddings: Vec<Tensor> = pipeline
-        .item
-        .embeddings
-        .iter()
-        .map(|table| Tensor::rows(&table.name, table.dim))
-        .collect();
-    if !embeddings.is_empty() {
-        steps.add(
-            "multimodal_embedding_lookup",
-            "embedding_lookup",
-            wire(
-                [Tensor::column(item_id, DataType::Int32)],
-                from("nvt_item_transform"),
-            ),
-            embeddings.clone(),
-            BTreeMap::new(),
+/// The steps of the ensemble of 14 steps.
+impl Steps<'_> {
+    /// 0: checks the request and fills in missing values.
+    fn request(&mut self) {
+        let pipeline = self.pipeline;
+        let user_id = pipeline.user.id.as_str();
+        let mut request = vec![Tensor::column(user_id, DataType::Int32)];
+        let moment = pipeline.context.columns.iter();
+        request.extend(moment.map(|column| Tensor::column(&column.name, data_type(column))));
+        self.add(
+            "context_preprocessor",
+            "request_defaults",
+            wire(request.iter().cloned().map(Tensor::optional), |name| {
+                name.to_owned()
+            }),
+            request,
+            BTreeMap::from([
+                (
+                    "DEFAULTS".to_owned(),
+                    request_defaults(&pipeline.context.columns),
+                ),
+                ("USER_INPUT".to_owned(), user_id.to_owned()),
+                max_users(pipeline),
+            ]),
         );
     }
 
-    // 6: one row per candidate, its score, the best candidates
-    let mut sources = Vec::new();
-    sources.extend(wire(
-        features(&pipeline.user.features),
-        from("nvt_user_transform"),
-    ));
-    sources.extend(wire(
-        features(&pipeline.context.features),
-        from("nvt_context_transform"),
-    ));
-    sources.extend(wire(
-        features(&pipeline.item.features),
-        from("nvt_item_transform"),
-    ));
-    sources.extend(wire(embeddings, from("multimodal_embedding_lookup")));
-    let rows: Vec<Tensor> = sources.iter().map(|(tensor, _)| tensor.clone()).collect();
-    steps.add(
-        "unroll_features",
-        "unroll",
-        sources,
-        rows.clone(),
-        BTreeMap::from([
-            ("ITEM_INPUT".to_owned(), item_id.to_owned()),
-            (
-                "USER_INPUT".to_owned(),
-                pipeline.user.features[0].name.clone(),
+    /// 1: the features of the context and of the user.
+    fn user(&mut self, defaults: &Defaults) -> Result<()> {
+        let pipeline = self.pipeline;
+        let user_id = pipeline.user.id.as_str();
+        let checked_user = from("context_preprocessor")(user_id);
+        let read = read_columns(&pipeline.context.features);
+        let context_columns = pipeline
+            .context
+            .columns
+            .iter()
+            .filter(|column| read.contains(&column.name.as_str()));
+        self.add(
+            "nvt_context_transform",
+            "feature_transform",
+            wire(
+                context_columns.map(|column| Tensor::column(&column.name, data_type(column))),
+                from("context_preprocessor"),
             ),
-        ]),
-    );
-    steps.add(
-        "dlrm_ranking",
-        "onnxruntime",
-        wire(rows, from("unroll_features")),
-        vec![Tensor::rows(SCORE, 1)],
-        ranker_parameters(pipeline),
-    );
-    steps.add(
-        "softmax_sampling",
-        "softmax_sampling",
-        vec![
-            (
-                Tensor::column(item_id, DataType::Int32),
-                format!("unroll_features/{item_id}"),
+            features(&pipeline.context.features),
+            BTreeMap::new(),
+        );
+        let user_columns: Vec<&Column> = pipeline.user.stored().collect();
+        let mut lookup_inputs = vec![(
+            Tensor::column(user_id, DataType::Int32),
+            checked_user.clone(),
+        )];
+        let awaited = features(&pipeline.context.features).into_iter().take(1);
+        lookup_inputs.extend(wire(
+            awaited.map(Tensor::optional),
+            from("nvt_context_transform"),
+        ));
+        self.add(
+            "feast_user_lookup",
+            "feature_lookup",
+            lookup_inputs,
+            looked_up(user_id, &user_columns)
+                .into_iter()
+                .chain([Tensor::column(DEGRADED, DataType::Int32)])
+                .collect(),
+            lookup_parameters(pipeline, &pipeline.user, &defaults.user)?,
+        );
+        let read = read_columns(&pipeline.user.features);
+        self.add(
+            "nvt_user_transform",
+            "feature_transform",
+            wire(
+                looked_up(user_id, &user_columns)
+                    .into_iter()
+                    .filter(|tensor| read.contains(&tensor.name.as_str())),
+                from("feast_user_lookup"),
             ),
-            (Tensor::rows(SCORE, 1), format!("dlrm_ranking/{SCORE}")),
-            (
-                Tensor::column(user_id, DataType::Int32).optional(),
-                checked_user,
-            ),
-        ],
-        answer(),
-        BTreeMap::from([
-            ("RANKING_TOPK".to_owned(), pipeline.ranking.topk.to_string()),
-            (
-                "DIVERSITY_MODE".to_owned(),
-                pipeline.ranking.diversity.to_string(),
-            ),
-            ("ITEM_INPUT".to_owned(), item_id.to_owned()),
-            ("USER_INPUT".to_owned(), user_id.to_owned()),
-        ]),
-    );
+            features(&pipeline.user.features),
+            BTreeMap::new(),
+        );
+        Ok(())
+    }
 
-    // 7: decode codes to the shop's item ids
-    steps.add(
-        "item_id_decoder",
-        "id_decode",
-        wire(answer(), from("softmax_sampling")),
-        answer_of_release(),
-        BTreeMap::from([("VOCABULARY".to_owned(), format!("unique.{item_id}.parquet"))]),
-    );
+    /// 2: the user's query vector.
+    fn query(&mut self) -> Result<()> {
+        let pipeline = self.pipeline;
+        let vector = vector(pipeline)?;
+        self.add(
+            "query_tower",
+            "onnxruntime",
+            wire(
+                features(&pipeline.user.features),
+                from("nvt_user_transform"),
+            ),
+            vec![Tensor::rows(QUERY_VECTOR, vector)],
+            onnxruntime_parameters(pipeline),
+        );
+        Ok(())
+    }
 
-    Ok(steps.finish(ENSEMBLE))
+    /// 3 and 4: the candidates, without seen items.
+    fn candidates(&mut self) -> Result<()> {
+        let pipeline = self.pipeline;
+        let user_id = pipeline.user.id.as_str();
+        let vector = vector(pipeline)?;
+        let checked_user = from("context_preprocessor")(user_id);
+        self.add(
+            "faiss_retrieval",
+            "faiss_retrieval",
+            wire([Tensor::rows(QUERY_VECTOR, vector)], from("query_tower")),
+            vec![Tensor::column("candidate_ids", DataType::Int32)],
+            retrieval_parameters(pipeline),
+        );
+        let mut filter_inputs = vec![
+            (
+                Tensor::column(user_id, DataType::Int32),
+                checked_user.clone(),
+            ),
+            (
+                Tensor::column("candidate_ids", DataType::Int32),
+                "faiss_retrieval/candidate_ids".to_owned(),
+            ),
+        ];
+        if let Some(category) = &pipeline.store.popularity_category {
+            filter_inputs.push((
+                Tensor::column(category, DataType::Int32).optional(),
+                format!("feast_user_lookup/{category}"),
+            ));
+        }
+        filter_inputs.push((
+            Tensor::column(DEGRADED, DataType::Int32).optional(),
+            from("feast_user_lookup")(DEGRADED),
+        ));
+        self.add(
+            "filter_seen_items",
+            "bloom_filter",
+            filter_inputs,
+            vec![
+                Tensor::column("filtered_ids", DataType::Int32),
+                Tensor::column(DEGRADED, DataType::Int32),
+            ],
+            filter_parameters(pipeline),
+        );
+        Ok(())
+    }
+
+    /// 5: the candidates' features.
+    fn items(&mut self, defaults: &Defaults) -> Result<()> {
+        let pipeline = self.pipeline;
+        let item_id = pipeline.item.id.as_str();
+        let item_columns: Vec<&Column> = pipeline.item.stored().collect();
+        self.add(
+            "feast_item_lookup",
+            "feature_lookup",
+            vec![(
+                Tensor::column("filtered_ids", DataType::Int32),
+                "filter_seen_items/filtered_ids".to_owned(),
+            )],
+            looked_up(item_id, &item_columns),
+            lookup_parameters(pipeline, &pipeline.item, &defaults.item)?,
+        );
+        let read = read_columns(&pipeline.item.features);
+        self.add(
+            "nvt_item_transform",
+            "feature_transform",
+            wire(
+                looked_up(item_id, &item_columns)
+                    .into_iter()
+                    .filter(|tensor| read.contains(&tensor.name.as_str())),
+                from("feast_item_lookup"),
+            ),
+            features(&pipeline.item.features),
+            BTreeMap::new(),
+        );
+        let embeddings = embeddings(pipeline);
+        if !embeddings.is_empty() {
+            self.add(
+                "multimodal_embedding_lookup",
+                "embedding_lookup",
+                wire(
+                    [Tensor::column(item_id, DataType::Int32)],
+                    from("nvt_item_transform"),
+                ),
+                embeddings,
+                BTreeMap::new(),
+            );
+        }
+        Ok(())
+    }
+
+    /// 6: one row per candidate, its score, the best candidates.
+    fn ranking(&mut self) {
+        let pipeline = self.pipeline;
+        let user_id = pipeline.user.id.as_str();
+        let item_id = pipeline.item.id.as_str();
+        let checked_user = from("context_preprocessor")(user_id);
+        let mut sources = Vec::new();
+        sources.extend(wire(
+            features(&pipeline.user.features),
+            from("nvt_user_transform"),
+        ));
+        sources.extend(wire(
+            features(&pipeline.context.features),
+            from("nvt_context_transform"),
+        ));
+        sources.extend(wire(
+            features(&pipeline.item.features),
+            from("nvt_item_transform"),
+        ));
+        sources.extend(wire(
+            embeddings(pipeline),
+            from("multimodal_embedding_lookup"),
+        ));
+        let rows: Vec<Tensor> = sources.iter().map(|(tensor, _)| tensor.clone()).collect();
+        self.add(
+            "unroll_features",
+            "unroll",
+            sources,
+            rows.clone(),
+            BTreeMap::from([
+                ("ITEM_INPUT".to_owned(), item_id.to_owned()),
+                (
+                    "USER_INPUT".to_owned(),
+                    pipeline.user.features[0].name.clone(),
+                ),
+            ]),
+        );
+        self.add(
+            "dlrm_ranking",
+            "onnxruntime",
+            wire(rows, from("unroll_features")),
+            vec![Tensor::rows(SCORE, 1)],
+            ranker_parameters(pipeline),
+        );
+        self.add(
+            "softmax_sampling",
+            "softmax_sampling",
+            vec![
+                (
+                    Tensor::column(item_id, DataType::Int32),
+                    format!("unroll_features/{item_id}"),
+                ),
+                (Tensor::rows(SCORE, 1), format!("dlrm_ranking/{SCORE}")),
+                (
+                    Tensor::column(user_id, DataType::Int32).optional(),
+                    checked_user,
+                ),
+            ],
+            answer(),
+            BTreeMap::from([
+                ("RANKING_TOPK".to_owned(), pipeline.ranking.topk.to_string()),
+                (
+                    "DIVERSITY_MODE".to_owned(),
+                    pipeline.ranking.diversity.to_string(),
+                ),
+                ("ITEM_INPUT".to_owned(), item_id.to_owned()),
+                ("USER_INPUT".to_owned(), user_id.to_owned()),
+            ]),
+        );
+    }
+
+    /// 7: the shop's item ids.
+    fn answer(&mut self) {
+        let pipeline = self.pipeline;
+        let item_id = pipeline.item.id.as_str();
+        self.add(
+            "item_id_decoder",
+            "id_decode",
+            wire(answer(), from("softmax_sampling")),
+            answer_of_release(),
+            BTreeMap::from([("VOCABULARY".to_owned(), format!("unique.{item_id}.parquet"))]),
+        );
+    }
+}
+
+/// The outputs of the embedding tables.
+fn embeddings(pipeline: &Pipeline) -> Vec<Tensor> {
+    let tables = pipeline.item.embeddings.iter();
+    tables
+        .map(|table| Tensor::rows(&table.name, table.dim))
+        .collect()
 }
 
 /// An ensemble under construction.

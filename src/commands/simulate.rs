@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::report;
 use crate::report::simulation;
-use crate::simulate::{Settings, simulate};
+use crate::simulate::{Report, Settings, simulate};
 
 /// Arguments of `saker simulate`.
 #[derive(clap::Args)]
@@ -55,25 +55,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
-    for (option, value, least) in [
-        ("--seconds", args.seconds, f64::MIN_POSITIVE),
-        ("--rate", args.rate, f64::MIN_POSITIVE),
-        ("--background", args.background, 0.0),
-    ] {
-        if !value.is_finite() || value < least {
-            bail!(
-                "{option} is {value}; accepted: a number {}",
-                if least > 0.0 {
-                    "above 0"
-                } else {
-                    "of 0 or more"
-                }
-            );
-        }
-    }
-    if !(0.0..=1.0).contains(&args.newcomers) {
-        bail!("--newcomers is {}; accepted: 0 to 1", args.newcomers);
-    }
+    check(args)?;
     let source = pipeline
         .data
         .as_ref()
@@ -105,6 +87,46 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let visits: usize = report.arms.iter().map(|arm| arm.visits).sum();
     step.done(&format!("{visits} visits, {} events", report.events));
 
+    print(&report);
+    let page = layout.simulation();
+    files::write(
+        &page.with_extension("json"),
+        format!("{:#}\n", serde_json::to_value(&report)?),
+    )?;
+    files::write(&page, report::simulation::html(name, &report))?;
+    println!("{}", page.display());
+    match report.first_errors.first() {
+        Some(error) => bail!("{} requests failed, the first: {error}", report.errors),
+        None => Ok(()),
+    }
+}
+
+/// Refuses numbers outside their ranges.
+fn check(args: &Args) -> Result<()> {
+    for (option, value, least) in [
+        ("--seconds", args.seconds, f64::MIN_POSITIVE),
+        ("--rate", args.rate, f64::MIN_POSITIVE),
+        ("--background", args.background, 0.0),
+    ] {
+        if !value.is_finite() || value < least {
+            bail!(
+                "{option} is {value}; accepted: a number {}",
+                if least > 0.0 {
+                    "above 0"
+                } else {
+                    "of 0 or more"
+                }
+            );
+        }
+    }
+    if !(0.0..=1.0).contains(&args.newcomers) {
+        bail!("--newcomers is {}; accepted: 0 to 1", args.newcomers);
+    }
+    Ok(())
+}
+
+/// Prints a row for each arm, and what is measured of all together.
+fn print(report: &Report) {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header([
@@ -141,15 +163,4 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "{} failed requests, {} degraded answers",
         report.errors, report.degraded
     );
-    let page = layout.simulation();
-    files::write(
-        &page.with_extension("json"),
-        format!("{:#}\n", serde_json::to_value(&report)?),
-    )?;
-    files::write(&page, report::simulation::html(name, &report))?;
-    println!("{}", page.display());
-    match report.first_errors.first() {
-        Some(error) => bail!("{} requests failed, the first: {error}", report.errors),
-        None => Ok(()),
-    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use saker_pipeline::{Column, ColumnType, Entity, EntityType, Pipeline};
 use saker_store::feast::{FeatureView, Found, Stored, survey};
-use saker_store::{Connection, Settings};
+use saker_store::{Connection, RedactedUrl, Settings};
 
 use crate::views::feature_view;
 
@@ -156,16 +156,22 @@ fn of_entity(
     if compare == Compare::All {
         features(&view, &columns, chosen)?;
     }
-    match (given, chosen.join_keys[0].1) {
-        (Some(given), _) => Ok(Some(given)),
-        (None, "INT32") => Ok(None),
-        (None, "INT64") => Ok(Some(EntityType::Int64)),
-        (None, "STRING") => Ok(Some(EntityType::String)),
-        (None, other) => bail!(
-            "{}: view '{}' holds {} as {other}; accepted: INT32, INT64, STRING",
-            connection.url(),
+    match given {
+        Some(given) => Ok(Some(given)),
+        None => type_of(chosen, &view, connection.url()),
+    }
+}
+
+/// The entity type of a stored key; `None` for INT32, the default.
+fn type_of(chosen: &Found, view: &FeatureView, url: &RedactedUrl) -> Result<Option<EntityType>> {
+    match chosen.join_keys[0].1 {
+        "INT32" => Ok(None),
+        "INT64" => Ok(Some(EntityType::Int64)),
+        "STRING" => Ok(Some(EntityType::String)),
+        other => bail!(
+            "{url}: view '{}' holds {} as {other}; accepted: INT32, INT64, STRING",
             view.name(),
-            entity.id
+            view.join_key()
         ),
     }
 }

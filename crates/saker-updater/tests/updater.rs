@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use chrono::NaiveDate;
-use saker_offline::OfflineStore;
+use saker_offline::{EVENTS, OfflineStore};
 use saker_store::events::{self, Event, Kind, Limits, Published};
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value};
 use saker_store::seen::bitmap::{Filter, Geometry};
 use saker_store::seen::{Method, Mode, Prefixes};
 use saker_store::{Connection, Pipeline, Reply};
 use saker_updater::catalogue::{Catalogue, Item};
-use saker_updater::offline::{ENTRY, EVENTS, Place};
+use saker_updater::offline::{ENTRY, Place};
 use saker_updater::{APPLIED, REJECTED, Settings, Updater};
 use triton_testing::valkey::Valkey;
 

@@ -7,8 +7,9 @@ use std::{
     sync::OnceLock,
 };
 
-use saker::assemble::{self, Artefacts, Defaults, pbtxt::ModelConfig, steps};
+use saker::assemble::{self, Artefacts, pbtxt::ModelConfig, steps};
 use saker_pipeline::{Group, Pipeline};
+use saker_serving::defaults::Defaults;
 use serde::Deserialize;
 use triton_testing::{
     runtime,
