@@ -25,7 +25,7 @@ pub(crate) const SOURCES: [&str; 12] = [
 
 /// Parts of [`SOURCES`] that no stamped step runs. A file that is missing here costs a step that is run again; a file too many
 /// would leave an old result in place.
-pub(crate) const WITHOUT: [&str; 20] = [
+pub(crate) const WITHOUT: [&str; 21] = [
     "crates/saker-serving/src/bin",
     "crates/saker-serving/src/catalogue.rs",
     "crates/saker-serving/src/control.rs",
@@ -35,6 +35,7 @@ pub(crate) const WITHOUT: [&str; 20] = [
     "crates/saker-serving/src/registry",
     "crates/saker-serving/src/running.rs",
     "src/commands/fetch.rs",
+    "src/commands/prune.rs",
     "src/commands/publish.rs",
     "src/commands/recommend.rs",
     "src/commands/serve.rs",

@@ -21,6 +21,7 @@ mod materialize;
 mod outputs;
 mod prepare;
 mod promote;
+mod prune;
 mod publish;
 mod recommend;
 mod releases;
@@ -82,6 +83,8 @@ pub enum Command {
     Promote(promote::Args),
     /// Go back to the release that served before
     Rollback(rollback::Args),
+    /// Remove old releases from a store
+    Prune(prune::Args),
     /// List the releases, their metrics and their state
     Releases(releases::Args),
     /// Start Valkey and Triton
@@ -122,6 +125,7 @@ impl Command {
             Self::Follow(args) => follow::run(args),
             Self::Promote(args) => promote::run(args),
             Self::Rollback(args) => rollback::run(args),
+            Self::Prune(args) => prune::run(args),
             Self::Releases(args) => releases::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Gateway(args) => gateway::run(args),

@@ -57,7 +57,7 @@ pub(super) struct Fleet {
 }
 
 /// Seconds, or a number with the unit s, m or h.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
         Some(number) => (number, &text[number.len()..]),
         None => (text, "s"),

@@ -171,7 +171,7 @@ RUN = {
 # Commands that another test runs against real servers.
 ELSEWHERE = {
     r"curl '?127\.0\.0\.1:8080/recommendations\?user_id=\d+'?$": "test_live.py::test_the_documented_request",
-    r"saker (publish|promote|rollback) retail --to s3://": "test_live.py::test_the_documented_commands_of_releases",
+    r"saker ((publish|promote|rollback) retail --to|prune --from) s3://": "test_live.py::test_the_documented_commands_of_releases",
     r"helm test ": "test_engine.py::test_the_test_asks_for_a_release",
     r"scripts/build-images serving saker$": "test_images.py::test_names_are_those_of_kind",
     r"pipelines-python deploy/pipelines/(compile|schedule|run_local)\.py ": "test_pipelines.py::test_the_commands_of_the_docs_are_known",

@@ -311,9 +311,14 @@ def test_the_documented_commands_of_releases(shop, visitors):
     first = served(shop)
     shop.saker("assemble", "--force")
     commands = documented("saker")
-    assert [command[1] for command in commands] == ["publish", "promote", "rollback"]
+    assert [command[1] for command in commands] == ["publish", "promote", "prune", "rollback"]
     seen = []
     for command in commands:
+        if command[1] == "prune":
+            # Both releases stay: one serves, and a rollback goes back to the other.
+            assert command[2] == "--from"
+            assert "2 releases stay" in shop.saker("prune", "--from", shop.folder / "releases", "--keep", "1")
+            continue
         assert command[2:4] == ["retail", "--to"]
         shop.saker(command[1], "--to", shop.folder / "releases", *command[5:])
         wanted = (lambda release: release != first) if command[1] == "promote" else (lambda release: release == first)

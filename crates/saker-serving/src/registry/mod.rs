@@ -8,7 +8,7 @@
 //!   servers/<server>.json       what each server serves, see [`Report`]
 //! ```
 //!
-//! Nothing is ever changed in place but a server's report. A release is visible when its file in `releases/` is, which is
+//! Nothing is ever changed in place but a server's report, and nothing is removed but by [`Registry::prune`]. A release is visible when its file in `releases/` is, which is
 //! written when everything else is there. The wanted release changes by a new object under the next generation, which the
 //! storage lets only one writer create: of two that move at once, one is refused.
 //!
@@ -20,11 +20,13 @@
 //! | [`moves`] | which release is wanted |
 //! | [`reports`] | what the servers say of themselves |
 //! | [`promote`] | moving to a release and waiting for the servers |
+//! | [`prune`] | removing old releases |
 
 pub mod fetch;
 pub mod list;
 pub mod moves;
 pub mod promote;
+pub mod prune;
 pub mod publish;
 pub mod reports;
 
@@ -132,6 +134,10 @@ impl Registry {
         parts.iter().fold(self.root.clone(), join)
     }
 
+    fn release_path(&self, id: &str) -> Path {
+        self.path(&["releases", &format!("{id}.json")])
+    }
+
     fn file(&self, hash: &str) -> Path {
         self.path(&["files", hash])
     }
@@ -154,7 +160,7 @@ impl Registry {
     /// There is no such release, it is damaged or of another format, or the storage does not answer.
     pub fn release(&self, id: &str, hash: Option<&str>) -> Result<(Published, String)> {
         check_name(id)?;
-        let path = self.path(&["releases", &format!("{id}.json")]);
+        let path = self.release_path(id);
         let Some(bytes) = self.read(&path)? else {
             let known = self.releases()?;
             let known = match &known[..] {

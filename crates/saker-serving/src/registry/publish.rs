@@ -101,12 +101,12 @@ impl Registry {
         let id = manifest.release.clone();
         let published = Published {
             format: FORMAT,
-            manifest,
+            manifest: manifest.clone(),
             configs,
             sizes,
         };
         let text = json(&published)?;
-        let path = self.path(&["releases", &format!("{id}.json")]);
+        let path = self.release_path(&id);
         if !self.write(&path, text.clone(), PutMode::Create)? {
             let same = self.read(&path)?.is_some_and(|there| same(&there, &text));
             if !same {
@@ -114,6 +114,12 @@ impl Registry {
                     "{} holds another release of the id {id}; assemble again for a new id",
                     self.location
                 );
+            }
+        }
+        // A prune may have removed a file between the look and the release that uses it.
+        for (hash, path) in &paths {
+            if !self.has(hash, published.sizes[*hash])? {
+                self.upload(hash, path)?;
             }
         }
         Ok(uploaded)

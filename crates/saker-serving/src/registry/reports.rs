@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Registry, check_name, json};
 
-const FOLDER: &str = "servers";
+pub(super) const FOLDER: &str = "servers";
 
 /// How far a server is with the wanted release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Reported {
 }
 
 impl Registry {
-    fn report_path(&self, server: &str) -> Path {
+    pub(super) fn report_path(&self, server: &str) -> Path {
         self.path(&[FOLDER, &format!("{server}.json")])
     }
 
