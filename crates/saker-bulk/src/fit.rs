@@ -58,59 +58,9 @@ impl Engine {
         mut progress: impl FnMut(Progress),
     ) -> Result<Workflow, Error> {
         definition.validate()?;
-        let rows_alone = definition.before.is_empty() && definition.table.is_empty();
-        let pieces: Vec<Definition> = if rows_alone {
-            let chains = definition.chains.iter().cloned();
-            chains.map(|chain| Definition::new(vec![chain])).collect()
-        } else {
-            vec![definition.clone()]
-        };
+        let pieces = pieces(definition);
         let mut fitted: Vec<Option<Workflow>> = vec![None; pieces.len()];
-        let mut scans: Vec<Scan> = Vec::new();
-        for (place, piece) in pieces.into_iter().enumerate() {
-            let first = piece.before.first().unwrap_or(&piece);
-            let read = if first.table.is_empty() {
-                piece.fit_input_names()
-            } else {
-                // Dropna may look at any column.
-                names(rows)
-            };
-            let columns: BTreeSet<String> = read.iter().map(|&name| name.to_owned()).collect();
-            let selected = self.select(rows, &read)?;
-            let nested = selected.schema().fields().iter().any(|field| {
-                matches!(
-                    field.data_type(),
-                    DataType::List(_)
-                        | DataType::LargeList(_)
-                        | DataType::FixedSizeList(..)
-                        | DataType::ListView(_)
-                        | DataType::LargeListView(_)
-                )
-            });
-            let reading = reading(&piece, nested);
-            let mut fitter = Fitter::new(piece)?;
-            if !fitter.needs_rows() {
-                // The types of the columns are all there is to learn.
-                fitter.update(&RecordBatch::new_empty(selected.schema().inner().clone()))?;
-                fitted[place] = match fitter.finish()? {
-                    Pass::Done(workflow) => Some(workflow),
-                    Pass::Again(_) => None,
-                };
-                continue;
-            }
-            match scans
-                .iter_mut()
-                .find(|scan| scan.columns == columns && scan.reading == reading)
-            {
-                Some(scan) => scan.fitters.push((place, fitter)),
-                None => scans.push(Scan {
-                    columns,
-                    reading,
-                    fitters: vec![(place, fitter)],
-                }),
-            }
-        }
-
+        let mut scans = self.scans(pieces, rows, &mut fitted)?;
         let mut told = Progress {
             rows: 0,
             scan: 0,
@@ -143,6 +93,45 @@ impl Engine {
             (Some(only), true) => Ok(only),
             (last, _) => Ok(Workflow::concat(fitted.into_iter().chain(last))?),
         }
+    }
+
+    /// The first scans of the pieces. A piece that needs no rows is fitted at once, into its place of `fitted`.
+    fn scans(
+        &self,
+        pieces: Vec<Definition>,
+        rows: &DataFrame,
+        fitted: &mut [Option<Workflow>],
+    ) -> Result<Vec<Scan>, Error> {
+        let mut scans: Vec<Scan> = Vec::new();
+        for (place, piece) in pieces.into_iter().enumerate() {
+            let read = columns_read(&piece, rows);
+            let columns: BTreeSet<String> = read.iter().map(|&name| name.to_owned()).collect();
+            let selected = self.select(rows, &read)?;
+            let mut fields = selected.schema().fields().iter();
+            let reading = reading(&piece, fields.any(|field| is_list(field.data_type())));
+            let mut fitter = Fitter::new(piece)?;
+            if !fitter.needs_rows() {
+                // The fit depends only on the types of the columns.
+                fitter.update(&RecordBatch::new_empty(selected.schema().inner().clone()))?;
+                fitted[place] = match fitter.finish()? {
+                    Pass::Done(workflow) => Some(workflow),
+                    Pass::Again(_) => None,
+                };
+                continue;
+            }
+            match scans
+                .iter_mut()
+                .find(|scan| scan.columns == columns && scan.reading == reading)
+            {
+                Some(scan) => scan.fitters.push((place, fitter)),
+                None => scans.push(Scan {
+                    columns,
+                    reading,
+                    fitters: vec![(place, fitter)],
+                }),
+            }
+        }
+        Ok(scans)
     }
 
     /// One pass over the rows.
@@ -205,6 +194,36 @@ impl Engine {
         })?;
         concat_batches(&schema, &batches).map_err(|error| self.error(error))
     }
+}
+
+/// The parts of a definition that are fitted independently: its chains, unless an operator looks at the whole table.
+fn pieces(definition: &Definition) -> Vec<Definition> {
+    if !definition.before.is_empty() || !definition.table.is_empty() {
+        return vec![definition.clone()];
+    }
+    let chains = definition.chains.iter().cloned();
+    chains.map(|chain| Definition::new(vec![chain])).collect()
+}
+
+/// The columns that the fit of a definition reads.
+fn columns_read<'a>(definition: &'a Definition, rows: &'a DataFrame) -> Vec<&'a str> {
+    let first = definition.before.first().unwrap_or(definition);
+    if first.table.is_empty() {
+        return definition.fit_input_names();
+    }
+    // Dropna may look at any column.
+    names(rows)
+}
+
+fn is_list(kind: &DataType) -> bool {
+    matches!(
+        kind,
+        DataType::List(_)
+            | DataType::LargeList(_)
+            | DataType::FixedSizeList(..)
+            | DataType::ListView(_)
+            | DataType::LargeListView(_)
+    )
 }
 
 /// Equal rows once, with their number, in the order of their values: sums are then added up in one order.

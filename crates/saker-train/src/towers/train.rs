@@ -266,9 +266,7 @@ fn backward(
         .into_par_iter()
         .map(|block| {
             let part = block.rows.start * dim..block.rows.end * dim;
-            let mut towards = block
-                .query
-                .towards(&outputs.query[part.clone()], &learning);
+            let mut towards = block.query.towards(&outputs.query[part.clone()], &learning);
             if let Some(candidate) = &block.candidate {
                 towards = towards + candidate.towards(&outputs.candidate[part], &learning);
             }
