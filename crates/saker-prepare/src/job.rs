@@ -170,7 +170,7 @@ impl<'a> Job<'a> {
         items: &Entities,
     ) -> Result<(Events, Arc<Met>)> {
         let (pipeline, data, layout) = (self.pipeline, self.data, self.layout);
-        // A whole training goes by the source; what visitors did since is learned on top of it.
+        // A full training uses the source alone; a fine-tuning adds the events that the updater has stored since.
         let live = match self.kept {
             true => served::events(pipeline, layout, &data.interactions)?,
             false => Vec::new(),
@@ -178,12 +178,10 @@ impl<'a> Job<'a> {
         let path = &data.interactions.path;
         let files = files::files(pipeline, data.format, INTERACTIONS, path)?;
         let engine = &self.engine;
+        let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
         let sorted = match engine.has_cluster() {
-            true => {
-                let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
-                cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts())?
-            }
-            false => clean::sorted(pipeline, engine, data, (files, live), users, items)?,
+            true => cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts())?,
+            false => clean::sorted(engine, data, files, &live, cleaner)?,
         };
         let met = Arc::clone(&sorted.met);
         let mut watch = self.watch();
