@@ -565,67 +565,79 @@ fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
         )?;
     }
     for column in &entity.columns {
-        let key = format!("{group}.columns.{}", column.name);
-        if column.codes.is_some() {
-            check(
-                column.kind == ColumnType::Int32,
-                format!("{key}.codes"),
-                "set",
-                "int32 columns only",
-            )?;
-        }
-        if let Some(labels) = &column.labels {
-            let alone = column.kind == ColumnType::Int32
-                && column.codes.is_none()
-                && column.derive.is_none();
-            check(
-                alone,
-                format!("{key}.labels"),
-                quoted(labels),
-                "int32 columns of numbers from 0, without codes and derive",
-            )?;
-        }
-        if column.derive.is_some() {
-            check(
-                column.kind != ColumnType::Text,
-                format!("{key}.type"),
-                "text",
-                "int32 or float32 with derive",
-            )?;
-            let alone = column.codes.is_none() && column.source.is_none();
-            check(
-                alone,
-                format!("{key}.derive"),
-                "a table",
-                "either derive, or source and codes",
-            )?;
-        }
-        if let Some(view) = &column.view {
-            check(
-                column.kind != ColumnType::Text && !view.is_empty(),
-                format!("{key}.view"),
-                quoted(view),
-                "the name of a feature view, of int32 and float32 columns",
-            )?;
-        }
-        default_of(&key, column)?;
-        if let Fallback::Word(word) = &column.default {
-            let accepted = "a number or \"mean\"";
-            check(
-                word == "mean",
-                format!("{key}.default"),
-                quoted(word),
-                accepted,
-            )?;
-            check(
-                column.codes.is_none(),
-                format!("{key}.default"),
-                quoted(word),
-                "a number: codes have no mean",
-            )?;
-        }
+        column_of(&format!("{group}.columns.{}", column.name), column)?;
     }
     Ok(())
+}
+
+/// Checks a column of `[user]` or `[item]`; `key` is its dotted path.
+fn column_of(key: &str, column: &Column) -> Result<(), Error> {
+    if column.codes.is_some() {
+        check(
+            column.kind == ColumnType::Int32,
+            format!("{key}.codes"),
+            "set",
+            "int32 columns only",
+        )?;
+    }
+    if let Some(labels) = &column.labels {
+        let alone =
+            column.kind == ColumnType::Int32 && column.codes.is_none() && column.derive.is_none();
+        check(
+            alone,
+            format!("{key}.labels"),
+            quoted(labels),
+            "int32 columns of numbers from 0, without codes and derive",
+        )?;
+    }
+    if column.derive.is_some() {
+        derived(key, column)?;
+    }
+    if let Some(view) = &column.view {
+        check(
+            column.kind != ColumnType::Text && !view.is_empty(),
+            format!("{key}.view"),
+            quoted(view),
+            "the name of a feature view, of int32 and float32 columns",
+        )?;
+    }
+    default_of(key, column)?;
+    match &column.default {
+        Fallback::Word(word) => mean_of(key, column, word),
+        Fallback::Number(_) => Ok(()),
+    }
+}
+
+fn derived(key: &str, column: &Column) -> Result<(), Error> {
+    check(
+        column.kind != ColumnType::Text,
+        format!("{key}.type"),
+        "text",
+        "int32 or float32 with derive",
+    )?;
+    let alone = column.codes.is_none() && column.source.is_none();
+    check(
+        alone,
+        format!("{key}.derive"),
+        "a table",
+        "either derive, or source and codes",
+    )
+}
+
+/// A default that is a word: the mean of the column's numbers.
+fn mean_of(key: &str, column: &Column, word: &str) -> Result<(), Error> {
+    check(
+        word == "mean",
+        format!("{key}.default"),
+        quoted(word),
+        "a number or \"mean\"",
+    )?;
+    check(
+        column.codes.is_none(),
+        format!("{key}.default"),
+        quoted(word),
+        "a number: codes have no mean",
+    )
 }
 
 /// A number that is a default, which the column's type must be able to hold.

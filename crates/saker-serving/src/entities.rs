@@ -108,58 +108,50 @@ fn of_entity(
         return Ok(given);
     }
     let own: Vec<&Found> = found.iter().filter(|found| is_of(found, &view)).collect();
+    let url = connection.url();
     if own.is_empty() {
-        let why = format!(
-            "{}: {}",
-            connection.url(),
-            other_keys(&view, &found, store.entity_key_serialization)
-        );
-        if compare == Compare::All {
-            bail!("{why}");
-        }
-        notes.push(why);
-        return Ok(given);
+        let why = other_keys(&view, &found, store.entity_key_serialization);
+        return refuse_or_note(format!("{url}: {why}"), compare, notes).map(|()| given);
     }
     let types: Vec<&str> = own.iter().map(|found| found.join_keys[0].1).collect();
-    let held = || {
-        format!(
-            "view '{}' holds {} as {}",
-            view.name(),
-            entity.id,
-            types.join(" and as ")
-        )
-    };
+    let held = format!(
+        "view '{}' holds {} as {}",
+        view.name(),
+        entity.id,
+        types.join(" and as ")
+    );
     let chosen = match given {
         Some(given) => own
             .iter()
             .find(|found| found.join_keys[0].1 == given.as_str()),
         None if own.len() > 1 => bail!(
-            "{}: {}; `{key} = \"…\"` under [store] says which counts; the others are left over from something else",
-            connection.url(),
-            held()
+            "{url}: {held}; `{key} = \"…\"` under [store] says which counts; the others are left over from something else"
         ),
         None => own.first(),
     };
     let Some(chosen) = chosen else {
+        let given_name = given.map_or("INT32", EntityType::as_str);
         let why = format!(
-            "{}: {}, and `{key}` under [store] is {}: nobody would be found",
-            connection.url(),
-            held(),
-            given.map_or("INT32", EntityType::as_str)
+            "{url}: {held}, and `{key}` under [store] is {given_name}: nobody would be found"
         );
-        if compare == Compare::All {
-            bail!("{why}");
-        }
-        notes.push(why);
-        return Ok(given);
+        return refuse_or_note(why, compare, notes).map(|()| given);
     };
     if compare == Compare::All {
         features(&view, &columns, chosen)?;
     }
     match given {
         Some(given) => Ok(Some(given)),
-        None => type_of(chosen, &view, connection.url()),
+        None => type_of(chosen, &view, url),
     }
+}
+
+/// Fails with the reason if everything is compared; otherwise adds it to the notes.
+fn refuse_or_note(why: String, compare: Compare, notes: &mut Vec<String>) -> Result<()> {
+    if compare == Compare::All {
+        bail!("{why}");
+    }
+    notes.push(why);
+    Ok(())
 }
 
 /// The entity type of a stored key; `None` for INT32, the default.

@@ -116,14 +116,47 @@ pub fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<()> {
     Ok(())
 }
 
-/// Seconds, which may have decimals.
+/// Reads a time above 0: a number of seconds, or a number with the unit `s`, `m` or `h`. The number may have decimals.
 ///
 /// # Errors
-/// It is no number of seconds above 0.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok();
+/// Returns a message with the accepted forms.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit_seconds) = match text.char_indices().next_back() {
+        Some((end, 's')) => (&text[..end], 1.0),
+        Some((end, 'm')) => (&text[..end], 60.0),
+        Some((end, 'h')) => (&text[..end], 3600.0),
+        _ => (text, 1.0),
+    };
+    let seconds = number
+        .parse::<f64>()
+        .ok()
+        .map(|number| number * unit_seconds);
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "accepted: a number of seconds above 0".to_owned())
+        .ok_or_else(|| "accepted: a number of seconds above 0, or one with s, m or h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_seconds_or_a_unit() {
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+    }
+
+    #[test]
+    fn another_text_is_refused() {
+        for text in ["", "0", "-1", "m", "10d", "5 m", "inf", "nan", "é"] {
+            let error = duration(text).unwrap_err();
+            assert!(
+                error.contains("above 0, or one with s, m or h"),
+                "{text}: {error}"
+            );
+        }
+    }
 }

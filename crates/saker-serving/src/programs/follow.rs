@@ -21,7 +21,7 @@ use crate::follower::{Counted, Follower};
 use crate::progress::Step;
 use crate::registry::Registry;
 use crate::releases::{self, Repository};
-use crate::target::seconds;
+use crate::target::duration;
 
 /// How long the work under way may take after a signal.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long)]
     once: bool,
     /// With --once: seconds to wait for a release to be wanted, and for a store that does not answer
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = duration)]
     wait: Duration,
     /// Triton's HTTP address
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", default_value = "127.0.0.1:8000", value_parser = NonEmptyStringValueParser::new())]
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, env = "SAKER_SERVER_NAME")]
     name: Option<String>,
     /// Seconds between two looks at which release is wanted
-    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = duration)]
     every: Duration,
     /// Newest releases that stay in the repository; the serving one and the one before it always do
     #[arg(long, value_name = "N", default_value_t = 2)]

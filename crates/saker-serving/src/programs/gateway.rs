@@ -29,7 +29,7 @@ use crate::programs::traces;
 use crate::progress::Step;
 use crate::releases::{Repository, list};
 use crate::running::{Ports, Running};
-use crate::target::{seconds, settle};
+use crate::target::{duration, settle};
 use crate::views::{activity_views, user_view};
 
 /// Arguments of `saker gateway`.
@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "SAKER_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     connections_per_address: u32,
     /// Seconds for which the gateway answers on, and is not ready, once it is told to stop [default: none]
-    #[arg(long, value_name = "SECONDS", env = "SAKER_DRAIN", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", env = "SAKER_DRAIN", value_parser = duration)]
     drain: Option<Duration>,
     /// Triton's gRPC addresses, several of them separated by commas: HOST:PORT, or dns://NAME:PORT for all addresses of a name, which is
     /// resolved again every 5 seconds [default: where `saker serve` started it, else 127.0.0.1:8001]

@@ -14,7 +14,7 @@ use super::stop_flag;
 use crate::files::create;
 use crate::layout::Layout;
 use crate::registry::{Named, Registry};
-use crate::target::{Target, seconds};
+use crate::target::{Target, duration};
 
 /// A definition, or a store of releases.
 #[derive(clap::Args, Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Source {
     #[arg(long, value_name = "URL", env = "SAKER_RELEASES")]
     releases: Option<String>,
     /// Seconds between two looks at which release is wanted
-    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = duration)]
     every: Duration,
 }
 
