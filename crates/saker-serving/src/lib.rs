@@ -11,7 +11,6 @@
 //! | [`running`], [`control`], [`counters`] | what `saker serve` started; the key to Triton's control API; Triton's metrics |
 //! | [`files`], [`progress`] | files written whole, what a long step is doing |
 
-pub mod catalogue;
 pub mod control;
 pub mod counters;
 pub mod defaults;
@@ -20,6 +19,7 @@ pub mod files;
 pub mod follower;
 pub mod layout;
 pub mod names;
+pub mod prepared_tables;
 pub mod programs;
 pub mod progress;
 pub mod registry;

@@ -7,7 +7,7 @@ use saker_store::seen::bitmap::{self, Geometry, HEADER};
 use saker_store::seen::{self, Method, Prefixes};
 use saker_store::{StoreError, recent};
 
-use crate::catalogue::Catalogue;
+use crate::item_categories::ItemCategories;
 use crate::{APPLIED, EntryId, ONLINE, REJECTED, TRENDING};
 
 /// Bits of one BITFIELD, or items of one BF.MADD: a bit is four words, and a command has at most
@@ -24,7 +24,7 @@ const REJECTED_BYTES: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The categories of the items.
-    pub catalogue: Catalogue,
+    pub items: ItemCategories,
     /// The view that holds the top category alone of its features, if users have one.
     pub top_category: Option<FeatureView>,
     /// How seen items are kept.
@@ -99,7 +99,7 @@ impl Rules {
         }
         for (arrival, top_category) in arrivals.iter().zip(top_categories) {
             let event = &arrival.event;
-            if let Some(item) = self.catalogue.get(event.item) {
+            if let Some(item) = self.items.get(event.item) {
                 for set in item.sets() {
                     guarded.change_once(
                         Command::new(TRENDING, "ZINCRBY")
@@ -192,7 +192,7 @@ impl Rules {
         let mut top_categories = Vec::with_capacity(arrivals.len());
         for Arrival { event, .. } in arrivals {
             let (item, time) = (i64::from(event.item), event.time_us);
-            if self.catalogue.get(event.item).is_some() {
+            if self.items.get(event.item).is_some() {
                 let add = Command::new(DATABASE, "ZADD").arg(&key).arg("GT");
                 guarded.change(add.arg(time).arg(item));
                 match items.iter_mut().find(|(known, _)| *known == item) {
@@ -204,7 +204,7 @@ impl Rules {
             top_categories.push(now.and_then(|now| {
                 recent::top_category(&items, now, |item| {
                     let item = i32::try_from(item).ok()?;
-                    self.catalogue.get(item)?.top
+                    self.items.get(item)?.top
                 })
             }));
         }
@@ -281,7 +281,7 @@ mod tests {
     use saker_store::feast::EntityKeyVersion;
 
     use super::*;
-    use crate::catalogue::Item;
+    use crate::item_categories::Item;
 
     const NOW: i64 = 1_790_000_000_000_000;
 
@@ -291,7 +291,7 @@ mod tests {
             trending: [Some(id / 10), Some(id)],
         };
         Rules {
-            catalogue: (10..100).map(|id| (id, item(id))).collect(),
+            items: (10..100).map(|id| (id, item(id))).collect(),
             top_category: Some(FeatureView::new(
                 "shop",
                 "user_activity",

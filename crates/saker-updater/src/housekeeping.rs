@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use saker_store::guarded::{Command, Guarded, Outcome, Script};
 use saker_store::{Connection, Reply, StoreError, events};
 
-use crate::worker::{Shared, TIMEOUT, ask, unexpected};
+use crate::consumer::{Shared, TIMEOUT, ask, unexpected};
 use crate::{EntryId, TRENDING};
 
 /// Time between two rounds.

@@ -15,7 +15,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`catalogue`] | the categories of the items |
+//! | [`item_categories`] | the categories of the items |
 //! | [`change`] | what follows from a user's events: pure |
 //! | [`worker`] | taking events, applying them, claiming what a dead worker left |
 //! | [`housekeeping`] | trimming the stream, decay of popularity |
@@ -24,12 +24,12 @@
 
 #![warn(clippy::indexing_slicing)]
 
-pub mod catalogue;
 pub mod change;
+pub mod consumer;
 pub mod counters;
 pub mod housekeeping;
+pub mod item_categories;
 pub mod offline;
-pub mod worker;
 
 mod entry;
 mod updater;

@@ -20,8 +20,8 @@ use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
 use saker_tables::{NewColumn, NewValues, Table, Values};
 
+use crate::consumer::{Shared, ask, entries, unexpected};
 use crate::counters::Counters;
-use crate::worker::{Shared, ask, entries, unexpected};
 use crate::{APPLIED, EntryId};
 
 /// The names of the updater's files begin so.

@@ -11,11 +11,11 @@ use saker_store::seen::{Mode, Prefixes};
 use saker_store::{Connection, StoreError, events};
 use saker_traces::Traces;
 
-use crate::catalogue::Catalogue;
 use crate::change::Rules;
+use crate::consumer::{Consumer, Shared};
 use crate::counters::Counters;
+use crate::item_categories::ItemCategories;
 use crate::offline::Place;
-use crate::worker::{Shared, Worker};
 use crate::{housekeeping, offline};
 
 /// What an updater is told.
@@ -36,7 +36,7 @@ pub struct Settings {
     /// The time in which a popularity count fades to half; `None`: it does not.
     pub half_life: Option<Duration>,
     /// The categories of the items.
-    pub catalogue: Catalogue,
+    pub items: ItemCategories,
     /// The view that holds the top category alone of its features, if users have one.
     pub top_category: Option<saker_store::feast::FeatureView>,
     /// How seen items are kept.
@@ -92,9 +92,9 @@ impl Updater {
         let workers = settings.workers.max(1);
         let shared = Arc::new(Shared {
             store,
-            popularity_sets: Mutex::new(settings.catalogue.sets()),
+            popularity_sets: Mutex::new(settings.items.sets()),
             rules: ArcSwap::from_pointee(Rules {
-                catalogue: settings.catalogue,
+                items: settings.items,
                 top_category: settings.top_category,
                 seen,
                 prefixes: Prefixes::default(),
@@ -115,7 +115,7 @@ impl Updater {
         for number in 0..workers {
             let (shared, name) = (shared.clone(), format!("{}-{number}", settings.name));
             threads.push(std::thread::spawn(move || {
-                let worker = Worker {
+                let worker = Consumer {
                     shared: &shared,
                     name,
                 };
@@ -153,15 +153,15 @@ impl Updater {
 
     /// Replaces the items that events are applied by, for example when another release serves. Events that a worker takes from
     /// now on follow the new catalogue; those that it has in hand follow the old one to their end.
-    pub fn replace_catalogue(&self, catalogue: Catalogue) {
-        tracing::info!("a new catalogue of {} items is in use", catalogue.len());
-        let sets = catalogue.sets();
+    pub fn replace_items(&self, items: ItemCategories) {
+        tracing::info!("a new catalogue of {} items is in use", items.len());
+        let sets = items.sets();
         let known = self.shared.popularity_sets.lock();
         known.unwrap_or_else(PoisonError::into_inner).extend(sets);
         // Nothing but the catalogue ever changes, so two calls at once cannot lose each other's change of something else.
         let old = self.shared.rules.load_full();
         self.shared.rules.store(Arc::new(Rules {
-            catalogue,
+            items,
             top_category: old.top_category.clone(),
             seen: old.seen,
             prefixes: old.prefixes.clone(),

@@ -19,11 +19,11 @@ use signal_hook::iterator::Signals;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::catalogue::Catalogue;
 use crate::control;
 use crate::counters::Counters;
 use crate::entities::Compare;
 use crate::layout::Layout;
+use crate::prepared_tables::PreparedTables;
 use crate::programs::source::{Followed, Opened, Source};
 use crate::programs::traces;
 use crate::progress::Step;
@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> Result<()> {
     let traces = settings.traces.clone();
     warn_of_missing_keys(args);
     let step = Step::start("read the catalogue");
-    let catalogue = Catalogue::read(&pipeline, &layout).for_gateway(&pipeline)?;
+    let catalogue = PreparedTables::read(&pipeline, &layout).for_gateway(&pipeline)?;
     step.done("read");
     let (triton, http) = (settings.triton.clone(), settings.triton_http.clone());
     let repository = layout.repository();
@@ -196,7 +196,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn follow(followed: Followed, opened: &Pipeline, gateway: Arc<Gateway>) -> Result<()> {
     let asked = asked(opened);
     followed.keep_up(move |pipeline, layout| {
-        let catalogue = Catalogue::read(pipeline, layout).for_gateway(pipeline)?;
+        let catalogue = PreparedTables::read(pipeline, layout).for_gateway(pipeline)?;
         gateway.replace_catalogue(catalogue);
         if self::asked(pipeline) != asked {
             tracing::warn!(

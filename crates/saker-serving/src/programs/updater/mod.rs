@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = settings::settings(&pipeline, &layout, &options(args)?)?;
     let traces = settings.traces.clone();
     let stop = stop_flag()?;
-    let (items, url) = (settings.catalogue.len(), settings.store.url().to_string());
+    let (items, url) = (settings.items.len(), settings.store.url().to_string());
     let updater = Updater::start(settings).with_context(|| {
         format!(
             "{url} does not take events; `saker serve {}` starts a store",
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
         let updater = Arc::downgrade(&updater);
         followed.keep_up(move |pipeline, layout| {
             if let Some(updater) = updater.upgrade() {
-                updater.replace_catalogue(settings::catalogue_of(pipeline, layout)?);
+                updater.replace_items(settings::item_categories(pipeline, layout)?);
             }
             Ok(())
         })?;

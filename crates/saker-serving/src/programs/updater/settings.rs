@@ -8,7 +8,7 @@ use saker_store::seen::bitmap::Geometry;
 use saker_tables::Table;
 use saker_traces::Traces;
 use saker_updater::Settings;
-use saker_updater::catalogue::{Catalogue, Item};
+use saker_updater::item_categories::{Item, ItemCategories};
 use saker_updater::offline::Place;
 
 use crate::layout::Layout;
@@ -65,7 +65,7 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
         batch: options.batch,
         claim_after: options.claim_after,
         half_life,
-        catalogue: catalogue(pipeline, layout, top.map(|(_, of)| of))?,
+        items: read_categories(pipeline, layout, top.map(|(_, of)| of))?,
         top_category: of_top
             .as_ref()
             .map(|(view, column)| views::feature_view(pipeline, user, view, [column.as_str()])),
@@ -82,12 +82,12 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
     })
 }
 
-/// What the updater must know of the items.
+/// The categories of the prepared items.
 ///
 /// # Errors
-/// The items are not prepared.
-pub fn catalogue_of(pipeline: &Pipeline, layout: &Layout) -> Result<Catalogue> {
-    catalogue(pipeline, layout, top(pipeline).map(|(_, of)| of))
+/// Returns an error if the items are not prepared.
+pub fn item_categories(pipeline: &Pipeline, layout: &Layout) -> Result<ItemCategories> {
+    read_categories(pipeline, layout, top(pipeline).map(|(_, of)| of))
 }
 
 /// The column that clicks change, and the item column that it is made from.
@@ -99,7 +99,11 @@ fn top(pipeline: &Pipeline) -> Option<(&Column, &str)> {
     })
 }
 
-fn catalogue(pipeline: &Pipeline, layout: &Layout, top: Option<&str>) -> Result<Catalogue> {
+fn read_categories(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    top: Option<&str>,
+) -> Result<ItemCategories> {
     let path = layout.data("items");
     let items = Table::read(&path)
         .with_context(|| format!("cannot read {}", path.display()))

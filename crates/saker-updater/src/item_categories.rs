@@ -25,11 +25,11 @@ impl Item {
 
 /// All items by their raw ids.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue {
+pub struct ItemCategories {
     items: HashMap<i32, Item>,
 }
 
-impl Catalogue {
+impl ItemCategories {
     /// The item, if it is one of the shop's.
     #[must_use]
     pub fn get(&self, item: i32) -> Option<Item> {
@@ -55,7 +55,7 @@ impl Catalogue {
     }
 }
 
-impl FromIterator<(i32, Item)> for Catalogue {
+impl FromIterator<(i32, Item)> for ItemCategories {
     fn from_iter<I: IntoIterator<Item = (i32, Item)>>(items: I) -> Self {
         Self {
             items: items.into_iter().collect(),

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::layout::Layout;
 
 /// The prepared users and items; empty where nothing is prepared, since the server may be elsewhere.
-pub struct Catalogue {
+pub struct PreparedTables {
     names: Names,
     users: Rows,
     items: Rows,
@@ -151,7 +151,7 @@ impl Rows {
     }
 }
 
-impl Catalogue {
+impl PreparedTables {
     /// Reads what `saker prepare` wrote.
     pub fn read(pipeline: &Pipeline, layout: &Layout) -> Self {
         let names = fs::read(layout.names())
@@ -216,7 +216,7 @@ impl Catalogue {
         self.shown.iter().map(String::as_str)
     }
 
-    /// An item's texts, in the order of [`Catalogue::item_columns`].
+    /// An item's texts, in the order of [`PreparedTables::item_columns`].
     pub fn item_texts(&self, id: i32) -> Vec<String> {
         self.shown
             .iter()
@@ -239,7 +239,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// The definition's path of the pictures cannot be resolved.
-    pub fn for_gateway(&self, pipeline: &Pipeline) -> Result<saker_gateway::Catalogue> {
+    pub fn for_gateway(&self, pipeline: &Pipeline) -> Result<saker_gateway::DisplayCatalogue> {
         let columns = &pipeline.store.trending_categories;
         let title = pipeline.item.title.as_deref();
         let pictures = Pictures::of(pipeline)?;
@@ -266,7 +266,8 @@ impl Catalogue {
         let names =
             names.filter_map(|column| Some((column.to_owned(), self.names.get(column)?.clone())));
         let names = names.collect();
-        let catalogue = saker_gateway::Catalogue::new(columns.collect(), items, users, features);
+        let catalogue =
+            saker_gateway::DisplayCatalogue::new(columns.collect(), items, users, features);
         Ok(catalogue.with_user_names(names))
     }
 }

@@ -187,13 +187,13 @@ impl Shared {
 }
 
 /// One consumer of the group.
-pub(crate) struct Worker<'s> {
+pub(crate) struct Consumer<'s> {
     pub(crate) shared: &'s Shared,
     /// Its name in the group, the same after a restart.
     pub(crate) name: String,
 }
 
-impl Worker<'_> {
+impl Consumer<'_> {
     /// Works until it is to stop.
     pub(crate) fn run(&self) {
         let connected = &self.shared.connected;
