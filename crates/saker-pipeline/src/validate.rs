@@ -26,7 +26,7 @@ pub const MODELS: [&str; 15] = [
     "fused_recommendation",
 ];
 
-/// A column that popularity sets or the filter counts on, checked by name.
+/// The accepted value of a key that names a category column.
 const CATEGORY: &str = "the name of an int32 column";
 
 impl Pipeline {
@@ -285,7 +285,7 @@ impl Pipeline {
         self.validate_item_id()
     }
 
-    /// The ranker's answer is decoded from the item id's codes, and code 0 pads short rows.
+    /// Checks the item id's feature: item ids are decoded from its codes, and code 0 pads short rows.
     fn validate_item_id(&self) -> Result<(), Error> {
         const ACCEPTED: &str = "one feature of the item id's name whose only operator is \
             { op = \"Categorify\", padding = -1 }";
@@ -640,7 +640,7 @@ fn mean_of(key: &str, column: &Column, word: &str) -> Result<(), Error> {
     )
 }
 
-/// A number that is a default, which the column's type must be able to hold.
+/// Checks that the column's type can hold a default that is a number.
 fn default_of(key: &str, column: &Column) -> Result<(), Error> {
     let Fallback::Number(number) = column.default else {
         return Ok(());

@@ -61,12 +61,12 @@ impl Met {
         let left_out = [
             (
                 &self.dropped,
-                "are of users or items that the tables do not hold",
+                "have users or items that are missing from the tables",
             ),
             (&self.nobody, "have no user or no item"),
             (
                 &self.unrated,
-                "have no rating; data.interactions.missing_rating says what they count",
+                "have no rating; data.interactions.missing_rating gives them one",
             ),
         ];
         for (of, why) in left_out {
@@ -76,7 +76,7 @@ impl Met {
         }
         if count(&self.unlisted) > 0 {
             tracing::info!(
-                "{} interactions are left out: they are of kinds that ratings does not list",
+                "{} interactions are left out: ratings does not list their kinds",
                 count(&self.unlisted)
             );
         }

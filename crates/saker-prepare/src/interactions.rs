@@ -1,4 +1,4 @@
-//! The events in order of user and time: split, with the state of the user that each one met, written as they pass.
+//! Writes the events in order of user and time: each with its part of the split and with the user's state before it.
 
 use crate::table;
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use crate::derive::{Recent, most_frequent};
 use crate::served::Served;
 use crate::split::{PARTS, parts};
 
-/// What the events leave once they have passed.
+/// Counts and derived columns of all events.
 pub(crate) struct Events {
     /// Events of the training, validation and test part.
     pub(crate) counts: [usize; 3],
@@ -22,7 +22,7 @@ pub(crate) struct Events {
     pub(crate) of_users: Vec<u32>,
     /// Training events of each item.
     pub(crate) of_items: Vec<u32>,
-    /// Columns that follow from the user's events, by name: the user's value.
+    /// User columns that are derived from the user's events.
     top: Vec<Top>,
 }
 
@@ -34,12 +34,12 @@ struct Top {
     window: Window,
     /// Value of each user: the latest one.
     values: Vec<Option<i32>>,
-    /// What serving wrote of it.
+    /// The values that serving wrote.
     served: Served,
 }
 
 impl Top {
-    /// What stands before the first event; validation lets no other default through.
+    /// The value before the first event. The definition's validation accepts only a number here.
     fn default(&self) -> i32 {
         match self.column.default {
             Fallback::Number(number) => number as i32,
@@ -77,9 +77,9 @@ impl Top {
 
 /// The events that count as recent.
 enum Window {
-    /// This many training events.
+    /// The last training events, this many.
     Last(usize),
-    /// Items of these seconds, at each moment.
+    /// At each moment, the events of this many seconds before it.
     Seconds(i32),
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn write(
             Some(arriving) => arriving.clean(&batch)?,
         };
         let all = concat_batches(&schema, [&rest, &batch])?;
-        // The last user's events may go on in the next batch.
+        // The last user may have more events in the next batch.
         let of = table::int32s(&all, USER)?;
         let whole = of.partition_point(|user| Some(user) < of.last());
         rest = all.slice(whole, all.num_rows() - whole);

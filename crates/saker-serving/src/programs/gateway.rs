@@ -1,6 +1,6 @@
 //! The gateway as a program: its arguments, and what it takes from a pipeline definition.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::net::SocketAddr;
@@ -113,10 +113,10 @@ pub struct Args {
     traces: traces::Options,
 }
 
-/// Serves until told to stop.
+/// Serves until a signal.
 ///
 /// # Errors
-/// What keeps it from serving, and what to do about it.
+/// Returns an error if the arguments, the definition or the prepared data cannot be used, or if an address cannot be listened on.
 pub fn run(args: &Args) -> Result<()> {
     let Opened {
         mut pipeline,
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
     let releases = move || -> Value {
         let listed = match &registry {
             Some(registry) => registry.rows().map(|rows| list::all(&rows)),
-            // Where the repository is another machine's, there is nothing to list.
+            // Another machine's repository cannot be listed.
             None => Repository::open(&repository).and_then(|repository| {
                 list::list(&repository, Some(&control::patient_client(&places, &http)))
                     .or_else(|_| list::list(&repository, None))
@@ -178,7 +178,7 @@ pub fn run(args: &Args) -> Result<()> {
             let address = operators.local_addr()?;
             said += &format!("operators http://{address}/operators\n");
         }
-        // At once: whoever waits for the addresses may read no further, which would end a program that still writes.
+        // Write all lines at once. A reader that waits for the addresses may close the pipe, and a later write would end this program.
         said += &format!("Triton   {triton}\n");
         print!("{said}");
         gateway
@@ -186,13 +186,13 @@ pub fn run(args: &Args) -> Result<()> {
             .await
             .context("the gateway's listener failed")
     })?;
-    // Calls that hang are not waited for: what they were for is answered.
+    // Do not wait for calls that hang: their requests are answered.
     runtime.shutdown_timeout(Duration::from_secs(1));
     traces.close();
     Ok(())
 }
 
-/// Has the gateway show the catalogue of each release that is to be served.
+/// Replaces the gateway's catalogue whenever another release is to be served.
 fn follow(followed: Followed, opened: &Pipeline, gateway: Arc<Gateway>) -> Result<()> {
     let asked = asked(opened);
     followed.keep_up(move |pipeline, layout| {
@@ -207,7 +207,7 @@ fn follow(followed: Followed, opened: &Pipeline, gateway: Arc<Gateway>) -> Resul
     })
 }
 
-/// What of a definition a running gateway keeps: how it asks Triton and the store.
+/// The settings of a definition that a running gateway cannot change: those of its calls to Triton and the store.
 fn asked(pipeline: &Pipeline) -> (String, Vec<String>, usize, Vec<String>) {
     let columns = pipeline.context.columns.iter();
     let stored = pipeline.user.stored();
@@ -225,7 +225,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Says on the error output what a gateway without keys does not answer.
+/// Prints to standard error which requests a gateway without keys refuses.
 fn warn_of_missing_keys(args: &Args) {
     if !args.listen.ip().to_canonical().is_loopback()
         && args.api_key_file.is_none()
@@ -239,7 +239,7 @@ fn warn_of_missing_keys(args: &Args) {
     }
 }
 
-/// Done when the process is told to stop.
+/// Completes when the process receives a signal to stop.
 fn stop_signal() -> Result<oneshot::Receiver<()>> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
     let (sender, stop) = oneshot::channel();

@@ -1,6 +1,6 @@
 //! The updater as a program: its arguments, and what it takes from a pipeline definition.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 pub mod settings;
@@ -30,7 +30,7 @@ use crate::target::{duration, settle};
 pub struct Args {
     #[command(flatten)]
     source: Source,
-    /// Name of this process in the consumer group: another than that of any other one, and the same after a restart
+    /// Unique name of this process in the consumer group; it must be the same after a restart
     #[arg(long, env = "SAKER_UPDATER_NAME", default_value = "updater")]
     name: String,
     /// Threads that apply events
@@ -39,19 +39,19 @@ pub struct Args {
     /// Events that a thread takes at a time
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
-    /// Seconds after which events that another process took and did not apply are taken over
+    /// Seconds after which events are taken over that another process took and did not apply
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = duration)]
     claim_after: Duration,
-    /// Days in which a popularity count fades to half; 0: it does not fade
+    /// Half-life of popularity counts in days; 0 disables the decay
     #[arg(long, default_value_t = 7.0, value_name = "DAYS")]
     popularity_half_life: f64,
-    /// Offline store, in place of the definition's: a folder, file:// or s3://bucket/prefix
+    /// Offline store, instead of the definition's: a folder, file:// or s3://bucket/prefix
     #[arg(long, value_name = "URL", env = "SAKER_OFFLINE_STORE")]
     offline_store: Option<String>,
     /// Seconds between two writes to the offline store
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = duration)]
     offline_every: Duration,
-    /// Seconds that it may take to stop; what is not applied by then is taken up after the next start
+    /// Seconds that a stop may take; events that are not applied by then are applied after the next start
     #[arg(long, env = "SAKER_UPDATER_DRAIN", default_value = "20", value_name = "SECONDS", value_parser = duration)]
     drain: Duration,
     /// Address of the Prometheus metrics, /health/live and /health/ready; `off`: none

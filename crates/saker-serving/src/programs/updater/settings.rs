@@ -1,4 +1,4 @@
-//! What an updater is told by a pipeline definition and the prepared items.
+//! The updater's settings, from a pipeline definition and the prepared items.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use saker_updater::offline::Place;
 use crate::layout::Layout;
 use crate::views;
 
-/// What the definition does not say.
+/// Settings that are not in the definition.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Name in the consumer group.
     pub name: String,
     /// Threads.
     pub workers: usize,
-    /// Events that one takes at a time.
+    /// Events that a thread takes at a time.
     pub batch: usize,
-    /// When another's events are taken over.
+    /// Time after which another process's events are taken over.
     pub claim_after: Duration,
-    /// Half-life of popularity; 0: none.
+    /// Half-life of popularity in days; 0 disables the decay.
     pub half_life_days: f64,
     /// Time between two writes to the offline store.
     pub offline_every: Duration,
-    /// How long it may take to stop.
+    /// Time that a stop may take.
     pub drain: Duration,
-    /// Where traces are recorded.
+    /// Records traces.
     pub traces: Traces,
 }
 
@@ -41,7 +41,7 @@ const GROUP: &str = "updater";
 /// The settings of an updater.
 ///
 /// # Errors
-/// The data is not prepared, or a value cannot be used.
+/// Returns an error if the data is not prepared or a value is invalid.
 pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Result<Settings> {
     let half_life = match options.half_life_days {
         0.0 => None,
@@ -117,7 +117,7 @@ fn read_categories(
         .iter()
         .map(String::as_str);
     let trending = [column(levels.next())?, column(levels.next())?];
-    // A negative number stands for no category.
+    // A negative number means no category.
     let known = |column: &Option<Vec<i32>>, row: usize| {
         let value = column.as_ref()?.get(row).copied();
         value.filter(|value| *value >= 0)
