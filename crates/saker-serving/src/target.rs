@@ -1,6 +1,6 @@
 //! The arguments that select a pipeline.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags)]
 
 use std::ffi::OsString;
