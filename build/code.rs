@@ -27,10 +27,10 @@ pub(crate) const SOURCES: [&str; 12] = [
 /// would leave an old result in place.
 pub(crate) const WITHOUT: [&str; 21] = [
     "crates/saker-serving/src/bin",
-    "crates/saker-serving/src/catalogue.rs",
     "crates/saker-serving/src/control.rs",
     "crates/saker-serving/src/counters.rs",
     "crates/saker-serving/src/follower.rs",
+    "crates/saker-serving/src/prepared_tables.rs",
     "crates/saker-serving/src/programs",
     "crates/saker-serving/src/registry",
     "crates/saker-serving/src/running.rs",

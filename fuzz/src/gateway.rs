@@ -2,18 +2,18 @@
 
 use std::sync::LazyLock;
 
-use saker_gateway::catalogue::{Catalogue, Item};
+use saker_gateway::catalogue::{DisplayCatalogue, Item};
 use saker_gateway::readers;
 use serde_json::Map;
 
 pub(crate) const NOW_US: i64 = 1_700_000_000_000_000;
 
-static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+static CATALOGUE: LazyLock<DisplayCatalogue> = LazyLock::new(|| {
     let item = Item {
         id: 7,
         ..Item::default()
     };
-    Catalogue::new(Vec::new(), [item], [], |_| Map::new())
+    DisplayCatalogue::new(Vec::new(), [item], [], |_| Map::new())
 });
 
 /// A query: what is accepted is in range, and an error is no longer than the query allows.

@@ -10,7 +10,7 @@ use saker_serving::registry::promote::{Standing, Waiting};
 use saker_serving::registry::{self, Named, Registry};
 use saker_serving::releases::{self, Repository, Stage};
 use saker_serving::running::Running;
-use saker_serving::target::Target;
+use saker_serving::target::{Target, duration};
 
 use triton_client::Triton;
 
@@ -46,7 +46,7 @@ pub(super) struct Fleet {
     #[arg(long, value_name = "URL", conflicts_with_all = ["repository", "server"], value_parser = NonEmptyStringValueParser::new())]
     to: Option<String>,
     /// With --to: wait for the servers, at most this long per stage, such as 600 or 10m. Without it, each server switches as soon as it can
-    #[arg(long, value_name = "TIME", requires = "to", value_parser = time)]
+    #[arg(long, value_name = "TIME", requires = "to", value_parser = duration)]
     wait: Option<Duration>,
     /// With --wait: number of servers that must report
     #[arg(long, value_name = "N", default_value_t = 1, requires = "wait")]
@@ -54,24 +54,6 @@ pub(super) struct Fleet {
     /// With --wait: number of servers that may refuse the release
     #[arg(long, value_name = "N", default_value_t = 0, requires = "wait")]
     max_refusals: usize,
-}
-
-/// Seconds, or a number with the unit s, m or h.
-pub(super) fn time(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
-        Some(number) => (number, &text[number.len()..]),
-        None => (text, "s"),
-    };
-    let unit = match unit {
-        "h" => 3600.0,
-        "m" => 60.0,
-        _ => 1.0,
-    };
-    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| "accepted: a number of seconds above 0, or one with s, m or h".to_owned())
 }
 
 impl Fleet {

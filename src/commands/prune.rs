@@ -3,8 +3,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::builder::NonEmptyStringValueParser;
 use saker_serving::registry::Registry;
-
-use super::promote::time;
+use saker_serving::target::duration;
 
 /// Arguments of `saker prune`.
 #[derive(clap::Args)]
@@ -21,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     keep: usize,
     /// Remove only files that are at least this old, with the unit s, m or h: a publication in progress has files of no release yet
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     older_than: Duration,
     /// Print what would be removed, and remove nothing
     #[arg(long)]

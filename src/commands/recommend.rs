@@ -2,9 +2,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, LineStyle, Table};
-use saker_serving::catalogue::Catalogue;
 use saker_serving::counters::Counters;
 use saker_serving::names::{ENSEMBLE, FUSED, ORDERED_IDS, ORDERED_SCORES, RELEASE};
+use saker_serving::prepared_tables::PreparedTables;
 use saker_serving::running::Running;
 use saker_serving::target::Target;
 use serde_json::json;
@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .filter(|(id, _)| *id >= 0)
         .take(args.k.unwrap_or(usize::MAX))
         .collect();
-    let catalogue = Catalogue::read(&pipeline, &layout);
+    let catalogue = PreparedTables::read(&pipeline, &layout);
     if args.json {
         let items: Vec<_> = answered
             .iter()
@@ -156,7 +156,7 @@ fn with_hint(error: Error) -> anyhow::Error {
     }
 }
 
-fn items(catalogue: &Catalogue, answered: &[(i32, f32)]) -> Table {
+fn items(catalogue: &PreparedTables, answered: &[(i32, f32)]) -> Table {
     let mut table = plain();
     let mut header = vec!["#".to_owned(), "id".to_owned()];
     header.extend(catalogue.item_columns().map(str::to_owned));

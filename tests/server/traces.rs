@@ -229,7 +229,7 @@ impl Shop {
 }
 
 fn updater(golden: &Golden, traces: Traces) -> Updater {
-    let item = saker_updater::catalogue::Item {
+    let item = saker_updater::item_categories::Item {
         top: Some(1),
         trending: [None, None],
     };
@@ -241,7 +241,7 @@ fn updater(golden: &Golden, traces: Traces) -> Updater {
         batch: 16,
         claim_after: Duration::from_secs(5),
         half_life: None,
-        catalogue: [(1, item)].into_iter().collect(),
+        items: [(1, item)].into_iter().collect(),
         top_category: None,
         mode: Mode::Auto,
         geometry: Geometry::new(1000, 0.001).expect("a geometry"),

@@ -1,4 +1,4 @@
-//! DataFusion, bounded, and running a plan with its progress shown.
+//! DataFusion with bounded memory; runs plans and reports their progress.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::error::Error;
 
-/// How much of the machine a job may take.
+/// Resources of a job.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Bound of the memory for sorts, groups and joins together; what does not fit is spilled. Rows on their way and what
-    /// the caller holds come on top. Default 1 GiB.
+    /// Memory limit of all sorts, groups and joins together; they spill to disk beyond it. Batches between operators and the caller's
+    /// data are not included. Default 1 GiB.
     pub memory_bytes: usize,
-    /// Threads, and parts that a plan is divided into. Default: all cores.
+    /// Number of threads, and of the parts of a plan. Default: all cores.
     pub threads: usize,
     /// Folder for spilled rows. Default: the system's folder for temporary files.
     pub spill: Option<PathBuf>,
@@ -39,25 +39,25 @@ impl Default for Settings {
     }
 }
 
-/// How far a job is.
+/// Progress of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Rows read so far.
     pub rows: u64,
-    /// The scan of the data that runs, from 1.
+    /// Number of the current scan of the data, from 1.
     pub scan: usize,
-    /// Scans in all, as far as is known.
+    /// Number of scans that are known so far.
     pub scans: usize,
 }
 
 /// DataFusion with bounded memory.
 ///
-/// Methods block: call them from a thread that is no task of an asynchronous runtime.
+/// Methods block: do not call them from a task of an asynchronous runtime.
 pub struct Engine {
     pub(crate) context: SessionContext,
-    /// The same with one part: rows come in the order of the files.
+    /// The session for plans of one part, whose rows come in the order of the files.
     pub(crate) in_order: SessionContext,
-    /// The session whose plans a cluster runs.
+    /// The session of the cluster, if there is one.
     pub(crate) cluster: Option<SessionContext>,
     pub(crate) runtime: Runtime,
     pub(crate) settings: Settings,
@@ -73,14 +73,14 @@ impl std::fmt::Debug for Engine {
 
 /// Rows of the batches between operators.
 pub(crate) const BATCH_ROWS: usize = 8192;
-/// Between two reports of progress.
+/// Interval between two reports of progress.
 const TICK: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Starts the threads.
     ///
     /// # Errors
-    /// No threads, or no folder for spilled rows.
+    /// Returns an error if the threads cannot be started or the folder for spilled rows cannot be created.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(settings.threads.max(1))
@@ -99,8 +99,8 @@ impl Engine {
             .map_err(|error| Error::of(error, settings.memory_bytes))?;
         let context = |parts: usize| {
             let mut config = Self::configuration().with_target_partitions(parts.max(1));
-            // What a sort of each part keeps for merging its runs: a quarter of its share, so that the merge does not fail for want of
-            // memory that the rows of another part have taken. The keys of a merge grow with the rows that it merges.
+            // Memory that the sort of each part reserves to merge its runs: a quarter of its share. Without it, the merge could fail because the
+            // rows of another part have taken the memory. The keys of a merge grow with the rows that it merges.
             config.options_mut().execution.sort_spill_reservation_bytes =
                 settings.memory_bytes / (4 * settings.threads.max(1));
             let state = SessionStateBuilder::new()
@@ -119,7 +119,7 @@ impl Engine {
         })
     }
 
-    /// Lets a cluster read, group and sort: the plans over [`Engine::read_shared`] run in this session, such as one of Ballista's.
+    /// Has a cluster read, group and sort: plans over [`Engine::read_shared`] run in this session, such as one of Ballista.
     #[must_use]
     pub fn on_cluster(mut self, session: SessionContext) -> Self {
         self.cluster = Some(session);
@@ -133,8 +133,8 @@ impl Engine {
 
     /// The configuration that this engine's plans need, for a session of a cluster.
     ///
-    /// Without the files' statistics: DataFusion takes a column whose minimum is its maximum for a constant, and Parquet leaves NaN out of
-    /// both, so that a column of one number and NaN would be read without its NaN. Strings stay the Utf8 that the files hold.
+    /// It disables the files' statistics. DataFusion treats a column with equal minimum and maximum as a constant, and Parquet excludes NaN
+    /// from both, so a column of one number and NaN would lose its NaN. Strings keep the type Utf8 of the files.
     pub fn configuration() -> SessionConfig {
         let mut config = SessionConfig::new()
             .with_batch_size(BATCH_ROWS)
@@ -147,7 +147,7 @@ impl Engine {
         config
     }
 
-    /// The bounds.
+    /// The resources.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -156,10 +156,10 @@ impl Engine {
         Error::of(error.into(), self.settings.memory_bytes)
     }
 
-    /// Rows in the order of these columns, smallest first; sorted on all threads, spilling what exceeds the bound.
+    /// Sorts rows by these columns, smallest first, on all threads. Spills rows beyond the memory limit.
     ///
     /// # Errors
-    /// A column that is not there.
+    /// Returns an error if a column is missing.
     pub fn sorted(&self, rows: DataFrame, columns: &[&str]) -> Result<DataFrame, Error> {
         let columns = columns.iter().map(|column| ident(*column)).collect();
         rows.sort_by(columns).map_err(|error| self.error(error))
@@ -168,22 +168,22 @@ impl Engine {
     /// The rows with the largest values of a column, at most `count`.
     ///
     /// # Errors
-    /// A column that is not there.
+    /// Returns an error if a column is missing.
     pub fn last(&self, rows: DataFrame, column: &str, count: usize) -> Result<DataFrame, Error> {
         let sorted = rows.sort(vec![ident(column).sort(false, false)]);
         let last = sorted.and_then(|rows| rows.limit(0, Some(count)));
         last.map_err(|error| self.error(error))
     }
 
-    /// A plan that runs in one part, so that rows come in the order of the files where the plan only reads, selects and filters.
+    /// The plan in one part. If it only reads, selects and filters, its rows come in the order of the files.
     pub fn ordered(&self, rows: &DataFrame) -> DataFrame {
         DataFrame::new(self.in_order.state(), rows.logical_plan().clone())
     }
 
-    /// Runs a plan and hands over its batches, in the plan's order where it has one (a sort).
+    /// Runs a plan and calls `each` with its batches, in the plan's order if it sorts.
     ///
     /// # Errors
-    /// What reading or `each` says.
+    /// Returns the errors of reading and of `each`.
     pub fn run<E: From<Error>>(
         &self,
         rows: DataFrame,
@@ -217,7 +217,7 @@ impl Engine {
     }
 }
 
-/// Rows that a plan's leaves have given so far.
+/// Number of rows that a plan's leaves have returned so far.
 fn scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let children = plan.children();
     if children.is_empty() {

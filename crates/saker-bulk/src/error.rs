@@ -5,7 +5,7 @@ use datafusion::error::DataFusionError;
 /// An error of a function over rows.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What kept a bulk job from its end.
+/// An error of a bulk job.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that cannot be read or written.
@@ -13,24 +13,24 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system or of Parquet.
         reason: String,
     },
-    /// A column or value that the workflow does not accept.
+    /// The workflow does not accept a column or a value.
     #[error(transparent)]
     Workflow(#[from] saker_workflow::Error),
-    /// What a function over rows said.
+    /// The error of a function over rows.
     #[error(transparent)]
     Rows(BoxError),
-    /// More memory is needed at once than the setting allows, for something that cannot be spilled.
+    /// An operation that cannot spill needs more memory than the limit.
     #[error("the bound of {bound_mib} MiB is too small for this job; allow more memory ({reason})")]
     Memory {
-        /// The setting, in MiB.
+        /// The limit, in MiB.
         bound_mib: usize,
-        /// What DataFusion says.
+        /// The message of DataFusion.
         reason: String,
     },
-    /// Anything else that DataFusion says.
+    /// Another error of DataFusion.
     #[error("{0}")]
     Engine(String),
 }
@@ -43,7 +43,7 @@ impl Error {
         }
     }
 
-    /// An error of DataFusion: ours comes back as it went in.
+    /// Converts an error of DataFusion. An error of this crate that passed through DataFusion is returned unchanged.
     pub(crate) fn of(error: DataFusionError, bound_bytes: usize) -> Self {
         match error {
             DataFusionError::External(error) => match error.downcast::<Self>() {

@@ -1,4 +1,4 @@
-//! Fitting on the rows of a plan.
+//! Fits workflows on the rows of a plan.
 
 use std::collections::BTreeSet;
 
@@ -17,18 +17,19 @@ use crate::engine::{Engine, Progress};
 use crate::error::Error;
 use crate::read::names;
 
-/// The column of a grouped plan that counts equal rows; no column of a feature is called so.
+/// The column of a grouped plan with the number of equal rows. No feature's column has this name.
 const ROWS: &str = "rows of this kind";
 
-/// How the rows reach the fit of a chain of operators.
+/// How the fit of a chain of operators reads the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reading {
-    /// Equal rows once, with their number: DataFusion groups and counts them, in parallel and spilling. The plan holds nothing but
-    /// DataFusion's own operators.
+    /// Equal rows once, with their number. DataFusion groups and counts them in parallel, and spills. The plan consists of DataFusion's own
+    /// operators.
     Grouped,
-    /// All rows in order, batch by batch: lists, which are not grouped; folds, which follow the rows' order; operators over the table.
+    /// All rows in order, batch by batch. For lists, which cannot be grouped, for folds, which depend on the rows' order, and for operators
+    /// over the table.
     Streamed,
-    /// All rows of the columns at once, within the bound of the memory: operators that look at other rows.
+    /// All rows of the columns at once, within the memory limit. For operators that depend on other rows.
     Whole,
 }
 
@@ -41,16 +42,16 @@ struct Scan {
 }
 
 impl Engine {
-    /// Fits a definition on the rows of a plan: on all threads, in as many scans as there are different sets of columns, times
-    /// the operators of a chain that need fitting.
+    /// Fits a definition on the rows of a plan, on all threads. Each different set of columns needs one scan per operator of the chain that is
+    /// fitted.
     ///
-    /// The result is that of [`Workflow::fit`] on the same rows in memory, whatever the plan's parts: counts are exact, sums are
-    /// added up in the order of the grouped values, in twice the precision of f64.
+    /// The result equals that of [`Workflow::fit`] on the same rows in memory, for any number of parts: counts are exact, and sums are
+    /// computed in the order of the grouped values, with twice the precision of f64.
     ///
-    /// Rows of another session, such as Ballista's, are grouped where that session runs its plans.
+    /// If the rows belong to another session, such as one of Ballista, that session groups them.
     ///
     /// # Errors
-    /// A column is missing, a type or value does not suit an operator, or the rows cannot be read.
+    /// Returns an error if a column is missing, if an operator does not accept a type or value, or if the rows cannot be read.
     pub fn fit(
         &self,
         definition: &Definition,
@@ -58,59 +59,9 @@ impl Engine {
         mut progress: impl FnMut(Progress),
     ) -> Result<Workflow, Error> {
         definition.validate()?;
-        let rows_alone = definition.before.is_empty() && definition.table.is_empty();
-        let pieces: Vec<Definition> = if rows_alone {
-            let chains = definition.chains.iter().cloned();
-            chains.map(|chain| Definition::new(vec![chain])).collect()
-        } else {
-            vec![definition.clone()]
-        };
+        let pieces = pieces(definition);
         let mut fitted: Vec<Option<Workflow>> = vec![None; pieces.len()];
-        let mut scans: Vec<Scan> = Vec::new();
-        for (place, piece) in pieces.into_iter().enumerate() {
-            let first = piece.before.first().unwrap_or(&piece);
-            let read = if first.table.is_empty() {
-                piece.fit_input_names()
-            } else {
-                // Dropna may look at any column.
-                names(rows)
-            };
-            let columns: BTreeSet<String> = read.iter().map(|&name| name.to_owned()).collect();
-            let selected = self.select(rows, &read)?;
-            let nested = selected.schema().fields().iter().any(|field| {
-                matches!(
-                    field.data_type(),
-                    DataType::List(_)
-                        | DataType::LargeList(_)
-                        | DataType::FixedSizeList(..)
-                        | DataType::ListView(_)
-                        | DataType::LargeListView(_)
-                )
-            });
-            let reading = reading(&piece, nested);
-            let mut fitter = Fitter::new(piece)?;
-            if !fitter.needs_rows() {
-                // The types of the columns are all there is to learn.
-                fitter.update(&RecordBatch::new_empty(selected.schema().inner().clone()))?;
-                fitted[place] = match fitter.finish()? {
-                    Pass::Done(workflow) => Some(workflow),
-                    Pass::Again(_) => None,
-                };
-                continue;
-            }
-            match scans
-                .iter_mut()
-                .find(|scan| scan.columns == columns && scan.reading == reading)
-            {
-                Some(scan) => scan.fitters.push((place, fitter)),
-                None => scans.push(Scan {
-                    columns,
-                    reading,
-                    fitters: vec![(place, fitter)],
-                }),
-            }
-        }
-
+        let mut scans = self.scans(pieces, rows, &mut fitted)?;
         let mut told = Progress {
             rows: 0,
             scan: 0,
@@ -145,7 +96,46 @@ impl Engine {
         }
     }
 
-    /// One pass over the rows.
+    /// The first scans of the pieces. A piece that needs no rows is fitted at once, into its place of `fitted`.
+    fn scans(
+        &self,
+        pieces: Vec<Definition>,
+        rows: &DataFrame,
+        fitted: &mut [Option<Workflow>],
+    ) -> Result<Vec<Scan>, Error> {
+        let mut scans: Vec<Scan> = Vec::new();
+        for (place, piece) in pieces.into_iter().enumerate() {
+            let read = columns_read(&piece, rows);
+            let columns: BTreeSet<String> = read.iter().map(|&name| name.to_owned()).collect();
+            let selected = self.select(rows, &read)?;
+            let mut fields = selected.schema().fields().iter();
+            let reading = reading(&piece, fields.any(|field| is_list(field.data_type())));
+            let mut fitter = Fitter::new(piece)?;
+            if !fitter.needs_rows() {
+                // The fit depends only on the types of the columns.
+                fitter.update(&RecordBatch::new_empty(selected.schema().inner().clone()))?;
+                fitted[place] = match fitter.finish()? {
+                    Pass::Done(workflow) => Some(workflow),
+                    Pass::Again(_) => None,
+                };
+                continue;
+            }
+            match scans
+                .iter_mut()
+                .find(|scan| scan.columns == columns && scan.reading == reading)
+            {
+                Some(scan) => scan.fitters.push((place, fitter)),
+                None => scans.push(Scan {
+                    columns,
+                    reading,
+                    fitters: vec![(place, fitter)],
+                }),
+            }
+        }
+        Ok(scans)
+    }
+
+    /// Reads the rows once for all fitters of a scan.
     fn scan(
         &self,
         rows: &DataFrame,
@@ -183,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// All rows of a plan in order, within the bound of the memory.
+    /// All rows of a plan in order, within the memory limit.
     pub(crate) fn whole(
         &self,
         rows: &DataFrame,
@@ -196,7 +186,7 @@ impl Engine {
         let schema = rows.schema().inner().clone();
         let mut batches = Vec::new();
         self.run(rows, progress, |batch| {
-            // Once as batches, once put together.
+            // The batches and their concatenation exist at the same time.
             reservation
                 .try_grow(2 * batch.get_array_memory_size())
                 .map_err(|error| self.error(error))?;
@@ -207,7 +197,37 @@ impl Engine {
     }
 }
 
-/// Equal rows once, with their number, in the order of their values: sums are then added up in one order.
+/// The parts of a definition that are fitted independently: its chains, unless an operator looks at the whole table.
+fn pieces(definition: &Definition) -> Vec<Definition> {
+    if !definition.before.is_empty() || !definition.table.is_empty() {
+        return vec![definition.clone()];
+    }
+    let chains = definition.chains.iter().cloned();
+    chains.map(|chain| Definition::new(vec![chain])).collect()
+}
+
+/// The columns that the fit of a definition reads.
+fn columns_read<'a>(definition: &'a Definition, rows: &'a DataFrame) -> Vec<&'a str> {
+    let first = definition.before.first().unwrap_or(definition);
+    if first.table.is_empty() {
+        return definition.fit_input_names();
+    }
+    // Dropna may look at any column.
+    names(rows)
+}
+
+fn is_list(kind: &DataType) -> bool {
+    matches!(
+        kind,
+        DataType::List(_)
+            | DataType::LargeList(_)
+            | DataType::FixedSizeList(..)
+            | DataType::ListView(_)
+            | DataType::LargeListView(_)
+    )
+}
+
+/// Equal rows once, with their number. They are sorted by value, so that sums are always computed in the same order.
 fn grouped(rows: &DataFrame, columns: &[&str]) -> datafusion::error::Result<DataFrame> {
     let columns: Vec<Expr> = columns.iter().map(|column| ident(*column)).collect();
     rows.clone()
@@ -215,7 +235,7 @@ fn grouped(rows: &DataFrame, columns: &[&str]) -> datafusion::error::Result<Data
         .sort_by(columns)
 }
 
-/// Whether a definition gives a row the same whatever rows are around it.
+/// Whether the result for a row is independent of all other rows.
 pub(crate) fn row_by_row(definition: &Definition) -> bool {
     definition.stages().all(|stage| {
         let mut operators = stage.chains.iter().flat_map(|chain| &chain.operators);
@@ -225,7 +245,7 @@ pub(crate) fn row_by_row(definition: &Definition) -> bool {
     })
 }
 
-/// How rows must be read for a definition: by what its operators look at beside the row itself.
+/// How rows must be read for a definition. It depends on whether its operators use other rows.
 fn reading(definition: &Definition, nested: bool) -> Reading {
     if !row_by_row(definition) {
         return Reading::Whole;
@@ -241,7 +261,7 @@ fn reading(definition: &Definition, nested: bool) -> Reading {
     Reading::Grouped
 }
 
-/// Whether an operator gives a row the same whatever rows are around it. One that is not known here is taken for one that does not.
+/// Whether an operator's result for a row is independent of all other rows. Unknown operators count as dependent.
 fn of_row_alone(operator: &Operator) -> bool {
     match operator {
         Operator::Categorify { hash, .. }

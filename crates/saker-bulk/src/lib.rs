@@ -1,12 +1,13 @@
-//! Workflows fitted on, and applied to, Parquet files of any size: the offline side of `saker-workflow`, on DataFusion.
+//! Fits workflows on Parquet files of any size, and applies them: the offline side of `saker-workflow`, on DataFusion.
 //!
-//! - [`Engine`]: DataFusion with a bound on its memory (it spills to disk beyond it), on all cores or fewer.
-//! - [`Engine::fit`]: fits a [`saker_workflow::Definition`] on the rows of a plan. Equal rows are grouped by DataFusion, the kernels of
-//!   `saker-workflow` see each once with its count, and the result is that of fitting all rows in memory.
-//! - [`Engine::write`]: rows through a function, in order, into a Parquet file; [`Engine::apply`] does so with a workflow.
+//! - [`Engine`]: DataFusion with a memory limit, beyond which it spills to disk, on all cores or fewer.
+//! - [`Engine::fit`]: fits a [`saker_workflow::Definition`] on the rows of a plan. DataFusion groups equal rows, and the kernels of
+//!   `saker-workflow` receive each once with its count. The result equals that of a fit on all rows in memory.
+//! - [`Engine::write`]: applies a function to rows and writes the result to a Parquet file, in order; [`Engine::apply`] applies a
+//!   workflow.
 //! - [`Engine::map_files`], [`Engine::batches`]: plans over rows that need cleaning first.
 //!
-//! See the crate's README for what runs where, and how the same plans run on several machines.
+//! The crate's README says what runs where, and how the same plans run on several machines.
 
 mod engine;
 mod error;
@@ -15,7 +16,7 @@ mod read;
 mod source;
 mod write;
 
-/// What plans are written with.
+/// Re-exports of DataFusion to write plans with.
 pub mod plan {
     pub use datafusion::common::{JoinType, ScalarValue};
     pub use datafusion::prelude::{Expr, SessionConfig, SessionContext, cast, ident, lit, when};

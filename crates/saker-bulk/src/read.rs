@@ -10,28 +10,29 @@ use crate::engine::Engine;
 use crate::error::Error;
 
 impl Engine {
-    /// Parquet files as one table, in the order of their paths where a plan runs [in order](Engine::ordered). Only the columns that a plan uses are read.
+    /// Parquet files as one table. If a plan runs [in order](Engine::ordered), rows come in the order of the paths. Only the columns that a
+    /// plan uses are read.
     ///
     /// # Errors
-    /// No file, or one that is missing, no Parquet, or of other columns than the rest.
+    /// Returns an error without files, or if a file is missing, is not a Parquet file or has other columns than the rest.
     pub fn read(&self, files: &[PathBuf]) -> Result<DataFrame, Error> {
         self.runtime.block_on(read(&self.context, files))
     }
 
-    /// As [`Engine::read`], by the cluster where the engine has one. The files must lie under the same paths on every executor.
+    /// Like [`Engine::read`], but the engine's cluster reads, if it has one. The files must have the same paths on every executor.
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// Returns an error as [`Engine::read`] does.
     pub fn read_shared(&self, files: &[PathBuf]) -> Result<DataFrame, Error> {
         let session = self.cluster.as_ref().unwrap_or(&self.context);
         self.runtime.block_on(read(session, files))
     }
 
-    /// As [`Engine::read_shared`], the columns of `schema` alone, in its order. A file that holds one of them in another type is
-    /// refused when the plan runs, or its values are cast.
+    /// Like [`Engine::read_shared`], with only the columns of `schema`, in its order. If a file has a column in another type, DataFusion casts
+    /// the values, or the plan fails when it runs.
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// Returns an error as [`Engine::read`] does.
     pub fn read_shared_columns(
         &self,
         files: &[PathBuf],
@@ -42,10 +43,10 @@ impl Engine {
         self.runtime.block_on(read_with(session, files, options))
     }
 
-    /// These columns, in this order.
+    /// Selects columns in this order.
     ///
     /// # Errors
-    /// A column that is not there, with those that are.
+    /// Returns an error if a column is missing; it lists the existing ones.
     pub fn select(&self, rows: &DataFrame, columns: &[&str]) -> Result<DataFrame, Error> {
         for column in columns {
             let schema = rows.schema();
@@ -85,7 +86,7 @@ async fn read_with(
     let first = files
         .first()
         .map_or(Path::new("(no file)"), PathBuf::as_path);
-    // The extension is the caller's choice.
+    // Accept any file extension.
     let options = options.file_extension("");
     context
         .read_parquet(paths, options)
@@ -93,7 +94,7 @@ async fn read_with(
         .map_err(|error| Error::file(first, error.strip_backtrace()))
 }
 
-/// A file's path as DataFusion takes it: absolute, and never a pattern.
+/// A file's path for DataFusion: absolute, and escaped so that it is never a pattern.
 fn url(file: &Path) -> Result<String, Error> {
     if !file.is_file() {
         return Err(Error::file(file, "there is no such file"));

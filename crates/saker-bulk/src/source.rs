@@ -1,4 +1,4 @@
-//! Plans over rows that pass through a function first: cleaning, numbering, leaving out.
+//! Plans over rows to which a function is applied first, for example to clean them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,13 +21,13 @@ use crate::error::{BoxError, Error};
 use crate::read;
 
 impl Engine {
-    /// Parquet files, of each these columns, through `function`, the files spread over the threads. The function gets each batch with its
-    /// file's place in `files` and the number of its first row in that file, from 0; what it gives must be of `schema`.
+    /// Applies `function` to Parquet files, with the given columns of each. The files are distributed over the threads. The function receives
+    /// each batch with its file's place in `files` and the number of its first row in that file, from 0. Its result must have `schema`.
     ///
-    /// The plan runs once and on this machine: the function is part of it.
+    /// The plan contains the function, so it runs only once, and on this machine.
     ///
     /// # Errors
-    /// No file.
+    /// Returns an error without files.
     pub fn map_files<F>(
         &self,
         files: &[(PathBuf, Vec<String>)],
@@ -51,10 +51,10 @@ impl Engine {
         self.table(Arc::clone(&schema), parts.collect())
     }
 
-    /// The batches of an iterator, which runs in a thread of its own. The plan runs once and on this machine.
+    /// The batches of an iterator, which runs in its own thread. The plan runs only once, and on this machine.
     ///
     /// # Errors
-    /// None that a caller can make.
+    /// Returns an error only if DataFusion fails.
     pub fn batches<I>(&self, schema: SchemaRef, batches: I) -> Result<DataFrame, Error>
     where
         I: Iterator<Item = Result<RecordBatch, BoxError>> + Send + 'static,
@@ -154,10 +154,10 @@ impl PartitionStream for Batches {
         let sender = builder.tx();
         builder.spawn_blocking(move || {
             let batches = batches.ok_or_else(|| {
-                DataFusionError::Execution("an iterator's rows are read once only".to_owned())
+                DataFusionError::Execution("an iterator's rows can be read only once".to_owned())
             })?;
             for batch in batches {
-                // Nobody waits for more: the plan has ended.
+                // The plan has ended, so no more batches are needed.
                 if sender
                     .blocking_send(batch.map_err(DataFusionError::External))
                     .is_err()

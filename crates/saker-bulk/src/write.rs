@@ -1,4 +1,4 @@
-//! Rows through a function into a Parquet file, in order.
+//! Applies functions to rows and writes the results to Parquet files, in order.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::engine::{Engine, Progress};
 use crate::error::{BoxError, Error};
 use crate::fit;
 
-/// Rows of a row group: what a writer holds at once.
+/// Rows of a row group. A writer holds one row group in memory.
 const GROUP_ROWS: usize = 1 << 18;
 
-/// A Parquet file that appears when it is whole.
+/// A Parquet file that becomes visible when it is complete.
 pub struct Writer {
     path: std::path::PathBuf,
     beside: std::path::PathBuf,
@@ -29,7 +29,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A file at `path`, once [`Writer::finish`] is called; until then it grows beside it.
+    /// A writer of the file at `path`. It writes to a temporary file beside it, which [`Writer::finish`] renames.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -39,10 +39,10 @@ impl Writer {
         }
     }
 
-    /// Adds rows; the first batch gives the columns.
+    /// Appends rows. The first batch defines the columns.
     ///
     /// # Errors
-    /// The disk does not take it, or a batch has other columns.
+    /// Returns an error if the file cannot be written, or if a batch has other columns.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         let failed = |error| Error::file(&self.path, error);
         if self.writer.is_none() {
@@ -66,10 +66,10 @@ impl Writer {
         }
     }
 
-    /// Puts the file in its place; gives its number of rows.
+    /// Completes and renames the file. Returns its number of rows.
     ///
     /// # Errors
-    /// The disk does not take it, or there was no batch.
+    /// Returns an error if the file cannot be written, or if there was no batch.
     pub fn finish(mut self) -> Result<u64, Error> {
         let Some(writer) = self.writer.take() else {
             return Err(Error::file(&self.path, "there was no batch to write"));
@@ -85,18 +85,18 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if self.writer.take().is_some() {
-            // A job that failed leaves no half of a file; that it cannot be removed changes nothing.
+            // A failed job leaves no partial file. An error of the removal is ignored.
             let _ = fs::remove_file(&self.beside);
         }
     }
 }
 
 impl Engine {
-    /// Rows through `function`, batch by batch on all threads, into a Parquet file (Snappy), in the plan's order: that of the files for a
-    /// plan that only reads, selects and filters. Gives the rows written.
+    /// Applies `function` to a plan's batches, on all threads, and writes the results to a Parquet file (Snappy) in the plan's order. A plan
+    /// that only reads, selects and filters has the order of the files. Returns the number of rows written.
     ///
     /// # Errors
-    /// What reading, `function` or writing says.
+    /// Returns the errors of reading, of `function` and of writing.
     pub fn write<F>(
         &self,
         rows: &DataFrame,
@@ -108,7 +108,7 @@ impl Engine {
         F: Fn(&RecordBatch) -> Result<RecordBatch, BoxError> + Send + Sync + 'static,
     {
         let rows = self.ordered(rows);
-        // So that a table without rows has its columns nevertheless.
+        // An empty batch gives a table without rows its columns.
         let none = RecordBatch::new_empty(rows.schema().inner().clone());
         let mut writer = Writer::new(path);
         writer.write(&function(&none).map_err(Error::Rows)?)?;
@@ -148,12 +148,12 @@ impl Engine {
         writer.finish()
     }
 
-    /// Rows through a workflow into a Parquet file of its output columns, in order; see [`Engine::write`]. A workflow with operators that look
-    /// at other rows (Groupby, DifferenceLag, hashes of [`HashKey::ValueAndRow`](saker_workflow::HashKey::ValueAndRow)) gets all rows at
-    /// once, within the bound of the memory.
+    /// Applies a workflow to rows and writes its output columns to a Parquet file, in order; see [`Engine::write`]. A workflow with operators
+    /// that depend on other rows (Groupby, DifferenceLag, hashes of [`HashKey::ValueAndRow`](saker_workflow::HashKey::ValueAndRow)) receives all
+    /// rows at once, within the memory limit.
     ///
     /// # Errors
-    /// As [`Engine::write`].
+    /// Returns an error as [`Engine::write`] does.
     pub fn apply(
         &self,
         workflow: &Workflow,

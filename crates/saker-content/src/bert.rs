@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::Param;
 use burn::nn::activation::ActivationConfig;
 use burn::nn::transformer::{
-    TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
+    TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput, TransformerEncoderLayer,
 };
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -37,6 +37,15 @@ fn absolute() -> String {
 }
 
 impl Config {
+    /// Reads and checks `config.json`.
+    fn read(path: &Path) -> Result<Self, Error> {
+        let text = fs::read(path).map_err(Error::file(path))?;
+        let config: Self =
+            serde_json::from_slice(&text).map_err(|error| Error::model(path, error))?;
+        config.check(path)?;
+        Ok(config)
+    }
+
     fn check(&self, path: &Path) -> Result<(), Error> {
         let accepted = [
             ("model_type", &self.model_type, "bert"),
@@ -83,12 +92,7 @@ pub(crate) struct Bert {
 impl Bert {
     /// Loads `config.json` and the weights in `bytes`, the content of the folder's `model.safetensors`.
     pub(crate) fn load(folder: &Path, bytes: &[u8]) -> Result<(Self, Config), Error> {
-        let path = folder.join("config.json");
-        let text = fs::read(&path).map_err(Error::file(&path))?;
-        let config: Config =
-            serde_json::from_slice(&text).map_err(|error| Error::model(&path, error))?;
-        config.check(&path)?;
-
+        let config = Config::read(&folder.join("config.json"))?;
         let device = Device::flex();
         let path = folder.join("model.safetensors");
         let tensors =
@@ -104,63 +108,7 @@ impl Bert {
         };
         let types = embedding("token_type", config.type_vocab_size)?;
         let positions = embedding("position", config.max_position_embeddings)?;
-        let mut layers = TransformerEncoderConfig::new(
-            width,
-            config.intermediate_size,
-            config.num_attention_heads,
-            config.num_hidden_layers,
-        )
-        .with_dropout(0.0)
-        .with_layer_norm_eps(config.layer_norm_eps)
-        .with_activation(ActivationConfig::Gelu)
-        .init(&device);
-        for (number, layer) in layers.layers.iter_mut().enumerate() {
-            let name = |part: &str| format!("encoder.layer.{number}.{part}");
-            weights.linear(
-                &name("attention.self.query"),
-                &mut layer.mha.query,
-                width,
-                width,
-            )?;
-            weights.linear(
-                &name("attention.self.key"),
-                &mut layer.mha.key,
-                width,
-                width,
-            )?;
-            weights.linear(
-                &name("attention.self.value"),
-                &mut layer.mha.value,
-                width,
-                width,
-            )?;
-            weights.linear(
-                &name("attention.output.dense"),
-                &mut layer.mha.output,
-                width,
-                width,
-            )?;
-            weights.norm(
-                &name("attention.output.LayerNorm"),
-                &mut layer.norm_1,
-                width,
-            )?;
-            let inner = config.intermediate_size;
-            let feed_forward = &mut layer.pwff;
-            weights.linear(
-                &name("intermediate.dense"),
-                &mut feed_forward.linear_inner,
-                width,
-                inner,
-            )?;
-            weights.linear(
-                &name("output.dense"),
-                &mut feed_forward.linear_outer,
-                inner,
-                width,
-            )?;
-            weights.norm(&name("output.LayerNorm"), &mut layer.norm_2, width)?;
-        }
+        let layers = weights.encoder(&config)?;
         let mut norm = LayerNormConfig::new(width)
             .with_epsilon(config.layer_norm_eps)
             .init(&device);
@@ -203,6 +151,54 @@ struct Weights<'f> {
 }
 
 impl Weights<'_> {
+    /// The encoder of a configuration, with the weights of all its layers.
+    fn encoder(&self, config: &Config) -> Result<TransformerEncoder, Error> {
+        let mut encoder = TransformerEncoderConfig::new(
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_hidden_layers,
+        )
+        .with_dropout(0.0)
+        .with_layer_norm_eps(config.layer_norm_eps)
+        .with_activation(ActivationConfig::Gelu)
+        .init(self.device);
+        for (number, layer) in encoder.layers.iter_mut().enumerate() {
+            self.layer(number, layer, config)?;
+        }
+        Ok(encoder)
+    }
+
+    /// Fills a layer of the encoder.
+    fn layer(
+        &self,
+        number: usize,
+        layer: &mut TransformerEncoderLayer,
+        config: &Config,
+    ) -> Result<(), Error> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let name = |part: &str| format!("encoder.layer.{number}.{part}");
+        let attention = &mut layer.mha;
+        for (part, linear) in [
+            ("attention.self.query", &mut attention.query),
+            ("attention.self.key", &mut attention.key),
+            ("attention.self.value", &mut attention.value),
+            ("attention.output.dense", &mut attention.output),
+        ] {
+            self.linear(&name(part), linear, width, width)?;
+        }
+        let norm = name("attention.output.LayerNorm");
+        self.norm(&norm, &mut layer.norm_1, width)?;
+        let feed_forward = &mut layer.pwff;
+        let (widens, narrows) = (
+            &mut feed_forward.linear_inner,
+            &mut feed_forward.linear_outer,
+        );
+        self.linear(&name("intermediate.dense"), widens, width, inner)?;
+        self.linear(&name("output.dense"), narrows, inner, width)?;
+        self.norm(&name("output.LayerNorm"), &mut layer.norm_2, width)
+    }
+
     fn values(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
         let view = self.tensors.tensor(name).map_err(|_| {
             Error::model(

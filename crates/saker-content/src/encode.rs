@@ -49,75 +49,31 @@ pub struct Encoded {
 
 /// Encodes the contents of the items 0 to `items`; `load` returns an item's content, or the reason why it is missing.
 ///
-/// Equal contents are encoded once, and contents in `cache` are not encoded again. Afterwards the cache holds only these contents. It is written every
-/// half minute, so that an interrupted run resumes. `progress` receives the number of encoded contents and the total.
+/// Equal contents are encoded once, and contents in `cache` are not encoded again. Afterwards the cache holds only these contents. It is
+/// written every half minute, so that an interrupted run resumes. `progress` receives the number of encoded contents and the total.
 ///
 /// # Errors
 /// Returns an error if the model fails or if the cache cannot be written. Content that cannot be loaded or parsed is not an error, see
-/// [`Encoded::unusable`].
 /// [`Encoded::unusable`].
 pub fn encode<E: Encoder>(
     encoder: &mut E,
     items: usize,
     load: impl Fn(usize) -> Result<Vec<u8>, String>,
     cache: &mut Cache,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Encoded, Error> {
-    const BETWEEN_SAVES: Duration = Duration::from_secs(30);
     let width = encoder.width();
-    let mut keys: Vec<Result<Digest, String>> = Vec::with_capacity(items);
-    let mut distinct = HashSet::new();
-    let mut pending = Vec::new();
-    for item in 0..items {
-        let key = load(item).map(|content| {
-            let hasher = Hasher::new("vector").add(encoder.fingerprint());
-            hasher.add(&content).finish()
-        });
-        if let Ok(key) = key
-            && distinct.insert(key)
-            && cache.get(&key).is_none_or(|vector| vector.len() != width)
-        {
-            pending.push((item, key));
-        }
-        keys.push(key);
-    }
-    cache.retain(&distinct, width);
-
-    let mut unreadable: HashMap<Digest, String> = HashMap::new();
-    let (mut done, mut encoded) = (0, 0);
-    let (start, mut saved) = (Instant::now(), Instant::now());
-    for chunk in pending.chunks(E::CHUNK) {
-        progress(done, pending.len());
-        let mut inputs = Vec::with_capacity(chunk.len());
-        let mut of = Vec::with_capacity(chunk.len());
-        for &(item, key) in chunk {
-            match load(item).and_then(|content| encoder.read(&content)) {
-                Ok(input) => {
-                    inputs.push(input);
-                    of.push(key);
-                }
-                Err(reason) => {
-                    unreadable.insert(key, reason);
-                }
-            }
-        }
-        for (key, vector) in of.iter().zip(encoder.encode(&inputs)?) {
-            cache.insert(*key, vector);
-        }
-        done += chunk.len();
-        encoded += of.len();
-        if saved.elapsed() >= BETWEEN_SAVES {
-            cache.save(width)?;
-            saved = Instant::now();
-        }
-    }
-    progress(done, pending.len());
+    let contents = Contents::of(encoder, items, &load, cache);
+    cache.retain(&contents.distinct, width);
+    let start = Instant::now();
+    let unreadable = encode_pending(encoder, &contents.pending, load, cache, progress)?;
     let took = start.elapsed();
     cache.save(width)?;
 
     let mut vectors = vec![0.0; items * width];
     let mut unusable = Vec::new();
-    for (item, (key, row)) in keys.iter().zip(vectors.chunks_exact_mut(width)).enumerate() {
+    let rows = vectors.chunks_exact_mut(width);
+    for (item, (key, row)) in contents.keys.iter().zip(rows).enumerate() {
         let vector = key.as_ref().map_err(Clone::clone).and_then(|key| {
             let reason = || unreadable.get(key).cloned().unwrap_or_default();
             cache.get(key).ok_or_else(reason)
@@ -127,13 +83,94 @@ pub fn encode<E: Encoder>(
             Err(reason) => unusable.push((item, reason)),
         }
     }
+    let pending = contents.pending.len();
     Ok(Encoded {
         vectors,
         unusable,
-        encoded,
-        cached: distinct.len() - pending.len(),
+        encoded: pending - unreadable.len(),
+        cached: contents.distinct.len() - pending,
         took,
     })
+}
+
+/// The contents of a catalogue, by the keys of the cache.
+struct Contents {
+    /// The key of each item, or the reason why its content is missing.
+    keys: Vec<Result<Digest, String>>,
+    distinct: HashSet<Digest>,
+    /// Distinct contents that the cache lacks: the first item that has it, and its key.
+    pending: Vec<(usize, Digest)>,
+}
+
+impl Contents {
+    fn of<E: Encoder>(
+        encoder: &E,
+        items: usize,
+        load: impl Fn(usize) -> Result<Vec<u8>, String>,
+        cache: &Cache,
+    ) -> Self {
+        let width = encoder.width();
+        let mut contents = Self {
+            keys: Vec::with_capacity(items),
+            distinct: HashSet::new(),
+            pending: Vec::new(),
+        };
+        for item in 0..items {
+            let key = load(item).map(|content| {
+                let hasher = Hasher::new("vector").add(encoder.fingerprint());
+                hasher.add(&content).finish()
+            });
+            if let Ok(key) = key
+                && contents.distinct.insert(key)
+                && cache.get(&key).is_none_or(|vector| vector.len() != width)
+            {
+                contents.pending.push((item, key));
+            }
+            contents.keys.push(key);
+        }
+        contents
+    }
+}
+
+/// Encodes the pending contents into the cache, which is saved from time to time. Returns the contents that cannot be loaded or parsed, with
+/// the reasons.
+fn encode_pending<E: Encoder>(
+    encoder: &mut E,
+    pending: &[(usize, Digest)],
+    load: impl Fn(usize) -> Result<Vec<u8>, String>,
+    cache: &mut Cache,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<HashMap<Digest, String>, Error> {
+    const BETWEEN_SAVES: Duration = Duration::from_secs(30);
+    let mut unreadable = HashMap::new();
+    let mut done = 0;
+    let mut saved = Instant::now();
+    for chunk in pending.chunks(E::CHUNK) {
+        progress(done, pending.len());
+        let mut inputs = Vec::with_capacity(chunk.len());
+        let mut keys = Vec::with_capacity(chunk.len());
+        for &(item, key) in chunk {
+            match load(item).and_then(|content| encoder.read(&content)) {
+                Ok(input) => {
+                    inputs.push(input);
+                    keys.push(key);
+                }
+                Err(reason) => {
+                    unreadable.insert(key, reason);
+                }
+            }
+        }
+        for (key, vector) in keys.into_iter().zip(encoder.encode(&inputs)?) {
+            cache.insert(key, vector);
+        }
+        done += chunk.len();
+        if saved.elapsed() >= BETWEEN_SAVES {
+            cache.save(encoder.width())?;
+            saved = Instant::now();
+        }
+    }
+    progress(done, pending.len());
+    Ok(unreadable)
 }
 
 #[cfg(test)]

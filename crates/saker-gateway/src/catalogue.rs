@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// Maximum number of users kept for the storefront's list.
 const SHOWN_USERS: usize = 1000;
 
-/// An item of the shop, as the caller of [`Catalogue::new`] describes it.
+/// An item of the shop, as the caller of [`DisplayCatalogue::new`] describes it.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
     /// Raw item id.
@@ -68,7 +68,7 @@ pub(crate) struct Kept {
 
 /// The shop's items and users.
 #[derive(Debug, Default)]
-pub struct Catalogue {
+pub struct DisplayCatalogue {
     columns: Vec<Column>,
     items: Vec<Kept>,
     place_of: FxHashMap<i32, u32>,
@@ -80,7 +80,7 @@ pub struct Catalogue {
     user_names: BTreeMap<String, Vec<String>>,
 }
 
-impl Catalogue {
+impl DisplayCatalogue {
     /// Builds a catalogue. `items` holds a value for each column of `columns`. An evenly spread sample of the users is kept with their
     /// `features`, for the storefront's list.
     pub fn new(
@@ -282,7 +282,7 @@ fn shown(
 mod tests {
     use super::*;
 
-    fn catalogue() -> Catalogue {
+    fn catalogue() -> DisplayCatalogue {
         let column = Column {
             name: "category_l1".to_owned(),
             names: vec!["Shoes".to_owned()],
@@ -295,7 +295,7 @@ mod tests {
             picture: (id == 1).then(|| PathBuf::from("/x/1.png")),
             known: Map::new(),
         };
-        Catalogue::new(
+        DisplayCatalogue::new(
             vec![column],
             [item(1, 0, "A \"b\""), item(2, 7, "C"), item(3, 7, "D")],
             0..5000,

@@ -46,7 +46,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 pub use access::Keys;
-pub use catalogue::Catalogue;
+pub use catalogue::DisplayCatalogue;
 pub use settings::Settings;
 pub use triton_client::balance::Resolver;
 
@@ -102,7 +102,7 @@ impl Gateway {
     /// Returns an error if an address in the settings is invalid.
     pub fn open(
         settings: Settings,
-        catalogue: Catalogue,
+        catalogue: DisplayCatalogue,
         operations: Operations,
     ) -> Result<Self, Error> {
         routes::check_origins(&settings.origins)?;
@@ -114,7 +114,7 @@ impl Gateway {
 
     /// Replaces the known items and users, for example after a switch of releases. New requests use the new catalogue; requests in progress
     /// finish with the old one. Popular items that are missing from the new catalogue are no longer returned.
-    pub fn replace_catalogue(&self, catalogue: Catalogue) {
+    pub fn replace_catalogue(&self, catalogue: DisplayCatalogue) {
         self.state.replace_catalogue(catalogue);
     }
 

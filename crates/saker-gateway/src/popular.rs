@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use saker_store::popularity::{self, Set};
 use saker_store::{Client, Settings, StoreError};
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::store::{Store, replies};
 
 /// Age up to which the items read from the store count as fresh.
@@ -78,7 +78,7 @@ impl Popular {
 pub(crate) fn in_catalogue(
     ranking: &Ranking,
     set: Set,
-    catalogue: &Catalogue,
+    catalogue: &DisplayCatalogue,
     count: usize,
 ) -> Vec<(i32, f64)> {
     let is_known = |id: i32| catalogue.is_empty() || catalogue.item(id).is_some();
@@ -105,12 +105,12 @@ mod tests {
     use super::*;
     use crate::catalogue::Item;
 
-    fn catalogue(ids: &[i32]) -> Catalogue {
+    fn catalogue(ids: &[i32]) -> DisplayCatalogue {
         let items = ids.iter().map(|&id| Item {
             id,
             ..Item::default()
         });
-        Catalogue::new(Vec::new(), items, [], |_| serde_json::Map::new())
+        DisplayCatalogue::new(Vec::new(), items, [], |_| serde_json::Map::new())
     }
 
     #[test]

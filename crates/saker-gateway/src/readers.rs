@@ -2,7 +2,7 @@
 
 use saker_store::events::Event;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::query::{Query, device, number};
 use crate::routes::events;
 
@@ -26,6 +26,10 @@ pub fn query(text: &str) -> Result<(usize, Option<i32>, Option<i32>), String> {
 ///
 /// # Errors
 /// Returns the problem document's fields as text.
-pub fn events(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Vec<Event>, String> {
+pub fn events(
+    body: &[u8],
+    catalogue: &DisplayCatalogue,
+    now_us: i64,
+) -> Result<Vec<Event>, String> {
     events::read(body, catalogue, now_us).map_err(|problem| format!("{problem:?}"))
 }

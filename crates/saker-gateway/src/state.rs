@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use saker_store::popularity::Set;
 use tokio::sync::Semaphore;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::metrics::Metrics;
 use crate::popular::Popular;
 use crate::ranking::Ranking;
@@ -27,7 +27,7 @@ const RELEASED: Duration = Duration::from_secs(1);
 pub(crate) struct State {
     pub(crate) settings: Settings,
     /// The catalogue for new requests.
-    catalogue: ArcSwap<Catalogue>,
+    catalogue: ArcSwap<DisplayCatalogue>,
     pub(crate) operations: Operations,
     pub(crate) ranking: Ranking,
     pub(crate) popular: Popular,
@@ -48,7 +48,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn open(
         settings: Settings,
-        catalogue: Catalogue,
+        catalogue: DisplayCatalogue,
         operations: Operations,
     ) -> Result<Self, Error> {
         let (store, deadline) = (&settings.store, settings.store_deadline);
@@ -71,12 +71,12 @@ impl State {
     }
 
     /// The current catalogue. A request calls this once and keeps the result until its end.
-    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+    pub(crate) fn catalogue(&self) -> Arc<DisplayCatalogue> {
         self.catalogue.load_full()
     }
 
     /// Replaces the catalogue for all new requests.
-    pub(crate) fn replace_catalogue(&self, catalogue: Catalogue) {
+    pub(crate) fn replace_catalogue(&self, catalogue: DisplayCatalogue) {
         tracing::info!(
             "the gateway uses a new catalogue of {} items",
             catalogue.len()

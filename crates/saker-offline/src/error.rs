@@ -1,18 +1,18 @@
-/// What can go wrong with an offline store.
+/// An error of an offline store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address of a store is not one that can be opened.
+    /// The address does not name a store.
     #[error(
         "'{location}': {reason}; accepted: a folder, file:///folder or s3://bucket/prefix (with AWS_REGION, \
          AWS_ACCESS_KEY_ID and so on in the environment)"
     )]
     Location {
-        /// What was given.
+        /// The address.
         location: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// A view's or a file's name would not be one folder or file.
+    /// The name of a view or a file is invalid.
     #[error(
         "'{0}' cannot name a view or a file; accepted: letters, digits, '_', '-' and '.', not first"
     )]
@@ -23,30 +23,30 @@ pub enum Error {
     Rows {
         /// The feature view.
         view: String,
-        /// What is wrong with them.
+        /// The fault.
         reason: String,
     },
-    /// The disk or the bucket does not do what it should.
+    /// An operation on the disk or the bucket failed.
     #[error("offline store, {path}: {source}")]
     Storage {
         /// The object, below the root.
         path: String,
-        /// What the storage says.
+        /// The error of the storage.
         source: object_store::Error,
     },
-    /// A file of that name is there already.
+    /// A file of that name exists.
     #[error("offline store, {0}: there is a file of that name")]
     Exists(String),
-    /// A file of the store is no Parquet, or other than it should be.
+    /// A file of the store is not a Parquet file, or its columns are wrong.
     #[cfg(feature = "tables")]
     #[error("offline store, {path}: {source}")]
     Parquet {
         /// The object, below the root.
         path: String,
-        /// What the reader says.
+        /// The error of the reader.
         source: parquet::errors::ParquetError,
     },
-    /// No runtime to talk to the storage with.
+    /// The asynchronous runtime could not be started.
     #[error("no thread for the offline store: {0}")]
     Runtime(#[from] std::io::Error),
 }

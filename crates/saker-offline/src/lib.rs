@@ -1,4 +1,4 @@
-//! The offline store: what an entity's features were, and when, for training and for fine-tuning.
+//! The offline store: the history of feature values, for training and for fine-tuning.
 //!
 //! One folder per feature view, partitioned by the day (UTC) of the event time, in Parquet:
 //!
@@ -7,10 +7,10 @@
 //! ```
 //!
 //! A file holds the join key, the features and the column `event_timestamp` (microseconds, UTC). Feast reads a view's folder
-//! as the path of a `FileSource`, and so does anything that knows Hive partitions. The root is a folder or a bucket of S3.
+//! as the path of a `FileSource`; other programs read it as Hive partitions. The root is a folder or an S3 bucket.
 //!
-//! Files are written whole and under names that the writer chooses: a batch that is appended once more, after a crash say,
-//! replaces itself and is not counted twice.
+//! A file is visible only when it is complete, and the writer chooses its name. If a batch is appended again, for example after a crash,
+//! it replaces its earlier file and is not counted twice.
 
 #![warn(clippy::indexing_slicing)]
 

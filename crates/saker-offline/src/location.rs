@@ -8,11 +8,11 @@ use url::Url;
 
 use crate::Error;
 
-/// Opens a location; the path is the root within the storage. A folder is made where there is none. `settings` are those of
-/// the AWS clients, by the names of their environment variables; others are passed over.
+/// Opens a location. Returns the storage, and the root's path in it. Creates a missing folder. `settings` are those of the AWS clients,
+/// by the names of their environment variables; other settings are ignored.
 ///
 /// # Errors
-/// It is no folder, `file://` or `s3://` address, or the folder cannot be made.
+/// Returns an error if the location is not a folder, a `file://` or an `s3://` address, or if the folder cannot be created.
 pub fn open(
     location: &str,
     settings: impl IntoIterator<Item = (String, String)>,

@@ -5,7 +5,7 @@ use chrono::NaiveDate;
 /// The view of the events.
 pub const EVENTS: &str = "events";
 
-/// The column that says when a row's features came to be: Timestamp in microseconds, UTC.
+/// The column with the time from which on a row's features are valid: Timestamp in microseconds, UTC.
 pub const EVENT_TIMESTAMP: &str = "event_timestamp";
 
 /// The folder of a day's rows.
@@ -13,7 +13,7 @@ pub(crate) fn folder(day: NaiveDate) -> String {
     format!("event_date={day}")
 }
 
-/// The day that a folder is for.
+/// The day of a folder.
 pub(crate) fn day(folder: &str) -> Option<NaiveDate> {
     folder.strip_prefix("event_date=")?.parse().ok()
 }

@@ -9,28 +9,28 @@ use tokio::runtime::Runtime;
 
 use crate::{Error, location, partition};
 
-/// Features as they were, by view and day.
+/// The history of features, by view and day.
 pub struct OfflineStore {
     storage: Box<dyn ObjectStore>,
     root: Path,
-    // The storage's client is asynchronous; what is done here is not.
+    // The storage's client is asynchronous; this crate's functions block.
     runtime: Runtime,
 }
 
 impl OfflineStore {
-    /// Opens the store in a folder (made where there is none), or in a bucket: `s3://bucket/prefix`, with region and
+    /// Opens the store in a folder, which is created if it is missing, or in a bucket: `s3://bucket/prefix`, with region and
     /// credentials from the environment's `AWS_…` variables.
     ///
     /// # Errors
-    /// [`Error::Location`]. Whether a bucket answers shows at the first use.
+    /// Returns [`Error::Location`]. A bucket is contacted only at the first read or write.
     pub fn open(location: &str) -> Result<Self, Error> {
         Self::open_with(location, std::env::vars())
     }
 
-    /// [`open`](Self::open) with these settings in place of the environment's.
+    /// Like [`open`](Self::open), with these settings instead of the environment's.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Returns an error as [`open`](Self::open) does.
     pub fn open_with(
         location: &str,
         settings: impl IntoIterator<Item = (String, String)>,
@@ -46,11 +46,10 @@ impl OfflineStore {
         })
     }
 
-    /// Writes a Parquet file of one day's rows, if there is none of that name: [`Error::Exists`]. Of two writers that come to the same
-    /// name, one succeeds.
+    /// Writes a Parquet file of one day's rows. If two writers use the same name, one of them succeeds.
     ///
     /// # Errors
-    /// Returns an error if a name is invalid or the storage fails.
+    /// Returns [`Error::Exists`] if a file of that name exists, and an error if a name is invalid or the storage fails.
     pub fn put_new(
         &self,
         view: &str,
@@ -64,7 +63,7 @@ impl OfflineStore {
             .map(|_| ())
     }
 
-    /// The file of one day's rows that has this name (without `.parquet`).
+    /// Reads the file of one day's rows with this name (without `.parquet`).
     ///
     /// # Errors
     /// Returns an error if a name is invalid, the file is missing, or the storage fails.
@@ -74,7 +73,7 @@ impl OfflineStore {
         self.bytes(&file(&folder, day, name))
     }
 
-    /// Writes a file; its path below the root.
+    /// Writes a file. Returns its path below the root.
     pub(crate) fn put(
         &self,
         folder: &Path,
@@ -100,10 +99,10 @@ impl OfflineStore {
             .map_err(|source| storage(path, source))
     }
 
-    /// Removes the files of a view whose names begin with `prefix`, so that a writer can write a whole set of them anew.
+    /// Removes the files of a view whose names begin with `prefix`. A writer calls it before it writes the whole set again.
     ///
     /// # Errors
-    /// An invalid name, and what the storage says.
+    /// Returns an error if a name is invalid or the storage fails.
     pub fn remove(&self, view: &str, prefix: &str) -> Result<(), Error> {
         let folder = self.view(view)?;
         check_name(prefix)?;
@@ -120,7 +119,7 @@ impl OfflineStore {
     /// The names of a view's files of one day (without `.parquet`), in order.
     ///
     /// # Errors
-    /// What the storage says.
+    /// Returns an error if the storage fails.
     pub fn names(&self, view: &str, day: NaiveDate) -> Result<Vec<String>, Error> {
         let folder = self.view(view)?.join(partition::folder(day));
         let paths = self.files(&folder)?;
@@ -128,10 +127,10 @@ impl OfflineStore {
         Ok(paths.iter().filter_map(name).collect())
     }
 
-    /// The days of which a view has rows, in order; none for a view that nobody has written.
+    /// The days for which a view has rows, in order; empty for a view without files.
     ///
     /// # Errors
-    /// What the storage says.
+    /// Returns an error if the storage fails.
     pub fn days(&self, view: &str) -> Result<Vec<NaiveDate>, Error> {
         let folder = self.view(view)?;
         let listed = self

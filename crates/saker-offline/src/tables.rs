@@ -16,24 +16,24 @@ use parquet::file::properties::WriterProperties;
 use crate::store::{OfflineStore, check_name};
 use crate::{EVENT_TIMESTAMP, Error, partition};
 
-/// What [`OfflineStore::append`] wrote for one day.
+/// The file that [`OfflineStore::append`] wrote for one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// The day of the rows' event times, UTC.
     pub day: NaiveDate,
     /// The file, below the store's root.
     pub path: String,
-    /// Its rows.
+    /// Number of its rows.
     pub rows: usize,
 }
 
 impl OfflineStore {
-    /// Writes rows of a view, a file for each day of their [`EVENT_TIMESTAMP`](crate::EVENT_TIMESTAMP)s, called `name`.
-    /// Files of that name are replaced, others stay. No row writes nothing.
+    /// Writes rows of a view: a file named `name` for each day of their [`EVENT_TIMESTAMP`](crate::EVENT_TIMESTAMP)s.
+    /// Replaces files of that name and keeps all others. Without rows it writes nothing.
     ///
     /// # Errors
-    /// An invalid name, rows without an event time, and what the storage says. A day's file is there whole or not at
-    /// all; of several days some may be written when another fails, and are replaced when the same is appended again.
+    /// Returns an error if the name is invalid, if a row has no event time, or if the storage fails. A file is visible only when it is
+    /// complete. If one day fails, files of other days may exist; the next call with the same name replaces them.
     pub fn append(
         &self,
         view: &str,
@@ -62,10 +62,10 @@ impl OfflineStore {
             .collect()
     }
 
-    /// Reads a view's rows of these days, file by file, in the order of days and names, and hands each batch to `found`.
+    /// Reads a view's rows of these days, file by file, in the order of days and names. Calls `found` with each batch.
     ///
     /// # Errors
-    /// What the storage or a file's reader says, and the errors of `found`.
+    /// Returns the errors of the storage, of a file's reader, and of `found`.
     pub fn read<E: From<Error>>(
         &self,
         view: &str,
@@ -75,10 +75,10 @@ impl OfflineStore {
         self.read_files(view, days, |_| true, found)
     }
 
-    /// As [`read`](Self::read), of the files alone whose names (with `.parquet`) are `wanted`: those of one writer.
+    /// Like [`read`](Self::read), but only files whose names (with `.parquet`) are `wanted`, such as those of one writer.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Returns an error as [`read`](Self::read) does.
     pub fn read_files<E: From<Error>>(
         &self,
         view: &str,
@@ -121,10 +121,10 @@ fn encode(rows: &RecordBatch) -> Result<Bytes, parquet::errors::ParquetError> {
     Ok(writer.into_inner()?.into())
 }
 
-/// The rows of each day, in the order of the days; within a day in their own order.
+/// The rows of each day, in the order of the days. Within a day, rows keep their order.
 ///
 /// # Errors
-/// What is wrong with the event times.
+/// Returns a message if the column of event times is missing, has another type or has an invalid value.
 fn by_day(rows: &RecordBatch) -> Result<Vec<(NaiveDate, RecordBatch)>, String> {
     let times = rows
         .column_by_name(EVENT_TIMESTAMP)

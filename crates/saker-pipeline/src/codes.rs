@@ -1,4 +1,4 @@
-//! Texts as numbers: what `saker prepare` numbers, and the file by which a release serves texts of a store the same way.
+//! Codes of texts: `saker prepare` assigns them, and `codes.json` gives a release the same codes for the texts of a store.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! `[data]` and `[split]`: where the rows come from.
+//! `[data]` and `[split]`: the source tables, and their division into training, validation and test rows.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// How the tables are written.
+    /// The format of the tables.
     pub format: Format,
-    /// How the texts of atomic files are encoded. Default: UTF-8.
+    /// The encoding of atomic files. Default: UTF-8.
     pub encoding: Option<Encoding>,
     /// `[data.users]`
     pub users: Table,
@@ -20,7 +20,7 @@ pub struct Data {
     pub interactions: Interactions,
 }
 
-/// How the tables of `[data]` are written.
+/// Format of the tables of `[data]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -30,7 +30,7 @@ pub enum Format {
     Parquet,
 }
 
-/// How the texts of atomic files are encoded.
+/// Encoding of atomic files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
@@ -48,7 +48,7 @@ pub struct Table {
     /// The file; see [`crate::Pipeline::resolve`] for variables and relative paths. Parquet: also a folder or a pattern, as of
     /// [`Interactions::path`].
     pub path: String,
-    /// The source column of the id, when it is not called as in `[user] id` or `[item] id`.
+    /// The source column of the id. Default: the name in `[user] id` or `[item] id`.
     pub id: Option<String>,
 }
 
@@ -59,27 +59,27 @@ pub struct Interactions {
     /// The file. Parquet: also a folder of files, with Hive partitions such as `day=2026-05-01` or without, or a pattern such as
     /// `day_*.parquet`, read in the order of names.
     pub path: String,
-    /// The source column of the user id, when it is not called as in `[user] id`.
+    /// The source column of the user id. Default: the name in `[user] id`.
     pub user: Option<String>,
-    /// The source column of the item id, when it is not called as in `[item] id`.
+    /// The source column of the item id. Default: the name in `[item] id`.
     pub item: Option<String>,
     /// The source column of the event's time.
     #[serde(default = "timestamp")]
     pub timestamp: String,
-    /// Unit of numbers in `timestamp`, which count from 1970. Timestamps, dates and ISO 8601 texts have units of their own.
+    /// Unit of numbers in `timestamp`, counted from 1970. It does not apply to timestamps, dates and ISO 8601 texts.
     #[serde(default)]
     pub unit: Unit,
-    /// The source column of a rating or weight; without it every event counts 1.
+    /// The source column of a rating or weight. Default: every event has rating 1.
     pub rating: Option<String>,
     /// Rating of an event without a value of `rating`. Default: the event is dropped.
     pub missing_rating: Option<f32>,
     /// Ratings by text, if `rating` names a kind of event such as `view` or `purchase`. Events of a kind that is not listed are dropped.
     pub ratings: Option<BTreeMap<String, f32>>,
-    /// Events rated below this are negatives, seen and not liked. Default: every event is positive, and training draws
-    /// the negatives.
+    /// Events rated below this are negatives: the user saw the item and did not like it. Default: every event is positive, and training
+    /// samples the negatives.
     pub positive_from: Option<f32>,
-    /// Events rated at least this and below `positive_from` are weak signs of interest: they are learned from with a smaller
-    /// weight (`training.weak_weight`), and nothing is measured on them. Default: there are none.
+    /// Events rated at least this and below `positive_from` are weak positives: training uses them with a smaller weight
+    /// (`training.weak_weight`), and evaluation ignores them. Default: no event is a weak positive.
     pub weak_from: Option<f32>,
 }
 
@@ -127,19 +127,19 @@ fn timestamp() -> String {
     "timestamp".to_owned()
 }
 
-/// `[split]`: which interactions are trained on, and which are measured on.
+/// `[split]`: the division of the interactions into training, validation and test rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Split {
     /// The unit of the split. Default: each user's events.
     pub by: SplitBy,
-    /// By user: share of each user's events that is test, the last ones. Default 0.1.
+    /// By user: share of each user's events, the last ones, that is test. Default 0.1.
     pub test: Option<f64>,
-    /// By user: share of each user's events that is validation, those before the test ones. Default 0.1.
+    /// By user: share of each user's events, those before the test events, that is validation. Default 0.1.
     pub validation: Option<f64>,
-    /// By days: how many of the last days are test. Default 1.
+    /// By days: number of days at the end that are test. Default 1.
     pub test_days: Option<u32>,
-    /// By days: how many days before those are validation. Default 1.
+    /// By days: number of days before the test days that are validation. Default 1.
     pub validation_days: Option<u32>,
 }
 
@@ -147,14 +147,14 @@ pub struct Split {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitBy {
-    /// Each user's events in the order of time: the last share is test, the share before it validation.
+    /// Each user's events in the order of time: the last share is test, and the share before it is validation.
     ///
-    /// A user with n events has floor(n · test) test and floor(n · validation) validation events, at least one each where n is 3
-    /// or more; a user with fewer is trained on all.
+    /// A user with n events has floor(n · test) test and floor(n · validation) validation events, but at least one of each if n is 3
+    /// or more. All events of a user with fewer are training events.
     #[default]
     User,
-    /// The days (UTC) of all events: the last ones are test, those before validation. Users and items met only then are
-    /// new ones for what was trained.
+    /// The days (UTC) of all events: the last ones are test, and those before them validation. Users and items that occur only on these days
+    /// are unknown to the trained models.
     Days,
 }
 

@@ -8,13 +8,13 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The text is not TOML, or has an invalid key or kind of value; the message shows the line.
     #[error("{0}")]
     Toml(String),
-    /// A value that parses but cannot work.
+    /// A value that parses but is not accepted.
     #[error("{key} = {value}: accepted is {accepted}")]
     Invalid {
         /// The key with its table, such as `retrieval.topk`.

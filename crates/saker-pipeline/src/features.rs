@@ -1,4 +1,4 @@
-//! `[user]`, `[context]` and `[item]`: columns, and the features that the workflows make of them.
+//! `[user]`, `[context]` and `[item]`: columns, and the features that the workflows compute from them.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::Codes;
 pub struct Entity {
     /// Name of the id: the column in the source, Feast's join key, and the INT32 tensor.
     pub id: String,
-    /// Text column that people read as the entity's name, such as a title. `saker recommend` prints it.
+    /// Text column with the entity's display name, such as a title. `saker recommend` prints it.
     pub title: Option<String>,
     /// `[[user.columns]]`: the stored columns of the entity, without the id. The lookup returns them in this order.
     #[serde(default)]
     pub columns: Vec<Column>,
-    /// `[[user.features]]`: what the workflow makes of the id and the columns; the models take them in this order.
+    /// `[[user.features]]`: the features that the workflow computes from the id and the columns, in the order of the models' inputs.
     pub features: Vec<Feature>,
     /// `[[item.embeddings]]`: pretrained vectors, looked up by encoded id. Items only.
     #[serde(default)]
@@ -26,7 +26,7 @@ pub struct Entity {
 }
 
 impl Entity {
-    /// The columns that the store holds and requests carry: all but texts.
+    /// The columns that are stored and served: all except texts.
     pub fn stored(&self) -> impl Iterator<Item = &Column> {
         self.columns
             .iter()
@@ -39,13 +39,13 @@ impl Entity {
     }
 }
 
-/// `[context]`: what a request brings beside the user id.
+/// `[context]`: the inputs of a request besides the user id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// `[[context.columns]]`: the request's optional inputs. One that no feature reads is accepted and ignored.
     pub columns: Vec<Column>,
-    /// `[[context.features]]`: what the workflow makes of them.
+    /// `[[context.features]]`: the features that the workflow computes from them.
     pub features: Vec<Feature>,
 }
 
@@ -55,22 +55,22 @@ pub struct Context {
 pub struct Column {
     /// Name of the column, of the feature in Feast's view, and of the tensor.
     pub name: String,
-    /// `int32`, `float32`, or `text` for what is only shown to people and made into embeddings. Default `int32`.
+    /// `int32`, `float32`, or `text` for a column that is only displayed or embedded. Default `int32`.
     #[serde(rename = "type", default)]
     pub kind: ColumnType,
-    /// The source's column, when it is called differently.
+    /// The source's column, if it has another name.
     pub source: Option<String>,
-    /// Numbers the texts of the source, in the order of the alphabet from 0.
+    /// Assigns codes to the texts of the source, from 0 in alphabetical order.
     pub codes: Option<Codes>,
-    /// The source's column of texts that people call the numbers of this one by, such as the name of a category.
+    /// The source's text column with the display names of this column's numbers, such as the name of a category.
     pub labels: Option<String>,
     /// Texts of the source that mean "no value", in addition to the empty one.
     #[serde(default)]
     pub empty: Vec<String>,
     /// Computes the column from the training interactions instead of reading it.
     pub derive: Option<Derive>,
-    /// A second feature view of the entity that holds this column alone, for a hand that writes nothing else, such as
-    /// clicks: of the two values the one with the later event time is served. `[user]` and `[item]` only.
+    /// A second feature view of the entity that has only this column, for a writer that computes only this value, such as the updater. If both
+    /// views have a value, the one with the later event time is served. `[user]` and `[item]` only.
     pub view: Option<String>,
     /// The value for an absent entity or an empty cell: a number, `"mean"` (of the training rows; truncated in an int32 column), or `"now"`
     /// (server time; `[[context.columns]]` only). Default -1.
@@ -79,7 +79,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// Whether the value depends on the moment: every interaction then has a value of its own beside the user's latest.
+    /// Whether the value changes with time. Every interaction then has its own value, in addition to the user's latest one.
     pub fn at_event(&self) -> bool {
         matches!(
             self.derive,
@@ -112,20 +112,21 @@ pub enum ColumnType {
 pub enum Derive {
     /// The number of the entity's training interactions.
     InteractionCount,
-    /// Users only: the most frequent value of an item column among the user's recent items; on a tie, the tied value seen
-    /// most recently. Either `last` or `hours` says what is recent.
+    /// Users only: the most frequent value of an item column among the user's recent items; on a tie, the most recent of the tied values.
+    /// Either `last` or `hours` defines which items are recent.
     TopOfRecent {
         /// The item column.
         column: String,
-        /// The user's latest training interactions, this many: one value a user.
+        /// Recent are this many of the user's latest training interactions. A user has one value.
         last: Option<usize>,
-        /// The items of this many hours, as the serving side recomputes it after every event: each interaction has the value
-        /// that stood when it happened (of several with one item in a row: before the first), the user the latest one.
+        /// Recent are the items of this many hours, as in serving, which recomputes the value after every event. Each interaction has the value
+        /// from before it happened, and the user has the latest value. Consecutive interactions with one item have the value from before the
+        /// first of them.
         hours: Option<u32>,
     },
 }
 
-/// The value for what is absent.
+/// The value for an absent entity or an empty cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Default {
@@ -141,16 +142,16 @@ impl std::default::Default for Default {
     }
 }
 
-/// One feature: a column through operators.
+/// One feature: columns and the operators that are applied to them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Feature {
     /// Name of the feature and of its tensor.
     pub name: String,
-    /// The columns it is made of. Default: the one of the same name.
+    /// The input columns. Default: the column with the feature's name.
     #[serde(default)]
     pub columns: Vec<String>,
-    /// The operators, first one first; see `docs/transforms.md`.
+    /// The operators in the order of their application; see `docs/transforms.md`.
     #[serde(default)]
     pub operators: Vec<Operator>,
     /// Width of a categorical feature's embedding in the models. Default: `[towers] embedding_dim`.
@@ -158,7 +159,7 @@ pub struct Feature {
 }
 
 impl Feature {
-    /// The columns it is made of.
+    /// The input columns.
     pub fn columns(&self) -> Vec<&str> {
         if self.columns.is_empty() {
             vec![&self.name]
@@ -167,7 +168,7 @@ impl Feature {
         }
     }
 
-    /// Whether the operators end in codes or in numbers.
+    /// Whether the feature's values are codes or numbers.
     pub fn kind(&self) -> FeatureKind {
         let kind = self
             .operators
@@ -200,7 +201,7 @@ impl Feature {
         kind.unwrap_or(FeatureKind::Categorical)
     }
 
-    /// The workflow's chain: the columns through the operators, called as the feature.
+    /// The workflow's chain: the input columns, the operators, and the feature's name as output.
     pub fn chain(&self) -> Chain {
         let columns = self.columns();
         let rename = Operator::Rename {
@@ -257,9 +258,9 @@ pub enum EmbeddingSource {
     Sentence {
         /// The text columns, joined with a space: of `[item]`, or of the table `path`.
         columns: Vec<String>,
-        /// Another table that holds the columns, in the format of `[data]`, one row per item.
+        /// Another table with the columns, in the format of `[data]`, one row per item.
         path: Option<String>,
-        /// The item id's column in `path`, when it is not called as in `[item] id`.
+        /// The item id's column in `path`. Default: the name in `[item] id`.
         id: Option<String>,
         /// Folder of a model in sentence-transformers' layout. Default: all-MiniLM-L6-v2 where
         /// `scripts/install --content` puts it.
@@ -273,13 +274,13 @@ pub enum EmbeddingSource {
     Image {
         /// Path of the pictures. The item id's name in braces, `{item_id}`, is replaced by the id.
         path: String,
-        /// An ONNX model of one input, `[pictures, 3, height, width]` f32. A `preprocessor_config.json` beside it says how
-        /// pictures are prepared; without one they are prepared as for CLIP.
+        /// An ONNX model with one input, `[pictures, 3, height, width]` f32. A `preprocessor_config.json` beside it defines the preprocessing;
+        /// without it, pictures are preprocessed as for CLIP.
         model: String,
         /// The tensor of the model that is read: an output, or any tensor within. Default: the only output, or
         /// `image_embeds`.
         output: Option<String>,
-        /// How an output of `[pictures, tokens, width]` becomes one vector a picture.
+        /// How an output of `[pictures, tokens, width]` becomes one vector per picture.
         #[serde(default)]
         pooling: ImagePooling,
         /// The vector of an item without a picture, or with a damaged one.
@@ -304,7 +305,7 @@ pub enum ImagePooling {
     /// The first token: a vision transformer's class token.
     #[default]
     First,
-    /// The mean of all.
+    /// The mean of all tokens.
     Mean,
 }
 

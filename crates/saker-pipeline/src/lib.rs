@@ -1,4 +1,4 @@
-//! The pipeline definition: one TOML file that preparing, training, assembling and serving all read.
+//! The pipeline definition: one TOML file that `saker prepare`, `train`, `assemble` and the serving programs read.
 //!
 //! [`Pipeline::load`] reads a file, refuses unknown keys and checks the values. An error names the key, the value and the accepted values.
 //! Every key is documented on its field and in `docs/pipeline.md`.
@@ -32,9 +32,9 @@ pub use validate::MODELS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
-    /// `[pipeline]`: what it is called.
+    /// `[pipeline]`: name and description.
     pub pipeline: About,
-    /// `[data]`: where users, items and interactions come from. A definition without it can be assembled and served, not
+    /// `[data]`: the tables of users, items and interactions. A definition without it can be assembled and served, but not
     /// prepared.
     pub data: Option<Data>,
     /// `[split]`: how interactions are divided into training, validation and test rows.
@@ -42,7 +42,7 @@ pub struct Pipeline {
     pub split: Split,
     /// `[user]`: the user's id, stored columns and features.
     pub user: Entity,
-    /// `[context]`: what a request brings beside the user id, and the features made of it.
+    /// `[context]`: the inputs of a request besides the user id, and their features.
     pub context: Context,
     /// `[item]`: the item's id, stored columns, features and embeddings.
     pub item: Entity,
@@ -52,13 +52,13 @@ pub struct Pipeline {
     /// `[ranker]`: the DLRM ranking model.
     #[serde(default)]
     pub ranker: training::Ranker,
-    /// `[training]`: how both are trained.
+    /// `[training]`: how both models are trained.
     #[serde(default)]
     pub training: training::Training,
-    /// `[retrieval]`: how many candidates, and the index that finds them.
+    /// `[retrieval]`: the number of candidates, and the index that finds them.
     #[serde(default)]
     pub retrieval: Retrieval,
-    /// `[ranking]`: how many items are answered, and whether they are drawn for diversity.
+    /// `[ranking]`: the number of recommended items, and whether they are sampled for diversity.
     #[serde(default)]
     pub ranking: Ranking,
     /// `[store]`: Valkey or Redis: Feast's project and views, seen items, popularity.
@@ -75,7 +75,7 @@ pub struct Pipeline {
     pub state: Option<PathBuf>,
 }
 
-/// Whose features: each group has a workflow of its own.
+/// A group of features. Each group has its own workflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     /// `[[user.features]]`
@@ -87,7 +87,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// All of them, in the order of the models' inputs.
+    /// All groups, in the order of the models' inputs.
     pub const ALL: [Self; 3] = [Self::User, Self::Context, Self::Item];
 
     /// `user`, `context` or `item`.
@@ -104,9 +104,9 @@ impl Group {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
-    /// Name of the pipeline: its state lies in `.saker/<name>`. Letters, digits, `-` and `_`.
+    /// Name of the pipeline, and of its state folder `.saker/<name>`. Letters, digits, `-` and `_`.
     pub name: String,
-    /// One line for people.
+    /// Description in one line.
     #[serde(default)]
     pub description: String,
 }

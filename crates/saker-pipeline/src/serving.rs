@@ -46,9 +46,9 @@ pub enum Metric {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ranking {
-    /// Items answered per user. Default 10.
+    /// Recommended items per user. Default 10.
     pub topk: usize,
-    /// Draws the items with probability proportional to exp(20 · score) instead of taking the best. Default false.
+    /// Samples the items with probability proportional to exp(20 · score) instead of taking the best ones. Default false.
     pub diversity: bool,
 }
 
@@ -71,11 +71,10 @@ pub struct Store {
     pub feast_project: String,
     /// Feast's entity key serialization version, 2 or 3. Default 3.
     pub entity_key_serialization: u8,
-    /// Feast's type of the users' ids in the online store. Default: that of the users that the store holds, INT32 where it
-    /// holds none.
+    /// Feast's type of the users' ids in the online store. Default: the type of the stored users, or INT32 if the store has no users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entity_type: Option<EntityType>,
-    /// The same of the items' ids.
+    /// Feast's type of the items' ids in the online store, with the same default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item_entity_type: Option<EntityType>,
     /// Feature view of the users. Default `user_features`.
@@ -88,13 +87,13 @@ pub struct Store {
     pub user_lookup: LookupMode,
     /// How items are looked up. Default `cached`.
     pub item_lookup: LookupMode,
-    /// Longest wait for the store in one step, in milliseconds; then the defaults serve. Default 20.
+    /// Longest wait for the store in one step, in milliseconds. After it, the step uses the defaults. Default 20.
     pub deadline_ms: u64,
     /// Seconds between two reads of a cached view; 0 reads once. Default 300.
     pub refresh_seconds: u64,
     /// `[store.bloom]`: seen items.
     pub bloom: Bloom,
-    /// User column that holds the category whose popular items fill a short answer first; none: the global ones.
+    /// User column with the category whose popular items fill a short answer first. Default: globally popular items fill it.
     pub popularity_category: Option<String>,
     /// Item columns counted in `trending:cat_l1:*` and `trending:cat_l2:*`, at most two, in that order. Default none.
     pub trending_categories: Vec<String>,
@@ -128,7 +127,7 @@ impl Default for Store {
 pub enum EntityType {
     /// INT32
     Int32,
-    /// INT64, which pandas makes of ids.
+    /// INT64, the default of pandas.
     Int64,
     /// STRING: the id as decimal text.
     String,
@@ -169,13 +168,13 @@ impl LookupMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bloom {
-    /// `auto` asks the server whether it has the Bloom module, `server` relies on it, `plain` does without. Default `auto`.
+    /// `auto` uses the server's Bloom module if it exists, `server` requires the module, `plain` does not use it. Default `auto`.
     pub mode: String,
-    /// Items a user's filter is sized for. Default 1000.
+    /// Number of items for which a user's filter is sized. Default 1000.
     pub capacity: u32,
-    /// Share of unseen items that the filter takes for seen, at that size. Default 0.001.
+    /// False positive rate at that size: the share of unseen items that the filter reports as seen. Default 0.001.
     pub error_rate: f64,
-    /// Whether `saker materialize` notes each user's training interactions as seen. Default false: event writers do.
+    /// Whether `saker materialize` records each user's training interactions as seen. Default false: event writers record them.
     pub from_training: bool,
 }
 
@@ -200,9 +199,9 @@ pub struct Serving {
     pub instances: BTreeMap<String, usize>,
     /// Threads of one ONNX Runtime session. Default 1.
     pub onnxruntime_threads: usize,
-    /// The most users that one request may ask for. Default 256.
+    /// Maximum number of users per request. Default 256.
     pub max_users: usize,
-    /// Whether a release has the fused ensemble beside the 14 steps. It needs a ranker that `saker train` exported. Default true.
+    /// Whether a release has the fused ensemble in addition to the 14 steps. It needs a ranker that `saker train` exported. Default true.
     pub fused: bool,
 }
 

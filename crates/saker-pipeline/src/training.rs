@@ -1,7 +1,7 @@
 //! The tables `[towers]`, `[ranker]` and `[training]`: how large the models are and how they learn.
 //!
-//! Every key has a default, so a definition may leave the tables out. The defaults are the sizes of
-//! the contract; learning rates and the like are good starting points for a small catalogue.
+//! Every key has a default, so a definition may omit the tables. The default sizes are those of the
+//! contract. The default learning rates and weight decays suit a small catalogue.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,11 +15,11 @@ pub struct Towers {
     pub continuous_projection: usize,
     /// Width to which each pretrained item vector is projected in the candidate tower.
     pub pretrained_projection: usize,
-    /// Embedding width of a categorical feature that names none itself.
+    /// Embedding width of a categorical feature whose own `embedding_dim` is absent.
     pub embedding_dim: usize,
     /// Whether both towers scale their output to unit length, so that the inner product is a cosine.
     pub normalize: bool,
-    /// The logits of the softmax are divided by this number while training.
+    /// Divisor of the softmax's logits in training.
     pub temperature: f32,
 }
 
@@ -40,7 +40,7 @@ impl Default for Towers {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ranker {
-    /// Width of every embedding; the dot products need one width for all.
+    /// Width of every embedding. The dot products need equal widths.
     pub embedding_dim: usize,
     /// Layers over the continuous features; the last one must be `embedding_dim` wide.
     pub bottom_layers: Vec<usize>,
@@ -58,34 +58,34 @@ impl Default for Ranker {
     }
 }
 
-/// `[training]`: what both models share, with `[training.towers]` and `[training.ranker]` below it.
+/// `[training]`: the settings of both models, and the tables `[training.towers]` and `[training.ranker]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
     /// Seed of every random choice: the same seed and data give the same model.
     pub seed: u64,
     /// Weight of a positive by its place in its user's history: `exp(-(1 - place) / recency)`,
-    /// where place runs from 0 (oldest) to 1 (newest). Absent: all weigh the same.
+    /// where place runs from 0 (oldest) to 1 (newest). Absent: every place has weight 1.
     pub recency: Option<f32>,
-    /// Added to the weight above, so that old interactions are not forgotten entirely.
+    /// Added to the weight of [`Training::recency`], so that the oldest interactions keep some weight.
     pub recency_floor: f32,
-    /// Days before the newest positive at which a positive weighs half as much as it, at which a quarter, and so on: demand
-    /// drifts. Absent: all weigh the same.
+    /// Half-life of a positive's weight in days, counted back from the newest positive. It makes the models follow demand
+    /// that changes over time. Absent: age does not change the weight.
     pub half_life_days: Option<f32>,
-    /// Weight of an event from `data.interactions.weak_from` on that is not a positive.
+    /// Weight of a weak positive: its rating is at least `data.interactions.weak_from`, but too low for a positive.
     pub weak_weight: f32,
-    /// Features hidden in a share of the training rows, so that the models learn what to do
-    /// without them (cold start). Empty: the default of the contract, see [`Mask`].
+    /// Features hidden in a share of the training rows, so that the models learn to work
+    /// without them (cold start). Empty: the default masks of the contract, see [`Mask`].
     pub mask: Vec<Mask>,
-    /// Share of rows with one of those two masks instead of [`Training::mask`]. 0 disables masking.
+    /// Share of the training rows that each of the two default masks hides, if [`Training::mask`] is empty. 0 disables masking.
     pub cold_start: f32,
-    /// Users whose held-out interactions are looked at after every epoch, evenly spread over all of them. 0: all.
+    /// Number of users whose held-out interactions are evaluated after each epoch, evenly spread over all users. 0: all.
     pub validation_users: usize,
     /// How the towers learn.
     pub towers: Schedule,
     /// How the ranker learns.
     pub ranker: RankerSchedule,
-    /// How both take in what is new.
+    /// How both models learn from new interactions.
     pub finetune: Finetune,
 }
 
@@ -109,9 +109,9 @@ impl Default for Training {
 
 /// `[[training.mask]]`: features that are replaced together by out-of-vocabulary (code 2).
 ///
-/// Without any such table, a share of the rows ([`Training::cold_start`]) loses every categorical user
-/// feature that a newcomer has no value of (whose default in the store is encoded as out-of-vocabulary: the contract's
-/// `user_id`, `gender` and `top_category`), and, drawn apart, as many lose `device_type`.
+/// Without such a table, two default masks apply, each to its own random share of the rows ([`Training::cold_start`]).
+/// The first one hides every categorical user feature that a new user has no value of: its default in the store is encoded
+/// as out-of-vocabulary. In the contract these are `user_id`, `gender` and `top_category`. The second one hides `device_type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mask {
@@ -148,10 +148,10 @@ pub struct Schedule {
     pub warmup_steps: usize,
     /// Epochs without a better validation metric after which training stops. 0: never.
     pub patience: usize,
-    /// Share of the numbers of the embeddings that are set to 0 while training, the others being scaled up for them
-    /// (Srivastava et al. 2014).
+    /// Share of the embeddings' values that are set to 0 in training. The other values are scaled up to keep the expected
+    /// sum (Srivastava et al. 2014).
     pub dropout: f32,
-    /// A factorisation of the training interactions to start from. Only where each tower is one layer, as wide as the
+    /// A factorisation of the training interactions that initialises the towers. It needs towers of one layer, as wide as the
     /// embeddings of the user's and the item's id.
     pub factorization: Option<Factorization>,
     /// The metric that decides which epoch is kept.
@@ -164,9 +164,9 @@ pub struct Schedule {
 pub struct Factorization {
     /// Weight of the squared factors.
     pub regularization: f32,
-    /// Weight of an item that the user has met; an unmet item has weight 1.
+    /// Weight of an item with which the user has an interaction. Every other item has weight 1.
     pub confidence: f32,
-    /// Times that users and items are solved for in turn.
+    /// Number of rounds; each solves for the users, then for the items.
     pub iterations: usize,
 }
 
@@ -186,7 +186,7 @@ pub enum Keep {
     /// Recall among the ranker's candidates.
     #[serde(rename = "recall@100")]
     Recall100,
-    /// The order of the first ten, for a pipeline that serves what is retrieved.
+    /// NDCG of the first ten, for a pipeline that serves the retrieved items without a ranker.
     #[serde(rename = "ndcg@10")]
     Ndcg10,
 }
@@ -215,7 +215,7 @@ impl Default for Schedule {
 pub struct RankerSchedule {
     /// Most passes over the training interactions.
     pub epochs: usize,
-    /// Interactions per step; each brings its negatives along.
+    /// Positives per step. The negatives of each are added to the batch.
     pub batch_size: usize,
     /// Step size of Adam for the layers.
     pub learning_rate: f32,
@@ -229,13 +229,13 @@ pub struct RankerSchedule {
     pub warmup_steps: usize,
     /// Epochs without a better validation metric after which training stops. 0: never.
     pub patience: usize,
-    /// Negatives sampled per positive, for data that holds positives only.
+    /// Negatives sampled per positive, for data without negatives.
     pub negatives: usize,
-    /// Whether the ranker's embeddings of the user's and the item's id start as the towers' vectors. Only where the
-    /// widths are equal.
+    /// Whether the towers' vectors initialise the ranker's embeddings of the user's and the item's id, where the widths
+    /// are equal.
     pub warm_start: bool,
-    /// Share of those negatives drawn from what retrieval returns for the user; the rest is
-    /// uniform over the catalogue.
+    /// Share of the sampled negatives that are drawn from the user's retrieved candidates. The others
+    /// are drawn uniformly from the catalogue.
     pub hard_negatives: f32,
 }
 
@@ -257,19 +257,19 @@ impl Default for RankerSchedule {
     }
 }
 
-/// `[training.finetune]`: how the query tower and the ranker take in interactions that are newer than what they have
-/// learned from.
+/// `[training.finetune]`: how the query tower and the ranker learn from interactions that are newer than those of their
+/// training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Finetune {
     /// Most passes over the new interactions and the replayed ones.
     pub epochs: usize,
-    /// Factor of the step sizes of [`Training::towers`] and [`Training::ranker`].
+    /// Factor on the step sizes of [`Training::towers`] and [`Training::ranker`].
     pub learning_rate: f32,
-    /// Older positives that are learned once more, for each new one, so that they are not forgotten.
+    /// Number of older positives per new one that are trained on again, so that the models do not forget them.
     pub replay: f32,
-    /// Share of the users with new interactions whose new ones are not learned from: on them an epoch must be better
-    /// than the model was before, or it is not kept.
+    /// Share of the users with new interactions that is held out for validation. An epoch is kept only if it is better on
+    /// them than the model was before.
     pub held_out: f32,
 }
 
@@ -321,6 +321,21 @@ fn sizes(key: &str, layers: &[usize]) -> Result<(), InvalidValue> {
     )
 }
 
+fn above_zero(key: &str, value: f32) -> Result<(), InvalidValue> {
+    let valid = value.is_finite() && value > 0.0;
+    check(valid, key, value, "accepted: a number above 0")
+}
+
+fn zero_or_more(key: &str, value: f32) -> Result<(), InvalidValue> {
+    let valid = value.is_finite() && value >= 0.0;
+    check(valid, key, value, "accepted: a number of 0 or more")
+}
+
+fn share(key: &str, value: f32) -> Result<(), InvalidValue> {
+    let valid = (0.0..=1.0).contains(&value);
+    check(valid, key, value, "accepted: 0 to 1")
+}
+
 impl Towers {
     /// Checks every value. Errors name the key, its value and what is accepted.
     pub fn validate(&self) -> Result<(), InvalidValue> {
@@ -333,12 +348,7 @@ impl Towers {
         ] {
             check(width > 0, key, width, WIDTH)?;
         }
-        check(
-            self.temperature.is_finite() && self.temperature > 0.0,
-            "towers.temperature",
-            self.temperature,
-            "accepted: a number above 0",
-        )
+        above_zero("towers.temperature", self.temperature)
     }
 }
 
@@ -365,132 +375,117 @@ impl Ranker {
 impl Training {
     /// Checks every value. Errors name the key, its value and what is accepted.
     pub fn validate(&self) -> Result<(), InvalidValue> {
-        const SHARE: &str = "accepted: 0 to 1";
-        const RATE: &str = "accepted: a number of 0 or more";
+        self.validate_weights()?;
+        share("training.cold_start", self.cold_start)?;
+        for mask in &self.mask {
+            mask.validate()?;
+        }
+        self.towers.validate()?;
+        self.ranker.validate()?;
+        self.finetune.validate()
+    }
+
+    /// Checks what the weight of an interaction is computed from.
+    fn validate_weights(&self) -> Result<(), InvalidValue> {
         if let Some(recency) = self.recency {
-            check(
-                recency.is_finite() && recency > 0.0,
-                "training.recency",
-                recency,
-                "accepted: a number above 0",
-            )?;
+            above_zero("training.recency", recency)?;
         }
         if let Some(days) = self.half_life_days {
-            check(
-                days.is_finite() && days > 0.0,
-                "training.half_life_days",
-                days,
-                "accepted: a number above 0",
-            )?;
+            above_zero("training.half_life_days", days)?;
         }
-        let positive = |rate: f32| rate.is_finite() && rate >= 0.0;
+        zero_or_more("training.recency_floor", self.recency_floor)?;
+        zero_or_more("training.weak_weight", self.weak_weight)
+    }
+}
+
+impl Mask {
+    fn validate(&self) -> Result<(), InvalidValue> {
+        share("training.mask.rate", self.rate)?;
         check(
-            positive(self.recency_floor),
-            "training.recency_floor",
-            self.recency_floor,
-            RATE,
-        )?;
-        check(
-            positive(self.weak_weight),
-            "training.weak_weight",
-            self.weak_weight,
-            RATE,
-        )?;
-        check(
-            (0.0..=1.0).contains(&self.cold_start),
-            "training.cold_start",
-            self.cold_start,
-            SHARE,
-        )?;
-        for mask in &self.mask {
-            check(
-                (0.0..=1.0).contains(&mask.rate),
-                "training.mask.rate",
-                mask.rate,
-                SHARE,
-            )?;
-            check(
-                !mask.features.is_empty(),
-                "training.mask.features",
-                &mask.features,
-                "accepted: one or more names of categorical user or context features",
-            )?;
-        }
-        let ranker = &self.ranker;
-        for (key, batch) in [
-            ("training.towers.batch_size", self.towers.batch_size),
-            ("training.ranker.batch_size", ranker.batch_size),
-        ] {
-            check(batch >= 2, key, batch, "accepted: 2 or more")?;
-        }
-        for (key, rate) in [
-            ("training.towers.learning_rate", self.towers.learning_rate),
-            (
-                "training.towers.embedding_learning_rate",
-                self.towers.embedding_learning_rate,
-            ),
-            ("training.towers.weight_decay", self.towers.weight_decay),
-            (
-                "training.towers.layer_weight_decay",
-                self.towers.layer_weight_decay,
-            ),
-            ("training.ranker.learning_rate", ranker.learning_rate),
-            (
-                "training.ranker.embedding_learning_rate",
-                ranker.embedding_learning_rate,
-            ),
-            ("training.ranker.weight_decay", ranker.weight_decay),
-            (
-                "training.ranker.layer_weight_decay",
-                ranker.layer_weight_decay,
-            ),
-        ] {
-            check(positive(rate), key, rate, RATE)?;
-        }
-        if let Some(factorization) = &self.towers.factorization {
-            check(
-                positive(factorization.regularization) && factorization.regularization > 0.0,
-                "training.towers.factorization.regularization",
-                factorization.regularization,
-                "accepted: a number above 0",
-            )?;
-            check(
-                factorization.confidence.is_finite() && factorization.confidence >= 1.0,
-                "training.towers.factorization.confidence",
-                factorization.confidence,
-                "accepted: a number of 1 or more",
-            )?;
-        }
-        let finetune = &self.finetune;
-        for (key, value) in [
-            ("training.finetune.learning_rate", finetune.learning_rate),
-            ("training.finetune.replay", finetune.replay),
-        ] {
-            check(positive(value), key, value, RATE)?;
+            !self.features.is_empty(),
+            "training.mask.features",
+            &self.features,
+            "accepted: one or more names of categorical user or context features",
+        )
+    }
+}
+
+/// Checks the settings of Adam that both models have. `table` is the dotted path of the model's table.
+fn validate_steps(
+    table: &str,
+    batch_size: usize,
+    rates: [(&str, f32); 4],
+) -> Result<(), InvalidValue> {
+    let key = format!("{table}.batch_size");
+    check(batch_size >= 2, &key, batch_size, "accepted: 2 or more")?;
+    for (name, rate) in rates {
+        zero_or_more(&format!("{table}.{name}"), rate)?;
+    }
+    Ok(())
+}
+
+impl Schedule {
+    fn validate(&self) -> Result<(), InvalidValue> {
+        let rates = [
+            ("learning_rate", self.learning_rate),
+            ("embedding_learning_rate", self.embedding_learning_rate),
+            ("weight_decay", self.weight_decay),
+            ("layer_weight_decay", self.layer_weight_decay),
+        ];
+        validate_steps("training.towers", self.batch_size, rates)?;
+        if let Some(factorization) = &self.factorization {
+            factorization.validate()?;
         }
         check(
-            finetune.epochs > 0,
+            (0.0..1.0).contains(&self.dropout),
+            "training.towers.dropout",
+            self.dropout,
+            "accepted: 0 to less than 1",
+        )
+    }
+}
+
+impl Factorization {
+    fn validate(&self) -> Result<(), InvalidValue> {
+        const TABLE: &str = "training.towers.factorization";
+        above_zero(&format!("{TABLE}.regularization"), self.regularization)?;
+        check(
+            self.confidence.is_finite() && self.confidence >= 1.0,
+            &format!("{TABLE}.confidence"),
+            self.confidence,
+            "accepted: a number of 1 or more",
+        )
+    }
+}
+
+impl RankerSchedule {
+    fn validate(&self) -> Result<(), InvalidValue> {
+        let rates = [
+            ("learning_rate", self.learning_rate),
+            ("embedding_learning_rate", self.embedding_learning_rate),
+            ("weight_decay", self.weight_decay),
+            ("layer_weight_decay", self.layer_weight_decay),
+        ];
+        validate_steps("training.ranker", self.batch_size, rates)?;
+        share("training.ranker.hard_negatives", self.hard_negatives)
+    }
+}
+
+impl Finetune {
+    fn validate(&self) -> Result<(), InvalidValue> {
+        zero_or_more("training.finetune.learning_rate", self.learning_rate)?;
+        zero_or_more("training.finetune.replay", self.replay)?;
+        check(
+            self.epochs > 0,
             "training.finetune.epochs",
-            finetune.epochs,
+            self.epochs,
             "accepted: 1 or more",
         )?;
         check(
-            finetune.held_out > 0.0 && finetune.held_out < 1.0,
+            self.held_out > 0.0 && self.held_out < 1.0,
             "training.finetune.held_out",
-            finetune.held_out,
+            self.held_out,
             "accepted: more than 0, less than 1",
-        )?;
-        check(
-            (0.0..1.0).contains(&self.towers.dropout),
-            "training.towers.dropout",
-            self.towers.dropout,
-            "accepted: 0 to less than 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&ranker.hard_negatives),
-            "training.ranker.hard_negatives",
-            ranker.hard_negatives,
-            SHARE,
         )
     }
 }

@@ -26,7 +26,7 @@ pub const MODELS: [&str; 15] = [
     "fused_recommendation",
 ];
 
-/// A column that popularity sets or the filter counts on, checked by name.
+/// The accepted value of a key that names a category column.
 const CATEGORY: &str = "the name of an int32 column";
 
 impl Pipeline {
@@ -285,7 +285,7 @@ impl Pipeline {
         self.validate_item_id()
     }
 
-    /// The ranker's answer is decoded from the item id's codes, and code 0 pads short rows.
+    /// Checks the item id's feature: item ids are decoded from its codes, and code 0 pads short rows.
     fn validate_item_id(&self) -> Result<(), Error> {
         const ACCEPTED: &str = "one feature of the item id's name whose only operator is \
             { op = \"Categorify\", padding = -1 }";
@@ -565,70 +565,82 @@ fn entity(group: &str, entity: &Entity) -> Result<(), Error> {
         )?;
     }
     for column in &entity.columns {
-        let key = format!("{group}.columns.{}", column.name);
-        if column.codes.is_some() {
-            check(
-                column.kind == ColumnType::Int32,
-                format!("{key}.codes"),
-                "set",
-                "int32 columns only",
-            )?;
-        }
-        if let Some(labels) = &column.labels {
-            let alone = column.kind == ColumnType::Int32
-                && column.codes.is_none()
-                && column.derive.is_none();
-            check(
-                alone,
-                format!("{key}.labels"),
-                quoted(labels),
-                "int32 columns of numbers from 0, without codes and derive",
-            )?;
-        }
-        if column.derive.is_some() {
-            check(
-                column.kind != ColumnType::Text,
-                format!("{key}.type"),
-                "text",
-                "int32 or float32 with derive",
-            )?;
-            let alone = column.codes.is_none() && column.source.is_none();
-            check(
-                alone,
-                format!("{key}.derive"),
-                "a table",
-                "either derive, or source and codes",
-            )?;
-        }
-        if let Some(view) = &column.view {
-            check(
-                column.kind != ColumnType::Text && !view.is_empty(),
-                format!("{key}.view"),
-                quoted(view),
-                "the name of a feature view, of int32 and float32 columns",
-            )?;
-        }
-        default_of(&key, column)?;
-        if let Fallback::Word(word) = &column.default {
-            let accepted = "a number or \"mean\"";
-            check(
-                word == "mean",
-                format!("{key}.default"),
-                quoted(word),
-                accepted,
-            )?;
-            check(
-                column.codes.is_none(),
-                format!("{key}.default"),
-                quoted(word),
-                "a number: codes have no mean",
-            )?;
-        }
+        column_of(&format!("{group}.columns.{}", column.name), column)?;
     }
     Ok(())
 }
 
-/// A number that is a default, which the column's type must be able to hold.
+/// Checks a column of `[user]` or `[item]`; `key` is its dotted path.
+fn column_of(key: &str, column: &Column) -> Result<(), Error> {
+    if column.codes.is_some() {
+        check(
+            column.kind == ColumnType::Int32,
+            format!("{key}.codes"),
+            "set",
+            "int32 columns only",
+        )?;
+    }
+    if let Some(labels) = &column.labels {
+        let alone =
+            column.kind == ColumnType::Int32 && column.codes.is_none() && column.derive.is_none();
+        check(
+            alone,
+            format!("{key}.labels"),
+            quoted(labels),
+            "int32 columns of numbers from 0, without codes and derive",
+        )?;
+    }
+    if column.derive.is_some() {
+        derived(key, column)?;
+    }
+    if let Some(view) = &column.view {
+        check(
+            column.kind != ColumnType::Text && !view.is_empty(),
+            format!("{key}.view"),
+            quoted(view),
+            "the name of a feature view, of int32 and float32 columns",
+        )?;
+    }
+    default_of(key, column)?;
+    match &column.default {
+        Fallback::Word(word) => mean_of(key, column, word),
+        Fallback::Number(_) => Ok(()),
+    }
+}
+
+fn derived(key: &str, column: &Column) -> Result<(), Error> {
+    check(
+        column.kind != ColumnType::Text,
+        format!("{key}.type"),
+        "text",
+        "int32 or float32 with derive",
+    )?;
+    let alone = column.codes.is_none() && column.source.is_none();
+    check(
+        alone,
+        format!("{key}.derive"),
+        "a table",
+        "either derive, or source and codes",
+    )
+}
+
+/// A default that is a word: the mean of the column's numbers.
+fn mean_of(key: &str, column: &Column, word: &str) -> Result<(), Error> {
+    check(
+        word == "mean",
+        format!("{key}.default"),
+        quoted(word),
+        "a number or \"mean\"",
+    )?;
+    check(
+        column.codes.is_none(),
+        format!("{key}.default"),
+        quoted(word),
+        "a number: codes have no mean",
+    )
+}
+
+/// Checks that the column's type can hold a default that is a number.
 fn default_of(key: &str, column: &Column) -> Result<(), Error> {
     let Fallback::Number(number) = column.default else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Interactions as the source has them, to rows of users and items with a time: batch by batch, on their way into the sort.
+//! Cleans the source's interactions batch by batch, before they are sorted: each becomes a row of a user, an item and a time.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,25 +19,25 @@ use crate::columns::Entities;
 use crate::files::TableFile;
 use crate::source::{AtomicFile, Source, columns_of};
 
-/// Columns of the cleaned rows. Context columns follow them, called `context.<name>`: see [`context_name`].
+/// Columns of the cleaned rows. Context columns follow them, named by [`context_name`].
 pub(crate) const USER: &str = "user_row";
 pub(crate) const ITEM: &str = "item_row";
 pub(crate) const TIME: &str = "timestamp";
 pub(crate) const RATING: &str = "rating";
-/// A number drawn for the user, the second and the item: the order of a user's events of one second, of which nobody knows which
-/// came first.
+/// A pseudo-random number of the user, the second and the item. It orders a user's events of one second, because the source does not
+/// tell which one came first.
 ///
-/// The order of item ids is no such order: a catalogue's ids tell of its items, so that what follows an item within a second
-/// could be guessed from its id, and so could which events the parts are cut between.
+/// Item ids must not decide this order. They are related to the items, so a model could guess the next item of the same second from
+/// an id, and ids would decide which events fall into which part of the split.
 pub(crate) const DRAW: &str = "draw";
 
 /// Rows of a chunk of an atomic file.
 const CHUNK_ROWS: usize = 1 << 15;
 
-/// What was met on the way; complete when all rows have passed.
+/// Counts of the events that were cleaned. They are complete when all rows have been read.
 #[derive(Debug, Default)]
 pub(crate) struct Met {
-    /// Events of users or items that the tables do not hold.
+    /// Events of users or items that are missing from the tables.
     dropped: AtomicU64,
     /// Events without a user or an item.
     nobody: AtomicU64,
@@ -50,7 +50,7 @@ pub(crate) struct Met {
 }
 
 impl Met {
-    /// Events that name no user or item, or one that the tables do not hold.
+    /// Events without a user or an item, or with one that is missing from the tables.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed) + self.nobody.load(Ordering::Relaxed)
     }
@@ -61,12 +61,12 @@ impl Met {
         let left_out = [
             (
                 &self.dropped,
-                "are of users or items that the tables do not hold",
+                "have users or items that are missing from the tables",
             ),
             (&self.nobody, "have no user or no item"),
             (
                 &self.unrated,
-                "have no rating; data.interactions.missing_rating says what they count",
+                "have no rating; data.interactions.missing_rating gives them one",
             ),
         ];
         for (of, why) in left_out {
@@ -76,7 +76,7 @@ impl Met {
         }
         if count(&self.unlisted) > 0 {
             tracing::info!(
-                "{} interactions are left out: they are of kinds that ratings does not list",
+                "{} interactions are left out: ratings does not list their kinds",
                 count(&self.unlisted)
             );
         }
@@ -106,10 +106,10 @@ pub(crate) struct Cleaner {
     pub(crate) met: Arc<Met>,
 }
 
-/// The start of the names of context columns among cleaned rows.
+/// Prefix of the names of context columns in cleaned rows.
 const CONTEXT: &str = "context.";
 
-/// The name of a context column among cleaned rows, where it may be called as any other.
+/// The name of a context column in cleaned rows. The prefix keeps it apart from the other columns.
 pub(crate) fn context_name(column: &str) -> String {
     format!("{CONTEXT}{column}")
 }
@@ -130,44 +130,55 @@ pub(crate) fn is_time(column: &Column) -> bool {
     column.default == Fallback::Word("now".to_owned())
 }
 
-/// The interactions in order of user and time: events of one second in a drawn order, and those of one user, second and item by
-/// rating and context. Events that are equal in all of that can stand for each other, so the order does not depend on the order of
-/// files and rows in the source.
+/// The interactions in order of user and time. [`DRAW`] orders events of one second; rating and context order those of one user, second
+/// and item. Events that are equal in all of these are interchangeable, so the result does not depend on the order of the source's
+/// files and rows.
 pub(crate) struct Sorted {
-    /// The rows in their order: cleaned ones, or the source's as a cluster has sorted them.
+    /// The rows in order: cleaned ones, or the source's rows as a cluster has sorted them.
     pub(crate) plan: DataFrame,
     /// Cleans the rows of a cluster as they arrive.
     pub(crate) arriving: Option<Arriving>,
-    /// Of cleaned rows.
+    /// Schema of cleaned rows.
     pub(crate) schema: SchemaRef,
-    /// Complete when all rows have passed; the time of the last event before that.
+    /// Complete when all rows have been read. With a cluster and a split by days, the time of the last event is known before.
     pub(crate) met: Arc<Met>,
 }
 
-/// Rows of a cluster on their way in: in order of user and time, and within a second in no order.
+/// Cleans batches of rows that come from no file. Errors name the rows, and number them over all batches.
 pub(crate) struct Arriving {
     cleaner: Cleaner,
-    file: TableFile,
+    /// Stands for a file in errors: its path is the name of the rows.
+    name: TableFile,
     rows: u64,
 }
 
 impl Arriving {
-    pub(crate) fn new(cleaner: Cleaner) -> Self {
-        let file = TableFile {
-            path: Path::new("the rows as the cluster sorted them").to_owned(),
+    /// Rows that a cluster has sorted: by user and time, and within a second in no order.
+    pub(crate) fn of_cluster(cleaner: Cleaner) -> Self {
+        Self::new(cleaner, "the rows as the cluster sorted them")
+    }
+
+    /// Events that the updater wrote to the offline store, in no order.
+    fn of_offline_store(cleaner: Cleaner) -> Self {
+        Self::new(cleaner, "the offline store's events")
+    }
+
+    fn new(cleaner: Cleaner, name: &str) -> Self {
+        let name = TableFile {
+            path: Path::new(name).to_owned(),
             partition: Vec::new(),
         };
         let rows = 0;
         Self {
             cleaner,
-            file,
+            name,
             rows,
         }
     }
 
     /// The cleaned rows of the next batch.
     pub(crate) fn clean(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let source = Source::of_batch(&self.file, self.rows, batch);
+        let source = Source::of_batch(&self.name, self.rows, batch);
         self.rows += batch.num_rows() as u64;
         self.cleaner.clean(&source)
     }
@@ -194,17 +205,25 @@ fn order(schema: &Schema) -> Vec<String> {
     keys.into_iter().chain(context).collect()
 }
 
-/// All interactions in order, sorted on this machine. Those of `live` stand beside the source's files.
+/// All interactions in order, sorted on this machine: those of the source's files, and the batches `live` of the offline store.
 pub(crate) fn sorted(
-    pipeline: &Pipeline,
     engine: &Engine,
     data: &Data,
-    (files, live): (Vec<TableFile>, Vec<RecordBatch>),
-    users: &Entities,
-    items: &Entities,
+    files: Vec<TableFile>,
+    live: &[RecordBatch],
+    cleaner: Cleaner,
 ) -> Result<Sorted> {
-    let (rows, met) = rows(pipeline, engine, data, (files, live), users, items)?;
-    let schema = rows.schema().inner().clone();
+    let (schema, met) = (Arc::clone(&cleaner.schema), Arc::clone(&cleaner.met));
+    let mut arriving = Arriving::of_offline_store(cleaner.clone());
+    let live = live.iter().map(|batch| arriving.clean(batch));
+    let live = live.collect::<Result<Vec<_>>>()?;
+    let mut rows = match data.format {
+        Format::Atomic => of_atomic_file(engine, data, &files, cleaner)?,
+        Format::Parquet => of_parquet(engine, files, cleaner)?,
+    };
+    if !live.is_empty() {
+        rows = rows.union(engine.batches(Arc::clone(&schema), live.into_iter().map(Ok))?)?;
+    }
     let order = order(&schema);
     let order: Vec<&str> = order.iter().map(String::as_str).collect();
     Ok(Sorted {
@@ -215,68 +234,48 @@ pub(crate) fn sorted(
     })
 }
 
-/// The cleaned rows of all files, and of the batches that stand beside them, as a plan in no order.
-fn rows(
-    pipeline: &Pipeline,
+/// The cleaned rows of an atomic file, as a plan in no order.
+fn of_atomic_file(
     engine: &Engine,
     data: &Data,
-    (files, live): (Vec<TableFile>, Vec<RecordBatch>),
-    users: &Entities,
-    items: &Entities,
-) -> Result<(DataFrame, Arc<Met>)> {
-    let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
-    let (schema, met) = (Arc::clone(&cleaner.schema), Arc::clone(&cleaner.met));
-    let of_live = Arc::clone(&schema);
-    let of_store = TableFile {
-        path: Path::new("the offline store's events").to_owned(),
-        partition: Vec::new(),
+    files: &[TableFile],
+    cleaner: Cleaner,
+) -> Result<DataFrame> {
+    let [file] = files else {
+        bail!("one file of interactions is accepted in format atomic");
     };
-    let live = live
-        .iter()
-        .scan(0u64, |first, batch| {
-            let source = Source::of_batch(&of_store, *first, batch);
-            *first += batch.num_rows() as u64;
-            Some(cleaner.clean(&source))
-        })
-        .collect::<Result<Vec<_>>>()?;
     let columns = cleaner.columns();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let rows = match data.format {
-        Format::Atomic => {
-            let [file] = files.as_slice() else {
-                bail!("one file of interactions is accepted in format atomic");
-            };
-            let mut file = AtomicFile::open(&file.path, data.encoding, &columns)?;
-            let batches = std::iter::from_fn(move || {
-                let chunk = match file.chunk(CHUNK_ROWS) {
-                    Ok(chunk) if chunk.rows() == 0 => return None,
-                    chunk => chunk,
-                };
-                let cleaned = chunk.and_then(|chunk| cleaner.clean(&chunk));
-                Some(cleaned.map_err(BoxError::from))
-            });
-            engine.batches(schema, batches)?
-        }
-        Format::Parquet => {
-            let read = files
-                .iter()
-                .map(|file| -> Result<_> { Ok((file.path.clone(), columns_of(file, &columns)?)) });
-            let read = read.collect::<Result<Vec<_>>>()?;
-            engine.map_files(&read, schema, move |batch, file, first| {
-                let source = Source::of_batch(&files[file], first, batch);
-                cleaner.clean(&source).map_err(BoxError::from)
-            })?
-        }
-    };
-    let rows = match live.is_empty() {
-        true => rows,
-        false => rows.union(engine.batches(of_live, live.into_iter().map(Ok))?)?,
-    };
-    Ok((rows, met))
+    let mut file = AtomicFile::open(&file.path, data.encoding, &columns)?;
+    let schema = Arc::clone(&cleaner.schema);
+    let batches = std::iter::from_fn(move || {
+        let chunk = match file.chunk(CHUNK_ROWS) {
+            Ok(chunk) if chunk.rows() == 0 => return None,
+            chunk => chunk,
+        };
+        let cleaned = chunk.and_then(|chunk| cleaner.clean(&chunk));
+        Some(cleaned.map_err(BoxError::from))
+    });
+    Ok(engine.batches(schema, batches)?)
+}
+
+/// The cleaned rows of all Parquet files, as a plan in no order.
+fn of_parquet(engine: &Engine, files: Vec<TableFile>, cleaner: Cleaner) -> Result<DataFrame> {
+    let columns = cleaner.columns();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let read = files
+        .iter()
+        .map(|file| -> Result<_> { Ok((file.path.clone(), columns_of(file, &columns)?)) });
+    let read = read.collect::<Result<Vec<_>>>()?;
+    let schema = Arc::clone(&cleaner.schema);
+    Ok(engine.map_files(&read, schema, move |batch, file, first| {
+        let source = Source::of_batch(&files[file], first, batch);
+        cleaner.clean(&source).map_err(BoxError::from)
+    })?)
 }
 
 impl Cleaner {
-    /// The same, counting what it meets apart.
+    /// A cleaner with the same settings and its own counts.
     pub(crate) fn counting_apart(&self) -> Self {
         Self {
             met: Arc::default(),
@@ -408,7 +407,7 @@ impl Cleaner {
         RecordBatch::try_new(Arc::clone(&self.schema), columns).context("cleaned interactions")
     }
 
-    /// What each row counts.
+    /// The rating of each row.
     fn ratings(&self, source: &Source) -> Result<Vec<Rating>> {
         let missing = self.missing_rating.map_or(Rating::Missing, Rating::Counts);
         match (&self.rating, &self.ratings) {
@@ -428,7 +427,7 @@ impl Cleaner {
     }
 }
 
-/// The number of [`DRAW`], by a fixed seed: the same source is always in the same order, whatever else it holds.
+/// The number of [`DRAW`]. Its seed is fixed, so that an event has the same number in every run.
 fn draw((user, item): (i32, i32), time: i32) -> i64 {
     const SEED: u64 = 0x5a4b_4552_0000_0001;
     // SplitMix64 (Steele, Lea & Flood 2014), a step for each value.
@@ -442,17 +441,17 @@ fn draw((user, item): (i32, i32), time: i32) -> i64 {
     state as i64
 }
 
-/// What an event counts.
+/// The rating of an event, or why it has none.
 #[derive(Clone, Copy, Debug)]
 enum Rating {
     Counts(f32),
-    /// It is of a kind that `ratings` does not list.
+    /// The event is of a kind that `ratings` does not list.
     Unlisted,
-    /// It has no rating, and the definition says no number for that.
+    /// The event has no rating, and the definition sets no `missing_rating`.
     Missing,
 }
 
-/// A context column of these rows, empty values filled.
+/// A context column of the rows `kept`. The default replaces empty values.
 fn context(source: &Source, column: &Column, default: f64, kept: &[usize]) -> Result<ArrayRef> {
     let name = column.source();
     Ok(match column.kind {

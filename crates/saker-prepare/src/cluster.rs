@@ -1,8 +1,8 @@
-//! Interactions read and sorted by a cluster: the source's own rows, which are cleaned here as they arrive.
+//! Has a cluster read and sort the source's own rows. This machine cleans them as they arrive.
 //!
-//! The plan holds nothing but DataFusion's operators (scans, projections, a sort), so that executors run it which know nothing of Saker.
+//! The plan holds only DataFusion's operators (scans, projections, a sort), so executors need no code of Saker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ use crate::files::TableFile;
 use crate::source::columns_of;
 use crate::table;
 
-/// Warns when no row has come from a cluster for a while: it waits for its executors without end.
+/// Warns when no row has come from a cluster for a while, because a cluster waits for its executors without a time limit.
 pub(crate) struct Watch {
     rows: u64,
     since: Instant,
 }
 
 impl Watch {
-    /// Between two warnings.
+    /// Time without a new row before each warning.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     pub(crate) fn start() -> Self {
@@ -33,7 +33,7 @@ impl Watch {
         Self { rows, since }
     }
 
-    /// Takes note of the rows that have come so far.
+    /// Records the number of rows that have come so far.
     pub(crate) fn see(&mut self, rows: u64) {
         let silent = self.since.elapsed();
         if rows != self.rows {
@@ -48,11 +48,11 @@ impl Watch {
     }
 }
 
-/// Files of which the same columns are read, in the same types.
+/// Files with the same columns in the same types.
 struct Alike {
-    /// The columns that the files hold.
+    /// The columns in the files.
     fields: Vec<Field>,
-    /// The columns that the names of their folders hold, with their value.
+    /// The columns in the names of their folders, with their values.
     of_folders: Vec<(String, Option<String>)>,
     files: Vec<PathBuf>,
 }
@@ -78,13 +78,13 @@ pub(crate) fn sorted(
     }
     Ok(Sorted {
         plan: engine.sorted(rows, &[&cleaner.user, &cleaner.time])?,
-        arriving: Some(Arriving::new(cleaner)),
+        arriving: Some(Arriving::of_cluster(cleaner)),
         schema,
         met,
     })
 }
 
-/// The columns that a cleaner reads, of all files, in no order.
+/// The rows of all files in no order, with the columns that a cleaner reads.
 fn rows(engine: &Engine, files: &[TableFile], cleaner: &Cleaner) -> Result<DataFrame> {
     let columns = cleaner.columns();
     let groups = alike(files, &columns)?;
@@ -96,7 +96,7 @@ fn rows(engine: &Engine, files: &[TableFile], cleaner: &Cleaner) -> Result<DataF
             let value = group.of_folders.iter().find(|(column, _)| column == name);
             match value {
                 Some((_, value)) => lit(ScalarValue::Utf8(value.clone())).alias(name),
-                // Of whatever width: a union has one type.
+                // Files may hold user ids of different widths; a union has one type.
                 None if *name == cleaner.user => cast(ident(name), DataType::Int64).alias(name),
                 None => ident(name),
             }
@@ -142,60 +142,97 @@ fn alike(files: &[TableFile], columns: &[String]) -> Result<Vec<Alike>> {
 
 /// Refuses types that a cluster would not sort as cleaned rows are sorted, and columns of several types.
 fn check(groups: &[Alike], cleaner: &Cleaner) -> Result<()> {
-    let without = "without --engine, this machine reads them as they are";
     for name in cleaner.columns() {
-        let mut first: Option<(&DataType, &PathBuf)> = None;
-        for group in groups {
-            let file = &group.files[0];
-            let kind = match group.fields.iter().find(|field| *field.name() == name) {
-                Some(field) => field.data_type(),
-                None => &DataType::Utf8,
-            };
-            let sorts = match kind {
-                _ if name == cleaner.user => kind.is_integer(),
-                _ if name == cleaner.time => {
-                    kind.is_numeric() && !kind.is_decimal()
-                        || matches!(
-                            kind,
-                            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64
-                        )
-                }
-                _ => true,
-            };
-            if !sorts {
-                let accepted = match name == cleaner.user {
-                    true => "integers",
-                    false => "integers, floating-point numbers, timestamps and dates",
-                };
-                bail!(
-                    "{}, column {name} is {kind}; a cluster sorts by it, and accepted are {accepted}; {without}",
-                    file.display()
-                );
-            }
-            match first {
-                _ if name == cleaner.user => {}
-                None => first = Some((kind, file)),
-                Some((of_first, first)) if of_first != kind => bail!(
-                    "column {name} is {of_first} in {} and {kind} in {}; a cluster reads columns of one type; {without}",
-                    first.display(),
-                    file.display()
-                ),
-                Some(_) => {}
-            }
+        let kinds: Vec<Kind> = groups.iter().map(|group| group.kind(&name)).collect();
+        if name == cleaner.user {
+            // The plan casts user ids to one width.
+            check_user(&name, &kinds)?;
+            continue;
         }
+        if name == cleaner.time {
+            check_time(&name, &kinds)?;
+        }
+        check_one_type(&name, &kinds)?;
     }
     Ok(())
 }
 
-/// The time of the last event that is kept. Whether an event is kept is known here alone, so the cluster gives the last rows, and
-/// more of them until one is kept.
+/// The type of a column in a group of files.
+struct Kind<'a> {
+    kind: &'a DataType,
+    /// The group's first file.
+    file: &'a Path,
+}
+
+impl Alike {
+    /// The type of a column; text if it is in the names of the folders.
+    fn kind(&self, column: &str) -> Kind<'_> {
+        let field = self.fields.iter().find(|field| field.name() == column);
+        Kind {
+            kind: field.map_or(&DataType::Utf8, Field::data_type),
+            file: &self.files[0],
+        }
+    }
+}
+
+const WITHOUT: &str = "without --engine, this machine reads them as they are";
+
+fn check_user(name: &str, kinds: &[Kind]) -> Result<()> {
+    check_sorts(name, kinds, DataType::is_integer, "integers")
+}
+
+fn check_time(name: &str, kinds: &[Kind]) -> Result<()> {
+    let sorts = |kind: &DataType| {
+        let is_date = matches!(
+            kind,
+            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64
+        );
+        is_date || kind.is_numeric() && !kind.is_decimal()
+    };
+    let accepted = "integers, floating-point numbers, timestamps and dates";
+    check_sorts(name, kinds, sorts, accepted)
+}
+
+fn check_sorts(
+    name: &str,
+    kinds: &[Kind],
+    sorts: impl Fn(&DataType) -> bool,
+    accepted: &str,
+) -> Result<()> {
+    let Some(Kind { kind, file }) = kinds.iter().find(|held| !sorts(held.kind)) else {
+        return Ok(());
+    };
+    bail!(
+        "{}, column {name} is {kind}; a cluster sorts by it, and accepted are {accepted}; {WITHOUT}",
+        file.display()
+    )
+}
+
+fn check_one_type(name: &str, kinds: &[Kind]) -> Result<()> {
+    let Some((first, others)) = kinds.split_first() else {
+        return Ok(());
+    };
+    let Some(other) = others.iter().find(|other| other.kind != first.kind) else {
+        return Ok(());
+    };
+    bail!(
+        "column {name} is {} in {} and {} in {}; a cluster reads columns of one type; {WITHOUT}",
+        first.kind,
+        first.file.display(),
+        other.kind,
+        other.file.display()
+    )
+}
+
+/// The time of the last event that is kept. Only this machine knows which events are kept. So it asks the cluster for the last rows, and
+/// for more of them until one is kept.
 fn latest(engine: &Engine, rows: &DataFrame, cleaner: &Cleaner) -> Result<i32> {
     let mut most = 1 << 10;
     loop {
         let last = engine.last(rows.clone(), &cleaner.time, most)?;
         let apart = cleaner.counting_apart();
         let met = Arc::clone(&apart.met);
-        let mut arriving = Arriving::new(apart);
+        let mut arriving = Arriving::of_cluster(apart);
         let (mut given, mut kept) = (0, 0);
         let mut watch = Watch::start();
         engine.run(

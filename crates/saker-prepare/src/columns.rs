@@ -1,4 +1,4 @@
-//! Users and items: ids and columns out of the source, cleaned and numbered.
+//! Users and items: cleaned ids and columns of the source, with codes for texts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use saker_pipeline::{Codes, Column, ColumnType, Default as Fallback, Entity, Nam
 use crate::source::Source;
 use crate::values::Value;
 
-/// The values of a column, before defaults fill what is empty.
+/// The values of a column, before defaults replace empty ones.
 pub(crate) enum Cleaned {
     Int32(Vec<Option<i32>>),
     Float32(Vec<Option<f32>>),
@@ -20,7 +20,7 @@ pub(crate) enum Cleaned {
 }
 
 impl Cleaned {
-    /// Whole numbers as a column of this type.
+    /// A column of integers, converted to this type.
     pub(crate) fn numbers(kind: ColumnType, values: Vec<Option<i32>>) -> Self {
         match kind {
             ColumnType::Float32 => {
@@ -42,7 +42,7 @@ impl Cleaned {
     }
 }
 
-/// What people call the numbers of a column: its place is the number. A number that no row labels is called by itself.
+/// The display names of a column's numbers: the index is the number. A number without a label has itself as its name.
 fn label(
     column: &Column,
     labels: &str,
@@ -50,7 +50,7 @@ fn label(
     order: &[usize],
     cleaned: &Cleaned,
 ) -> Result<Vec<String>> {
-    /// A list of labels is as long as its largest number.
+    /// Bounds the largest number with a label, because the list of labels has that length.
     const MOST: usize = 1 << 20;
     let texts = source.texts(labels, &[])?;
     let Cleaned::Int32(numbers) = cleaned else {
@@ -83,7 +83,7 @@ fn label(
     Ok(names.into_iter().enumerate().map(call).collect())
 }
 
-/// The source's columns that an entity is made of.
+/// The source's columns that an entity is read from.
 pub(crate) fn read_columns<'e>(entity: &'e Entity, id_column: &'e str) -> Vec<&'e str> {
     let read = entity.columns.iter();
     let read = read.filter(|column| column.derive.is_none());
@@ -101,15 +101,14 @@ pub(crate) fn order(ids: &[i32]) -> Vec<usize> {
 /// The users or the items, sorted by id.
 pub(crate) struct Entities {
     pub(crate) ids: Vec<i32>,
-    /// In the order of the definition; derived ones join when they are known.
+    /// In the order of the definition. Derived columns are added when they are computed.
     pub(crate) columns: BTreeMap<String, Cleaned>,
-    /// From id to row.
+    /// The row of each id.
     pub(crate) row_of: Arc<FxHashMap<i32, i32>>,
 }
 
 impl Entities {
-    /// Reads an entity's rows. What the numbers of `codes` columns stand for is in `names`: what it holds already keeps its number,
-    /// the rest is added.
+    /// Reads an entity's rows. `names` has the texts of `codes` columns, by code: its texts keep their codes, and new texts are added.
     pub(crate) fn read(
         entity: &Entity,
         id_column: &str,
@@ -149,7 +148,7 @@ impl Entities {
         })
     }
 
-    /// What empty values get: the definition's numbers, and means over the training events, of which each row has `events`.
+    /// The defaults of empty values: the definition's numbers, and means over the training events. `events` has their number by row.
     pub(crate) fn defaults(
         &self,
         entity: &Entity,
@@ -184,7 +183,7 @@ impl Entities {
         entity.stored().map(default).collect()
     }
 
-    /// The table that is written: ids, then every column, empty values filled.
+    /// The table to write: ids, then every column, with defaults in place of empty values.
     pub(crate) fn table(
         &self,
         entity: &Entity,
@@ -214,7 +213,7 @@ impl Entities {
     }
 }
 
-/// A column of the source as the definition wants it, its rows in `order`.
+/// A column of the source, converted as the definition says, with its rows in `order`.
 fn clean(column: &Column, source: &Source, order: &[usize], names: &mut Names) -> Result<Cleaned> {
     let (name, empty) = (column.source(), column.empty.as_slice());
     if let Some(codes) = column.codes {
@@ -244,7 +243,7 @@ fn clean(column: &Column, source: &Source, order: &[usize], names: &mut Names) -
     })
 }
 
-/// What of a value is numbered; nothing of an empty one. Different values have different keys.
+/// The key of a value that gets a code; `None` for an empty value. Different values have different keys.
 fn key(value: &Value<'_>, codes: Codes) -> Result<Option<String>> {
     Ok(match (codes, value) {
         (Codes::First | Codes::Set, _) | (_, Value::List(_)) => codes.key_of_words(value.words()?),

@@ -1,33 +1,33 @@
-//! What follows from a user's events: the most frequent category of the recent items.
+//! Derives a column from a user's events: the most frequent category of the recent items.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::served::Row;
 
-/// A user's most frequent category at each moment: what serving recomputes after every event
-/// (`saker_store::recent::top_category`), so that training sees what serving saw.
+/// A user's most frequent category at each moment. It equals the value that serving recomputes after every event
+/// (`saker_store::recent::top_category`), so that training and serving use the same values.
 ///
 /// Items count once, at their latest time, as in `user:{id}:recent_items`.
 pub(crate) struct Recent<'a> {
     seconds: i32,
-    /// What serving wrote of this user, when it did: user, Unix seconds, value, oldest first.
+    /// Values that serving wrote for this user: user, Unix seconds, value, oldest first.
     served: &'a [Row],
     /// Item, its latest time, its category.
     items: Vec<(i32, i32, i32)>,
-    /// The time of the events that are not settled yet.
+    /// The second of the latest events, which do not count before the second is over.
     now: Option<i32>,
     value: Option<i32>,
-    /// The item met last, when, and the value before it was met the first time in a row.
+    /// The latest item, its time, and the value before the first of its consecutive events.
     offered: Option<(i32, i32, Option<i32>)>,
 }
 
-/// A visit ends when nothing happens for half an hour, as web analytics have it.
+/// A visit ends after half an hour without events, the convention of web analytics.
 const VISIT_SECONDS: i32 = 30 * 60;
 
 impl<'a> Recent<'a> {
-    /// Nothing happened yet; `seconds` are what is recent. What serving wrote, where it wrote something, stands before what
-    /// follows from the events.
+    /// A user without events; an item is recent for `seconds`. If serving wrote values, they take precedence over values computed from the
+    /// events.
     pub(crate) fn new(seconds: i32, served: &'a [Row]) -> Self {
         Self {
             seconds,
@@ -39,8 +39,8 @@ impl<'a> Recent<'a> {
         }
     }
 
-    /// The value that stands at `time`: after all events of earlier seconds. Of events of the same second nobody knows which came
-    /// first, so that none of them counts. Times must not go back.
+    /// The value at `time`, after all events of earlier seconds. Events of the same second do not count, because their order is unknown. Times
+    /// must not decrease.
     pub(crate) fn before(&mut self, time: i32) -> Option<i32> {
         if self.now.is_some_and(|now| now < time) {
             self.settle();
@@ -51,8 +51,8 @@ impl<'a> Recent<'a> {
         }
     }
 
-    /// The value that stood when `item` was offered, which the user meets at `time`: that [`before`](Self::before) the first of the
-    /// visit's events with this item in a row. A view would tell of the click that follows it.
+    /// The value when `item` was offered to the user, who has an event with it at `time`: the value [`before`](Self::before) the first of the
+    /// visit's consecutive events with this item. Otherwise a view would reveal the click that follows it.
     pub(crate) fn before_offer(&mut self, time: i32, item: i32) -> Option<i32> {
         let value = match self.offered {
             Some((last, at, value)) if last == item && time - at <= VISIT_SECONDS => value,
@@ -62,7 +62,7 @@ impl<'a> Recent<'a> {
         value
     }
 
-    /// The user met `item` of `category`.
+    /// Adds an event with `item` of `category`.
     pub(crate) fn add(&mut self, time: i32, item: i32, category: Option<i32>) {
         if self.now.is_some_and(|now| now < time) {
             self.settle();
@@ -94,7 +94,7 @@ impl<'a> Recent<'a> {
                 let latest = of(category).map(|item| item.1).max();
                 (of(category).count(), latest, Reverse(category))
             });
-        // No recent item: the old value stays.
+        // Without a recent item, the old value stays.
         self.value = top.or(self.value);
     }
 }

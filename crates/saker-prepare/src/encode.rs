@@ -1,4 +1,4 @@
-//! Fitting and applying a workflow, with outputs of exactly the types that the tensors have.
+//! Fits and applies workflows. Outputs have exactly the types of the tensors.
 
 use std::fs;
 use std::path::Path;
@@ -16,8 +16,8 @@ use saker_workflow::{Definition, Operator, Workflow};
 
 use crate::split::PARTS;
 
-/// Fits the features of a group on the training interactions, one row each, as the models see them: a frequent user's values
-/// are frequent values.
+/// Fits the features of a group on the training interactions, one row each, as the models are trained on them. Values of a frequent user
+/// are therefore frequent.
 pub(crate) fn fit(
     pipeline: &Pipeline,
     engine: &Engine,
@@ -38,8 +38,7 @@ pub(crate) fn fit(
         .with_context(|| format!("fitting the {} features", group.as_str()))
 }
 
-/// The columns that a group's features are made of: those that change with time from the interactions, the rest from the entity's
-/// table.
+/// The input columns of a group's features: columns that change with time are in the interactions, the others in the entity's table.
 fn of_entity(
     entity: &Entity,
     training: DataFrame,
@@ -56,7 +55,7 @@ fn of_entity(
         }
         let name = column.name.as_str();
         match column.default {
-            // What nothing has happened for yet is no value: serving's default is encoded as out-of-vocabulary too.
+            // Before the first event there is no value. It is encoded as out-of-vocabulary, as serving's default is.
             Fallback::Number(default) if column.at_event() => {
                 let none = ident(name).eq(lit(default as i32));
                 let mut none = when(none, lit(ScalarValue::Int32(None)));
@@ -72,11 +71,11 @@ fn of_entity(
     of_table.push(ident(&entity.id).alias(JOINED));
     let table = table.select(of_table)?;
     let same = ident(&entity.id).eq(ident(JOINED));
-    // The left side is kept in memory, and the right side's rows pass by in their order.
+    // The left side is in memory; the right side's rows are read in their order.
     Ok(table.join_on(training, JoinType::Inner, [same])?)
 }
 
-/// Saves in place of what an earlier fit left.
+/// Saves a workflow, and replaces that of an earlier fit.
 pub(crate) fn save(workflow: &Workflow, folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)
@@ -101,7 +100,7 @@ pub(crate) fn apply(
             FeatureKind::Categorical => DataType::Int32,
             FeatureKind::Continuous => DataType::Float32,
         };
-        // What does not fit is an error and never a null.
+        // A value out of range is an error, never a null.
         let strict = CastOptions {
             safe: false,
             ..CastOptions::default()
@@ -118,7 +117,7 @@ pub(crate) fn apply(
     table::table(columns.collect::<Result<_>>()?)
 }
 
-/// Codes of a categorical feature; `None` of a continuous one.
+/// Number of codes of a categorical feature; `None` for a continuous one.
 pub(crate) fn cardinality(workflow: &Workflow, feature: &Feature) -> Result<Option<usize>> {
     if feature.kind() == FeatureKind::Continuous {
         return Ok(None);

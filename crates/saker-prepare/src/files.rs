@@ -9,23 +9,23 @@ use saker_pipeline::{Format, Pipeline};
 /// A file of a table.
 #[derive(Clone, Debug)]
 pub struct TableFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What the names of the folders above it say of all its rows: Hive's partitions, the outermost first.
+    /// Column values from the names of the folders above it: Hive's partitions, the outermost first.
     pub partition: Partition,
 }
 
-/// Columns and their values, `None` where Hive wrote that there is none.
+/// Columns and their values; `None` for Hive's missing value.
 pub type Partition = Vec<(String, Option<String>)>;
 
-/// What Hive writes in place of a missing value.
+/// Hive's name of a missing value.
 const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// The files of a path, which `key` of the definition holds: itself, those of a folder that end in `.parquet`, also within Hive's
-/// partitions (`day=2026-05-01`), or those whose names match a pattern such as `day_*.parquet`; in the order of names.
+/// The files of a path, the value of `key` in the definition. A path names one file; a folder, for its files `*.parquet`, also within
+/// Hive's partitions (`day=2026-05-01`); or a pattern such as `day_*.parquet`. Files come in the order of their names.
 ///
 /// # Errors
-/// There is no such file or folder; format atomic and a folder.
+/// Returns an error if there is no such file or folder, and for a folder in format atomic.
 pub fn files(pipeline: &Pipeline, format: Format, key: &str, path: &str) -> Result<Vec<TableFile>> {
     let given = path;
     let path = pipeline.resolve(path)?;
@@ -92,7 +92,7 @@ pub fn files(pipeline: &Pipeline, format: Format, key: &str, path: &str) -> Resu
     Ok(files)
 }
 
-/// What to do about a table that is missing.
+/// How to get a missing table, for an error message.
 fn hint(pipeline: &Pipeline, key: &str) -> String {
     match pipeline.pipeline.name.as_str() {
         "movielens" => "`scripts/install` brings the data of movielens".to_owned(),
@@ -103,7 +103,7 @@ fn hint(pipeline: &Pipeline, key: &str) -> String {
     }
 }
 
-/// What is in a folder, in the order of names, without what is hidden and what writers leave beside their files (`_SUCCESS`).
+/// The entries of a folder, in the order of their names, without hidden ones and without markers of writers (`_SUCCESS`).
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let failed = || format!("cannot list {}", folder.display());
     let mut entries = Vec::new();
@@ -145,14 +145,14 @@ fn of_folder(folder: &Path, partition: &Partition, files: &mut Vec<TableFile>) -
     Ok(())
 }
 
-/// The column and value that a folder's name says of its files.
+/// The column and value in a folder's name.
 fn partition_of(name: &str) -> Option<(String, Option<String>)> {
     let (column, value) = name.split_once('=')?;
     let value = (value != NO_VALUE).then(|| unescaped(value));
     (!column.is_empty()).then(|| (unescaped(column), value))
 }
 
-/// A text of which Hive wrote some characters as `%` and two hexadecimal digits.
+/// Decodes a text in which Hive has escaped characters as `%` and two hexadecimal digits.
 fn unescaped(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());

@@ -1,4 +1,4 @@
-//! The events in order of user and time: split, with the state of the user that each one met, written as they pass.
+//! Writes the events in order of user and time: each with its part of the split and with the user's state before it.
 
 use crate::table;
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use crate::derive::{Recent, most_frequent};
 use crate::served::Served;
 use crate::split::{PARTS, parts};
 
-/// What the events leave once they have passed.
+/// Counts and derived columns of all events.
 pub(crate) struct Events {
     /// Events of the training, validation and test part.
     pub(crate) counts: [usize; 3],
@@ -22,7 +22,7 @@ pub(crate) struct Events {
     pub(crate) of_users: Vec<u32>,
     /// Training events of each item.
     pub(crate) of_items: Vec<u32>,
-    /// Columns that follow from the user's events, by name: the user's value.
+    /// User columns that are derived from the user's events.
     top: Vec<Top>,
 }
 
@@ -34,12 +34,12 @@ struct Top {
     window: Window,
     /// Value of each user: the latest one.
     values: Vec<Option<i32>>,
-    /// What serving wrote of it.
+    /// The values that serving wrote.
     served: Served,
 }
 
 impl Top {
-    /// What stands before the first event; validation lets no other default through.
+    /// The value before the first event. The definition's validation accepts only a number here.
     fn default(&self) -> i32 {
         match self.column.default {
             Fallback::Number(number) => number as i32,
@@ -48,11 +48,38 @@ impl Top {
     }
 }
 
-/// What is recent.
+impl Top {
+    /// The value after a user's last training events.
+    fn of_last(&self, last: usize, items: &[i32], of_part: &[usize]) -> Option<i32> {
+        let training = of_part.iter().zip(items).filter(|(part, _)| **part == 0);
+        let latest = training.rev().take(last);
+        most_frequent(latest.filter_map(|(_, &item)| self.categories[item as usize]))
+    }
+
+    /// The value after the last of a user's events. Appends the value before each event to `met_values`.
+    fn of_seconds(
+        &self,
+        seconds: i32,
+        user_id: i32,
+        (times, items): (&[i32], &[i32]),
+        met_values: &mut Vec<i32>,
+    ) -> Option<i32> {
+        let default = self.default();
+        let mut recent = Recent::new(seconds, self.served.of(user_id));
+        for (&time, &item) in times.iter().zip(items) {
+            let before = recent.before_offer(time, item);
+            met_values.push(before.unwrap_or(default));
+            recent.add(time, item, self.categories[item as usize]);
+        }
+        recent.latest()
+    }
+}
+
+/// The events that count as recent.
 enum Window {
-    /// This many training events.
+    /// The last training events, this many.
     Last(usize),
-    /// Items of these seconds, at each moment.
+    /// At each moment, the events of this many seconds before it.
     Seconds(i32),
 }
 
@@ -98,7 +125,7 @@ pub(crate) fn write(
             Some(arriving) => arriving.clean(&batch)?,
         };
         let all = concat_batches(&schema, [&rest, &batch])?;
-        // The last user's events may go on in the next batch.
+        // The last user may have more events in the next batch.
         let of = table::int32s(&all, USER)?;
         let whole = of.partition_point(|user| Some(user) < of.last());
         rest = all.slice(whole, all.num_rows() - whole);
@@ -107,6 +134,36 @@ pub(crate) fn write(
     complete(&mut events, &rest)?;
     writer.finish()?;
     Ok(events)
+}
+
+/// Ids, time, rating and context of cleaned rows, under their names in `data/interactions.parquet`.
+fn event_columns<'a>(
+    pipeline: &'a Pipeline,
+    rows: &RecordBatch,
+    users: &Entities,
+    items: &Entities,
+) -> Result<Vec<(&'a str, ArrayRef)>> {
+    let ids = |entities: &Entities, name| -> Result<ArrayRef> {
+        let rows = table::int32s(rows, name)?.iter();
+        let ids = rows.map(|&row| entities.ids[row as usize]);
+        Ok(table::int32(ids.collect()))
+    };
+    let mut columns = vec![
+        (pipeline.user.id.as_str(), ids(users, USER)?),
+        (pipeline.item.id.as_str(), ids(items, ITEM)?),
+        (TIME, cleaned(rows, TIME)?),
+        (RATING, cleaned(rows, RATING)?),
+    ];
+    for column in &pipeline.context.columns {
+        if clean::is_time(column) && column.name != TIME {
+            columns.push((column.name.as_str(), cleaned(rows, TIME)?));
+        }
+    }
+    for column in clean::context_columns(pipeline) {
+        let name = clean::context_name(&column.name);
+        columns.push((column.name.as_str(), cleaned(rows, &name)?));
+    }
+    Ok(columns)
 }
 
 fn cleaned(rows: &RecordBatch, name: &str) -> Result<ArrayRef> {
@@ -167,60 +224,22 @@ impl Events {
             let span = first..first + of_user.len();
             first = span.end;
             let user = of_user[0] as usize;
-            let times = &times[span.clone()];
+            let (times, items) = (&times[span.clone()], &of_items[span]);
             let parts_from = of_part.len();
             of_part.extend(parts(times, met.latest(), pipeline.split.parts()));
             let of_part = &of_part[parts_from..];
-            let items = &of_items[span];
-            for (&part, &item) in of_part.iter().zip(items) {
-                self.counts[part] += 1;
-                if part == 0 {
-                    self.of_users[user] += 1;
-                    self.of_items[item as usize] += 1;
-                }
-            }
+            self.count(user, items, of_part);
             for (top, met_values) in self.top.iter_mut().zip(&mut met_values) {
                 top.values[user] = match top.window {
-                    Window::Last(last) => {
-                        let training = of_part.iter().zip(items).filter(|(part, _)| **part == 0);
-                        let latest = training.rev().take(last);
-                        most_frequent(latest.filter_map(|(_, &item)| top.categories[item as usize]))
-                    }
+                    Window::Last(last) => top.of_last(last, items, of_part),
                     Window::Seconds(seconds) => {
-                        let default = top.default();
-                        let mut recent = Recent::new(seconds, top.served.of(users.ids[user]));
-                        for (&time, &item) in times.iter().zip(items) {
-                            let before = recent.before_offer(time, item);
-                            met_values.push(before.unwrap_or(default));
-                            recent.add(time, item, top.categories[item as usize]);
-                        }
-                        recent.latest()
+                        let id = users.ids[user];
+                        top.of_seconds(seconds, id, (times, items), met_values)
                     }
                 };
             }
         }
-
-        let ids = |entities: &Entities, rows: &[i32]| -> ArrayRef {
-            table::int32(rows.iter().map(|&row| entities.ids[row as usize]).collect())
-        };
-        let context: Vec<(&str, ArrayRef)> = pipeline
-            .context
-            .columns
-            .iter()
-            .filter(|column| clean::is_time(column) && column.name != TIME)
-            .map(|column| -> Result<_> { Ok((column.name.as_str(), cleaned(rows, TIME)?)) })
-            .chain(clean::context_columns(pipeline).map(|column| -> Result<_> {
-                let name = clean::context_name(&column.name);
-                Ok((column.name.as_str(), cleaned(rows, &name)?))
-            }))
-            .collect::<Result<_>>()?;
-        let mut columns = vec![
-            (pipeline.user.id.as_str(), ids(users, of_users)),
-            (pipeline.item.id.as_str(), ids(items, of_items)),
-            (TIME, cleaned(rows, TIME)?),
-            (RATING, cleaned(rows, RATING)?),
-        ];
-        columns.extend(context);
+        let mut columns = event_columns(pipeline, rows, users, items)?;
         for (top, values) in self.top.iter().zip(met_values) {
             if top.column.at_event() {
                 columns.push((top.column.name.as_str(), table::int32(values)));
@@ -229,6 +248,17 @@ impl Events {
         let of_part = of_part.iter().map(|&part| PARTS[part].to_owned());
         columns.push(("split", table::text(of_part.collect())));
         table::table(columns)
+    }
+
+    /// Counts a user's events by part, and those of the training part by user and item.
+    fn count(&mut self, user: usize, items: &[i32], of_part: &[usize]) {
+        for (&part, &item) in of_part.iter().zip(items) {
+            self.counts[part] += 1;
+            if part == 0 {
+                self.of_users[user] += 1;
+                self.of_items[item as usize] += 1;
+            }
+        }
     }
 
     /// Fills an entity's derived columns.

@@ -1,4 +1,4 @@
-//! One run of preparing, step by step.
+//! One run of `saker prepare`, step by step.
 
 use std::fs;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ use crate::{
     write_json,
 };
 
-/// What every step needs.
+/// The inputs of every step.
 pub(crate) struct Job<'a> {
     pipeline: &'a Pipeline,
     data: &'a Data,
     layout: &'a Layout,
     engine: Engine,
-    /// Whether the workflows, names and defaults of an earlier run are kept.
+    /// Whether the run uses the workflows, names and defaults of an earlier run.
     kept: bool,
 }
 
-/// The users and the items, as columns and as the tables that are written.
+/// The users and the items, as columns and as the written tables.
 struct Tables {
     users: Entities,
     user_rows: RecordBatch,
@@ -80,7 +80,7 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// All steps, in their order.
+    /// Runs all steps in order.
     pub(crate) fn run(self) -> Result<Summary> {
         let (pipeline, layout) = (self.pipeline, self.layout);
         let mut names = match self.kept {
@@ -90,7 +90,7 @@ impl<'a> Job<'a> {
         let (mut users, mut items) = self.entities(&mut names)?;
 
         if !self.kept {
-            // From here on tables are replaced: a run that fails leaves no schema beside them.
+            // The tables are replaced from here on. Remove the schema first, so that a failed run leaves none beside them.
             remove(&layout.schema())?;
             remove(&layout.schema_without_tables())?;
         }
@@ -124,10 +124,11 @@ impl<'a> Job<'a> {
             item: self.fit(Group::Item, &events)?,
         };
         let schema = self.encode(&tables, &fits)?;
-        // Spilled rows are gone by now; the folder is empty.
+        // Spilled rows have been removed, so the folder is empty.
         drop(self.engine);
         let _ = fs::remove_dir_all(layout.root().join("spill"));
-        // Last, since training starts from it. Embedding tables are by encoded id: a run that keeps the workflows has no new code.
+        // The schema comes last, because training starts from it. Embedding tables are indexed by encoded id, and a run that keeps the workflows
+        // adds no code.
         match self.kept {
             true => write_json(&layout.schema(), &schema)?,
             false => write_json(&layout.schema_without_tables(), &schema)?,
@@ -157,7 +158,7 @@ impl<'a> Job<'a> {
         Ok((users, items))
     }
 
-    /// Watches a cluster, where the engine has one.
+    /// Watches the engine's cluster, if it has one.
     fn watch(&self) -> Option<Watch> {
         self.engine.has_cluster().then(Watch::start)
     }
@@ -170,7 +171,7 @@ impl<'a> Job<'a> {
         items: &Entities,
     ) -> Result<(Events, Arc<Met>)> {
         let (pipeline, data, layout) = (self.pipeline, self.data, self.layout);
-        // A whole training goes by the source; what visitors did since is learned on top of it.
+        // A full training uses the source alone; a fine-tuning adds the events that the updater has stored since.
         let live = match self.kept {
             true => served::events(pipeline, layout, &data.interactions)?,
             false => Vec::new(),
@@ -178,12 +179,10 @@ impl<'a> Job<'a> {
         let path = &data.interactions.path;
         let files = files::files(pipeline, data.format, INTERACTIONS, path)?;
         let engine = &self.engine;
+        let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
         let sorted = match engine.has_cluster() {
-            true => {
-                let cleaner = Cleaner::new(pipeline, &data.interactions, users, items);
-                cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts())?
-            }
-            false => clean::sorted(pipeline, engine, data, (files, live), users, items)?,
+            true => cluster::sorted(engine, data, &files, cleaner, pipeline.split.parts())?,
+            false => clean::sorted(engine, data, files, &live, cleaner)?,
         };
         let met = Arc::clone(&sorted.met);
         let mut watch = self.watch();
@@ -205,7 +204,7 @@ impl<'a> Job<'a> {
         Ok((events, met))
     }
 
-    /// What serving wrote of a column, where the run goes on from an earlier one.
+    /// The values of a column that serving wrote, if the run continues an earlier one.
     fn served(&self, column: &Column) -> Result<Served> {
         if !self.kept {
             return Ok(Served::default());
@@ -270,7 +269,7 @@ impl<'a> Job<'a> {
         Ok(workflow)
     }
 
-    /// Writes what is in `features/`; gives its schema.
+    /// Writes `features/`. Returns the schema.
     fn encode(&self, tables: &Tables, fits: &Fits) -> Result<Schema> {
         let (pipeline, layout) = (self.pipeline, self.layout);
         let step = Step::start("encode the features");
@@ -318,7 +317,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// One row as a cold start has it: id -1, and the defaults.
+/// The row of a cold start: id -1 and the defaults.
 fn cold_row(pipeline: &Pipeline, group: Group, defaults: &Defaults) -> Result<RecordBatch> {
     let (entity, values) = match group {
         Group::User => (&pipeline.user, &defaults.user),
@@ -362,7 +361,7 @@ fn schema_of(
     let schema = |feature: &saker_pipeline::Feature| -> Result<FeatureSchema> {
         let cardinality = encode::cardinality(workflow, feature)?;
         let cold_start = match cardinality {
-            // Training knows an absent item only as padding, whose code is never learned.
+            // For training, an absent item is padding, whose code is never trained.
             Some(_) => table::int32s(&cold, &feature.name)?[0] as f32,
             None => table::float32s(&cold, &feature.name)?[0],
         };

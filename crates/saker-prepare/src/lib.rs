@@ -1,7 +1,7 @@
-//! From the source's tables to encoded features: clean, split, derive, fit on the training part, encode everything.
+//! Turns the source's tables into encoded features: cleans, splits and derives, fits on the training part, encodes all rows.
 //!
-//! Users and items are held in memory, a few columns each. Interactions, of which there may be many more, pass by in batches: cleaned and
-//! sorted into `data/interactions.parquet`, counted by the fits, and encoded into `features/interactions.parquet`.
+//! Users and items are in memory, a few columns each. Interactions may be many more, so they are processed in batches: cleaned and sorted
+//! into `data/interactions.parquet`, counted by the fits, and encoded into `features/interactions.parquet`.
 
 mod clean;
 mod cluster;
@@ -39,25 +39,25 @@ const USERS: &str = "data.users.path";
 const ITEMS: &str = "data.items.path";
 const INTERACTIONS: &str = "data.interactions.path";
 
-/// What was prepared.
+/// The result of [`prepare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Users.
+    /// Number of users.
     pub users: usize,
-    /// Items.
+    /// Number of items.
     pub items: usize,
     /// Events of the training, validation and test part.
     pub events: [usize; 3],
-    /// Events left out because they name no user or item, or one that the tables do not hold.
+    /// Number of events without a user or an item, or with one that is missing from the tables. They are left out.
     pub dropped: usize,
-    /// Events left out because they have no rating.
+    /// Number of events without a rating. They are left out.
     pub unrated: usize,
 }
 
-/// `[data]` of a definition that is to be prepared.
+/// `[data]` of a definition.
 ///
 /// # Errors
-/// The definition has none.
+/// Returns an error if the definition has no `[data]`.
 pub fn data(pipeline: &Pipeline) -> Result<&Data> {
     pipeline.data.as_ref().context(
         "the pipeline definition has no [data], so there is nothing to prepare; add it as docs/pipeline.md shows",
@@ -67,7 +67,7 @@ pub fn data(pipeline: &Pipeline) -> Result<&Data> {
 /// The files of the users', items' and interactions' tables.
 ///
 /// # Errors
-/// A file is missing.
+/// Returns an error if a file is missing.
 pub fn inputs(pipeline: &Pipeline) -> Result<Vec<TableFile>> {
     let data = data(pipeline)?;
     let tables = [
@@ -85,7 +85,7 @@ pub fn inputs(pipeline: &Pipeline) -> Result<Vec<TableFile>> {
 /// The row in the source of each row of `data/items.parquet`.
 ///
 /// # Errors
-/// The table of items cannot be read.
+/// Returns an error if the table of items cannot be read.
 pub fn order_of_items(pipeline: &Pipeline) -> Result<Vec<usize>> {
     let data = data(pipeline)?;
     let id = data.items.id.as_deref().unwrap_or(&pipeline.item.id);
@@ -94,7 +94,7 @@ pub fn order_of_items(pipeline: &Pipeline) -> Result<Vec<usize>> {
     Ok(columns::order(&ids))
 }
 
-/// What preparing makes, to be checked for when it is skipped.
+/// The outputs of [`prepare`]. The step can be skipped only if they exist.
 pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
     let tables = ["users", "items", "interactions"];
     let mut made = vec![layout.names(), layout.defaults(), layout.schema()];
@@ -114,14 +114,14 @@ pub fn made(pipeline: &Pipeline, layout: &Layout) -> Vec<PathBuf> {
     made
 }
 
-/// Prepares a pipeline's data and features, within the bounds of `settings`; the embedding tables are not among them. Training starts
-/// from the schema, which [`complete`] puts in its place once the tables are there.
+/// Prepares a pipeline's data and features with the resources of `settings`, without the embedding tables. Training starts from the schema,
+/// which [`complete`] renames to its final name when these tables exist.
 ///
 /// With a session of a cluster, such as Ballista's, the cluster reads and sorts the interactions and counts the values that the workflows
 /// are fitted on. The files are the same byte for byte.
 ///
 /// # Errors
-/// The source cannot be read or holds what the definition does not accept; the message names file, column, row and value.
+/// Returns an error if the source cannot be read or has a value that is not accepted. The message names file, column, row and value.
 pub fn prepare(
     pipeline: &Pipeline,
     layout: &Layout,
@@ -131,31 +131,31 @@ pub fn prepare(
     run(pipeline, layout, settings, Workflows::Fitted, cluster)
 }
 
-/// Puts the schema of [`prepare`] in its place.
+/// Renames the schema of [`prepare`] to its final name.
 ///
 /// # Errors
-/// The disk does not take it, or nothing was prepared.
+/// Returns an error if the schema cannot be renamed, for example because nothing was prepared.
 pub fn complete(layout: &Layout) -> Result<()> {
     let pending = layout.schema_without_tables();
     fs::rename(&pending, layout.schema())
         .with_context(|| format!("cannot move {} to its place", pending.display()))
 }
 
-/// Encodes what the source holds now with the workflows, names, defaults and embedding tables of an earlier run, so that models which
-/// were trained on them can go on learning. A user column that serving keeps is taken as serving wrote it, from the offline store.
+/// Encodes the source's current rows with the workflows, names, defaults and embedding tables of an earlier run, so that its models can be
+/// trained further. User columns that serving updates have the values that serving wrote to the offline store.
 ///
 /// # Errors
-/// As [`prepare`]; and nothing was prepared before.
+/// Returns an error as [`prepare`] does, and if nothing was prepared before.
 pub fn encode_again(pipeline: &Pipeline, layout: &Layout, settings: Settings) -> Result<Summary> {
     run(pipeline, layout, settings, Workflows::Kept, None)
 }
 
-/// Where the fitted workflows come from.
+/// The origin of the fitted workflows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Workflows {
     /// They are fitted on the training part.
     Fitted,
-    /// They are there already.
+    /// They exist already.
     Kept,
 }
 

@@ -1,4 +1,4 @@
-//! Interactions encoded batch by batch.
+//! Encodes interactions batch by batch.
 
 use std::sync::Arc;
 
@@ -15,28 +15,28 @@ use crate::clean::{RATING, TIME};
 use crate::columns::Entities;
 use crate::encode;
 
-/// From rows of `data/interactions.parquet` to those of `features/interactions.parquet`.
+/// Turns rows of `data/interactions.parquet` into rows of `features/interactions.parquet`.
 pub(crate) struct Encoder {
     user: Id,
     item: Id,
     label: Label,
     context: Workflow,
     context_features: Vec<Feature>,
-    /// The user features that are made of columns which change with time, their workflow, and where each column comes from: the
-    /// interaction (`None`), or the users' table.
+    /// The user features whose columns change with time, their workflow, and the origin of each input column: the interaction (`None`) or
+    /// the users' table.
     changing: Vec<Feature>,
     workflow: Workflow,
     columns: Vec<(String, Option<ArrayRef>)>,
 }
 
-/// What is learned from a rating.
+/// Labels of ratings.
 struct Label {
     positive_from: Option<f32>,
     weak_from: Option<f32>,
 }
 
 impl Label {
-    /// 1 of a positive, a half of a weak sign, 0 of neither.
+    /// 1 for a positive, 0.5 for a weak positive, 0 otherwise.
     fn of(&self, rating: f32) -> f32 {
         if self.positive_from.is_none_or(|least| rating >= least) {
             1.0

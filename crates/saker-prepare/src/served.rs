@@ -1,4 +1,4 @@
-//! What serving wrote: the values of a user column, and what visitors did. From the offline store.
+//! Reads from the offline store what serving wrote: values of user columns, and visitors' events.
 
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
@@ -12,18 +12,18 @@ use saker_serving::views;
 use crate::table;
 use crate::values::Values;
 
-/// A user id, Unix seconds, the value since then.
+/// A user id, Unix seconds, the value from that time on.
 pub(crate) type Row = (i32, i32, i32);
 
 /// The values of a column that serving wrote.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
-    /// Ascending.
+    /// In ascending order.
     rows: Vec<Row>,
 }
 
 impl Served {
-    /// Reads a column's view, without what `saker materialize` wrote there: that follows from the events and says nothing new.
+    /// Reads a column's view, without the rows of `saker materialize`: these were computed from the same events.
     pub(crate) fn read(pipeline: &Pipeline, layout: &Layout, column: &Column) -> Result<Self> {
         let Some(view) = &column.view else {
             return Ok(Self::default());
@@ -50,13 +50,13 @@ impl Served {
         &self.rows[from..to]
     }
 
-    /// How many values there are.
+    /// Number of values.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 }
 
-/// The files that serving wrote and [`crate::encode_again`] reads: views, days and names, of which none changes once it is there.
+/// The files of serving that [`crate::encode_again`] reads: views, days and names. An existing file never changes.
 pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
     let store = OfflineStore::open(&views::offline_store(pipeline, layout))?;
     let columns = pipeline.user.stored();
@@ -72,8 +72,8 @@ pub fn files(pipeline: &Pipeline, layout: &Layout) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// What visitors did, as the updater wrote it, with the columns that the definition's source has. Nothing where the definition
-/// does not say what a kind of event counts.
+/// Visitors' events, as the updater wrote them, with the columns of the definition's source. Returns none if the definition does not
+/// rate kinds of events.
 pub(crate) fn events(
     pipeline: &Pipeline,
     layout: &Layout,
@@ -81,7 +81,7 @@ pub(crate) fn events(
 ) -> Result<Vec<RecordBatch>> {
     if of.rating.is_some() && of.ratings.is_none() {
         tracing::info!(
-            "what visitors did is left out: data.interactions.ratings does not say what a click counts"
+            "the visitors' events are left out, because data.interactions.ratings does not rate clicks"
         );
         return Ok(Vec::new());
     }
@@ -110,7 +110,7 @@ fn as_in_source(
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         (of.user.as_deref().unwrap_or(user), read(user)?.clone()),
         (of.item.as_deref().unwrap_or(item), read(item)?.clone()),
-        // A timestamp has a unit of its own, whatever that of the source's numbers is.
+        // A timestamp has its own unit, so the unit of the source's numbers does not apply.
         (&of.timestamp, read(EVENT_TIMESTAMP)?.clone()),
     ];
     if let Some(rating) = &of.rating {
@@ -121,7 +121,7 @@ fn as_in_source(
         if columns.iter().any(|(name, _)| *name == source) {
             continue;
         }
-        // An event says no more of its moment than its device.
+        // An event has only its device as context.
         let unknown = || new_null_array(&DataType::Int32, batch.num_rows());
         let known = batch.column_by_name(source).cloned();
         columns.push((source, known.unwrap_or_else(unknown)));
@@ -142,7 +142,7 @@ fn add(rows: &mut Vec<Row>, batch: &RecordBatch, id: &str, column: &str) -> Resu
         let value = values.value(row).int32().with_context(|| place(column))?;
         let time = times.value(row).unix_seconds(Unit::S);
         let time = time.with_context(|| place(EVENT_TIMESTAMP))?;
-        // A view may hold other columns, of which a row need not have each.
+        // A view may have more columns, and a row may lack some of them.
         if let (Some(user), Some(value), Some(time)) = (user, value, time) {
             rows.push((user, time, value));
         }

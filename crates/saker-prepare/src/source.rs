@@ -1,4 +1,4 @@
-//! Reading the source's tables, whatever their format: whole, or a chunk at a time. What a value is, [`crate::values`] says.
+//! Reads the source's tables in all formats, whole or in chunks. [`crate::values`] converts the values.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -14,11 +14,11 @@ use saker_pipeline::{Data, Encoding, Format, Unit};
 use crate::files::TableFile;
 use crate::values::{Value, Values};
 
-/// A column as its file has it.
+/// A column in the form of its file.
 #[derive(Debug)]
 enum Raw {
     Array(ArrayRef),
-    /// Of a text file; `true` where the file declares numbers.
+    /// A column of a text file; `true` if the file declares numbers.
     Texts(LargeStringArray, bool),
     /// The same text in every row.
     Constant(Option<String>),
@@ -61,17 +61,17 @@ fn no_column<'a>(
     anyhow!("{path} has no column {name}; it has {given}")
 }
 
-/// A table, or some rows of one, as the source has it.
+/// A table of the source, or some rows of it.
 #[derive(Debug)]
 pub struct Source {
     parts: Vec<Part>,
 }
 
 impl Source {
-    /// A whole table, of which only these columns are read.
+    /// Reads these columns of a whole table.
     ///
     /// # Errors
-    /// A file that cannot be read, or that lacks one of the columns.
+    /// Returns an error if a file cannot be read or lacks one of the columns.
     pub fn read(data: &Data, files: &[TableFile], columns: &[&str]) -> Result<Self> {
         let mut parts = Vec::new();
         for file in files {
@@ -95,7 +95,7 @@ impl Source {
         Ok(Self { parts })
     }
 
-    /// Rows of a Parquet file, of which `first` is the place of the first, from 0.
+    /// Rows of a Parquet file; `first` is the place of the first one, from 0.
     pub(crate) fn of_batch(file: &TableFile, first: u64, batch: &RecordBatch) -> Self {
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns());
@@ -103,7 +103,7 @@ impl Source {
             let array = Raw::Array(ArrayRef::clone(array));
             (field.name().clone(), array)
         });
-        // A column of the file comes before what the names of the folders say.
+        // A column of the file takes precedence over the names of the folders.
         let partition = file.partition.iter();
         let partition = partition.map(|(name, value)| (name.clone(), Raw::Constant(value.clone())));
         let part = Part {
@@ -132,7 +132,7 @@ impl Source {
         ("", row as u64)
     }
 
-    /// Where a row is, counted from 1: with its file where there are several.
+    /// The place of a row for messages, counted from 1, with its file if there are several.
     pub fn place(&self, row: usize) -> String {
         let (path, number) = self.part(row);
         match self.parts.iter().all(|part| part.path == path) {
@@ -141,10 +141,10 @@ impl Source {
         }
     }
 
-    /// What `read` makes of every value of a column.
+    /// The results of `read` for all values of a column.
     ///
     /// # Errors
-    /// There is no such column, or `read` refuses a value; with file, column and row.
+    /// Returns an error if the column is missing or `read` fails, with file, column and row.
     pub(crate) fn each<T>(
         &self,
         name: &str,
@@ -162,17 +162,17 @@ impl Source {
         Ok(all)
     }
 
-    /// A column of finite numbers of 32 bits, without those that read as one of `empty`.
+    /// A column of finite numbers of 32 bits. Texts in `empty` mean no value.
     pub(crate) fn float32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<f32>>> {
         self.each(name, |value| value.without(empty).float32())
     }
 
-    /// A column of integers of 32 bits, without those that read as one of `empty`.
+    /// A column of integers of 32 bits. Texts in `empty` mean no value.
     pub(crate) fn int32s(&self, name: &str, empty: &[String]) -> Result<Vec<Option<i32>>> {
         self.each(name, |value| value.without(empty).int32())
     }
 
-    /// A column of texts, without those that read as one of `empty`; no value is the empty text.
+    /// A column of texts. Texts in `empty` mean no value, which is returned as the empty text.
     pub fn texts(&self, name: &str, empty: &[String]) -> Result<Vec<String>> {
         let text = |value: Value<'_>| {
             value
@@ -188,12 +188,12 @@ impl Source {
         self.each(name, |value| value.unix_seconds(unit))
     }
 
-    /// A column of ids, of which some may be missing.
+    /// A column of ids; some may be missing.
     pub(crate) fn ids(&self, name: &str) -> Result<Vec<Option<i32>>> {
         self.each(name, |value| value.id())
     }
 
-    /// A column of ids, of which none may be missing.
+    /// A column of ids; a missing one is an error.
     pub fn all_ids(&self, name: &str) -> Result<Vec<i32>> {
         self.each(name, |value| {
             let accepted = || format!("the id is missing; an id must be 0 to {}", i32::MAX);
@@ -202,10 +202,10 @@ impl Source {
     }
 }
 
-/// The columns that are to be read of a Parquet file; the others are in the names of its folders.
+/// The columns to read from a Parquet file. The others are in the names of its folders.
 ///
 /// # Errors
-/// The file is missing or is no Parquet file; it lacks a column, or has two of that name.
+/// Returns an error if the file is missing or is not a Parquet file, and if it lacks a column or has two of the same name.
 pub(crate) fn columns_of(file: &TableFile, columns: &[&str]) -> Result<Vec<String>> {
     let given = table::columns(&file.path)?;
     let path = file.path.display().to_string();
@@ -232,7 +232,7 @@ pub(crate) fn columns_of(file: &TableFile, columns: &[&str]) -> Result<Vec<Strin
 pub(crate) struct AtomicFile {
     path: PathBuf,
     encoding: Encoding,
-    /// The columns that are read.
+    /// The columns to read.
     fields: Vec<Field>,
     /// Fields of a row.
     width: usize,
@@ -253,10 +253,10 @@ struct Field {
 }
 
 impl AtomicFile {
-    /// Opens a file, of which these columns are read.
+    /// Opens a file to read these columns.
     ///
     /// # Errors
-    /// It cannot be read, or lacks one of the columns.
+    /// Returns an error if the file cannot be read or lacks one of the columns.
     pub(crate) fn open(path: &Path, encoding: Option<Encoding>, columns: &[&str]) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut opened = Self {
@@ -312,7 +312,7 @@ impl AtomicFile {
         line = line.strip_suffix(b"\r").unwrap_or(line);
         let mut skipped = 0;
         if self.line == 1 && self.encoding == Encoding::Utf8 {
-            /// What some editors write before a text in UTF-8.
+            /// The byte order mark that some editors write before a text in UTF-8.
             const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
             let without = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
             skipped = line.len() - without.len();
@@ -336,7 +336,7 @@ impl AtomicFile {
                 )),
             },
             Encoding::Latin1 => {
-                // Of these bytes, ISO 8859-1 has no letter: the file is in another encoding.
+                // ISO 8859-1 has no letters for these bytes, so the file has another encoding.
                 match line.iter().position(|byte| (0x80..0xA0).contains(byte)) {
                     Some(byte) => Err(refused(byte, "a letter of latin1, ISO 8859-1")),
                     None => Ok(Some(line.iter().map(|&byte| char::from(byte)).collect())),
@@ -345,7 +345,7 @@ impl AtomicFile {
         }
     }
 
-    /// The next rows, at most `most`; without rows at the file's end.
+    /// The next rows, at most `most`; no rows at the file's end.
     pub(crate) fn chunk(&mut self, most: usize) -> Result<Source> {
         let mut columns: Vec<LargeStringBuilder> = Vec::new();
         columns.resize_with(self.fields.len(), LargeStringBuilder::new);

@@ -1,17 +1,17 @@
-//! Which interactions are trained on: by each user's order of time, or by days.
+//! Divides the interactions into training, validation and test rows: by each user's order of time, or by days.
 
 use saker_pipeline::Parts;
 
-/// The names of the parts, as column `split` holds them.
+/// The names of the parts in column `split`.
 pub const PARTS: [&str; 3] = ["train", "validation", "test"];
 
 const DAY: i32 = 24 * 60 * 60;
 
-/// The part (index in [`PARTS`]) of each of a user's events, whose times are given oldest first, those of one second in a drawn order. `latest` is the time of the last event of
-/// all.
+/// The part (index in [`PARTS`]) of each of a user's events. Times are given oldest first; events of one second come in a random order.
+/// `latest` is the time of the last event of all users.
 ///
-/// By shares, floor(n · share) of the events are test and validation; where both shares are positive and there are three events or
-/// more, at least one each, so that every such user is measured. A user with fewer is trained on only.
+/// By shares, floor(n · share) of the events are test and validation. If both shares are positive, a user with three or more events has at
+/// least one of each, so that every such user is evaluated. All events of a user with fewer are training events.
 pub(crate) fn parts(times: &[i32], latest: i32, split: Parts) -> impl Iterator<Item = usize> {
     let events = times.len();
     let (validation, test) = match split {

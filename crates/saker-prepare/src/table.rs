@@ -15,7 +15,7 @@ use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-/// A table of these columns, which must be of equal length.
+/// A table of columns of equal length.
 pub fn table(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     RecordBatch::try_from_iter(columns).context("columns of unequal length")
 }
@@ -38,7 +38,7 @@ pub fn text(values: Vec<String>) -> ArrayRef {
 /// Reads a Parquet file as a whole.
 ///
 /// # Errors
-/// It is missing or is no Parquet file.
+/// Returns an error if the file is missing or is not a Parquet file.
 pub fn read(path: &Path) -> Result<RecordBatch> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let damaged = || format!("{} is no readable Parquet file", path.display());
@@ -53,10 +53,10 @@ pub fn read(path: &Path) -> Result<RecordBatch> {
     concat_batches(&schema, &batches).with_context(damaged)
 }
 
-/// Reads some columns of a Parquet file, a part of the rows at a time.
+/// Reads some columns of a Parquet file, part of the rows at a time.
 ///
 /// # Errors
-/// It is missing or is no Parquet file; a column that it does not have is missing from the parts.
+/// Returns an error if the file is missing or is not a Parquet file. A column that the file lacks is missing from the results.
 pub fn stream(
     path: &Path,
     columns: &[&str],
@@ -67,7 +67,7 @@ pub fn stream(
     let damaged = move || format!("{name} is no readable Parquet file");
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(&damaged)?;
     let schema = builder.parquet_schema();
-    // By the names of whole columns: a name may contain dots.
+    // Select by whole names, because a name may contain dots.
     let roots = schema.root_schema().get_fields().iter().enumerate();
     let roots = roots.filter(|(_, field)| columns.contains(&field.name()));
     let mask = ProjectionMask::roots(schema, roots.map(|(root, _)| root).collect::<Vec<_>>());
@@ -82,7 +82,7 @@ pub fn stream(
 /// The names of a Parquet file's columns.
 ///
 /// # Errors
-/// It is missing or is no Parquet file.
+/// Returns an error if the file is missing or is not a Parquet file.
 pub fn columns(path: &Path) -> Result<Vec<String>> {
     let schema = schema(path)?;
     let fields = schema.fields().iter();
@@ -92,7 +92,7 @@ pub fn columns(path: &Path) -> Result<Vec<String>> {
 /// The columns of a Parquet file, with their types.
 ///
 /// # Errors
-/// It is missing or is no Parquet file.
+/// Returns an error if the file is missing or is not a Parquet file.
 pub fn schema(path: &Path) -> Result<SchemaRef> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)
@@ -100,10 +100,10 @@ pub fn schema(path: &Path) -> Result<SchemaRef> {
     Ok(Arc::clone(builder.schema()))
 }
 
-/// Writes a Parquet file, first beside `path` and then renamed.
+/// Writes a temporary Parquet file and renames it to `path`.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the file cannot be written.
 pub fn write(path: &Path, table: &RecordBatch) -> Result<()> {
     let failed = || format!("cannot write {}", path.display());
     if let Some(folder) = path.parent() {
@@ -124,7 +124,7 @@ pub fn write(path: &Path, table: &RecordBatch) -> Result<()> {
 /// The values of an Int32 column.
 ///
 /// # Errors
-/// There is no such column, or it has another type or nulls.
+/// Returns an error if the column is missing, has another type, or has nulls.
 pub fn int32s<'t>(table: &'t RecordBatch, name: &str) -> Result<&'t [i32]> {
     let array = column::<Int32Array>(table, name, "Int32")?;
     Ok(array.values())
@@ -133,7 +133,7 @@ pub fn int32s<'t>(table: &'t RecordBatch, name: &str) -> Result<&'t [i32]> {
 /// The values of a Float32 column.
 ///
 /// # Errors
-/// As [`int32s`].
+/// Returns an error as [`int32s`] does.
 pub fn float32s<'t>(table: &'t RecordBatch, name: &str) -> Result<&'t [f32]> {
     let array = column::<Float32Array>(table, name, "Float32")?;
     Ok(array.values())
@@ -142,7 +142,7 @@ pub fn float32s<'t>(table: &'t RecordBatch, name: &str) -> Result<&'t [f32]> {
 /// A Utf8 column.
 ///
 /// # Errors
-/// As [`int32s`].
+/// Returns an error as [`int32s`] does.
 pub fn texts<'t>(table: &'t RecordBatch, name: &str) -> Result<&'t StringArray> {
     column(table, name, "Utf8")
 }

@@ -1,7 +1,7 @@
 //! The key to the control API of the Triton that `saker serve` starts.
 //!
-//! Whoever may load a model may run any code in the server: a load request can carry a shared library, and a web page can send
-//! one to a developer's machine. So the server refuses these requests without a key, which only this user can read.
+//! A client that may load a model may run any code in the server: a load request can contain a shared library, and a web page can send
+//! such a request to a developer's machine. So the server refuses these requests without a key, which only this user can read.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -24,17 +24,17 @@ fn file(layout: &Layout) -> PathBuf {
     layout.run().join("control.key")
 }
 
-/// Makes a key for a server that is about to start, and keeps it in `run/control.key` (mode 0600).
+/// Creates a key for a server before its start, and writes it to `run/control.key` (mode 0600).
 ///
 /// # Errors
-/// Returns an error if the disk does not take the file.
+/// Returns an error if the file cannot be written.
 pub fn new_key(layout: &Layout) -> Result<String> {
     let key: [u8; 16] = rand::random();
     let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = file(layout);
     fs::create_dir_all(layout.run())
         .with_context(|| format!("cannot create {}", layout.run().display()))?;
-    // Anew, so that it has these permissions whatever the old file had.
+    // Create the file anew, so that it does not keep the permissions of an old one.
     files::remove(&path)?;
     let mut options = OpenOptions::new();
     let written = options.write(true).create_new(true).mode(0o600).open(&path);
@@ -44,28 +44,28 @@ pub fn new_key(layout: &Layout) -> Result<String> {
     Ok(key)
 }
 
-/// The arguments of `tritonserver` that ask for the key, over HTTP and gRPC.
+/// The arguments of `tritonserver` that require the key, over HTTP and gRPC.
 pub fn restrictions(key: &str) -> [String; 2] {
     ["http-restricted-api", "grpc-restricted-protocol"]
         .map(|option| format!("--{option}={RESTRICTED}:{CONTROL_HEADER}={key}"))
 }
 
-/// The key of the server at hand: `SAKER_CONTROL_KEY`, else what `saker serve` wrote.
+/// The server's key: `SAKER_CONTROL_KEY`, or else the key that `saker serve` wrote.
 pub fn key(layout: &Layout) -> Option<String> {
     key_from_environment().or_else(|| fs::read_to_string(file(layout)).ok())
 }
 
-/// `SAKER_CONTROL_KEY`, where it says something.
+/// `SAKER_CONTROL_KEY`, if it is not empty.
 pub fn key_from_environment() -> Option<String> {
     std::env::var(VARIABLE).ok().filter(|key| !key.is_empty())
 }
 
-/// A client of the server at `host:port` that has the key.
+/// A client with the key of the server at `host:port`.
 pub fn client(layout: &Layout, address: &str, timeout: Duration) -> Triton {
     Triton::with_timeout(address, timeout).with_control_key(key(layout))
 }
 
-/// As [`client`], with the usual timeout.
+/// Like [`client`], with the default timeout.
 pub fn patient_client(layout: &Layout, address: &str) -> Triton {
     Triton::new(address).with_control_key(key(layout))
 }

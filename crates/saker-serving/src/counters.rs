@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Counters by metric and model; a model's versions together.
+/// Counters by metric and model, summed over a model's versions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counters(BTreeMap<(String, String), f64>);
 
@@ -13,7 +13,7 @@ impl Counters {
     /// Reads them from a server's metrics.
     ///
     /// # Errors
-    /// Nothing answers at `http://{address}/metrics`.
+    /// Returns an error if `http://{address}/metrics` does not answer.
     pub fn read(address: &str) -> Result<Self> {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(2)))
@@ -53,13 +53,13 @@ impl Counters {
         Self(counters)
     }
 
-    /// A metric, of all models together.
+    /// A metric, summed over all models.
     pub fn sum(&self, metric: &str) -> f64 {
         let of_metric = self.0.iter().filter(|((name, _), _)| name == metric);
         of_metric.map(|(_, count)| count).sum()
     }
 
-    /// The models that have answered without what they ask the store for since `before`. Other clients' requests count in.
+    /// The models that have answered without data of the store since `before`. Requests of other clients are included.
     pub fn degraded_since(&self, before: &Self) -> Vec<&str> {
         let grown = |((metric, model), count): &(&(String, String), &f64)| {
             let key = &(metric.clone(), model.clone());

@@ -1,4 +1,4 @@
-//! What an entity gets that is missing from the store: `data/defaults.json`.
+//! The features of an entity that is missing from the store: `data/defaults.json`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
-//! What the online store holds of users and items, compared with the definition.
+//! Compares the users and items in the online store with the definition.
 //!
-//! The type of an id is part of its key in Feast's layout: a user who is stored as INT64 is not found as INT32. Where the
-//! definition does not name the type, the store is asked for users and items that exist.
+//! The type of an id is part of its key in Feast's layout: a user stored as INT64 is not found as INT32. If the definition does not name
+//! the type, it is taken from existing users and items in the store.
 
 use std::time::Duration;
 
@@ -12,24 +12,23 @@ use saker_store::{Connection, RedactedUrl, Settings};
 
 use crate::views::feature_view;
 
-/// How long the store is searched for the entities of one view.
+/// Time limit of the search for the entities of one view.
 const SEARCH: Duration = Duration::from_secs(3);
 
-/// What is compared.
+/// Extent of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {
-    /// The types of the ids, where the definition does not name them.
+    /// Only the types of the ids, if the definition does not name them.
     Types,
-    /// Join keys, types of the ids, and types of the features: what the steps of a release rely on.
+    /// Join keys, types of the ids, and types of the features, which the steps of a release depend on.
     All,
 }
 
-/// Fills in `entity_type` and `item_entity_type` of `[store]` as the store has them, where the definition says nothing and the
-/// store does not hold the default, INT32. Returns what could not be compared, to be shown.
+/// Sets `entity_type` and `item_entity_type` of `[store]` to the stored types, if the definition omits them and the store has another
+/// type than the default, INT32. Returns messages about everything that could not be compared.
 ///
 /// # Errors
-/// The store holds a view in a way that the steps cannot read, or its ids in several types and the definition does not say
-/// which counts.
+/// Returns an error if the steps cannot read a stored view, or if its ids have several types and the definition does not name one.
 pub fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<Vec<String>> {
     let store = &pipeline.store;
     let known = store.entity_type.is_some() && store.item_entity_type.is_some();
@@ -67,7 +66,7 @@ pub fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<Vec<String>> 
     Ok(notes)
 }
 
-/// The type of an entity's ids: the definition's, else the store's; `None`: the default.
+/// The type of an entity's ids: the definition's, or else the store's; `None` is the default.
 fn of_entity(
     pipeline: &Pipeline,
     entity: &Entity,
@@ -108,58 +107,50 @@ fn of_entity(
         return Ok(given);
     }
     let own: Vec<&Found> = found.iter().filter(|found| is_of(found, &view)).collect();
+    let url = connection.url();
     if own.is_empty() {
-        let why = format!(
-            "{}: {}",
-            connection.url(),
-            other_keys(&view, &found, store.entity_key_serialization)
-        );
-        if compare == Compare::All {
-            bail!("{why}");
-        }
-        notes.push(why);
-        return Ok(given);
+        let why = other_keys(&view, &found, store.entity_key_serialization);
+        return refuse_or_note(format!("{url}: {why}"), compare, notes).map(|()| given);
     }
     let types: Vec<&str> = own.iter().map(|found| found.join_keys[0].1).collect();
-    let held = || {
-        format!(
-            "view '{}' holds {} as {}",
-            view.name(),
-            entity.id,
-            types.join(" and as ")
-        )
-    };
+    let held = format!(
+        "view '{}' holds {} as {}",
+        view.name(),
+        entity.id,
+        types.join(" and as ")
+    );
     let chosen = match given {
         Some(given) => own
             .iter()
             .find(|found| found.join_keys[0].1 == given.as_str()),
         None if own.len() > 1 => bail!(
-            "{}: {}; `{key} = \"…\"` under [store] says which counts; the others are left over from something else",
-            connection.url(),
-            held()
+            "{url}: {held}; `{key} = \"…\"` under [store] says which counts; the others are left over from something else"
         ),
         None => own.first(),
     };
     let Some(chosen) = chosen else {
+        let given_name = given.map_or("INT32", EntityType::as_str);
         let why = format!(
-            "{}: {}, and `{key}` under [store] is {}: nobody would be found",
-            connection.url(),
-            held(),
-            given.map_or("INT32", EntityType::as_str)
+            "{url}: {held}, and `{key}` under [store] is {given_name}: nobody would be found"
         );
-        if compare == Compare::All {
-            bail!("{why}");
-        }
-        notes.push(why);
-        return Ok(given);
+        return refuse_or_note(why, compare, notes).map(|()| given);
     };
     if compare == Compare::All {
         features(&view, &columns, chosen)?;
     }
     match given {
         Some(given) => Ok(Some(given)),
-        None => type_of(chosen, &view, connection.url()),
+        None => type_of(chosen, &view, url),
     }
+}
+
+/// Fails with the reason if everything is compared; otherwise adds it to the notes.
+fn refuse_or_note(why: String, compare: Compare, notes: &mut Vec<String>) -> Result<()> {
+    if compare == Compare::All {
+        bail!("{why}");
+    }
+    notes.push(why);
+    Ok(())
 }
 
 /// The entity type of a stored key; `None` for INT32, the default.
@@ -176,13 +167,13 @@ fn type_of(chosen: &Found, view: &FeatureView, url: &RedactedUrl) -> Result<Opti
     }
 }
 
-/// Whether the entities have the view's one join key, in its serialization.
+/// Whether the view's join key is the entities' only one, in the same serialization.
 fn is_of(found: &Found, view: &FeatureView) -> bool {
     let same = matches!(&found.join_keys[..], [(name, _)] if name == view.join_key());
     same && found.version == view.version()
 }
 
-/// Why entities that hold the view are none that the lookups can find.
+/// Why the lookups cannot find the stored entities of the view.
 fn other_keys(view: &FeatureView, found: &[Found], serialization: u8) -> String {
     let first = &found[0];
     let keys: Vec<String> = first
@@ -219,7 +210,7 @@ fn features(view: &FeatureView, columns: &[&Column], found: &Found) -> Result<()
             .copied()
             .filter(|kind| !is_served(column, kind))
             .collect();
-        // A few odd values get the default, and are counted and logged; a column without a single value that fits is a
+        // A lookup replaces a few wrong values by the default, counts and logs them. A column without any valid value is a
         // mistake.
         if wrong.is_empty() || wrong.len() < stored.types.len() {
             continue;
@@ -245,7 +236,7 @@ fn is_served(column: &Column, kind: &str) -> bool {
     match kind {
         "INT32" | "INT64" | "BOOL" | "UNIX_TIMESTAMP" => true,
         "FLOAT" | "DOUBLE" => column.kind == ColumnType::Float32,
-        // A release has the codes of these.
+        // A release has the codes of these texts.
         "STRING" => column.codes.is_some(),
         _ => false,
     }

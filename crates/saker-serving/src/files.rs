@@ -1,4 +1,4 @@
-//! Files: written whole or not at all, JSON, hashes.
+//! Files: atomic writes, JSON, hashes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Writes a file beside `path`, has the disk take it, and renames it: a reader, or whoever comes after a crash of the
-/// program or the machine, sees the old content or the new one.
+/// Writes a temporary file beside `path`, syncs it to disk, and renames it. Readers see either the old content or the new one, even after a
+/// crash of the program or the machine.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the disk refuses the write.
 pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let beside = path.with_added_extension("new");
     let write = || {
@@ -25,10 +25,10 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Removes a file, if there is one.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// The disk does not let it.
+/// Returns an error if the disk refuses the removal.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -46,7 +46,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// SHA-256 of a file, lower-case hexadecimal.
 ///
 /// # Errors
-/// The file cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let copied =
@@ -68,25 +68,25 @@ impl Write for HashWriter<'_> {
     }
 }
 
-/// A name beside `target`.
+/// A temporary name beside `target`.
 pub fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{suffix}"));
     target.with_file_name(name)
 }
 
-/// Makes a folder, and those above it.
+/// Creates a folder and its parents.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the disk refuses the write.
 pub fn create(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Removes a folder with all in it, if there is one.
+/// Removes a folder with its content, if it exists.
 ///
 /// # Errors
-/// The disk does not let it.
+/// Returns an error if the disk refuses the removal.
 pub fn remove_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -99,17 +99,17 @@ pub fn remove_folder(folder: &Path) -> Result<()> {
 /// Writes a value as JSON, as [`write()`] does.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the disk refuses the write.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .with_context(|| format!("{} as JSON", path.display()))?;
     write(path, format!("{text}\n"))
 }
 
-/// Reads a value that is JSON.
+/// Reads a value from JSON.
 ///
 /// # Errors
-/// The file is missing, or is no such JSON.
+/// Returns an error if the file is missing, or if it is not JSON of this type.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))

@@ -1,4 +1,4 @@
-//! Keeping one Triton on the release that is wanted.
+//! Keeps one Triton on the wanted release.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::releases::manifest::seconds;
 use crate::releases::promote::server_pins;
 use crate::releases::{self, Repository};
 
-/// The longest pause after failures that follow each other.
+/// Longest pause after consecutive failures.
 const LONGEST: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -33,7 +33,7 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// What a follower has done, for Prometheus.
+/// Metrics of a follower, for Prometheus.
 pub struct Counted {
     registry: prometheus_client::registry::Registry,
     serving: Family<Release, Gauge>,
@@ -59,7 +59,7 @@ impl Default for Counted {
 }
 
 impl Counted {
-    /// Nothing yet.
+    /// Metrics before the first poll.
     pub fn new() -> Self {
         let mut counted = Self {
             registry: prometheus_client::registry::Registry::default(),
@@ -108,7 +108,7 @@ impl Counted {
         counted
     }
 
-    /// Prometheus' text.
+    /// The metrics in Prometheus' text format.
     pub fn text(&self) -> String {
         if let Ok(served) = self.served.lock()
             && served.created > 0
@@ -150,7 +150,7 @@ impl Counted {
     }
 }
 
-/// One series alone, for this release.
+/// Keeps only the series of this release.
 fn show(family: &Family<Release, Gauge>, release: Option<&str>) {
     family.clear();
     if let Some(release) = release {
@@ -161,7 +161,7 @@ fn show(family: &Family<Release, Gauge>, release: Option<&str>) {
     }
 }
 
-/// Keeps one Triton on the release that is wanted.
+/// Keeps one Triton on the wanted release.
 pub struct Follower {
     registry: Registry,
     root: PathBuf,
@@ -171,16 +171,16 @@ pub struct Follower {
     keep: usize,
     counted: Arc<Counted>,
     wanted: Option<Move>,
-    /// What was read of the latest releases.
+    /// The releases that were read last.
     published: Vec<(Named, Published)>,
-    /// The generation that is done, and how it ended.
+    /// The generation that is completed, and its result.
     ended: Option<(u64, State, Option<String>)>,
     failures: u32,
     said: Option<String>,
 }
 
 impl Follower {
-    /// A follower that has not looked yet.
+    /// A follower before its first poll.
     pub fn new(
         registry: Registry,
         root: PathBuf,
@@ -206,7 +206,7 @@ impl Follower {
         }
     }
 
-    /// Looks once which release is wanted, and goes there. Returns how long to wait before the next look.
+    /// Polls the wanted release once and switches to it. Returns the pause before the next poll.
     pub fn look(&mut self) -> Duration {
         match self.follow() {
             Ok(()) => {
@@ -231,7 +231,7 @@ impl Follower {
         }
     }
 
-    /// Takes this server off the list of those that a promotion waits for.
+    /// Removes this server from the list of servers that a promotion waits for.
     pub fn leave(&self) {
         if let Err(error) = self.registry.leave(&self.name) {
             tracing::warn!("{} stays listed as a server: {error:#}", self.name);
@@ -254,7 +254,7 @@ impl Follower {
         let asked = wanted.served().map(|named| named.release.as_str());
         let ended = self.ended.clone();
         match ended {
-            // A Triton that was started anew serves what its files say: the release that served last.
+            // A restarted Triton serves the release in its files, which is the one that served last.
             Some((generation, state, why))
                 if generation == wanted.generation
                     && (state == State::Refused || serving.as_deref() == asked) =>
@@ -266,7 +266,7 @@ impl Follower {
         }
     }
 
-    /// Goes to a move.
+    /// Carries out a move.
     fn go(&mut self, wanted: &Move, serving: Option<&str>) -> Result<()> {
         self.report(State::Working, None);
         let start = Instant::now();
@@ -314,7 +314,7 @@ impl Follower {
                 Ok(State::Loaded)
             }
             Stage::Serve if serving == Some(wanted.to.release.as_str()) => {
-                // Whatever was loaded beside it and is not wanted any more goes.
+                // Unload other releases that are no longer wanted.
                 releases::withdraw(&Repository::open(&self.root)?, &self.triton)?;
                 Ok(State::Serving)
             }
@@ -333,7 +333,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Puts a release into the repository; its version there.
+    /// Puts a release into the repository. Returns its version there.
     fn fetch(&mut self, named: &Named) -> Result<u64> {
         let published = match self.published.iter().find(|(known, _)| known == named) {
             Some((_, published)) => published,
@@ -347,7 +347,7 @@ impl Follower {
         Ok(self.registry.fetch(published, &self.root, false)?.version)
     }
 
-    /// Whether trying again would end in the same way: the release is at fault, and not the store or Triton.
+    /// Whether another attempt would fail in the same way, because the release is the cause and not the store or Triton.
     fn is_refusal(&self, wanted: &Move, error: &anyhow::Error) -> bool {
         if error.downcast_ref::<Incompatible>().is_some() {
             return true;

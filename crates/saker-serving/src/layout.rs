@@ -1,4 +1,4 @@
-//! Where a pipeline's files lie: everything one pipeline produces is under `.saker/<name>/`.
+//! The paths of a pipeline's files. All outputs of a pipeline are under `.saker/<name>/`.
 //!
 //! ```text
 //! .saker/<name>/
@@ -10,7 +10,7 @@
 //!                                time (`derive` with `hours`) as it stood before the event, split (Utf8: train |
 //!                                validation | test); sorted by user, then time
 //!     names.json                 {"<column>": ["<text of code 0>", "<text of code 1>", …]} for columns with `codes`
-//!     defaults.json              {"user": {"<column>": number}, "item": {…}}: what a cold start gets, means filled in
+//!     defaults.json              {"user": {"<column>": number}, "item": {…}}: the features of a cold start, with means computed
 //!   features/                    `saker prepare`: the same rows through the fitted workflows
 //!     user/ item/ context/       one fitted workflow each: workflow.json and categories/unique.<column>.parquet
 //!     users.parquet              row i is row i of data/users.parquet: one column per `[[user.features]]`
@@ -18,13 +18,13 @@
 //!                                without a training interaction is out-of-vocabulary (code 2)
 //!     interactions.parquet       row i is row i of data/interactions.parquet: user_row and item_row (Int32, rows of
 //!                                the two tables above), one column per `[[context.features]]`, rating and label
-//!                                (Float32: 1 of a positive, 0.5 of a weak sign, 0), timestamp (Int32), split (Utf8); and one column per `[[user.features]]`
-//!                                that is made of a user column which changes with time: for that interaction it
-//!                                stands in place of the user's in users.parquet, which is the latest
-//!     schema.json                what training must know of every feature, see [`Schema`]
+//!                                (Float32: 1 for a positive, 0.5 for a weak positive, 0), timestamp (Int32), split (Utf8);
+//!                                and one column per `[[user.features]]` of a user column that changes with time. It replaces
+//!                                the user's latest value, which is in users.parquet, for this interaction
+//!     schema.json                properties of every feature, for training, see [`Schema`]
 //!     tables/<name>.npy          one per `[[item.embeddings]]`: f32 [cardinality of the item id, dim], row = encoded id
 //!   content/<name>.parquet       vectors of texts and pictures by the hash of model and content, before their reduction to
-//!                                a table: what `saker prepare` need not encode again
+//!                                a table; `saker prepare` does not encode them again
 //!   models/                      `saker train`
 //!     query_tower.onnx           user features -> output_1 f32 [rows, dim]
 //!     candidate_tower.onnx       item features (and embeddings) -> output_1 f32 [rows, dim]
@@ -33,30 +33,30 @@
 //!     fused/                     `saker assemble`: the ranker hoisted over the catalogue: model.onnx, its tables items.bin, and
 //!                                items.npy, the raw id of each row
 //!     checkpoint/*.safetensors   parameters of the towers and the ranker, with the optimiser's state
-//!     finetuned.json             what `saker finetune` has learned since the training; absent before
-//!     metrics.json               what `saker evaluate` measured
-//!     report.html                the same for people: one file that needs nothing beside it
-//!     run/config.json            what the latest training was made of: sizes, schedules, rows, device
+//!     finetuned.json             the runs of `saker finetune` since the training; absent before
+//!     metrics.json               the metrics of `saker evaluate`
+//!     report.html                the metrics as a self-contained page
+//!     run/config.json            the inputs of the latest training: sizes, schedules, rows, device
 //!     run/epochs.jsonl           a line per epoch: loss, validation metrics, seconds, rows per second
-//!     run/<model>.safetensors    while a model trains: its state, from which a stopped run goes on; and
+//!     run/<model>.safetensors    during training: the model's state, from which a stopped run continues; and
 //!     run/<model>-best.safetensors   its best epoch so far
 //!   index/index.faiss            `saker index`: the vectors of all items in the vocabulary, ids = raw item ids
 //!   repository/                  `saker assemble`: Triton's model repository, of several releases (docs/releases.md)
-//!   offline/                     `saker materialize`: features as they were, by view and day, see saker-offline
+//!   offline/                     `saker materialize`: the history of features by view and day, see saker-offline
 //!   seeds/<seed>/                `saker evaluate --seeds`: models of other seeds
 //!   valkey/  logs/  run/         `saker serve`: the store's files, logs, process ids and ports
-//!   stamps/<step>.json           what each step was last made from, so that an unchanged step is skipped
+//!   stamps/<step>.json           the inputs of each step's last run, so that an unchanged step is skipped
 //! ```
 //!
-//! Feature columns are Int32 (categorical codes) or Float32 (continuous), named as in the pipeline definition, which is
-//! also the name of the tensor when serving.
+//! Feature columns are Int32 (categorical codes) or Float32 (continuous). Their names are those of the pipeline definition, and of the
+//! tensors in serving.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What of `data/` the gateway and the updater read: a release's catalogue.
+/// A release's catalogue: the files of `data/` that the gateway and the updater read.
 pub const CATALOGUE: [&str; 4] = [
     "users.parquet",
     "items.parquet",
@@ -64,21 +64,21 @@ pub const CATALOGUE: [&str; 4] = [
     "defaults.json",
 ];
 
-/// The folder of one pipeline's state, and every path in it.
+/// The state folder of a pipeline, and every path in it.
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
 }
 
 impl Layout {
-    /// The layout of pipeline `name` in the state folder (`.saker` unless told otherwise).
+    /// The layout of pipeline `name` in the state folder (default: `.saker`).
     pub fn new(state: &Path, name: &str) -> Self {
         Self {
             root: state.join(name),
         }
     }
 
-    /// `seeds/<seed>`: models of another seed, trained to be measured.
+    /// `seeds/<seed>`: models of another seed, which are only evaluated.
     pub fn of_seed(&self, seed: u64) -> Self {
         Self {
             root: self.root.join("seeds").join(seed.to_string()),
@@ -100,12 +100,12 @@ impl Layout {
         self.root.join("data").join(file)
     }
 
-    /// `data/names.json`: what the codes of text columns stand for.
+    /// `data/names.json`: the texts of codes, by column.
     pub fn names(&self) -> PathBuf {
         self.root.join("data/names.json")
     }
 
-    /// `data/defaults.json`: what a user or item that the store does not hold gets.
+    /// `data/defaults.json`: the features of a user or item that is missing from the store.
     pub fn defaults(&self) -> PathBuf {
         self.root.join("data/defaults.json")
     }
@@ -130,7 +130,7 @@ impl Layout {
         self.root.join("features/schema.json")
     }
 
-    /// `features/schema.pending.json`: the schema while the embedding tables are not written yet.
+    /// `features/schema.pending.json`: the schema until the embedding tables are written.
     pub fn schema_without_tables(&self) -> PathBuf {
         self.root.join("features/schema.pending.json")
     }
@@ -189,12 +189,12 @@ impl Layout {
         self.root.join("models/metrics.json")
     }
 
-    /// `models/report.html`: the metrics for people.
+    /// `models/report.html`: the metrics as a page.
     pub fn report(&self) -> PathBuf {
         self.root.join("models/report.html")
     }
 
-    /// `models/run`: how the latest training went.
+    /// `models/run`: the log of the latest training.
     pub fn training_run(&self) -> PathBuf {
         self.root.join("models/run")
     }
@@ -209,7 +209,7 @@ impl Layout {
         self.root.join("repository")
     }
 
-    /// `stamps/<step>.json`: what a step was last made from.
+    /// `stamps/<step>.json`: the inputs of a step's last run.
     pub fn stamp(&self, step: &str) -> PathBuf {
         self.root.join("stamps").join(format!("{step}.json"))
     }
@@ -219,7 +219,7 @@ impl Layout {
         self.logs().join(format!("{process}.log"))
     }
 
-    /// `simulation.html`, what `saker simulate` measured; `simulation.json` beside it.
+    /// `simulation.html`, the results of `saker simulate`; `simulation.json` is beside it.
     pub fn simulation(&self) -> PathBuf {
         self.root.join("simulation.html")
     }
@@ -229,12 +229,12 @@ impl Layout {
         self.root.join("logs")
     }
 
-    /// `run/`: process ids and addresses of what `saker serve` started.
+    /// `run/`: process ids and addresses of the processes of `saker serve`.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
 
-    /// `valkey/`: the store's own files.
+    /// `valkey/`: the store's files.
     pub fn valkey(&self) -> PathBuf {
         self.root.join("valkey")
     }
@@ -265,9 +265,9 @@ pub struct FeatureSchema {
     /// Int32 codes of a category (`Some`: number of codes, padding, null and out-of-vocabulary included), or a Float32
     /// number (`None`).
     pub cardinality: Option<usize>,
-    /// Width of the feature's embedding in the towers and the ranker, where the definition gives one.
+    /// Width of the feature's embedding in the towers and the ranker, if the definition sets one.
     pub embedding_dim: Option<usize>,
-    /// What the workflow makes of the defaults that a user absent from the store gets (its id -1, its age the mean …):
-    /// a code or a number. Training sets a share of its rows to these, so that the towers know a cold start.
+    /// The code or number that the workflow computes from the defaults of a user who is missing from the store (id -1, mean age …).
+    /// Training replaces the values of a share of its rows by these, so that the towers learn the cold start.
     pub cold_start: f32,
 }

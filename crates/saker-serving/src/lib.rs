@@ -1,17 +1,17 @@
-//! What serves beside Triton, and what the command line shares with it: nothing here trains, prepares data or searches an index.
+//! The programs that serve beside Triton, and the code that the command line shares with them. This crate does not train, prepare data or
+//! search an index.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`programs`] | the gateway, the updater and the follower as programs: their arguments, and what they do |
-//! | [`registry`] | releases in an object store: publishing, fetching, which one is wanted, what the servers report |
-//! | [`follower`] | keeping one Triton on the release that is wanted |
-//! | [`releases`] | several releases in one model repository, and which of them serves |
-//! | [`target`], [`layout`], [`defaults`], [`names`] | which pipeline a program works on; where its files lie; what a missing entity gets; names of the wire contract |
-//! | [`catalogue`], [`views`], [`entities`] | users and items as people read them; feature views; what the online store holds of them |
-//! | [`running`], [`control`], [`counters`] | what `saker serve` started; the key to Triton's control API; Triton's metrics |
-//! | [`files`], [`progress`] | files written whole, what a long step is doing |
+//! | [`programs`] | the gateway, the updater and the follower as programs: their arguments and their work |
+//! | [`registry`] | releases in an object store: publishing, fetching, the wanted release, the servers' reports |
+//! | [`follower`] | keeps one Triton on the wanted release |
+//! | [`releases`] | several releases in one model repository, one of which serves |
+//! | [`target`], [`layout`], [`defaults`], [`names`] | the pipeline of a program; the paths of its files; the features of a missing entity; names of the wire contract |
+//! | [`prepared_tables`], [`views`], [`entities`] | users and items for display; feature views; the entities in the online store |
+//! | [`running`], [`control`], [`counters`] | the processes of `saker serve`; the key to Triton's control API; Triton's metrics |
+//! | [`files`], [`progress`] | atomic writes of files; progress of long steps |
 
-pub mod catalogue;
 pub mod control;
 pub mod counters;
 pub mod defaults;
@@ -20,6 +20,7 @@ pub mod files;
 pub mod follower;
 pub mod layout;
 pub mod names;
+pub mod prepared_tables;
 pub mod programs;
 pub mod progress;
 pub mod registry;

@@ -1,4 +1,4 @@
-//! What a long step is doing, on standard error.
+//! Progress of long steps, on standard error.
 
 use chrono::DateTime;
 use std::borrow::Cow;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A line that says what is being done, and leaves a line with the time it took.
+/// A progress line of a step. At the end it is replaced by a line with the step's duration.
 pub struct Step {
     bar: ProgressBar,
     name: String,
@@ -40,18 +40,18 @@ impl Step {
         }
     }
 
-    /// Units done so far.
+    /// Sets the number of completed units.
     pub fn at(&self, position: u64) {
         self.bar.set_position(position);
     }
 
-    /// Units done so far, and in all.
+    /// Sets the number of completed units and the total.
     pub fn of(&self, position: u64, length: u64) {
         self.bar.set_length(length);
         self.bar.set_position(position);
     }
 
-    /// What it is doing right now.
+    /// Sets the description of the current work.
     pub fn say(&self, what: impl Into<Cow<'static, str>>) {
         self.bar.set_message(what);
     }
@@ -67,7 +67,7 @@ impl Step {
     }
 }
 
-/// A Unix second for people.
+/// A Unix second as a readable date.
 pub fn time(seconds: i32) -> String {
     DateTime::from_timestamp(i64::from(seconds), 0)
         .map(|time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())

@@ -1,4 +1,4 @@
-//! What `saker serve` started on this machine.
+//! The processes that `saker serve` started on this machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub struct Ports {
 pub struct Running {
     /// Its process id.
     pub id: i32,
-    /// The program, to tell it from another process that got the same id later.
+    /// The program. It distinguishes the process from a later one with the same id.
     pub program: String,
     /// Triton's ports.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,22 +36,22 @@ impl Running {
         self.ports.map(|ports| format!("127.0.0.1:{}", ports.http))
     }
 
-    /// What was started under this name and still runs.
+    /// The process that was started under this name, if it still runs.
     pub fn find(layout: &Layout, name: &str) -> Option<Self> {
         let text = fs::read(Self::file(layout, name)).ok()?;
         let running: Self = serde_json::from_slice(&text).ok()?;
         running.is_alive().then_some(running)
     }
 
-    /// Whether the process still runs, and is the program that was started.
+    /// Whether the process still runs and is the program that was started.
     pub fn is_alive(&self) -> bool {
         let program = fs::read(format!("/proc/{}/cmdline", self.id)).unwrap_or_default();
         let program = program.split(|byte| *byte == 0).next().unwrap_or_default();
-        // A process that ended and was not waited for has an empty command line.
+        // The command line of a zombie process is empty.
         !program.is_empty() && String::from_utf8_lossy(program).contains(&self.program)
     }
 
-    /// Where it is written down.
+    /// The file of a process.
     pub fn file(layout: &Layout, name: &str) -> PathBuf {
         layout.run().join(format!("{name}.json"))
     }

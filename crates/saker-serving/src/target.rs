@@ -1,6 +1,6 @@
-//! Which pipeline a program works on, as arguments.
+//! The arguments that select a pipeline.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags)]
 
 use std::ffi::OsString;
@@ -18,16 +18,16 @@ use crate::layout::Layout;
 /// The environment variable with the store's address.
 pub const REDIS_URL: &str = "SAKER_REDIS_URL";
 
-/// Which pipeline a command works on.
+/// The pipeline that a command works on.
 #[derive(Args, Clone, Debug)]
 pub struct Target {
-    /// Dataset, which is the definition examples/<DATASET>/pipeline.toml
+    /// Dataset: reads the definition examples/<DATASET>/pipeline.toml
     #[arg(value_name = "DATASET", default_value = "movielens")]
     pub dataset: String,
-    /// Pipeline definition, in place of a dataset's
+    /// Pipeline definition, instead of a dataset's
     #[arg(long, value_name = "FILE", env = "SAKER_PIPELINE")]
     pub pipeline: Option<PathBuf>,
-    /// Folder for all that the commands make
+    /// Folder for all outputs of the commands
     #[arg(
         long,
         value_name = "FOLDER",
@@ -35,8 +35,8 @@ pub struct Target {
         default_value = ".saker"
     )]
     pub state: PathBuf,
-    /// Address of Valkey or Redis, in place of the definition's. Everybody on the machine can read an argument: an address with
-    /// a password belongs in the variable, or in a file that SAKER_REDIS_URL_FILE names
+    /// Address of Valkey or Redis, instead of the definition's. Every user of the machine can read an argument, so put an address with
+    /// a password into the variable, or into a file that SAKER_REDIS_URL_FILE names
     #[arg(
         long,
         value_name = "URL",
@@ -47,10 +47,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads the definition and says where its files lie.
+    /// Reads the definition. Returns it with the layout of its files.
     ///
     /// # Errors
-    /// There is no such definition, or it is not accepted.
+    /// Returns an error if the definition is missing or invalid.
     pub fn open(&self) -> Result<(Pipeline, Layout)> {
         let path = match &self.pipeline {
             Some(path) => path.clone(),
@@ -70,10 +70,10 @@ impl Target {
         Ok((pipeline, layout))
     }
 
-    /// Tells a definition where this machine's files and store are.
+    /// Sets the state folder and the store's address of this machine in a definition.
     ///
     /// # Errors
-    /// The store's address is not accepted.
+    /// Returns an error if the store's address is invalid.
     pub fn settle(&self, pipeline: &mut Pipeline) -> Result<()> {
         pipeline.state = Some(self.state.clone());
         let url = match &self.redis_url {
@@ -87,8 +87,8 @@ impl Target {
         Ok(())
     }
 
-    /// The same target for another command of ours. The store's address, which may hold a password, is not among the arguments,
-    /// which everybody on the machine can read: see [`Target::environment`].
+    /// The arguments that give another command of ours the same target. Every user of the machine can read arguments, so they do not contain
+    /// the store's address, which may have a password: see [`Target::environment`].
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments = vec![self.dataset.clone().into()];
         if let Some(pipeline) = &self.pipeline {
@@ -98,17 +98,18 @@ impl Target {
         arguments
     }
 
-    /// The environment that goes with [`Target::arguments`].
+    /// The environment variables that complete [`Target::arguments`].
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let url = self.redis_url.iter();
         url.map(|url| (REDIS_URL, url.into())).collect()
     }
 }
 
-/// Compares the store's entities with the definition and takes their types from there; what cannot be compared is a warning.
+/// Compares the store's entities with the definition, and takes the types of their ids from the store. Logs a warning about everything
+/// that cannot be compared.
 ///
 /// # Errors
-/// As [`entities::settle`].
+/// Returns an error as [`entities::settle`] does.
 pub fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<()> {
     for note in entities::settle(pipeline, compare)? {
         tracing::warn!("{note}");
@@ -116,14 +117,47 @@ pub fn settle(pipeline: &mut Pipeline, compare: Compare) -> Result<()> {
     Ok(())
 }
 
-/// Seconds, which may have decimals.
+/// Reads a time above 0: a number of seconds, or a number with the unit `s`, `m` or `h`. The number may have decimals.
 ///
 /// # Errors
-/// It is no number of seconds above 0.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok();
+/// Returns a message with the accepted forms.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit_seconds) = match text.char_indices().next_back() {
+        Some((end, 's')) => (&text[..end], 1.0),
+        Some((end, 'm')) => (&text[..end], 60.0),
+        Some((end, 'h')) => (&text[..end], 3600.0),
+        _ => (text, 1.0),
+    };
+    let seconds = number
+        .parse::<f64>()
+        .ok()
+        .map(|number| number * unit_seconds);
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "accepted: a number of seconds above 0".to_owned())
+        .ok_or_else(|| "accepted: a number of seconds above 0, or one with s, m or h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_seconds_or_a_unit() {
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+    }
+
+    #[test]
+    fn another_text_is_refused() {
+        for text in ["", "0", "-1", "m", "10d", "5 m", "inf", "nan", "é"] {
+            let error = duration(text).unwrap_err();
+            assert!(
+                error.contains("above 0, or one with s, m or h"),
+                "{text}: {error}"
+            );
+        }
+    }
 }

@@ -6,10 +6,10 @@ use saker_store::feast::{self, EntityKeyVersion, FeatureView};
 
 use crate::layout::Layout;
 
-/// The start of the names of files that `saker materialize` writes to the offline store.
+/// Prefix of the names of files that `saker materialize` writes to the offline store.
 pub const MATERIALIZED: &str = "materialized";
 
-/// Where the offline store is: the definition's, or the pipeline's own folder.
+/// The offline store's address: the definition's, or the pipeline's own folder.
 pub fn offline_store(pipeline: &Pipeline, layout: &Layout) -> String {
     let place = pipeline.store.offline.clone();
     place.unwrap_or_else(|| layout.offline().display().to_string())
@@ -40,7 +40,7 @@ pub fn feature_view<'n>(
     FeatureView::new(project, view, &entity.id, version, features).with_entity_type(entity_type)
 }
 
-/// The views of the users that hold a column of their own.
+/// The user views of columns that have their own view.
 pub fn activity_views(pipeline: &Pipeline) -> Vec<FeatureView> {
     let own = |column: &Column| {
         let view = column.view.as_ref()?;
@@ -54,10 +54,10 @@ pub fn activity_views(pipeline: &Pipeline) -> Vec<FeatureView> {
     pipeline.user.stored().filter_map(own).collect()
 }
 
-/// The users' features as the first step of the ensemble reads them.
+/// The users' features that the first step of the ensemble reads.
 ///
 /// # Errors
-/// A view cannot hold the columns.
+/// Returns an error if a view cannot have these columns.
 pub fn user_view(pipeline: &Pipeline) -> Result<FeatureView> {
     let columns: Vec<_> = pipeline.user.stored().collect();
     let names = columns.iter().map(|column| column.name.as_str());

@@ -103,6 +103,35 @@ impl fmt::Debug for Settings {
     }
 }
 
+/// The address of a parsed URL; `None` for a kind that this crate does not know.
+fn address(parsed: &ConnectionAddr) -> Option<Address> {
+    match parsed {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some(Address::Tcp {
+                host: host.clone(),
+                port: *port,
+            })
+        }
+        ConnectionAddr::Unix(path) => Some(Address::Unix(path.clone())),
+        _ => None,
+    }
+}
+
+/// The cluster behind these addresses.
+///
+/// # Errors
+/// Returns the reason if the URL names another database than 0, or a Unix socket.
+fn cluster_of(addresses: Vec<Address>, database: i64) -> Result<Servers, &'static str> {
+    if database != 0 {
+        return Err("a cluster has only database 0");
+    }
+    let mut all = addresses.iter();
+    if all.any(|address| matches!(address, Address::Unix(_))) {
+        return Err("a cluster needs TCP addresses");
+    }
+    Ok(Servers::Cluster(addresses))
+}
+
 impl Settings {
     /// Reads a URL.
     ///
@@ -146,37 +175,19 @@ impl Settings {
             let info = format!("{scheme}://{single}")
                 .into_connection_info()
                 .map_err(|_| refuse("it cannot be read"))?;
-            addresses.push(match info.addr() {
-                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                    Address::Tcp {
-                        host: host.clone(),
-                        port: *port,
-                    }
-                }
-                ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-                _ => return Err(refuse("unknown kind of address")),
-            });
+            addresses.push(address(info.addr()).ok_or_else(|| refuse("unknown kind of address"))?);
             first.get_or_insert(info);
         }
         let info = first.ok_or_else(|| refuse("no host"))?;
         let secure = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let login = info.redis_settings();
-        if cluster && login.db() != 0 {
-            return Err(refuse("a cluster has only database 0"));
-        }
-        if cluster
-            && addresses
-                .iter()
-                .any(|address| matches!(address, Address::Unix(_)))
-        {
-            return Err(refuse("a cluster needs TCP addresses"));
-        }
-        let servers = if cluster {
-            Servers::Cluster(addresses)
-        } else {
-            let [address] = <[Address; 1]>::try_from(addresses)
-                .map_err(|_| refuse("several hosts need the scheme redis+cluster"))?;
-            Servers::Single(address)
+        let servers = match cluster {
+            true => cluster_of(addresses, login.db()).map_err(refuse)?,
+            false => {
+                let [address] = <[Address; 1]>::try_from(addresses)
+                    .map_err(|_| refuse("several hosts need the scheme redis+cluster"))?;
+                Servers::Single(address)
+            }
         };
         if certificate_authority.is_some() && !secure {
             return Err(refuse("a certificate authority needs the scheme rediss"));

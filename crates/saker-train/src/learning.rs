@@ -99,7 +99,7 @@ const FINGERPRINT: &str = "fingerprint";
 /// never). A model that is already trained competes as epoch 0, which only [`Progress`] receives.
 pub(crate) fn learn<L: Learner>(
     model: &mut L::Model,
-    mut learner: L,
+    learner: L,
     seed: u64,
     session: &mut Session<'_>,
 ) -> Result<Vec<Epoch>, Error> {
@@ -108,56 +108,133 @@ pub(crate) fn learn<L: Learner>(
         stage: L::STAGE,
         checkpoints: session.checkpoints.clone(),
     };
-    let mut at = keeper.resume(model)?.unwrap_or_default();
-    let mut best_in_memory: Option<L::Model> = None;
-    if rates.is_trained && at.best.is_none() {
-        let validating = Instant::now();
-        let (score, validation) = learner.validate(model);
-        at.best = Some((0, score.to_bits()));
-        if !keeper.keep_best(model)? {
-            best_in_memory = Some(model.clone());
-        }
+    let at = keeper.resume(model)?.unwrap_or_default();
+    let mut run = Run {
+        learner,
+        rates,
+        seed,
+        keeper,
+        at,
+        best_in_memory: None,
+    };
+    if rates.is_trained && run.at.best.is_none() {
+        run.start_from(model, session.progress)?;
+    }
+    let mut order = Vec::new();
+    while run.at.history.len() < rates.epochs && !is_over(&run.at, rates.patience) {
+        run.epoch(model, &mut order, session.progress)?;
+    }
+    run.finish(model)
+}
+
+/// A run of the training loop.
+struct Run<L: Learner> {
+    learner: L,
+    rates: Rates,
+    seed: u64,
+    keeper: Keeper,
+    at: Position,
+    /// The model of the best epoch, if checkpoints are disabled.
+    best_in_memory: Option<L::Model>,
+}
+
+/// Mean loss of an epoch, and the seconds of its batches.
+struct Trained {
+    loss: f64,
+    seconds: f64,
+}
+
+/// Metrics of an epoch on the validation part.
+struct Validated {
+    score: f64,
+    metrics: BTreeMap<String, f64>,
+    seconds: f64,
+}
+
+impl<L: Learner> Run<L> {
+    /// Validates the model before its first epoch, as epoch 0.
+    fn start_from(
+        &mut self,
+        model: &mut L::Model,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Error> {
+        let validated = self.validate(model);
+        self.keep_best(model, 0, validated.score)?;
         let before = Epoch {
             epoch: 0,
             loss: f64::NAN,
-            score,
-            validation,
+            score: validated.score,
+            validation: validated.metrics,
             best: true,
             seconds: 0.0,
-            validation_seconds: validating.elapsed().as_secs_f64(),
+            validation_seconds: validated.seconds,
             rows_per_second: 0.0,
         };
-        session.progress.epoch(L::STAGE, &before);
+        progress.epoch(L::STAGE, &before);
+        Ok(())
     }
-    let mut order = Vec::new();
-    while at.history.len() < rates.epochs && !is_over(&at, rates.patience) {
-        let epoch = at.history.len() + 1;
-        learner.positives().shuffled(
-            &mut order,
-            &mut random(seed, L::STAGE, Purpose::Order, epoch as u64),
-        );
-        let batches = batches(order.len(), rates.batch_size);
+
+    /// Trains and validates one epoch. `order` is a buffer for the shuffled positives.
+    fn epoch(
+        &mut self,
+        model: &mut L::Model,
+        order: &mut Vec<u32>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Error> {
+        let epoch = self.at.history.len() + 1;
+        let mut rng = random(self.seed, L::STAGE, Purpose::Order, epoch as u64);
+        self.learner.positives().shuffled(order, &mut rng);
+        let trained = self.train(model, order, epoch, progress)?;
+        let validated = self.validate(model);
+        let best = self.at.best;
+        let better = best.is_none_or(|(_, best)| validated.score > f64::from_bits(best));
+        if better {
+            self.keep_best(model, epoch, validated.score)?;
+        }
+        let rows = order.len() * self.learner.rows_per_positive();
+        self.at.history.push(Epoch {
+            epoch,
+            loss: trained.loss,
+            score: validated.score,
+            validation: validated.metrics,
+            best: better,
+            seconds: trained.seconds,
+            validation_seconds: validated.seconds,
+            rows_per_second: rows as f64 / trained.seconds,
+        });
+        (self.at.batches, self.at.loss_bits, self.at.seconds) = (0, 0, 0.0);
+        self.keeper.keep(model, &self.at)?;
+        progress.epoch(L::STAGE, &self.at.history[epoch - 1]);
+        Ok(())
+    }
+
+    /// Trains on the epoch's batches, from the position on. Writes a checkpoint when one is due, and before a stop.
+    fn train(
+        &mut self,
+        model: &mut L::Model,
+        order: &[u32],
+        epoch: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Trained, Error> {
+        let size = self.rates.batch_size;
+        let batches = batches(order.len(), size);
         let mut started = Instant::now();
-        for batch in at.batches..batches {
-            let from = batch * rates.batch_size;
-            let rows = &order[from..(from + rates.batch_size).min(order.len())];
-            at.step += 1;
-            let mut rng = random(seed, L::STAGE, Purpose::Draws, at.step as u64);
-            let loss = learner.step(model, rows, steps(&rates, at.step), &mut rng);
-            at.loss_bits = (f64::from_bits(at.loss_bits) + loss).to_bits();
-            at.batches = batch + 1;
-            let goes_on = session.progress.batch(L::STAGE, epoch, batch + 1, batches);
-            if !goes_on || keeper.is_due(started.elapsed()) {
-                at.seconds += started.elapsed().as_secs_f64();
-                keeper.keep(model, &at)?;
+        for batch in self.at.batches..batches {
+            let from = batch * size;
+            self.step(model, &order[from..(from + size).min(order.len())]);
+            self.at.batches = batch + 1;
+            let goes_on = progress.batch(L::STAGE, epoch, batch + 1, batches);
+            if !goes_on || self.keeper.is_due(started.elapsed()) {
+                self.at.seconds += started.elapsed().as_secs_f64();
+                self.keeper.keep(model, &self.at)?;
                 started = Instant::now();
             }
             if !goes_on {
                 return Err(Error::Stopped);
             }
         }
-        let training = at.seconds + started.elapsed().as_secs_f64();
-        let loss = f64::from_bits(at.loss_bits) / batches as f64;
+        let seconds = self.at.seconds + started.elapsed().as_secs_f64();
+        let loss = f64::from_bits(self.at.loss_bits) / batches as f64;
         if !loss.is_finite() {
             return Err(Error::Diverged {
                 model: L::STAGE.name(),
@@ -165,37 +242,47 @@ pub(crate) fn learn<L: Learner>(
                 epoch,
             });
         }
-        let validating = Instant::now();
-        let (score, validation) = learner.validate(model);
-        let better = at.best.is_none_or(|(_, best)| score > f64::from_bits(best));
-        if better {
-            at.best = Some((epoch, score.to_bits()));
-            if !keeper.keep_best(model)? {
-                best_in_memory = Some(model.clone());
+        Ok(Trained { loss, seconds })
+    }
+
+    /// Trains on one batch of positives, and adds its loss.
+    fn step(&mut self, model: &mut L::Model, rows: &[u32]) {
+        self.at.step += 1;
+        let mut rng = random(self.seed, L::STAGE, Purpose::Draws, self.at.step as u64);
+        let steps = steps(&self.rates, self.at.step);
+        let loss = self.learner.step(model, rows, steps, &mut rng);
+        self.at.loss_bits = (f64::from_bits(self.at.loss_bits) + loss).to_bits();
+    }
+
+    fn validate(&self, model: &L::Model) -> Validated {
+        let started = Instant::now();
+        let (score, metrics) = self.learner.validate(model);
+        Validated {
+            score,
+            metrics,
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
+
+    fn keep_best(&mut self, model: &mut L::Model, epoch: usize, score: f64) -> Result<(), Error> {
+        self.at.best = Some((epoch, score.to_bits()));
+        if !self.keeper.keep_best(model)? {
+            self.best_in_memory = Some(model.clone());
+        }
+        Ok(())
+    }
+
+    /// Restores the best epoch, unless it is the last one. Returns the history.
+    fn finish(self, model: &mut L::Model) -> Result<Vec<Epoch>, Error> {
+        let history = self.at.history;
+        if self.at.best.is_some_and(|(epoch, _)| epoch < history.len()) {
+            match self.best_in_memory {
+                Some(best) => *model = best,
+                None => self.keeper.read_best(model)?,
             }
         }
-        let rows = order.len() * learner.rows_per_positive();
-        at.history.push(Epoch {
-            epoch,
-            loss,
-            score,
-            validation,
-            best: better,
-            seconds: training,
-            validation_seconds: validating.elapsed().as_secs_f64(),
-            rows_per_second: rows as f64 / training,
-        });
-        (at.batches, at.loss_bits, at.seconds) = (0, 0, 0.0);
-        keeper.keep(model, &at)?;
-        session.progress.epoch(L::STAGE, &at.history[epoch - 1]);
+        Ok(history)
     }
-    if at.best.is_some_and(|(epoch, _)| epoch < at.history.len()) {
-        match best_in_memory {
-            Some(best) => *model = best,
-            None => keeper.read_best(model)?,
-        }
-    }
-    Ok(at.history)
 }
 
 /// Whether the last `patience` epochs were not better.

@@ -206,64 +206,75 @@ struct Mask {
 /// The masks that hide their features in a row, one bit each.
 pub(crate) type Hidden = u32;
 
+/// The place of the categorical column `name`.
+fn place_of(columns: &[Categorical], name: &str) -> Option<usize> {
+    columns.iter().position(|column| column.name == name)
+}
+
+/// The masks of a definition without `[[training.mask]]`. One hides the user features that a new user has no value of, the other
+/// one `device_type`.
+fn default_masks(data: &Dataset, rate: f32) -> Vec<Mask> {
+    let users = &data.users.categorical;
+    let unknown = (0..users.len())
+        .filter(|&column| users[column].cold_start == OUT_OF_VOCABULARY)
+        .collect();
+    let mut masks = vec![Mask {
+        rate,
+        users: unknown,
+        context: Vec::new(),
+    }];
+    let device = place_of(&data.context.categorical, "device_type");
+    masks.extend(device.map(|column| Mask {
+        rate,
+        users: Vec::new(),
+        context: vec![column],
+    }));
+    masks
+}
+
+impl Mask {
+    fn of(features: &[String], rate: f32, data: &Dataset) -> Result<Self, Error> {
+        let (users, context) = (&data.users.categorical, &data.context.categorical);
+        let mut mask = Self {
+            rate,
+            users: Vec::new(),
+            context: Vec::new(),
+        };
+        for name in features {
+            match (place_of(users, name), place_of(context, name)) {
+                (Some(column), _) => mask.users.push(column),
+                (None, Some(column)) => mask.context.push(column),
+                (None, None) => {
+                    let columns = users.iter().chain(context);
+                    let known: Vec<&str> = columns.map(|column| column.name.as_str()).collect();
+                    return Err(Error::Definition(format!(
+                        "training.mask.features names {name}; accepted are the categorical user and context features: {}",
+                        known.join(", ")
+                    )));
+                }
+            }
+        }
+        Ok(mask)
+    }
+}
+
 impl Masks {
     pub(crate) fn new(data: &Dataset, training: &Training) -> Result<Self, Error> {
-        let find = |columns: &[Categorical], name: &str| {
-            columns.iter().position(|column| column.name == name)
-        };
-        let (users, context) = (&data.users.categorical, &data.context.categorical);
-        if training.mask.is_empty() {
-            let rate = training.cold_start;
-            let unknown = (0..users.len())
-                .filter(|&column| users[column].cold_start == OUT_OF_VOCABULARY)
-                .collect();
-            let mut masks = vec![Mask {
-                rate,
-                users: unknown,
-                context: Vec::new(),
-            }];
-            masks.extend(find(context, "device_type").map(|column| Mask {
-                rate,
-                users: Vec::new(),
-                context: vec![column],
-            }));
-            return Ok(Self(masks));
+        let masks = &training.mask;
+        if masks.is_empty() {
+            return Ok(Self(default_masks(data, training.cold_start)));
         }
-        if training.mask.len() > Hidden::BITS as usize {
+        if masks.len() > Hidden::BITS as usize {
             return Err(Error::Definition(format!(
                 "there are {} tables [[training.mask]]; accepted are up to {}",
-                training.mask.len(),
+                masks.len(),
                 Hidden::BITS
             )));
         }
-        let masks = training
-            .mask
+        let masks = masks
             .iter()
-            .map(|mask| {
-                let (mut of_user, mut of_context) = (Vec::new(), Vec::new());
-                for name in &mask.features {
-                    match (find(users, name), find(context, name)) {
-                        (Some(column), _) => of_user.push(column),
-                        (None, Some(column)) => of_context.push(column),
-                        (None, None) => {
-                            let known: Vec<&str> =
-                                users.iter().chain(context).map(|column| column.name.as_str()).collect();
-                            return Err(Error::Definition(format!(
-                                "training.mask.features names {name}; accepted are the categorical user and context \
-                                 features: {}",
-                                known.join(", ")
-                            )));
-                        }
-                    }
-                }
-                Ok(Mask {
-                    rate: mask.rate,
-                    users: of_user,
-                    context: of_context,
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self(masks))
+            .map(|mask| Mask::of(&mask.features, mask.rate, data));
+        Ok(Self(masks.collect::<Result<_, _>>()?))
     }
 
     /// Draws the hidden features of each of `rows` rows.

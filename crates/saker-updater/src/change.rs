@@ -7,31 +7,31 @@ use saker_store::seen::bitmap::{self, Geometry, HEADER};
 use saker_store::seen::{self, Method, Prefixes};
 use saker_store::{StoreError, recent};
 
-use crate::catalogue::Catalogue;
+use crate::item_categories::ItemCategories;
 use crate::{APPLIED, EntryId, ONLINE, REJECTED, TRENDING};
 
 /// Bits of one BITFIELD, or items of one BF.MADD: a bit is four words, and a command has at most
 /// [`MOST_WORDS`](saker_store::guarded::MOST_WORDS).
 const LOT: usize = 1000;
-/// Entries that are kept of those that could not be applied.
+/// Maximum number of entries in the stream of rejected ones.
 const REJECTED_KEPT: usize = 10_000;
-/// Fields of such an entry that are kept.
+/// Maximum number of fields that are kept of a rejected entry.
 const REJECTED_FIELDS: usize = 100;
-/// Bytes of names and values of such an entry that are kept.
+/// Maximum number of bytes of names and values that are kept of a rejected entry.
 const REJECTED_BYTES: usize = 16 * 1024;
 
-/// How the changes are made.
+/// What the changes depend on besides the events and the store.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The categories of the items.
-    pub catalogue: Catalogue,
-    /// The view that holds the top category alone of its features, if users have one.
+    pub items: ItemCategories,
+    /// The view whose only feature is the top category, if users have one.
     pub top_category: Option<FeatureView>,
-    /// How seen items are kept.
+    /// The format of the seen items.
     pub seen: Method,
     /// Their keys.
     pub prefixes: Prefixes,
-    /// The sizes of a bitmap that is not there yet.
+    /// The sizes of a new bitmap.
     pub geometry: Geometry,
 }
 
@@ -44,17 +44,17 @@ pub struct Arrival {
     pub event: Event,
 }
 
-/// What the store held of a user before these events.
+/// The stored state of a user before these events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before {
     /// Recent items with their times in microseconds, from [`oldest`] on, in the server's order. Other writers may have stored
     /// any bytes.
     pub recent: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The bitmap of seen items, where there is one.
+    /// The bitmap of seen items, if it exists.
     pub bitmap: Option<Vec<u8>>,
 }
 
-/// From which time on, in microseconds, the recent items are needed to apply these events.
+/// The earliest time, in microseconds, from which the recent items are needed to apply these events.
 #[must_use]
 pub fn oldest(arrivals: &[Arrival]) -> i64 {
     let times = arrivals.iter().map(|arrival| arrival.event.time_us);
@@ -80,11 +80,11 @@ impl Rules {
 
     /// The changes that follow from events of one user, in the order of their entries.
     ///
-    /// A visitor without an id (below 0) counts for popularity and history alone: all of them share that id. An item that is not
-    /// in the catalogue counts as seen and for history alone.
+    /// Events of anonymous visitors (ids below 0) change only popularity and history, because all of them share one id. Events of items
+    /// that are not in the catalogue change only seen items and history.
     ///
     /// # Errors
-    /// [`StoreError::Data`]: what the store holds of the user cannot be read.
+    /// Returns [`StoreError::Data`] if the stored state of the user cannot be read.
     pub fn changes(
         &self,
         user: i32,
@@ -99,7 +99,7 @@ impl Rules {
         }
         for (arrival, top_category) in arrivals.iter().zip(top_categories) {
             let event = &arrival.event;
-            if let Some(item) = self.catalogue.get(event.item) {
+            if let Some(item) = self.items.get(event.item) {
                 for set in item.sets() {
                     guarded.change_once(
                         Command::new(TRENDING, "ZINCRBY")
@@ -146,7 +146,7 @@ impl Rules {
                 let stored = before.bitmap.as_deref();
                 let change = bitmap::insert(stored, self.geometry, &items)
                     .map_err(|error| StoreError::Data(format!("key {key}: {error}")))?;
-                // Writers only set bits, so no other one harms, unless it has made the bitmap with other sizes.
+                // Other writers only set bits, so they do no harm, unless one has created the bitmap with other sizes.
                 let header =
                     stored.map_or(&[][..], |stored| stored.get(..HEADER).unwrap_or(stored));
                 let read = Command::new(DATABASE, "GETRANGE").arg(&key);
@@ -167,7 +167,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Adds the events to the recent items; the top category after each of them.
+    /// Adds the events to the recent items. Returns the top category after each event.
     fn recent(
         &self,
         user: i32,
@@ -186,13 +186,13 @@ impl Rules {
         let mut items = stored
             .map(|(item, time)| recent_item(&key, item, time))
             .collect::<Result<Vec<(i64, i64)>, _>>()?;
-        // The latest the user is known to have done something is the moment the last 24 hours are counted from: that is
-        // so when an old event is applied late, and when time is simulated.
+        // The last 24 hours are counted back from the user's latest known event, not from the clock. This is right for events that are
+        // applied late, and for simulated time.
         let mut now = items.iter().map(|&(_, time)| time).max();
         let mut top_categories = Vec::with_capacity(arrivals.len());
         for Arrival { event, .. } in arrivals {
             let (item, time) = (i64::from(event.item), event.time_us);
-            if self.catalogue.get(event.item).is_some() {
+            if self.items.get(event.item).is_some() {
                 let add = Command::new(DATABASE, "ZADD").arg(&key).arg("GT");
                 guarded.change(add.arg(time).arg(item));
                 match items.iter_mut().find(|(known, _)| *known == item) {
@@ -204,7 +204,7 @@ impl Rules {
             top_categories.push(now.and_then(|now| {
                 recent::top_category(&items, now, |item| {
                     let item = i32::try_from(item).ok()?;
-                    self.catalogue.get(item)?.top
+                    self.items.get(item)?.top
                 })
             }));
         }
@@ -232,7 +232,7 @@ impl Rules {
 /// A recent item and its time, as the server holds them under `key`.
 fn recent_item(key: &str, item: &[u8], time: &[u8]) -> Result<(i64, i64), StoreError> {
     let texts = (std::str::from_utf8(item), std::str::from_utf8(time));
-    // Microseconds of this millennium are exact in a f64, which is how the server prints them.
+    // The server prints scores as f64, which holds the microseconds of this millennium exactly.
     let numbers = match texts {
         (Ok(item), Ok(time)) => item.parse().ok().zip(time.parse::<f64>().ok()),
         _ => None,
@@ -247,8 +247,8 @@ fn recent_item(key: &str, item: &[u8], time: &[u8]) -> Result<(i64, i64), StoreE
     Ok((item, time as i64))
 }
 
-/// Puts an entry that cannot be applied aside: its id, the reason, and as many of its fields as fit. `fields_left_out` counts
-/// the others.
+/// Moves an entry that cannot be applied to the stream of rejected ones: its id, the reason, and as many of its fields as fit.
+/// `fields_left_out` counts the others.
 #[must_use]
 pub fn reject(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)], reason: &str) -> Guarded {
     let mut guarded = Guarded::from_entries([entry]);
@@ -281,7 +281,7 @@ mod tests {
     use saker_store::feast::EntityKeyVersion;
 
     use super::*;
-    use crate::catalogue::Item;
+    use crate::item_categories::Item;
 
     const NOW: i64 = 1_790_000_000_000_000;
 
@@ -291,7 +291,7 @@ mod tests {
             trending: [Some(id / 10), Some(id)],
         };
         Rules {
-            catalogue: (10..100).map(|id| (id, item(id))).collect(),
+            items: (10..100).map(|id| (id, item(id))).collect(),
             top_category: Some(FeatureView::new(
                 "shop",
                 "user_activity",

@@ -1,30 +1,30 @@
-//! What was done so far.
+//! Counts of the updater's work, as Prometheus metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Upper bounds of the classes of [`Counters::observe`], in milliseconds.
+/// Upper bounds of the histogram's buckets, in milliseconds.
 pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 500, 1000, 10_000];
 
-/// Counts since the start, and the state at the last look.
+/// Counts since the start, and gauges as of the last poll.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Events applied.
     pub applied: AtomicU64,
-    /// Entries that could not be applied, and were put aside.
+    /// Rejected entries: they could not be applied.
     pub rejected: AtomicU64,
     /// Single changes that the server refused after their event was acknowledged.
     pub refused: AtomicU64,
     /// Entries taken over from another worker.
     pub claimed: AtomicU64,
-    /// Batches of one user that were computed again, because another writer was faster.
+    /// Batches of one user that were computed again because another writer was faster.
     pub repeated: AtomicU64,
-    /// Times that the store failed.
+    /// Failures of the store.
     pub failures: AtomicU64,
     /// Rows written to the offline store.
     pub offline_rows: AtomicU64,
-    /// Entries in the stream, applied ones that are not trimmed yet among them.
+    /// Entries in the stream, including applied ones that are not trimmed yet.
     pub backlog: AtomicU64,
-    /// Milliseconds from the entry's time to its application, by class; the last one is of all that took longer.
+    /// Number of events by milliseconds from the entry's time to its application; the last bucket has no upper bound.
     latency: [AtomicU64; BOUNDS_MS.len() + 1],
     latency_ms: AtomicU64,
 }
@@ -35,7 +35,7 @@ impl Counters {
         counter.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Notes how long an event waited to be applied.
+    /// Records the time from an event's arrival to its application.
     pub fn observe(&self, milliseconds: u64) {
         let class = BOUNDS_MS.partition_point(|&bound| bound < milliseconds);
         if let Some(latency) = self.latency.get(class) {
@@ -44,7 +44,7 @@ impl Counters {
         self.latency_ms.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
-    /// All of them, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     #[must_use]
     pub fn prometheus(&self) -> String {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

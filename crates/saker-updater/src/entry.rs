@@ -3,17 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The id of an entry: milliseconds since 1970 by the server's clock, and a number within them. In the order of the stream.
+/// The id of an entry: milliseconds since 1970 by the server's clock, and a number within the millisecond. Ids compare in the order of
+/// the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
     /// Milliseconds since 1970, UTC.
     pub milliseconds: u64,
-    /// From 0.
+    /// Number within the millisecond, from 0.
     pub sequence: u64,
 }
 
 impl EntryId {
-    /// The next id there can be.
+    /// The smallest larger id.
     #[must_use]
     pub fn next(self) -> Self {
         Self {
@@ -22,7 +23,7 @@ impl EntryId {
         }
     }
 
-    /// A text of one length, so that texts are in the order of the stream.
+    /// A text of fixed length, so that texts sort in the order of the stream.
     #[must_use]
     pub fn padded(self) -> String {
         format!("{:015}-{:09}", self.milliseconds, self.sequence)

@@ -1,4 +1,4 @@
-//! What has to be done from time to time, by whichever process comes first.
+//! Periodic work: trimming the stream and the decay of popularity. Any process of the group does it.
 
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,17 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use saker_store::guarded::{Command, Guarded, Outcome, Script};
 use saker_store::{Connection, Reply, StoreError, events};
 
-use crate::worker::{Shared, TIMEOUT, ask, unexpected};
+use crate::consumer::{Shared, TIMEOUT, ask, unexpected};
 use crate::{EntryId, TRENDING};
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
-/// Holds the hour (of all hours since 1970) up to which popularity has been let fade.
+/// Key of the hour since the Unix epoch at which decay was last applied.
 const FADED: &str = "trending:faded";
-/// Interactions that have faded to less than this share of one are forgotten.
+/// Counts below this number of interactions are removed.
 const FORGOTTEN: f64 = 0.01;
 
-/// Trims the stream and lets popularity fade, until it is to stop.
+/// Trims the stream and applies the decay of popularity, until the stop.
 pub(crate) fn run(shared: &Shared, half_life: Option<Duration>) {
     shared.with_connection("housekeeping", |connection| {
         let script = Script::load(connection, TIMEOUT)?;
@@ -51,23 +51,21 @@ fn hour() -> u64 {
     since_1970.unwrap_or_default().as_secs() / 3600
 }
 
-/// Removes the entries that every group of the stream has applied. Entries that are pending anywhere stay, as does
-/// everything that comes after them.
+/// Removes the entries that every group of the stream has applied. Pending entries stay, and so do all entries after them.
 fn trim(connection: &mut Connection) -> Result<(), StoreError> {
     let groups = ask(connection, |cmd| {
         cmd.arg("XINFO").arg("GROUPS").arg(events::STREAM);
     });
     let groups = match groups {
         Ok(Reply::Array(groups)) => groups,
-        // No event has come yet.
+        // The stream does not exist yet.
         Err(StoreError::Server(text)) if text.contains("no such key") => return Ok(()),
         other => return Err(unexpected("XINFO GROUPS", &other)),
     };
     let mut applied: Option<EntryId> = None;
     for group in groups {
         let (name, delivered) = delivered(group)?;
-        // The first pending entry is looked up after the last delivered one, so that what is delivered between the two
-        // is beyond both.
+        // Read the first pending entry after the last delivered one. An entry that is delivered in between comes after both.
         let first = first_pending(connection, &name)?;
         let until = first.map_or(delivered.next(), |first| first.min(delivered.next()));
         applied = Some(applied.map_or(until, |other| other.min(until)));
@@ -81,7 +79,7 @@ fn trim(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A group's name and the last entry that one of its workers has taken.
+/// A group's name, and the last entry that one of its consumers has taken.
 fn delivered(group: Reply) -> Result<(String, EntryId), StoreError> {
     let Reply::Array(pairs) = &group else {
         return Err(unexpected("XINFO GROUPS", &group));
@@ -114,8 +112,7 @@ fn first_pending(connection: &mut Connection, group: &str) -> Result<Option<Entr
     }
 }
 
-/// Lets the counts of all popularity sets fade by the hours that have passed since it was done last; once, however many
-/// processes try.
+/// Applies the decay since the last time to the counts of all popularity sets. If several processes try, one of them does it.
 fn fade(
     shared: &Shared,
     (connection, trending): (&mut Connection, &mut Connection),
@@ -133,9 +130,10 @@ fn fade(
     };
     let mut fade = Guarded::default();
     fade.only_if(noted.as_str(), Command::new(TRENDING, "GET").arg(FADED));
-    // If this is refused, as by a server that is out of memory, nothing fades: otherwise the counts would fade at every look.
+    // Write the hour first. If the server refuses it, for example because it is out of memory, skip the decay: otherwise every round would
+    // apply the decay again.
     fade.change(Command::new(TRENDING, "SET").arg(FADED).arg(hour));
-    // Without a readable hour it begins now.
+    // Without a readable hour, the decay starts now.
     let passed = hour.saturating_sub(noted.parse().unwrap_or(hour));
     if passed == 0 && !noted.is_empty() {
         return Ok(());
@@ -156,9 +154,9 @@ fn fade(
     }
     if let Outcome::Done(refused) = shared.carry_out(connection, script, &fade)? {
         for reason in refused {
-            tracing::error!("popularity could not fade: {reason}");
+            tracing::error!("the decay of popularity failed: {reason}");
         }
-        tracing::info!("popularity has faded by {passed} h");
+        tracing::info!("applied {passed} h of decay to popularity");
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Applies what visitors do.
+//! Applies visitors' events.
 //!
-//! The gateway (or any other writer) adds events to the stream of [`saker_store::events`]. Workers of one consumer group take
-//! them from there and turn each into all that follows from it: what its user has seen, the recent items, the top category in
-//! the online store, and popularity. One script per user and batch does that together with the acknowledgement
-//! ([`saker_store::guarded`]), so an event is applied exactly once, whenever a worker is killed or paused:
+//! The gateway (or another writer) adds events to the stream of [`saker_store::events`]. The consumers of one group take
+//! them from there. Each event changes its user's seen items, recent items and top category in the online store, and popularity.
+//! One script per user and batch makes these changes and acknowledges the events ([`saker_store::guarded`]). So an event is
+//! applied exactly once, even if a consumer is killed or paused:
 //!
 //! ```text
 //! events ──XREADGROUP──▶ worker ──┬─▶ bf:seen:{user} or saker:seen:1:{user}     db 1
@@ -13,23 +13,23 @@
 //!                                 └─▶ events:applied ──▶ offline store, Parquet
 //! ```
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`catalogue`] | the categories of the items |
-//! | [`change`] | what follows from a user's events: pure |
-//! | [`worker`] | taking events, applying them, claiming what a dead worker left |
-//! | [`housekeeping`] | trimming the stream, decay of popularity |
-//! | [`offline`] | what was applied, as Parquet in the offline store |
-//! | [`counters`] | what was done so far |
+//! | [`item_categories`] | the categories of the items |
+//! | [`change`] | the changes that follow from a user's events, as a pure function |
+//! | [`consumer`] | takes events, applies them, and claims the events of a dead consumer |
+//! | [`housekeeping`] | trims the stream, applies the decay of popularity |
+//! | [`offline`] | writes applied events to the offline store, as Parquet |
+//! | [`counters`] | Prometheus metrics |
 
 #![warn(clippy::indexing_slicing)]
 
-pub mod catalogue;
 pub mod change;
+pub mod consumer;
 pub mod counters;
 pub mod housekeeping;
+pub mod item_categories;
 pub mod offline;
-pub mod worker;
 
 mod entry;
 mod updater;
@@ -37,10 +37,10 @@ mod updater;
 pub use entry::EntryId;
 pub use updater::{Readiness, Settings, Updater};
 
-/// Stream of what was applied, in [`saker_store::events::DATABASE`]: the fields of the event, its `entry`, and the user's
-/// `top_category` after it, where there is one.
+/// Stream of the applied events, in [`saker_store::events::DATABASE`]: the fields of the event, its `entry`, and the user's
+/// `top_category` after it, if there is one.
 pub const APPLIED: &str = "events:applied";
-/// Stream of the entries that could not be applied, with the `reason`, in the same database.
+/// Stream of the rejected entries, with the `reason`, in the same database.
 pub const REJECTED: &str = "events:rejected";
 /// Database of the online store.
 const ONLINE: i64 = 0;

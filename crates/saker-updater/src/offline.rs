@@ -1,13 +1,13 @@
-//! What was applied, in the offline store: the events, and what each made of its user's top category.
+//! Writes the applied events and the resulting top categories to the offline store.
 //!
 //! | view | columns |
 //! |---|---|
 //! | `events` | `event_id`, the user's and the item's id, `event_type`, `device_type`, `event_timestamp`, `entry` |
 //! | that of the top category, such as `user_activity` | the user's id, the top category, `event_timestamp`, `entry` |
 //!
-//! `entry` is the place in the stream of what was applied. Within a view and a day it only ever grows, from file to file and
-//! within each, so the last one says what is there: after a crash between a file and the trimming of the stream, nothing is
-//! written twice. A file is called by its first entry and made only if there is none, so of two writers one gives way.
+//! `entry` is the place in the stream of applied events. Within a view and a day it grows from row to row and from file to file, so the
+//! last one tells which events are written. After a crash between writing a file and trimming the stream, no event is written twice. A
+//! file is named by its first entry and never replaced, so of two writers one succeeds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -20,24 +20,24 @@ use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
 use saker_tables::{NewColumn, NewValues, Table, Values};
 
+use crate::consumer::{Shared, ask, entries, unexpected};
 use crate::counters::Counters;
-use crate::worker::{Shared, ask, entries, unexpected};
 use crate::{APPLIED, EntryId};
 
-/// The names of the updater's files begin so.
+/// Prefix of the names of the updater's files.
 pub const FILES: &str = "applied";
-/// The column of the place in the stream.
+/// The column with the place in the stream.
 pub const ENTRY: &str = "entry";
 
-/// How often the workers are looked at once they are to end.
+/// Interval at which a stopping updater checks whether the consumers have ended.
 const ENDING: Duration = Duration::from_millis(20);
-/// Entries that are written at once.
+/// Maximum number of entries per write.
 const ROWS: usize = 10_000;
 
-/// Where and how it is written.
+/// Destination and interval of the writes.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The store, as [`OfflineStore::open`] takes it.
+    /// The store's address, see [`OfflineStore::open`].
     pub location: String,
     /// Time between two writes.
     pub every: Duration,
@@ -47,7 +47,7 @@ pub struct Place {
     pub top_category: Option<(String, String)>,
 }
 
-/// Why nothing was written.
+/// Why the events were not written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Valkey.
@@ -73,7 +73,7 @@ struct Applied {
     top_category: Option<i32>,
 }
 
-/// Writes what was applied, until it is to stop, and then what is left.
+/// Writes applied events until the stop, and then the remaining ones.
 pub(crate) fn run(shared: &Shared, place: &Place) {
     shared.with_connection("offline", |connection| {
         let store = match OfflineStore::open(&place.location) {
@@ -83,7 +83,7 @@ pub(crate) fn run(shared: &Shared, place: &Place) {
         let mut writer = Writer::new(&store, place);
         loop {
             shared.sleep(place.every);
-            // Looked at first: what was applied by then is written below.
+            // Check before the write, so that the last write includes all events of the ended consumers.
             let is_last = shared.workers_ended.load(Ordering::Acquire);
             while !shared.given_up() {
                 match writer.write(connection) {
@@ -107,11 +107,11 @@ pub(crate) fn run(shared: &Shared, place: &Place) {
     });
 }
 
-/// Writes what was applied.
+/// Writes applied events.
 pub struct Writer<'w> {
     store: &'w OfflineStore,
     place: &'w Place,
-    /// The last entry that is in a view's files of a day.
+    /// The last entry in a view's files of a day.
     last: HashMap<(String, NaiveDate), Option<EntryId>>,
 }
 
@@ -126,11 +126,11 @@ impl<'w> Writer<'w> {
         }
     }
 
-    /// Writes the oldest entries and takes them out of the stream, over a connection to
-    /// [`saker_store::events::DATABASE`]. The number of rows written; 0 when there are none.
+    /// Writes the oldest entries and removes them from the stream, over a connection to
+    /// [`saker_store::events::DATABASE`]. Returns the number of rows written.
     ///
     /// # Errors
-    /// Those of the two stores; the entries stay in the stream then.
+    /// Returns the errors of the two stores; the entries then stay in the stream.
     pub fn write(&mut self, connection: &mut Connection) -> Result<usize, Error> {
         let reply = ask(connection, |cmd| {
             cmd.arg("XRANGE").arg(APPLIED).arg("-").arg("+");
@@ -145,11 +145,11 @@ impl<'w> Writer<'w> {
                     Some(time) => days.entry(time.date_naive()).or_default().push(applied),
                     None => tracing::error!(
                         %entry,
-                        "an entry of {APPLIED} is left out: no calendar has the time {}",
+                        "an entry of {APPLIED} is skipped: its time {} is outside the calendar",
                         applied.event.time_us
                     ),
                 },
-                Err(error) => tracing::error!(%entry, "an entry of {APPLIED} is left out: {error}"),
+                Err(error) => tracing::error!(%entry, "an entry of {APPLIED} is skipped: {error}"),
             }
         }
         let Some(until) = until else { return Ok(0) };
@@ -169,13 +169,13 @@ impl<'w> Writer<'w> {
             cmd.arg(until.next().to_string());
         })?;
         match trimmed {
-            // Everything was in the files already: there may be more, so that is not the end.
+            // All of these entries are in files already. There may be more, so do not return 0.
             Reply::Int(_) => Ok(rows.max(1)),
             other => Err(unexpected("XTRIM", &other).into()),
         }
     }
 
-    /// Adds to a view's files of a day what is not in them yet.
+    /// Adds the rows that are missing to a view's files of a day.
     fn add(
         &mut self,
         view: &str,
@@ -183,7 +183,7 @@ impl<'w> Writer<'w> {
         rows: &[&Applied],
         table: impl Fn(&[&Applied]) -> Result<Bytes, saker_tables::Error>,
     ) -> Result<usize, Error> {
-        /// Writers that come in between.
+        /// Maximum number of attempts that other writers may overtake.
         const ATTEMPTS: usize = 5;
         let key = (view.to_owned(), day);
         for _ in 0..ATTEMPTS {
@@ -214,7 +214,7 @@ impl<'w> Writer<'w> {
             }
         }
         Err(StoreError::Data(format!(
-            "view {view}, {day}: other writers keep coming first"
+            "view {view}, {day}: other writers were faster in every attempt"
         ))
         .into())
     }

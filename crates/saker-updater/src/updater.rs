@@ -1,4 +1,4 @@
-//! The threads of one process.
+//! The updater: the threads of one process.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,52 +11,52 @@ use saker_store::seen::{Mode, Prefixes};
 use saker_store::{Connection, StoreError, events};
 use saker_traces::Traces;
 
-use crate::catalogue::Catalogue;
 use crate::change::Rules;
+use crate::consumer::{Consumer, Shared};
 use crate::counters::Counters;
+use crate::item_categories::ItemCategories;
 use crate::offline::Place;
-use crate::worker::{Shared, Worker};
 use crate::{housekeeping, offline};
 
-/// What an updater is told.
+/// Settings of an updater.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the store is; one server, as a cluster's databases and slots do not allow what is done.
+    /// The store. It must be one server: a cluster has one database, and its scripts cannot use keys of different slots.
     pub store: saker_store::Settings,
     /// The consumer group.
     pub group: String,
-    /// The name of this process in the group: another than that of any other, and the same after a restart.
+    /// The name of this process in the group. It must be unique, and the same after a restart.
     pub name: String,
     /// Threads that apply events.
     pub workers: usize,
-    /// Entries that one of them takes at a time.
+    /// Entries that a thread takes at a time.
     pub batch: usize,
-    /// After which time an event that another process took and did not apply is taken over.
+    /// Time after which an event is taken over that another process took and did not apply.
     pub claim_after: Duration,
-    /// The time in which a popularity count fades to half; `None`: it does not.
+    /// Half-life of popularity counts; `None` disables the decay.
     pub half_life: Option<Duration>,
     /// The categories of the items.
-    pub catalogue: Catalogue,
-    /// The view that holds the top category alone of its features, if users have one.
+    pub items: ItemCategories,
+    /// The view whose only feature is the top category, if users have one.
     pub top_category: Option<saker_store::feast::FeatureView>,
-    /// How seen items are kept.
+    /// The format of the seen items.
     pub mode: Mode,
-    /// The sizes of a bitmap of seen items that is not there yet.
+    /// The sizes of a new bitmap of seen items.
     pub geometry: Geometry,
-    /// The offline store; `None`: what was applied waits in its stream.
+    /// The offline store; `None`: applied events stay in their stream.
     pub offline: Option<Place>,
-    /// How long [`Updater::stop`] lets the threads finish.
+    /// Time that [`Updater::stop`] gives the threads to finish.
     pub drain: Duration,
-    /// Where traces are recorded.
+    /// Records traces.
     pub traces: Traces,
 }
 
 impl Settings {
-    /// The usual [`Settings::drain`].
+    /// The default of [`Settings::drain`].
     pub const DRAIN: Duration = Duration::from_secs(20);
 }
 
-/// How often threads that are to end are looked at.
+/// Interval at which a stop checks whether the threads have ended.
 const ENDING: Duration = Duration::from_millis(5);
 
 /// A running updater.
@@ -65,7 +65,7 @@ pub struct Updater {
     shared: Arc<Shared>,
     drain: Duration,
     threads: Vec<JoinHandle<()>>,
-    /// Writes what they have applied, and so ends after them.
+    /// Writes the events that the consumers have applied, so it ends after them.
     offline: Option<JoinHandle<()>>,
 }
 
@@ -73,7 +73,7 @@ impl Updater {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The store is a cluster, or does not answer: at the start a wrong address is more likely than a server that is down.
+    /// Returns an error if the store is a cluster or does not answer. At the start, a wrong address is more likely than a failed server.
     pub fn start(settings: Settings) -> Result<Self, StoreError> {
         if settings.store.is_cluster() {
             return Err(StoreError::Settings(format!(
@@ -92,9 +92,9 @@ impl Updater {
         let workers = settings.workers.max(1);
         let shared = Arc::new(Shared {
             store,
-            popularity_sets: Mutex::new(settings.catalogue.sets()),
+            popularity_sets: Mutex::new(settings.items.sets()),
             rules: ArcSwap::from_pointee(Rules {
-                catalogue: settings.catalogue,
+                items: settings.items,
                 top_category: settings.top_category,
                 seen,
                 prefixes: Prefixes::default(),
@@ -115,7 +115,7 @@ impl Updater {
         for number in 0..workers {
             let (shared, name) = (shared.clone(), format!("{}-{number}", settings.name));
             threads.push(std::thread::spawn(move || {
-                let worker = Worker {
+                let worker = Consumer {
                     shared: &shared,
                     name,
                 };
@@ -139,29 +139,29 @@ impl Updater {
         })
     }
 
-    /// What was done so far.
+    /// The counts of the updater's work.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
     }
 
-    /// What tells whether it is ready, also while it stops.
+    /// The readiness check, which can be used during a stop, too.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         Readiness(self.shared.clone())
     }
 
-    /// Replaces the items that events are applied by, for example when another release serves. Events that a worker takes from
-    /// now on follow the new catalogue; those that it has in hand follow the old one to their end.
-    pub fn replace_catalogue(&self, catalogue: Catalogue) {
-        tracing::info!("a new catalogue of {} items is in use", catalogue.len());
-        let sets = catalogue.sets();
+    /// Replaces the items' categories, for example after a switch of releases. Events that are taken from now on use the new categories;
+    /// events that were taken before use the old ones.
+    pub fn replace_items(&self, items: ItemCategories) {
+        tracing::info!("a new catalogue of {} items is in use", items.len());
+        let sets = items.sets();
         let known = self.shared.popularity_sets.lock();
         known.unwrap_or_else(PoisonError::into_inner).extend(sets);
-        // Nothing but the catalogue ever changes, so two calls at once cannot lose each other's change of something else.
+        // Only the items ever change, so two concurrent calls cannot lose another change.
         let old = self.shared.rules.load_full();
         self.shared.rules.store(Arc::new(Rules {
-            catalogue,
+            items,
             top_category: old.top_category.clone(),
             seen: old.seen,
             prefixes: old.prefixes.clone(),
@@ -169,11 +169,11 @@ impl Updater {
         }));
     }
 
-    /// Stops: from now on it is not ready and takes no event. Every thread finishes what it has in hand, the workers first, then
-    /// what writes what they have applied.
+    /// Stops the updater: it is no longer ready and takes no more events. The consumers finish the events that they have taken, then the
+    /// applied events are written to the offline store.
     ///
-    /// Returns after [`Settings::drain`] at the latest, also if a store does not answer. Nothing is lost then: events that are not
-    /// applied yet are taken up after the next start, or by another updater.
+    /// Returns after [`Settings::drain`] at the latest, even if a store does not answer. No event is lost: after the next start, this updater
+    /// or another one applies the remaining events.
     pub fn stop(self) {
         let until = Instant::now() + self.drain;
         let (shared, mut left) = (&self.shared, 0);
@@ -196,7 +196,7 @@ impl Updater {
         self.offline.into_iter().for_each(&mut join);
         if left > 0 {
             tracing::warn!(
-                "{left} threads of the updater did not finish within {} s; what they had in hand is taken up later",
+                "{left} threads of the updater did not finish within {} s; their events are applied later",
                 self.drain.as_secs_f64()
             );
         }
@@ -208,10 +208,10 @@ impl Updater {
 pub struct Readiness(Arc<Shared>);
 
 impl Readiness {
-    /// Checks that the updater takes events. A store that hangs is noticed after ten seconds.
+    /// Checks that the updater takes events. It takes ten seconds to notice a store that hangs.
     ///
     /// # Errors
-    /// Returns why it does not: it is stopping, or a worker has no connection to the store.
+    /// Returns the reason if it does not: it is stopping, or a consumer has no connection to the store.
     pub fn check(&self) -> Result<(), String> {
         let shared = &self.0;
         if shared.stopped() {

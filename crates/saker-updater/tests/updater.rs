@@ -12,7 +12,7 @@ use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Val
 use saker_store::seen::bitmap::{Filter, Geometry};
 use saker_store::seen::{Method, Mode, Prefixes};
 use saker_store::{Connection, Pipeline, Reply};
-use saker_updater::catalogue::{Catalogue, Item};
+use saker_updater::item_categories::{Item, ItemCategories};
 use saker_updater::offline::{ENTRY, Place};
 use saker_updater::{APPLIED, REJECTED, Settings, Updater};
 use triton_testing::valkey::Valkey;
@@ -51,7 +51,7 @@ impl Shop {
             top: Some(id / 10),
             trending: [Some(id / 10), None],
         };
-        let catalogue: Catalogue = (10..100).map(|id| (id, item(id))).collect();
+        let items: ItemCategories = (10..100).map(|id| (id, item(id))).collect();
         Settings {
             store: saker_store::Settings::parse(&self.valkey.url(0), None).unwrap(),
             group: "updater".into(),
@@ -60,7 +60,7 @@ impl Shop {
             batch: 64,
             claim_after: Duration::from_millis(300),
             half_life: Some(Duration::from_secs(7 * 86_400)),
-            catalogue,
+            items,
             top_category: Some(self.view()),
             mode: Mode::Auto,
             geometry: Geometry::new(1000, 0.001).unwrap(),
@@ -263,7 +263,7 @@ fn a_new_catalogue_is_that_of_the_events_taken_from_then_on() {
         top: Some(category),
         trending: [Some(category), None],
     };
-    updater.replace_catalogue([(21, item(8)), (300, item(9))].into_iter().collect());
+    updater.replace_items([(21, item(8)), (300, item(9))].into_iter().collect());
     shop.publish(&[
         event(3, 7, 21, NOW + SECOND),
         event(4, 8, 31, NOW + SECOND),
@@ -286,7 +286,7 @@ fn a_new_catalogue_is_that_of_the_events_taken_from_then_on() {
 fn events_count_once_while_catalogues_change() {
     const COUNT: usize = 3000;
     let shop = Shop::new();
-    let of = |shift: i32| -> Catalogue {
+    let of = |shift: i32| -> ItemCategories {
         let item = |id: i32| Item {
             top: Some(id / 10 + shift),
             trending: [Some(id / 10 + shift), Some(shift)],
@@ -301,14 +301,14 @@ fn events_count_once_while_catalogues_change() {
         .collect();
     shop.publish(&events);
     let mut settings = shop.settings("a");
-    settings.catalogue = of(0);
+    settings.items = of(0);
     let updater = Updater::start(settings).unwrap();
     let counters = updater.counters();
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut changes = 0;
     while counters.applied.load(Ordering::Relaxed) < COUNT as u64 {
         assert!(Instant::now() < deadline, "{counters:?}");
-        updater.replace_catalogue(of(100 * (changes % 2)));
+        updater.replace_items(of(100 * (changes % 2)));
         changes += 1;
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use saker_gateway::catalogue::{Column, Item};
-use saker_gateway::{Catalogue, Gateway, Operation, Settings};
+use saker_gateway::{DisplayCatalogue, Gateway, Operation, Settings};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -36,7 +36,7 @@ impl Served {
             id: 1,
             ..Item::default()
         };
-        let catalogue = Catalogue::new(vec![column], [item], [], |_| serde_json::Map::new());
+        let catalogue = DisplayCatalogue::new(vec![column], [item], [], |_| serde_json::Map::new());
         let runtime = Runtime::new().expect("a runtime");
         let url = runtime.block_on(async {
             let gateway = Gateway::open(settings, catalogue, Arc::new(Operation::default));

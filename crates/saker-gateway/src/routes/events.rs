@@ -12,7 +12,7 @@ use saker_store::events::{Event, Kind, LONGEST_ID, Published, publish};
 use serde_json::{Map, Value, json};
 
 use crate::call::Call;
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::context::unique_id;
 use crate::problem::Problem;
 use crate::query::{DEVICES, device, shortened};
@@ -121,7 +121,11 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Parses one event or an array of events.
-pub(crate) fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Vec<Event>, Problem> {
+pub(crate) fn read(
+    body: &[u8],
+    catalogue: &DisplayCatalogue,
+    now_us: i64,
+) -> Result<Vec<Event>, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|error| {
         Problem::new(
             StatusCode::BAD_REQUEST,
@@ -161,7 +165,7 @@ pub(crate) fn read(body: &[u8], catalogue: &Catalogue, now_us: i64) -> Result<Ve
 fn read_one(
     at: &str,
     event: &Map<String, Value>,
-    catalogue: &Catalogue,
+    catalogue: &DisplayCatalogue,
     now_us: i64,
 ) -> Result<Event, Problem> {
     let refuse = |name: &str, accepted: &str| {
@@ -272,12 +276,12 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000_000;
 
-    fn catalogue() -> Catalogue {
+    fn catalogue() -> DisplayCatalogue {
         let item = Item {
             id: 7,
             ..Item::default()
         };
-        Catalogue::new(Vec::new(), [item], [], |_| Map::new())
+        DisplayCatalogue::new(Vec::new(), [item], [], |_| Map::new())
     }
 
     fn one(body: &str) -> Result<Event, Problem> {

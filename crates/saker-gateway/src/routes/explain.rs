@@ -14,7 +14,7 @@ use triton_client::{Tensor, Triton};
 
 use super::recommendations::visit;
 use crate::call::Call;
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::ranking::{ENSEMBLE, Visit};
@@ -224,7 +224,13 @@ impl Journey {
         }
     }
 
-    fn answer(self, catalogue: &Catalogue, visit: Visit, k: usize, item: Option<i32>) -> Value {
+    fn answer(
+        self,
+        catalogue: &DisplayCatalogue,
+        visit: Visit,
+        k: usize,
+        item: Option<i32>,
+    ) -> Value {
         let retrieval_rank: HashMap<i32, usize> = self.retrieved.iter().copied().zip(1..).collect();
         let kept: FxHashSet<i32> = self.filtered.iter().copied().collect();
         let hidden: Vec<Value> = self
@@ -270,7 +276,7 @@ impl Journey {
     /// Explains in a sentence at which step an item was dropped, or at which place it is shown.
     fn asked(
         &self,
-        catalogue: &Catalogue,
+        catalogue: &DisplayCatalogue,
         retrieval_rank: &HashMap<i32, usize>,
         item: i32,
         k: usize,
@@ -337,7 +343,7 @@ mod tests {
     use super::*;
     use crate::catalogue::Item;
 
-    fn journey() -> (Journey, Catalogue) {
+    fn journey() -> (Journey, DisplayCatalogue) {
         let items = (1..=6).map(|id| Item {
             id,
             title: Some(format!("Item {id}")),
@@ -355,7 +361,7 @@ mod tests {
         };
         (
             journey,
-            Catalogue::new(Vec::new(), items, [], |_| Map::new()),
+            DisplayCatalogue::new(Vec::new(), items, [], |_| Map::new()),
         )
     }
 

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 use saker_store::popularity::Set;
 
 use super::json;
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::popular::in_catalogue;
 use crate::problem::Problem;
 use crate::query::{Query, number, shortened};
@@ -25,7 +25,7 @@ struct Category {
 
 impl Category {
     /// Reads the parameter `category`, in the form `<column>:<value>`.
-    fn read(query: &Query, catalogue: &Catalogue) -> Result<Option<Self>, Problem> {
+    fn read(query: &Query, catalogue: &DisplayCatalogue) -> Result<Option<Self>, Problem> {
         let Some(text) = query.text("category") else {
             return Ok(None);
         };
@@ -103,7 +103,7 @@ pub(super) async fn popular(
 /// The first items of a set that exist in the catalogue.
 async fn ranked(
     state: &State,
-    catalogue: &Catalogue,
+    catalogue: &DisplayCatalogue,
     set: Option<Set>,
     count: usize,
 ) -> Vec<(i32, f32)> {
@@ -115,7 +115,7 @@ async fn ranked(
     known.map(|(id, count)| (id, count as f32)).collect()
 }
 
-fn listed(catalogue: &Catalogue, items: &[(i32, f32)]) -> Response {
+fn listed(catalogue: &DisplayCatalogue, items: &[(i32, f32)]) -> Response {
     let mut text = String::from("{\"items\":");
     catalogue.write_all(items.iter().copied(), &mut text);
     text.push('}');

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::json;
 use crate::call::Call;
-use crate::catalogue::Catalogue;
+use crate::catalogue::DisplayCatalogue;
 use crate::popular::in_catalogue;
 use crate::problem::Problem;
 use crate::query::{DEVICES, Query, device, shortened};
@@ -110,7 +110,7 @@ pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
 }
 
 /// Popular items. The score of an item is its number of interactions, as a share of the most popular item's.
-fn popular(state: &State, catalogue: &Catalogue, count: usize) -> Vec<(i32, f32)> {
+fn popular(state: &State, catalogue: &DisplayCatalogue, count: usize) -> Vec<(i32, f32)> {
     let ranking = state.popular.last_known(Set::Global);
     let ranking = in_catalogue(&ranking, Set::Global, catalogue, count);
     let most = ranking.first().map_or(0.0, |(_, count)| *count).max(1.0);

@@ -16,7 +16,7 @@ use axum::serve::ListenerExt;
 use http_body::Frame;
 use prost::Message;
 use saker_gateway::catalogue::{Column, Item};
-use saker_gateway::{Catalogue, Gateway, Operation, Settings};
+use saker_gateway::{DisplayCatalogue, Gateway, Operation, Settings};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -210,12 +210,12 @@ impl Drop for Triton {
 }
 
 /// Twelve items of two categories, three users.
-pub(crate) fn catalogue() -> Catalogue {
+pub(crate) fn catalogue() -> DisplayCatalogue {
     catalogue_of(1..=12, "Item")
 }
 
 /// Items of two categories, whose titles begin with `title`; three users.
-pub(crate) fn catalogue_of(ids: impl IntoIterator<Item = i32>, title: &str) -> Catalogue {
+pub(crate) fn catalogue_of(ids: impl IntoIterator<Item = i32>, title: &str) -> DisplayCatalogue {
     let column = Column {
         name: "category_l1".to_owned(),
         names: vec!["Shoes".to_owned(), "Hats".to_owned()],
@@ -228,7 +228,7 @@ pub(crate) fn catalogue_of(ids: impl IntoIterator<Item = i32>, title: &str) -> C
         picture: None,
         known: Map::from_iter([("item_id".to_owned(), id.into())]),
     });
-    Catalogue::new(vec![column], items, 1..=3, |_| {
+    DisplayCatalogue::new(vec![column], items, 1..=3, |_| {
         Map::from_iter([("age".to_owned(), 30.into())])
     })
 }

@@ -1,6 +1,6 @@
-//! The follower as a program: it keeps the Triton beside it on the release that is wanted in a store of releases.
+//! The follower as a program: it keeps the Triton beside it on the release that a store of releases wants.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use crate::follower::{Counted, Follower};
 use crate::progress::Step;
 use crate::registry::Registry;
 use crate::releases::{self, Repository};
-use crate::target::seconds;
+use crate::target::duration;
 
-/// How long the work under way may take after a signal.
+/// Time that a signal leaves for the current work.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How often a flag is looked at.
+/// Interval at which the stop flag is checked.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Arguments of `saker-follow`.
@@ -44,22 +44,22 @@ pub struct Args {
     /// Folder of the model repository that Triton serves
     #[arg(long, value_name = "FOLDER")]
     repository: PathBuf,
-    /// Put the release that is to be served into the repository, and end: before Triton starts
+    /// Put the release to serve into the repository and exit, before Triton starts
     #[arg(long)]
     once: bool,
     /// With --once: seconds to wait for a release to be wanted, and for a store that does not answer
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = duration)]
     wait: Duration,
     /// Triton's HTTP address
     #[arg(long, value_name = "HOST:PORT", env = "SAKER_SERVER", default_value = "127.0.0.1:8000", value_parser = NonEmptyStringValueParser::new())]
     triton: String,
-    /// Name of this server in the store: another than that of any other one [default: the machine's]
+    /// Unique name of this server in the store [default: the machine's name]
     #[arg(long, env = "SAKER_SERVER_NAME")]
     name: Option<String>,
-    /// Seconds between two looks at which release is wanted
-    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    /// Seconds between two polls of the wanted release
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = duration)]
     every: Duration,
-    /// Newest releases that stay in the repository; the serving one and the one before it always do
+    /// Number of newest releases that stay in the repository; the serving one and the one before it always stay
     #[arg(long, value_name = "N", default_value_t = 2)]
     keep: usize,
     /// Address of /metrics, /health/live and /health/ready; `off`: none
@@ -67,10 +67,10 @@ pub struct Args {
     listen: String,
 }
 
-/// Follows until it is told to stop.
+/// Follows until a signal.
 ///
 /// # Errors
-/// What keeps it from following, and what to do about it.
+/// Returns an error if the arguments, the store of releases or the repository cannot be used.
 pub fn run(args: &Args) -> Result<()> {
     let registry = Registry::open(&args.releases)?;
     let stop = stop_flag()?;
@@ -116,16 +116,16 @@ pub fn run(args: &Args) -> Result<()> {
         sleep(TICK);
     }
     if !follower.is_finished() {
-        // Whatever it was doing: a promotion that is killed leaves a server and a repository of one release.
+        // Ending here is safe: a killed promotion leaves server and repository with one complete release.
         tracing::warn!(
-            "what is under way takes longer than {} s and is left",
+            "the current work takes longer than {} s and is abandoned",
             DRAIN.as_secs()
         );
     }
     Ok(())
 }
 
-/// Puts the release that is to be served into the repository.
+/// Puts the release to serve into the repository.
 fn once(args: &Args, registry: &Registry, stop: &AtomicBool) -> Result<()> {
     let (_, named) = registry.wait_for_served(Some(args.wait), stop)?;
     let step = Step::start(format!("fetch release {}", named.release));

@@ -1,6 +1,6 @@
 //! The gateway as a program: its arguments, and what it takes from a pipeline definition.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::net::SocketAddr;
@@ -19,17 +19,17 @@ use signal_hook::iterator::Signals;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::catalogue::Catalogue;
 use crate::control;
 use crate::counters::Counters;
 use crate::entities::Compare;
 use crate::layout::Layout;
+use crate::prepared_tables::PreparedTables;
 use crate::programs::source::{Followed, Opened, Source};
 use crate::programs::traces;
 use crate::progress::Step;
 use crate::releases::{Repository, list};
 use crate::running::{Ports, Running};
-use crate::target::{seconds, settle};
+use crate::target::{duration, settle};
 use crate::views::{activity_views, user_view};
 
 /// Arguments of `saker gateway`.
@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "SAKER_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     connections_per_address: u32,
     /// Seconds for which the gateway answers on, and is not ready, once it is told to stop [default: none]
-    #[arg(long, value_name = "SECONDS", env = "SAKER_DRAIN", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", env = "SAKER_DRAIN", value_parser = duration)]
     drain: Option<Duration>,
     /// Triton's gRPC addresses, several of them separated by commas: HOST:PORT, or dns://NAME:PORT for all addresses of a name, which is
     /// resolved again every 5 seconds [default: where `saker serve` started it, else 127.0.0.1:8001]
@@ -113,10 +113,10 @@ pub struct Args {
     traces: traces::Options,
 }
 
-/// Serves until told to stop.
+/// Serves until a signal.
 ///
 /// # Errors
-/// What keeps it from serving, and what to do about it.
+/// Returns an error if the arguments, the definition or the prepared data cannot be used, or if an address cannot be listened on.
 pub fn run(args: &Args) -> Result<()> {
     let Opened {
         mut pipeline,
@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> Result<()> {
     let traces = settings.traces.clone();
     warn_of_missing_keys(args);
     let step = Step::start("read the catalogue");
-    let catalogue = Catalogue::read(&pipeline, &layout).for_gateway(&pipeline)?;
+    let catalogue = PreparedTables::read(&pipeline, &layout).for_gateway(&pipeline)?;
     step.done("read");
     let (triton, http) = (settings.triton.clone(), settings.triton_http.clone());
     let repository = layout.repository();
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
     let releases = move || -> Value {
         let listed = match &registry {
             Some(registry) => registry.rows().map(|rows| list::all(&rows)),
-            // Where the repository is another machine's, there is nothing to list.
+            // Another machine's repository cannot be listed.
             None => Repository::open(&repository).and_then(|repository| {
                 list::list(&repository, Some(&control::patient_client(&places, &http)))
                     .or_else(|_| list::list(&repository, None))
@@ -178,7 +178,7 @@ pub fn run(args: &Args) -> Result<()> {
             let address = operators.local_addr()?;
             said += &format!("operators http://{address}/operators\n");
         }
-        // At once: whoever waits for the addresses may read no further, which would end a program that still writes.
+        // Write all lines at once. A reader that waits for the addresses may close the pipe, and a later write would end this program.
         said += &format!("Triton   {triton}\n");
         print!("{said}");
         gateway
@@ -186,17 +186,17 @@ pub fn run(args: &Args) -> Result<()> {
             .await
             .context("the gateway's listener failed")
     })?;
-    // Calls that hang are not waited for: what they were for is answered.
+    // Do not wait for calls that hang: their requests are answered.
     runtime.shutdown_timeout(Duration::from_secs(1));
     traces.close();
     Ok(())
 }
 
-/// Has the gateway show the catalogue of each release that is to be served.
+/// Replaces the gateway's catalogue whenever another release is to be served.
 fn follow(followed: Followed, opened: &Pipeline, gateway: Arc<Gateway>) -> Result<()> {
     let asked = asked(opened);
     followed.keep_up(move |pipeline, layout| {
-        let catalogue = Catalogue::read(pipeline, layout).for_gateway(pipeline)?;
+        let catalogue = PreparedTables::read(pipeline, layout).for_gateway(pipeline)?;
         gateway.replace_catalogue(catalogue);
         if self::asked(pipeline) != asked {
             tracing::warn!(
@@ -207,7 +207,7 @@ fn follow(followed: Followed, opened: &Pipeline, gateway: Arc<Gateway>) -> Resul
     })
 }
 
-/// What of a definition a running gateway keeps: how it asks Triton and the store.
+/// The settings of a definition that a running gateway cannot change: those of its calls to Triton and the store.
 fn asked(pipeline: &Pipeline) -> (String, Vec<String>, usize, Vec<String>) {
     let columns = pipeline.context.columns.iter();
     let stored = pipeline.user.stored();
@@ -225,7 +225,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Says on the error output what a gateway without keys does not answer.
+/// Prints to standard error which requests a gateway without keys refuses.
 fn warn_of_missing_keys(args: &Args) {
     if !args.listen.ip().to_canonical().is_loopback()
         && args.api_key_file.is_none()
@@ -239,7 +239,7 @@ fn warn_of_missing_keys(args: &Args) {
     }
 }
 
-/// Done when the process is told to stop.
+/// Completes when the process receives a signal to stop.
 fn stop_signal() -> Result<oneshot::Receiver<()>> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
     let (sender, stop) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! The address at which a program tells of itself: /metrics, /health/live and /health/ready.
+//! The HTTP endpoints /metrics, /health/live and /health/ready of a program.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use serde_json::json;
 
-/// Serves what `text` and `is_ready` say, in a thread of its own; where it listens. `option` is the argument that names another
-/// address.
+/// Serves the results of `text` and `is_ready`, in its own thread. Returns the address. `option` is the argument that sets
+/// the address.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// Returns an error if the address cannot be listened on.
 pub fn serve(
     address: &str,
     option: &str,

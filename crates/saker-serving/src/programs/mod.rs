@@ -1,5 +1,4 @@
-//! The programs that serve beside Triton. Each has its arguments and what it does with them here; `saker` has them as commands,
-//! too.
+//! The programs that serve beside Triton, with their arguments. `saker` has them as commands, too.
 
 pub mod follow;
 pub mod gateway;
@@ -16,19 +15,19 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
-/// An end with an exit code of its own.
+/// An error with its own exit code.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct Ended {
     /// The exit code.
     pub code: u8,
-    /// What a person reads.
+    /// The message.
     pub why: &'static str,
 }
 
-/// Runs a program: log lines on the error output, `verbose` of them; the error that ends it, if one does; its exit code.
+/// Runs a program. Writes log lines, more of them with `verbose`, and a final error to standard error. Returns the exit code.
 pub fn run(verbose: u8, program: impl FnOnce() -> Result<()>) -> ExitCode {
-    // `saker … | head`: end as other programs do when nobody reads on, with the status of SIGPIPE.
+    // `saker … | head`: when the pipe is closed, end as other programs do, with the status of SIGPIPE.
     let always = Arc::new(AtomicBool::new(true));
     if let Err(error) = signal_hook::flag::register_conditional_shutdown(SIGPIPE, 141, always) {
         eprintln!("warning: cannot handle a closed output: {error}");
@@ -50,10 +49,10 @@ pub fn run(verbose: u8, program: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// A flag that is set when the process is told to stop.
+/// A flag that SIGINT, SIGTERM and SIGHUP set.
 ///
 /// # Errors
-/// The system does not let us handle signals.
+/// Returns an error if the signal handlers cannot be installed.
 pub fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {

@@ -1,6 +1,6 @@
-//! Where a program learns of its pipeline: a definition and what `saker prepare` made, or the releases of a store.
+//! The source of a program's pipeline: a definition and the outputs of `saker prepare`, or the releases of a store.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::fs::{File, TryLockError};
@@ -14,29 +14,29 @@ use super::stop_flag;
 use crate::files::create;
 use crate::layout::Layout;
 use crate::registry::{Named, Registry};
-use crate::target::{Target, seconds};
+use crate::target::{Target, duration};
 
 /// A definition, or a store of releases.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Source {
     #[command(flatten)]
     target: Target,
-    /// Store of releases, a folder, file:// or s3://bucket/prefix: definition and catalogue are those of the release that is wanted
-    /// there, in place of a dataset's
+    /// Store of releases: a folder, file:// or s3://bucket/prefix. Definition and catalogue are then those of its wanted release,
+    /// instead of a dataset's
     #[arg(long, value_name = "URL", env = "SAKER_RELEASES")]
     releases: Option<String>,
-    /// Seconds between two looks at which release is wanted
-    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    /// Seconds between two polls of the wanted release
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = duration)]
     every: Duration,
 }
 
-/// What a source holds.
+/// The content of a source.
 pub struct Opened {
     /// The definition.
     pub pipeline: Pipeline,
-    /// Where the catalogue lies.
+    /// Layout of the catalogue.
     pub layout: Layout,
-    /// Where another release's catalogue comes from.
+    /// The source of other releases' catalogues.
     pub followed: Option<Followed>,
 }
 
@@ -44,14 +44,14 @@ pub struct Opened {
 pub struct Followed {
     registry: Registry,
     target: Target,
-    /// How often it looks.
+    /// Interval of the polls.
     pub every: Duration,
     generation: u64,
     served: Named,
     catalogues: Catalogues,
 }
 
-/// A folder for catalogues that no other program uses while this one runs: gateway and updater of one machine share their state.
+/// A folder for catalogues that only this program uses while it runs. Gateway and updater of one machine share their state folder.
 struct Catalogues {
     folder: PathBuf,
     _locked: File,
@@ -87,15 +87,15 @@ impl Catalogues {
 }
 
 impl Source {
-    /// Where a program keeps what does not come with a release.
+    /// Layout of the program's files that do not belong to a release.
     pub fn own_layout(&self, pipeline: &Pipeline) -> Layout {
         Layout::new(&self.target.state, &pipeline.pipeline.name)
     }
 
-    /// The store of releases, where there is one.
+    /// The store of releases, if the arguments name one.
     ///
     /// # Errors
-    /// It is no such address.
+    /// Returns an error if the address is invalid.
     pub fn registry(&self) -> Result<Option<Registry>> {
         self.releases.as_deref().map(Registry::open).transpose()
     }
@@ -103,8 +103,8 @@ impl Source {
     /// Reads the definition.
     ///
     /// # Errors
-    /// There is none, or it is not accepted; a file of the release is damaged; the program was told to stop while it waited for a
-    /// release.
+    /// Returns an error if the definition is missing or invalid, if a file of the release is damaged, or if the program receives a signal while
+    /// it waits for a release.
     pub fn open(&self) -> Result<Opened> {
         let Some(location) = &self.releases else {
             let (pipeline, layout) = self.target.open()?;
@@ -115,8 +115,8 @@ impl Source {
             });
         };
         let registry = Registry::open(location)?;
-        // A program that starts before the first release, or while the store is away, waits: whoever started it would only start
-        // it again.
+        // A program that starts before the first release, or while the store is unavailable, waits: if it exited, it would only be
+        // restarted.
         let (wanted, served) = registry.wait_for_served(None, &*stop_flag()?)?;
         let followed = Followed {
             target: self.target.clone(),
@@ -136,11 +136,11 @@ impl Source {
 }
 
 impl Followed {
-    /// Gives every other release's definition and catalogue to `take`, for as long as the program runs, in a thread of its own. What
-    /// fails is logged, once, and tried again.
+    /// Calls `take` with the definition and catalogue of each new release, as long as the program runs, in its own thread. A failure is logged
+    /// once and tried again.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// Returns an error if the thread cannot be started.
     pub fn keep_up(
         mut self,
         take: impl Fn(&Pipeline, &Layout) -> Result<()> + Send + 'static,
@@ -178,10 +178,10 @@ impl Followed {
         &self.served.release
     }
 
-    /// The definition and the catalogue of the release that is to be served, where that is another one now.
+    /// The definition and the catalogue of the release to serve, if it has changed.
     ///
     /// # Errors
-    /// The store of releases does not answer, or a file of the catalogue is damaged: the next look tries again.
+    /// Returns an error if the store of releases does not answer or a file of the catalogue is damaged. The next poll tries again.
     pub fn look(&mut self) -> Result<Option<(Pipeline, Layout)>> {
         let Some(wanted) = self.registry.wanted_after(self.generation)? else {
             return Ok(None);

@@ -1,6 +1,6 @@
-//! The options of traces, which several programs have.
+//! The options of traces, which several programs share.
 
-// Help texts: clap prints them as they stand.
+// Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
 use saker_traces::{Exports, Settings, Traces};
 
-/// Where traces go.
+/// Destination of traces.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Collector of OpenTelemetry traces (OTLP over HTTP): its base address, such as http://127.0.0.1:4318 [default: trace contexts
@@ -27,10 +27,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// The traces of a program; `instance` tells it from others of its service.
+    /// The traces of a program; `instance` distinguishes it from others of its service.
     ///
     /// # Errors
-    /// The address or the rate cannot be used.
+    /// Returns an error if the address or the rate is invalid.
     pub fn open(&self, service: &'static str, instance: Option<&str>) -> Result<Traces> {
         let Some(endpoint) = &self.trace else {
             return Ok(Traces::off());
@@ -44,16 +44,16 @@ impl Options {
         .context("--trace and --trace-rate")
     }
 
-    /// Triton's arguments: it records the requests that come with a `traceparent`, and hands them to the same collector.
+    /// Triton's arguments: it records the requests with a `traceparent`, and sends them to the same collector.
     ///
     /// # Errors
-    /// The address cannot be used.
+    /// Returns an error if the address is invalid.
     pub fn of_triton(&self) -> Result<Vec<String>> {
         let Some(endpoint) = &self.trace else {
             return Ok(Vec::new());
         };
         let url = saker_traces::address(endpoint)?;
-        // Of the requests without a trace, one in so many: as good as none.
+        // Triton samples requests without a trace at this interval, which is practically never.
         let settings = [
             "mode=opentelemetry".to_owned(),
             "level=TIMESTAMPS".to_owned(),
@@ -67,7 +67,7 @@ impl Options {
             .into())
     }
 
-    /// What a program of ours that is started by this one finds in its environment.
+    /// The environment variables for our programs that this one starts.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let trace = self.trace.iter().flat_map(|endpoint| {
@@ -80,7 +80,7 @@ impl Options {
     }
 }
 
-/// What was sent to the collector, in Prometheus' text format.
+/// The number of exports, in Prometheus' text format.
 #[must_use]
 pub fn prometheus(program: &str, exports: &Exports) -> String {
     let name = format!("saker_{program}_trace_exports_total");

@@ -1,4 +1,4 @@
-//! A release of the store into a repository, or its catalogue into a folder.
+//! Fetches a release of the store into a repository, or its catalogue into a folder.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
@@ -16,16 +16,16 @@ use crate::files::{create, hex, remove_folder};
 use crate::layout::Layout;
 use crate::releases::{Repository, install};
 
-/// What [`Registry::fetch`] did.
+/// The result of [`Registry::fetch`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
     /// The release's version in the repository.
     pub version: u64,
-    /// Files that came from the store.
+    /// Number of files that were downloaded.
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Files that the repository had already, of this or another release.
+    /// Number of files that the repository had already, from this or another release.
     pub linked: usize,
 }
 
@@ -41,13 +41,13 @@ impl Display for Fetched {
 }
 
 impl Registry {
-    /// Puts a release into the repository at `root`; each file is compared with its SHA-256. A file that another release of the
-    /// repository has, too, is a second name of it. See [`install()`](install::install) for `replace`.
+    /// Puts a release into the repository at `root` and compares each file with its SHA-256. A file that another release of the
+    /// repository has becomes a hard link to it. See [`install()`](install::install) for `replace`.
     ///
     /// # Errors
-    /// A file is damaged or cannot be had, the release is [`Incompatible`](install::Incompatible), or the disk does not take it.
+    /// Returns an error if a file is damaged or cannot be downloaded or written, and if the release is [`Incompatible`](install::Incompatible).
     pub fn fetch(&self, published: &Published, root: &Folder, replace: bool) -> Result<Fetched> {
-        // Read where a file is to be placed, and not for a release that stands there.
+        // Read only when a file is to be placed, so not for a release that is installed already.
         let mut known = None;
         let mut fetched = Fetched::default();
         let mut place = |hash: &str, target: &Folder| -> Result<()> {
@@ -70,11 +70,11 @@ impl Registry {
         Ok(fetched)
     }
 
-    /// Puts a release's catalogue where a pipeline's commands look for it, in a layout of its own below `catalogues`; others there go, so
+    /// Downloads a release's catalogue into its own layout below `catalogues`, where a pipeline's commands find it. Removes other catalogues, so
     /// no other program may use that folder.
     ///
     /// # Errors
-    /// A file is damaged or cannot be had, or the disk does not take it.
+    /// Returns an error if a file is damaged or cannot be downloaded or written.
     pub fn fetch_catalogue(&self, published: &Published, catalogues: &Folder) -> Result<Layout> {
         let id = &published.manifest.release;
         let layout = Layout::new(catalogues, id);
@@ -96,7 +96,7 @@ impl Registry {
         Ok(layout)
     }
 
-    /// Downloads a file, compares it with its hash, and puts it in place by a rename. Returns its bytes.
+    /// Downloads a file, compares it with its hash, and renames it to its place. Returns its size in bytes.
     fn download(&self, hash: &str, target: &Folder) -> Result<u64> {
         let path = self.file(hash);
         let part = target.with_added_extension("part");
@@ -130,7 +130,7 @@ impl Registry {
     }
 }
 
-/// The artefacts that a repository holds, by SHA-256.
+/// The artefacts in a repository, by SHA-256.
 fn known_files(root: &Folder) -> HashMap<String, PathBuf> {
     let mut known = HashMap::new();
     let Ok(repository) = Repository::open(root) else {

@@ -1,4 +1,4 @@
-//! Which releases a store holds, and on how many servers each serves.
+//! Lists the releases of a store, and on how many servers each serves.
 
 use anyhow::Result;
 use chrono::Utc;
@@ -7,14 +7,14 @@ use super::{Registry, Reported, Stage, State};
 use crate::releases::list::Row;
 
 impl Registry {
-    /// The releases, the newest first.
+    /// The releases, newest first.
     ///
     /// # Errors
-    /// The storage does not answer, or holds something that is damaged.
+    /// Returns an error if the storage does not answer or an object is damaged.
     pub fn rows(&self) -> Result<Vec<Row>> {
         let wanted = self.wanted()?;
         let reports = self.reports()?;
-        // Of those that report, the newest is of now, as far as the storage's clock is known here.
+        // The newest report approximates the current time of the storage's clock.
         let now = reports
             .iter()
             .map(|it| it.at)

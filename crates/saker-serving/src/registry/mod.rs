@@ -2,25 +2,25 @@
 //!
 //! ```text
 //! <root>/
-//!   files/<SHA-256>             an artefact; the same file of two releases is one
+//!   files/<SHA-256>             an artefact; releases share equal files
 //!   releases/<release>.json     a release: its manifest, configurations and catalogue, see [`Published`]; written last
-//!   moves/<generation>.json     which release is wanted, see [`Move`]: the highest generation counts
-//!   servers/<server>.json       what each server serves, see [`Report`]
+//!   moves/<generation>.json     the wanted release, see [`Move`]: the highest generation counts
+//!   servers/<server>.json       the state of each server, see [`Report`]
 //! ```
 //!
-//! Nothing is ever changed in place but a server's report, and nothing is removed but by [`Registry::prune`]. A release is visible when its file in `releases/` is, which is
-//! written when everything else is there. The wanted release changes by a new object under the next generation, which the
-//! storage lets only one writer create: of two that move at once, one is refused.
+//! Only a server's report is changed in place, and only [`Registry::prune`] removes anything. A release is visible once its file in `releases/` exists, which is written after all its
+//! other files. The wanted release changes by a new object with the next generation. The storage lets only one writer create it, so one of
+//! two concurrent moves is refused.
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! |---|---|
-//! | [`publish`] | a release of a repository into the store |
-//! | [`fetch`] | a release of the store into a repository, or its catalogue into a folder |
-//! | [`list`] | which releases there are, and where each serves |
-//! | [`moves`] | which release is wanted |
-//! | [`reports`] | what the servers say of themselves |
-//! | [`promote`] | moving to a release and waiting for the servers |
-//! | [`prune`] | removing old releases |
+//! | [`publish`] | uploads a release of a repository |
+//! | [`fetch`] | downloads a release into a repository, or its catalogue into a folder |
+//! | [`list`] | lists the releases, and where each serves |
+//! | [`moves`] | the wanted release |
+//! | [`reports`] | the servers' reports |
+//! | [`promote`] | moves to a release and waits for the servers |
+//! | [`prune`] | removes old releases |
 
 pub mod fetch;
 pub mod list;
@@ -51,9 +51,9 @@ pub use reports::{Report, Reported, State};
 use crate::files::hex;
 use crate::releases::Manifest;
 
-/// The format of every file of the store that is written.
+/// Format of the files that this version writes.
 const FORMAT: u32 = 1;
-/// How long a read or a write of a small object may take.
+/// Time limit for a read or a write of a small object.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store of releases.
@@ -61,7 +61,7 @@ pub struct Registry {
     storage: Box<dyn ObjectStore>,
     root: Path,
     location: String,
-    // The storage's client is asynchronous; what is done here is not.
+    // The storage's client is asynchronous; this module's functions block.
     runtime: Runtime,
 }
 
@@ -70,11 +70,11 @@ pub struct Registry {
 pub struct Published {
     /// 1
     pub format: u32,
-    /// What the release says of itself.
+    /// The release's manifest.
     pub manifest: Manifest,
     /// The text of every model's `config.pbtxt`.
     pub configs: BTreeMap<String, String>,
-    /// Bytes of every file, by SHA-256.
+    /// Size of every file in bytes, by SHA-256.
     pub sizes: BTreeMap<String, u64>,
 }
 
@@ -82,7 +82,7 @@ impl Published {
     /// The pipeline definition that the release was assembled from.
     ///
     /// # Errors
-    /// This version does not read it.
+    /// Returns an error if this version cannot read the definition.
     pub fn pipeline(&self) -> Result<Pipeline> {
         let read = || -> Result<Pipeline> {
             let pipeline: Pipeline = serde_json::from_value(self.manifest.pipeline.clone())?;
@@ -98,15 +98,15 @@ impl Registry {
     /// environment.
     ///
     /// # Errors
-    /// It is no such address. A bucket that is not there is known later.
+    /// Returns an error if the address is invalid. A missing bucket is noticed only at the first read or write.
     pub fn open(location: &str) -> Result<Self> {
         Self::with_settings(location, std::env::vars())
     }
 
-    /// As [`open`](Self::open), with the AWS clients' settings as given.
+    /// Like [`open`](Self::open), with these settings of the AWS clients.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Returns an error as [`open`](Self::open) does.
     pub fn with_settings(
         location: &str,
         settings: impl IntoIterator<Item = (String, String)>,
@@ -124,7 +124,7 @@ impl Registry {
         })
     }
 
-    /// Its address.
+    /// The store's address.
     pub fn location(&self) -> &str {
         &self.location
     }
@@ -142,10 +142,10 @@ impl Registry {
         self.path(&["files", hash])
     }
 
-    /// The ids of all releases, the oldest first.
+    /// The ids of all releases, oldest first.
     ///
     /// # Errors
-    /// The storage does not answer.
+    /// Returns an error if the storage does not answer.
     pub fn releases(&self) -> Result<Vec<String>> {
         let mut found = self.list("releases")?;
         found.sort_by_key(|meta| (meta.last_modified, meta.location.to_string()));
@@ -154,10 +154,10 @@ impl Registry {
         Ok(found.iter().filter_map(name).collect())
     }
 
-    /// A release, and the SHA-256 of what the store says of it. Where the hash is known already, another one is an error.
+    /// Reads a release. Returns it with the SHA-256 of its file, which must equal the expected hash, if one is given.
     ///
     /// # Errors
-    /// There is no such release, it is damaged or of another format, or the storage does not answer.
+    /// Returns an error if the release is missing, is damaged or has another format, or if the storage does not answer.
     pub fn release(&self, id: &str, hash: Option<&str>) -> Result<(Published, String)> {
         check_name(id)?;
         let path = self.release_path(id);
@@ -212,7 +212,7 @@ impl Registry {
         })
     }
 
-    /// The content of an object, if there is one.
+    /// The content of an object, if it exists.
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         self.wait(path, async {
             let found = match self.storage.get(path).await {
@@ -231,7 +231,7 @@ impl Registry {
         value.with_context(|| format!("{}/{path} is damaged", self.location))
     }
 
-    /// Writes an object; `false` where there is one already and none may be.
+    /// Writes an object. Returns `false` if it must not exist but does.
     fn write(&self, path: &Path, content: Vec<u8>, mode: PutMode) -> Result<bool> {
         self.wait(path, async {
             let options = PutOptions::from(mode);
@@ -251,7 +251,7 @@ impl Registry {
         })
     }
 
-    /// Removes an object, if there is one.
+    /// Removes an object if it exists.
     fn delete(&self, path: &Path) -> Result<()> {
         self.wait(path, async {
             match self.storage.delete(path).await {
@@ -261,7 +261,7 @@ impl Registry {
         })
     }
 
-    /// Runs a small operation within its time.
+    /// Runs a small operation within its time limit.
     fn wait<T>(
         &self,
         path: &Path,
@@ -287,7 +287,7 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Names of releases and servers become names of objects.
+/// Checks a name of a release or a server, because it becomes the name of an object.
 fn check_name(name: &str) -> Result<()> {
     let accepted = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     ensure!(

@@ -1,4 +1,4 @@
-//! Which release is wanted.
+//! The wanted release.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -14,20 +14,20 @@ use super::{FORMAT, Published, Registry, json};
 use crate::releases::manifest::seconds;
 
 const FOLDER: &str = "moves";
-/// How many moves are kept.
+/// Number of moves that are kept.
 const KEPT: u64 = 200;
 
-/// How far the servers are to go with a release.
+/// The step that the servers should take with a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Load it, ask the canary, and serve on what serves.
+    /// Load it and test it with canary requests; continue to serve the current release.
     Load,
     /// Serve it.
     Serve,
 }
 
-/// A release and the SHA-256 of what the store says of it.
+/// A release and the SHA-256 of its file in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// Its id.
@@ -41,21 +41,21 @@ pub struct Named {
 pub struct Move {
     /// 1
     pub format: u32,
-    /// Its number; the highest one counts.
+    /// Number of the move; the highest one counts.
     pub generation: u64,
-    /// How far the servers are to go.
+    /// The step that the servers should take.
     pub stage: Stage,
     /// The release.
     #[serde(flatten)]
     pub to: Named,
-    /// The release that was to be served until then.
+    /// The release that was wanted before.
     pub before: Option<Named>,
-    /// When, Unix seconds of who moved.
+    /// Time of the move in Unix seconds, by the writer's clock.
     pub time: u64,
 }
 
 impl Move {
-    /// The release that a server serves now: while the next one is loaded, the one before.
+    /// The release that a server should serve now: the previous one while the next one is loaded.
     pub fn served(&self) -> Option<&Named> {
         match self.stage {
             Stage::Serve => Some(&self.to),
@@ -64,7 +64,7 @@ impl Move {
     }
 }
 
-/// Another one has moved first.
+/// Another writer has moved first.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "somebody else promotes: generation {0} was written meanwhile; look what is wanted now, and promote again"
@@ -76,26 +76,26 @@ impl Registry {
         self.path(&[FOLDER, &format!("{generation:010}.json")])
     }
 
-    /// What is wanted; none before the first promotion.
+    /// The latest move; `None` before the first promotion.
     ///
     /// # Errors
-    /// The storage does not answer, or the move is damaged.
+    /// Returns an error if the storage does not answer or the move is damaged.
     pub fn wanted(&self) -> Result<Option<Move>> {
         self.newest(self.generations(None)?)
     }
 
-    /// What is wanted, where that is another move than `known`.
+    /// The latest move, if it is not `known`.
     ///
     /// # Errors
-    /// As [`wanted`](Self::wanted).
+    /// Returns an error as [`wanted`](Self::wanted) does.
     pub fn wanted_after(&self, known: u64) -> Result<Option<Move>> {
         self.newest(self.generations(Some(known))?)
     }
 
-    /// The release that is to be served; none before the first promotion.
+    /// The release to serve; `None` before the first promotion.
     ///
     /// # Errors
-    /// As [`wanted`](Self::wanted), or the release is damaged.
+    /// Returns an error as [`wanted`](Self::wanted) does, and if the release is damaged.
     pub fn served(&self) -> Result<Option<Published>> {
         let wanted = self.wanted()?;
         let served = wanted.as_ref().and_then(Move::served);
@@ -103,11 +103,11 @@ impl Registry {
         Ok(published.transpose()?.map(|(published, _)| published))
     }
 
-    /// Waits until a release is to be served, and the storage answers: for ever where no time is given, or until `stop` is set. What
-    /// it waits for is said on the error output. Returns the move and the release.
+    /// Waits until the storage answers and wants a release, without a limit unless a time is given, or until `stop` is set. Prints to standard
+    /// error what it waits for. Returns the move and the release.
     ///
     /// # Errors
-    /// The time is over, or it was stopped: what it waited for.
+    /// Returns an error that says what it waited for, if the time is over or `stop` is set.
     pub fn wait_for_served(
         &self,
         time: Option<Duration>,
@@ -167,7 +167,7 @@ impl Registry {
         Ok(found)
     }
 
-    /// The generations that there are, in order.
+    /// The existing generations, in order.
     fn generations(&self, after: Option<u64>) -> Result<Vec<u64>> {
         let after = after.map(|generation| self.move_path(generation));
         let found = self.list_after(FOLDER, after.as_ref())?;
@@ -180,10 +180,10 @@ impl Registry {
         Ok(generations)
     }
 
-    /// Makes `to` the wanted release, if `from` is still what is wanted. Returns the move and the storage's time of it.
+    /// Makes `to` the wanted release, if `from` is still the latest move. Returns the new move and its time by the storage's clock.
     ///
     /// # Errors
-    /// [`Overtaken`], or the storage does not answer.
+    /// Returns [`Overtaken`], or an error if the storage does not answer.
     pub fn move_to(
         &self,
         from: Option<&Move>,
@@ -201,7 +201,7 @@ impl Registry {
         };
         let path = self.move_path(generation);
         if !self.write(&path, json(&next)?, PutMode::Create)? {
-            // A write whose answer got lost and which was tried again is our own.
+            // If the answer to our write was lost and the write repeated, the existing object is our own.
             if self.read_move(generation)? != next {
                 bail!(Overtaken(generation));
             }
@@ -214,7 +214,7 @@ impl Registry {
         Ok((next, self.modified(&path)?))
     }
 
-    /// The release that was served before `now` was wanted.
+    /// The release that was wanted before `now`.
     ///
     /// # Errors
     /// The storage does not answer.

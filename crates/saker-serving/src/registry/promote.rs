@@ -1,4 +1,4 @@
-//! Moving to a release and waiting for the servers.
+//! Moves to a release and waits for the servers.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,36 +10,36 @@ use super::Registry;
 use super::moves::{Move, Named, Overtaken, Stage};
 use super::reports::{Reported, State};
 
-/// How often the servers' reports are read.
+/// Interval at which the servers' reports are read.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a promotion waits, and for whom.
+/// Time and servers that a promotion waits for.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting {
-    /// For each of the two stages.
+    /// Time limit of each of the two stages.
     pub time: Duration,
-    /// Servers that must be there.
+    /// Number of servers that must report.
     pub servers: usize,
-    /// Servers that may refuse the release.
+    /// Number of servers that may refuse the release.
     pub refusals: usize,
 }
 
-/// How the servers stand.
+/// State of the servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Servers that report.
+    /// Number of servers that report.
     pub servers: usize,
-    /// Those that have done what the stage asks.
+    /// Number of servers that have completed the stage.
     pub ready: usize,
-    /// Those that refuse.
+    /// Number of servers that refuse the release.
     pub refused: usize,
 }
 
-/// Makes a release the wanted one. With `waiting`, in two stages: all servers load it and try it out, then all switch; where too
-/// many refuse or the time is over, the servers are sent back. Without, at once. Returns the last move.
+/// Makes a release the wanted one. With `waiting`, it has two stages: all servers load and test the release, then all switch. If too many
+/// refuse or the time is over, the servers go back. Without `waiting`, each server switches when it can. Returns the last move.
 ///
 /// # Errors
-/// Servers refuse it, the time is over, somebody else promotes at the same time, or the store does not answer.
+/// Returns an error if servers refuse the release, if the time is over, if another promotion runs, or if the store does not answer.
 pub fn promote(
     registry: &Registry,
     to: &Named,
@@ -51,7 +51,7 @@ pub fn promote(
         return Ok(registry.move_to(from.as_ref(), to.clone(), Stage::Serve)?.0);
     };
     let before = from.as_ref().and_then(Move::served).cloned();
-    // The first release of a store has nothing before it that could serve meanwhile.
+    // Before the first release of a store, no other release could serve.
     let stages: &[Stage] = match &before {
         Some(_) => &[Stage::Load, Stage::Serve],
         None => &[Stage::Serve],
@@ -87,7 +87,7 @@ pub fn promote(
     last.context("a promotion has a stage")
 }
 
-/// Waits until every server that reports has done what a move asks.
+/// Waits until every server that reports has completed a move.
 fn wait(
     registry: &Registry,
     made: &Move,
@@ -100,7 +100,7 @@ fn wait(
         if let Some(other) = registry.wanted_after(made.generation)? {
             bail!(Overtaken(other.generation));
         }
-        // By the storage's clock, whose time is known from the move.
+        // The time of the move is by the storage's clock.
         let now = at + TimeDelta::from_std(start.elapsed()).unwrap_or_default();
         let reports = registry.reports()?;
         let current: Vec<&Reported> = reports.iter().filter(|it| it.is_current(now)).collect();
@@ -153,7 +153,7 @@ fn refusals<'r>(reports: &'r [&Reported], made: &'r Move) -> impl Iterator<Item 
     reports.iter().copied().filter(refuses)
 }
 
-/// What is wrong with the release, or with reaching it, by the servers' reports.
+/// The errors in the servers' reports.
 fn complaints(reports: &[&Reported], made: &Move) -> String {
     let seen = reports
         .iter()

@@ -1,4 +1,4 @@
-//! A release of a repository into the store.
+//! Publishes a release of a repository in the store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,23 +15,23 @@ use crate::files::hex;
 use crate::layout::Layout;
 use crate::releases::{Repository, edit};
 
-/// Bytes that are read at a time, and of one part of an upload.
+/// Size in bytes of a read, and of one part of an upload.
 const PART: usize = 8 << 20;
-/// Parts of an upload that are under way at once.
+/// Number of parts that are uploaded concurrently.
 const PARTS: usize = 4;
 
-/// What [`Registry::publish`] did.
+/// The result of [`Registry::publish`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uploaded {
-    /// Files of the release.
+    /// Number of files of the release.
     pub files: usize,
-    /// Those that the store did not have.
+    /// Number of files that were uploaded, because the store did not have them.
     pub new_files: usize,
     /// Their bytes.
     pub new_bytes: u64,
 }
 
-/// A configuration whose stores' addresses are in the environment: those of the machine that assembled it mean nothing to another one.
+/// A configuration that reads the stores' addresses from the environment. The addresses of the assembling machine are useless on others.
 fn without_addresses(config: &str) -> String {
     let mut text = config.to_owned();
     for (key, value) in edit::parameters(config) {
@@ -47,11 +47,11 @@ fn without_addresses(config: &str) -> String {
 }
 
 impl Registry {
-    /// Writes a release of a repository into the store, with the catalogue that was prepared for it. What is there is not
-    /// written again; the release becomes visible at the end. `on` is told the bytes that are done and those in all.
+    /// Writes a release of a repository and its catalogue into the store. Existing files are not written again. The release becomes visible at
+    /// the end. `on` receives the number of completed bytes and the total.
     ///
     /// # Errors
-    /// A file is not the one that was assembled, the store holds another release under this id, or does not take a file.
+    /// Returns an error if a file is not the one that was assembled, if the store has another release with this id, or if a write fails.
     pub fn publish(
         &self,
         repository: &Repository,
@@ -135,7 +135,7 @@ impl Registry {
         })
     }
 
-    /// Uploads a file in parts, and completes it only if it is what its hash says: until then there is no object.
+    /// Uploads a file in parts, and completes the upload only if the hash is right. Before that, the object does not exist.
     fn upload(&self, hash: &str, source: &Folder) -> Result<()> {
         let path = self.file(hash);
         let unreadable = || format!("cannot read {}", source.display());
@@ -161,7 +161,7 @@ impl Registry {
             };
             let found = hex(&sha.finalize());
             if read.is_err() || found != hash {
-                // What is left of it goes with the bucket's rule for unfinished uploads, at the latest.
+                // The bucket's rule for incomplete uploads removes the remaining parts.
                 let _ = upload.abort().await;
                 read.with_context(unreadable)?;
                 bail!(
@@ -176,8 +176,8 @@ impl Registry {
     }
 }
 
-/// Whether two texts are the same release. Its version is that of the repository it was published from, and the
-/// configurations are those of the place.
+/// Whether two texts describe the same release. They may differ in the version, which is that of the publishing repository, and in the
+/// configurations, which depend on the machine.
 fn same(one: &[u8], other: &[u8]) -> bool {
     let parse = |text: &[u8]| serde_json::from_slice::<Published>(text).ok();
     let (Some(one), Some(other)) = (parse(one), parse(other)) else {

@@ -1,4 +1,4 @@
-//! What the servers say of themselves.
+//! Reports of the servers.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -10,17 +10,17 @@ use super::{Registry, check_name, json};
 
 pub(super) const FOLDER: &str = "servers";
 
-/// How far a server is with the wanted release.
+/// State of the wanted release on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It is being fetched, loaded or switched to.
+    /// The server fetches it, loads it or switches to it.
     Working,
-    /// It is loaded, the canary has answered, and the one before serves.
+    /// It is loaded and has answered the canary requests; the previous release serves.
     Loaded,
     /// It serves.
     Serving,
-    /// It does not serve here: see [`Report::error`].
+    /// The server refuses it: see [`Report::error`].
     Refused,
 }
 
@@ -29,30 +29,30 @@ pub enum State {
 pub struct Report {
     /// The server.
     pub server: String,
-    /// The move that it has seen.
+    /// The latest move that the server has seen.
     pub generation: u64,
-    /// How far it is with the release of that move.
+    /// State of that move's release.
     pub state: State,
     /// The release that serves.
     pub serving: Option<String>,
-    /// Why it refuses the wanted one.
+    /// Why the server refuses the wanted release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Seconds between two reports.
     pub every: f64,
 }
 
-/// A report and when the storage took it.
+/// A report and the time of its write.
 #[derive(Clone, Debug)]
 pub struct Reported {
-    /// What the server says.
+    /// The report.
     pub report: Report,
-    /// By the storage's clock.
+    /// Time of the write by the storage's clock.
     pub at: DateTime<Utc>,
 }
 
 impl Reported {
-    /// Whether the server still reports at a time of the storage's clock: it has missed at most two reports.
+    /// Whether the server still reports at this time of the storage's clock: it has missed at most two reports.
     pub fn is_current(&self, now: DateTime<Utc>) -> bool {
         const SLACK: f64 = 5.0;
         let age = (now - self.at).as_seconds_f64();
@@ -65,10 +65,10 @@ impl Registry {
         self.path(&[FOLDER, &format!("{server}.json")])
     }
 
-    /// Writes a server's report in place of its last one.
+    /// Writes a server's report, which replaces its last one.
     ///
     /// # Errors
-    /// The storage does not take it, or the server's name cannot name an object.
+    /// Returns an error if the storage refuses the write, or if the server's name cannot name an object.
     pub fn report(&self, report: &Report) -> Result<()> {
         check_name(&report.server)?;
         let path = self.report_path(&report.server);
@@ -76,24 +76,24 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes a server's report: it stops.
+    /// Removes the report of a server that stops.
     ///
     /// # Errors
-    /// The storage does not answer.
+    /// Returns an error if the storage does not answer.
     pub fn leave(&self, server: &str) -> Result<()> {
         self.delete(&self.report_path(server))
     }
 
-    /// What every server last reported, by name.
+    /// The latest report of every server, by name.
     ///
     /// # Errors
-    /// The storage does not answer, or a report is damaged.
+    /// Returns an error if the storage does not answer or a report is damaged.
     pub fn reports(&self) -> Result<Vec<Reported>> {
         let mut found = self.list(FOLDER)?;
         found.sort_by(|one, other| one.location.cmp(&other.location));
         let mut reports = Vec::new();
         for meta in found {
-            // One that has gone since is as good as one that was not listed.
+            // Treat a report that was removed since the listing as not listed.
             if let Some(report) = self.read_json(&meta.location)? {
                 reports.push(Reported {
                     report,

@@ -1,4 +1,4 @@
-//! A release that comes from elsewhere, put into a repository.
+//! Installs a release of another machine in a repository.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::names::DEPLOYMENT;
 const FIRST: u64 = 1;
 const STAMP: &str = "release.json";
 
-/// A release whose tensors are not those of the releases that stand in a repository: it cannot serve beside them.
+/// The tensors of a release differ from those of the releases in a repository, so it cannot serve beside them.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "release {release} has other tensors than the releases of this repository ({}): it cannot be loaded beside them. A server \
@@ -29,18 +29,17 @@ pub struct Incompatible {
     pub models: Vec<String>,
 }
 
-/// Brings the file with this SHA-256 to a path.
+/// Creates the file with this SHA-256 at a path.
 pub type Place<'p> = dyn FnMut(&str, &Path) -> Result<()> + 'p;
 
-/// Puts a release into the repository at `root`: beside those that stand there, or as the first of a new one. `configs` are the
-/// `config.pbtxt` of its models; `place` brings each artefact. Where it stands there already, nothing is done. Returns its
-/// version there.
+/// Installs a release in the repository at `root`, which is created if it is missing. `configs` has the `config.pbtxt` of its models, and
+/// `place` creates each artefact. A release that is installed already stays unchanged. Returns its version there.
 ///
-/// The release is named last, so a program that is killed leaves nothing that a server would see.
+/// The release is added to `releases.json` last, so a killed program leaves nothing that a server would load.
 ///
 /// # Errors
-/// [`Incompatible`] models, unless `replace` is given: then the release takes the place of those that stand there. Or an
-/// artefact cannot be had, or the disk does not take it.
+/// Returns [`Incompatible`] if the tensors differ, unless `replace` is given: then the release replaces the existing ones. Returns an error
+/// if an artefact cannot be created or a file cannot be written.
 pub fn install(
     root: &Path,
     manifest: &Manifest,
@@ -71,7 +70,7 @@ pub fn install(
             models,
         });
     }
-    // First the index: a repository without it holds no release.
+    // The index comes first: a repository without it has no release.
     remove(&root.join("releases.json"))?;
     for model in repository.models()? {
         remove_folder(&root.join(model))?;
@@ -85,7 +84,7 @@ pub fn install(
     fresh(root, manifest, configs, place)
 }
 
-/// The models that cannot serve a release beside the one that serves now, by the names and interfaces of the release's.
+/// The models whose interfaces in the release differ from those of the serving one.
 pub fn changed<'m>(
     repository: &Repository,
     models: impl Iterator<Item = (&'m str, &'m str)> + Clone,
@@ -93,7 +92,7 @@ pub fn changed<'m>(
     let serving = repository
         .serving()
         .and_then(|version| repository.manifest(version));
-    // A repository of an older saker has no manifest: nothing is known of its tensors.
+    // A repository of an older saker has no manifest, so its tensors are unknown.
     let before = serving.map(|manifest| manifest.models).unwrap_or_default();
     let is_other = |(name, interface): &(&str, &str)| {
         before.get(*name).map(|model| model.interface.as_str()) != Some(*interface)
@@ -111,7 +110,7 @@ pub fn changed<'m>(
         .collect()
 }
 
-/// The config.pbtxt of every model, and whether it is an ensemble's.
+/// The config.pbtxt of every model, and whether the model is an ensemble.
 fn config_of<'c>(configs: &'c BTreeMap<String, String>, model: &str) -> Result<(&'c str, bool)> {
     let text = configs
         .get(model)
@@ -204,10 +203,10 @@ fn version_folder(
     write_stamp(folder, release, &model.files, own)
 }
 
-/// Writes `release.json` of a version folder: what the backends compare and read at load.
+/// Writes `release.json` of a version folder, which the backends read at load and compare.
 ///
 /// # Errors
-/// The disk does not take it.
+/// Returns an error if the file cannot be written.
 pub fn write_stamp(
     folder: &Path,
     release: &str,
@@ -218,8 +217,8 @@ pub fn write_stamp(
     write_json(&folder.join(STAMP), &stamp)
 }
 
-/// The parameters that a release needs otherwise than the config.pbtxt that all versions share says; `None` takes one away that
-/// the release before had and this one has not.
+/// The parameters of a release that differ from the config.pbtxt that all versions share. `None` removes a parameter that this release
+/// does not have.
 pub fn own_parameters(
     shared: &str,
     parameters: &BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Which releases there are, and how each stands.
+//! Lists the releases of a repository and their states.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -16,14 +16,14 @@ pub struct Row {
     pub release: String,
     /// Serving, loaded, on disk, or failed and why.
     pub state: String,
-    /// What it says of itself, where that can be read.
+    /// Its manifest, if it can be read.
     pub manifest: Option<Manifest>,
 }
 
-/// The same list for the gateway's operators.
+/// The list for the gateway's operators.
 ///
 /// # Errors
-/// As [`rows`].
+/// Returns an error as [`rows`] does.
 pub fn list(repository: &Repository, triton: Option<&Triton>) -> Result<Value> {
     Ok(all(&rows(repository, triton)?))
 }
@@ -33,10 +33,10 @@ pub fn all(rows: &[Row]) -> Value {
     rows.iter().map(Row::json).collect()
 }
 
-/// The releases of a repository, the newest first, and what the server says of them.
+/// The releases of a repository, newest first, with their states in the server.
 ///
 /// # Errors
-/// The repository is damaged, or the server does not answer.
+/// Returns an error if the repository is damaged or the server does not answer.
 pub fn rows(repository: &Repository, triton: Option<&Triton>) -> Result<Vec<Row>> {
     let index = repository.index()?;
     let server = triton.map(Server::ask).transpose()?;
@@ -57,7 +57,7 @@ pub fn rows(repository: &Repository, triton: Option<&Triton>) -> Result<Vec<Row>
     Ok(rows)
 }
 
-/// What the running server says.
+/// The states in the running server.
 struct Server {
     pins: u64,
     models: Vec<ModelVersion>,

@@ -1,4 +1,4 @@
-//! What a release says of itself.
+//! The manifest of a release.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::record::Record;
 
-/// The format that is written.
+/// Format that this version writes.
 pub const FORMAT: u32 = 1;
 
 /// `<repository>/manifest-<version>.json`.
@@ -16,33 +16,33 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// [`FORMAT`]
     pub format: u32,
-    /// The id that all its artefacts carry.
+    /// The id in all its artefacts.
     pub release: String,
-    /// The version number under which it stands in every model's folder.
+    /// Its version number in every model's folder.
     pub version: u64,
-    /// When it was assembled, Unix seconds.
+    /// Time of the assembly in Unix seconds.
     pub created: u64,
     /// The version of `saker` that assembled it.
     pub saker: String,
-    /// Where it comes from and what was measured on it.
+    /// Its training data and its metrics.
     #[serde(flatten)]
     pub record: Record,
-    /// The pipeline definition, a login in the store's address left out.
+    /// The pipeline definition, without credentials in the store's address.
     pub pipeline: Value,
-    /// SHA-256 of the prepared users and items, by their file name in `data/`: what the gateway shows and the updater knows. Empty
+    /// SHA-256 of the prepared users and items, by their file name in `data/`. Gateway and updater read these files. Empty
     /// in releases of an older saker.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub catalogue: BTreeMap<String, String>,
-    /// By model.
+    /// The models by name.
     pub models: BTreeMap<String, Model>,
 }
 
 /// One model of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
-    /// SHA-256 over backend and tensors: releases can stand side by side when it is the same for every model.
+    /// SHA-256 over backend and tensors. Releases can be loaded side by side if it is equal for every model.
     pub interface: String,
-    /// The parameters that travel with the release, those of config.pbtxt and its own.
+    /// The parameters of the release: those of config.pbtxt and those of its own files.
     pub parameters: BTreeMap<String, String>,
     /// SHA-256 of every artefact, by its path in the version folder.
     pub files: BTreeMap<String, String>,

@@ -1,14 +1,14 @@
 //! Several releases side by side in one model repository, one of which serves (docs/releases.md).
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! |---|---|
-//! | [`repository`] | the files: which releases there are, which one the ensemble is pinned to, writing that down |
-//! | [`manifest`] | what a release says of itself: hashes, settings, metrics, data window, pipeline definition |
-//! | [`record`] | where the manifest's data window and metrics come from |
-//! | [`edit`] | changing a config.pbtxt that stands already |
-//! | [`install`] | putting a release that comes from elsewhere into a repository |
-//! | [`list`] | which releases there are, and how each stands |
-//! | [`promote()`] | making another release the visible one, in a running server or for its next start |
+//! | [`repository`] | the repository's files: the releases, and the one that the ensemble is pinned to |
+//! | [`manifest`] | a release's manifest: hashes, settings, metrics, data window, pipeline definition |
+//! | [`record`] | the manifest's data window and metrics |
+//! | [`edit`] | changes existing config.pbtxt files |
+//! | [`install`] | installs a release of another machine in a repository |
+//! | [`list`] | lists the releases and their states |
+//! | [`promote()`] | makes another release the visible one, in a running server or for its next start |
 //! | [`canary`] | the requests that a release must answer before anyone else sees it |
 
 pub mod canary;

@@ -1,4 +1,4 @@
-//! Making another release the visible one.
+//! Makes another release the visible one.
 //!
 //! In a running server, in this order:
 //!
@@ -22,22 +22,22 @@ use super::repository::{Index, Repository};
 use crate::names::ENSEMBLE;
 use triton_client::Triton;
 
-/// How far a promotion is.
+/// Stage of a promotion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The artefacts are compared with the manifest.
     Check,
-    /// The models are loaded beside those that serve.
+    /// The models are loaded beside the serving ones.
     Load,
-    /// The canary is asked.
+    /// The canary requests are sent.
     Canary,
     /// The release becomes the visible one.
     Switch,
-    /// Old releases go.
+    /// Old releases are removed.
     Prune,
 }
 
-/// What [`promote`] did.
+/// The result of [`promote`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The release that serves now.
@@ -46,18 +46,18 @@ pub struct Outcome {
     pub release: String,
     /// The version that served until now.
     pub before: u64,
-    /// Requests that the canary answered; none without a server.
+    /// Number of answered canary requests; 0 without a server.
     pub canary: Option<usize>,
     /// Versions that were removed.
     pub pruned: Vec<u64>,
 }
 
-/// Makes `version` the release that serves, in the server where there is one, and keeps the newest `keep` releases and the
-/// one that served until now.
+/// Makes `version` the serving release, in the running server if there is one. Keeps the newest `keep` releases and the
+/// one that served before.
 ///
 /// # Errors
-/// An artefact is damaged, a model does not load, or the canary's answers are wrong: the release that served goes on, and
-/// `releases.json` says what was wrong with the other. Or the server cannot be reached.
+/// Returns an error if an artefact is damaged, if a model does not load, or if the answers to canary requests are wrong. The previous release
+/// then continues to serve, and `releases.json` records the reason. Also returns an error if the server cannot be reached.
 pub fn promote(
     repository: &Repository,
     triton: Option<&Triton>,
@@ -114,11 +114,11 @@ pub fn promote(
     })
 }
 
-/// Loads `version` beside the release that serves and asks the canary, and leaves it loaded: a [promotion](promote()) has only to
-/// switch. Returns the number of requests that the canary answered.
+/// Loads `version` beside the serving release and tests it with canary requests. It stays loaded, so a later [promotion](promote()) only
+/// switches. Returns the number of answered requests.
 ///
 /// # Errors
-/// As [`promote()`].
+/// Returns an error as [`promote()`] does.
 pub fn try_out(
     repository: &Repository,
     triton: &Triton,
@@ -140,10 +140,10 @@ pub fn try_out(
     })
 }
 
-/// Takes every release but the one that serves out of the server.
+/// Unloads all releases from the server except the serving one.
 ///
 /// # Errors
-/// Another process changes the repository now, or the server does not answer.
+/// Returns an error if another process changes the repository or the server does not answer.
 pub fn withdraw(repository: &Repository, triton: &Triton) -> Result<()> {
     let _lock = repository.lock()?;
     let serving = repository.serving()?;
@@ -151,7 +151,7 @@ pub fn withdraw(repository: &Repository, triton: &Triton) -> Result<()> {
     Ok(())
 }
 
-/// Notes why a release cannot serve.
+/// Records why a release cannot serve.
 fn failed(
     repository: &Repository,
     index: &Index,
@@ -174,13 +174,12 @@ fn failed(
 /// The version that the running server's ensemble is pinned to.
 ///
 /// # Errors
-/// The server does not answer, has no ensemble, or its steps mix versions.
+/// Returns an error if the server does not answer or has no ensemble, or if the ensemble's steps have several versions.
 pub fn server_pins(triton: &Triton) -> Result<u64> {
     pins(triton, ENSEMBLE)
 }
 
-/// The ensembles of the repository that the server has loaded; the one of 14 steps, without which nothing is promoted, whether
-/// or not.
+/// The repository's ensembles that the server has loaded. The ensemble of 14 steps, which every promotion needs, is always included.
 fn loaded(repository: &Repository, triton: &Triton) -> Result<Vec<&'static str>> {
     let known = triton.models()?;
     let ready = |name: &str| known.iter().any(|model| model.model == name && model.ready);
@@ -216,13 +215,13 @@ fn version_of(value: &Value) -> Option<u64> {
 struct Switch<'p> {
     repository: &'p Repository,
     triton: &'p Triton,
-    /// Those that the server has loaded, the one of 14 steps first.
+    /// The ensembles that the server has loaded, the one of 14 steps first.
     ensembles: Vec<&'static str>,
     /// The models of their steps.
     models: Vec<String>,
-    /// What the files say that serves.
+    /// The serving version according to the files.
     serving: u64,
-    /// What the server serves: another one where a promotion was killed between file and server.
+    /// The serving version of the server. It differs from the files if a promotion was killed between the two changes.
     held: u64,
     version: u64,
 }
@@ -252,7 +251,7 @@ impl<'s> Switch<'s> {
         })
     }
 
-    /// Loads the release beside the serving one and asks it; the number of requests.
+    /// Loads the release beside the serving one and sends the canary requests. Returns their number.
     fn try_out(&self, release: &str, on: &mut dyn FnMut(Stage)) -> Result<usize> {
         on(Stage::Load);
         ensure!(
@@ -267,7 +266,7 @@ impl<'s> Switch<'s> {
             let mut known = known.iter();
             known.any(|known| known.model == model && known.version == version && known.ready)
         };
-        // One that a killed promotion left would hold on to the versions that it is pinned to.
+        // An ensemble that a killed promotion left would keep its pinned versions loaded.
         if is_ready(canary::CANARY, 1) {
             self.triton.unload(canary::CANARY)?;
         }
@@ -282,7 +281,7 @@ impl<'s> Switch<'s> {
                 self.hold(model, &[self.held, self.version])?;
             }
         }
-        // Both are known to load, so the files may name both; `serving` was known before.
+        // Both versions have loaded, so the files may name both.
         self.repository
             .admit(&[self.serving, self.held, self.version])?;
         on(Stage::Canary);
@@ -299,14 +298,14 @@ impl<'s> Switch<'s> {
         Ok(asked)
     }
 
-    /// Has the server load these versions of a model, without a change of its files. A version that it holds stays as it is.
+    /// Has the server load these versions of a model, without a change of its files. Versions that are loaded already stay unchanged.
     fn hold(&self, model: &str, versions: &[u64]) -> Result<()> {
         let mut config = self.triton.config(model)?;
         config["version_policy"] = json!({ "specific": { "versions": versions } });
         Ok(self.triton.load_config(model, &config)?)
     }
 
-    /// Takes the release out of the server again. What fails here is said and left: the serving release is not touched.
+    /// Unloads the release from the server. An error is logged and ignored; the serving release stays unchanged.
     fn withdraw(&self) {
         let files = self.repository.admit(&[self.serving]);
         let models = self
@@ -318,7 +317,7 @@ impl<'s> Switch<'s> {
         }
     }
 
-    /// Pins the ensemble to the release, in its file and then in the server; both go back where the server does not take it.
+    /// Pins the ensemble to the release, in its file and then in the server. If the server refuses it, both are restored.
     fn show(&self) -> Result<()> {
         self.repository.pin(self.version)?;
         let load = || -> Result<()> {

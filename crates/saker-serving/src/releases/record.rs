@@ -1,32 +1,32 @@
-//! Where a release comes from: the training events' window, and what `saker evaluate` measured.
+//! The record of a release: the time window of its training events, and the metrics of `saker evaluate`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The part of the manifest that the training run leaves behind.
+/// The part of the manifest that the training run writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The events it was trained on.
+    /// The training events.
     pub data: Option<Window>,
-    /// What was learned since, by `saker finetune`, oldest first.
+    /// The events of each `saker finetune` since, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub finetuned: Vec<Value>,
-    /// `models/metrics.json`, where it was written after the models.
+    /// `models/metrics.json`, if it is newer than the models.
     pub metrics: Option<Value>,
-    /// Notes of whoever assembled it, such as the run of a pipeline.
+    /// Labels of the assembly, such as the run of a pipeline.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
-/// First and last event that was learned from; how many there are in the training part.
+/// Times of the first and the last training event, and the number of training events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// Unix seconds of the first.
+    /// Time of the first event in Unix seconds.
     pub first: i64,
-    /// Unix seconds of the last.
+    /// Time of the last event in Unix seconds.
     pub last: i64,
-    /// How many there are.
+    /// Number of events.
     pub interactions: u64,
 }

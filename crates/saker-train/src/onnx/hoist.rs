@@ -18,7 +18,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use prost::Message;
 use rayon::prelude::*;
 
-use super::apart::PAGE;
+use super::external_data::PAGE;
 use super::graph::{Attribute, FLOAT, GraphBuilder, INT32, Value};
 use super::{RANKER_OUTPUT, concat, read};
 use crate::Error;
@@ -87,12 +87,12 @@ pub fn hoist(model: &[u8], items: &Items, file: &str) -> Result<Hoisted, Error> 
         hoist.graph.fixed(NUMBERS_INPUT, FLOAT, &shape)
     });
     let user = hoist.user(numbers.as_deref())?;
-    let catalogue = hoist.catalogue(&rows);
+    let item_tables = hoist.item_tables(&rows);
     let bottom = match hoist.bottom {
         Bottom::Mixed => Some(hoist.mixed_bottom(numbers.as_deref(), &rows)),
         Bottom::None | Bottom::OfUser => None,
     };
-    let first = hoist.first_layer(&user, &catalogue, bottom.as_deref());
+    let first = hoist.first_layer(&user, &item_tables, bottom.as_deref());
     hoist.finish(first, inputs)
 }
 
@@ -119,7 +119,7 @@ struct User {
 }
 
 /// Values that are gathered for each candidate.
-struct Catalogue {
+struct ItemTables {
     /// The item's vectors: `[N, vectors * dim]`.
     vectors: Value,
     /// The contribution of the products among them to the first top layer: `[N, columns]`.
@@ -260,14 +260,14 @@ impl<'h> Hoist<'h> {
     }
 
     /// Values of the items, computed here: their vectors, and the contribution of their products to the first top layer.
-    fn catalogue(&mut self, rows: &str) -> Catalogue {
+    fn item_tables(&mut self, rows: &str) -> ItemTables {
         let vectors = item_vectors(self.ranker, self.items);
         let products = among_items(self.ranker, &self.of_items, &vectors, &self.weights);
         let mut gathered = |name: &str, table: &Array2<f32>| {
             let table = self.tables.add(&mut self.graph, name, table);
             self.graph.node("Gather", &[&table, rows], &FIRST_AXIS)
         };
-        Catalogue {
+        ItemTables {
             vectors: gathered("item_vectors", &vectors),
             products: gathered("item_products", &products),
         }
@@ -310,12 +310,10 @@ impl<'h> Hoist<'h> {
     }
 
     /// The first top layer, before its activation: `[N, columns]`. `bottom` is the output of a mixed bottom.
-    fn first_layer(&mut self, user: &User, catalogue: &Catalogue, bottom: Option<&str>) -> Value {
+    fn first_layer(&mut self, user: &User, items: &ItemTables, bottom: Option<&str>) -> Value {
         let dim = self.ranker.dim as i64;
         let shape = self.graph.integers("vectors_shape", &[-1, dim]);
-        let flat = self
-            .graph
-            .node("Reshape", &[&catalogue.vectors, &shape], &[]);
+        let flat = self.graph.node("Reshape", &[&items.vectors, &shape], &[]);
         let products = self.graph.node("MatMul", &[&flat, &user.vectors], &[]);
         let pairs = (self.of_items.len() * self.of_user.len()) as i64;
         let shape = self.graph.integers("products_shape", &[-1, pairs]);
@@ -331,9 +329,7 @@ impl<'h> Hoist<'h> {
             let shape = self
                 .graph
                 .integers("item_vectors_shape", &[-1, vectors, dim]);
-            let vectors = self
-                .graph
-                .node("Reshape", &[&catalogue.vectors, &shape], &[]);
+            let vectors = self.graph.node("Reshape", &[&items.vectors, &shape], &[]);
             let axis = self.graph.integers("vector_axis", &[2]);
             let column = self.graph.node("Unsqueeze", &[bottom, &axis], &[]);
             let products = self.graph.node("MatMul", &[&vectors, &column], &[]);
@@ -352,7 +348,7 @@ impl<'h> Hoist<'h> {
         }
         let input = concat(&mut self.graph, &inputs);
         let value = self.graph.node("Gemm", &[&input, &weight, &user.base], &[]);
-        self.graph.node("Add", &[&value, &catalogue.products], &[])
+        self.graph.node("Add", &[&value, &items.products], &[])
     }
 
     /// The weights of the products between the output of a mixed bottom and these vectors.

@@ -4,7 +4,7 @@
 //! FLOAT `[N, dim]`. A code must be in `0..cardinality`. The transforms guarantee this, since they encode unknown values as
 //! out-of-vocabulary. ONNX Runtime checks the codes again and fails a request with a code beyond the table.
 
-mod apart;
+mod external_data;
 mod graph;
 mod hoist;
 mod proto;
@@ -17,7 +17,7 @@ use crate::layers::{Dense, Embedding};
 use crate::ranker::{Ranker, pairs, scale};
 use crate::towers::Tower;
 
-pub use apart::tables_apart;
+pub use external_data::tables_apart;
 pub use hoist::{CODES_INPUT, Hoisted, Inputs, Items, NUMBERS_INPUT, ROWS_INPUT, hoist};
 
 /// Name of the towers' output, FLOAT `[N, dim]`.

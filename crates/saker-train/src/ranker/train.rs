@@ -1,6 +1,7 @@
 //! Trains the ranker with binary cross-entropy, on positives and on negatives sampled for each positive.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::tensor::{Device as Backend, Tensor, activation};
 use rand::rngs::StdRng;
@@ -16,7 +17,7 @@ use crate::layers::{BlockGradients, matrix, update_dense, update_embeddings};
 use crate::learning::{Learner, Session, learn};
 use crate::parameter::{RowUpdates, Step};
 use crate::progress::{Epoch, Stage};
-use crate::sampling::{Masks, Negatives, Positives, Rates};
+use crate::sampling::{Hidden, Masks, Negatives, Positives, Rates};
 
 impl Ranker {
     /// Trains on the training positives of `data`, each with sampled negatives. Some negatives come from `candidates`, the items that
@@ -98,6 +99,73 @@ struct RankerLearner<'a> {
     updates: Vec<RowUpdates>,
 }
 
+/// The positives of a batch and their negatives, row by row.
+#[derive(Default)]
+struct Batch {
+    requests: Vec<Request>,
+    /// 1 for a positive, 0 for a negative.
+    labels: Vec<f32>,
+    /// They add up to 1.
+    weights: Vec<f32>,
+    hidden: Vec<Hidden>,
+}
+
+impl RankerLearner<'_> {
+    /// The positives in the rows `positives` of the interactions, each with its negatives.
+    fn batch(&self, positives: &[u32], rng: &mut StdRng) -> Batch {
+        let interactions = &self.data.interactions;
+        let mut batch = Batch::default();
+        // A positive and its negatives are one request, so the same features are hidden in all of them.
+        let masks = self.masks.draw(positives.len(), rng);
+        for (&row, mask) in positives.iter().zip(masks) {
+            let user = interactions.user[row as usize];
+            let unknown = self.masks.hides_user(mask);
+            let mut add = |item: u32, label: f32| {
+                batch.requests.push((user, row, item));
+                batch.labels.push(label);
+                batch.weights.push(self.positives.weight(row));
+                batch.hidden.push(mask);
+            };
+            add(interactions.item[row as usize], 1.0);
+            for _ in 0..self.per_positive {
+                if let Some(item) = self.negatives.draw(user, unknown, rng) {
+                    add(item, 0.0);
+                }
+            }
+        }
+        let total: f32 = batch.weights.iter().sum();
+        batch.weights.iter_mut().for_each(|weight| *weight /= total);
+        batch
+    }
+
+    /// The forward and the backward pass of a block of rows of the batch.
+    fn gradients(&self, model: &Ranker, batch: &Batch, block: Range<usize>) -> BlockGradients {
+        let device = model.device.learning();
+        let mut rows = rows(self.data, &batch.requests[block.clone()]);
+        let mut others = rows.codes.split_off(self.data.users.categorical.len());
+        let hidden = &batch.hidden[block.clone()];
+        self.masks.hide_users(&mut rows.codes, hidden);
+        self.masks.hide_context(&mut others, hidden);
+        rows.codes.append(&mut others);
+        let leaves = model.leaves(&rows, &device);
+        let loss = cross_entropy(
+            model.forward(&leaves, &rows, &device),
+            &batch.labels[block.clone()],
+            &batch.weights[block],
+            &device,
+        );
+        let value = f64::from(loss.clone().into_scalar::<f32>());
+        let mut gradients = loss.backward();
+        let (dense, embedded) = leaves.gradients(&mut gradients);
+        BlockGradients {
+            loss: value,
+            codes: rows.codes,
+            embedded,
+            dense,
+        }
+    }
+}
+
 impl Learner for RankerLearner<'_> {
     type Model = Ranker;
     const STAGE: Stage = Stage::Ranker;
@@ -121,59 +189,12 @@ impl Learner for RankerLearner<'_> {
         (dense, embedding): (Step, Step),
         rng: &mut StdRng,
     ) -> f64 {
-        let (data, interactions) = (self.data, &self.data.interactions);
-        let (mut requests, mut labels, mut weights, mut hidden) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        // A positive and its negatives are one request, so the same features are hidden in all of them.
-        for (&row, mask) in batch.iter().zip(self.masks.draw(batch.len(), rng)) {
-            let user = interactions.user[row as usize];
-            let unknown = self.masks.hides_user(mask);
-            let mut add = |item: u32, label: f32| {
-                requests.push((user, row, item));
-                labels.push(label);
-                weights.push(self.positives.weight(row));
-                hidden.push(mask);
-            };
-            add(interactions.item[row as usize], 1.0);
-            for _ in 0..self.per_positive {
-                if let Some(item) = self.negatives.draw(user, unknown, rng) {
-                    add(item, 0.0);
-                }
-            }
-        }
-        let total: f32 = weights.iter().sum();
-        weights.iter_mut().for_each(|weight| *weight /= total);
-        let device = model.device.learning();
-        let of_user = data.users.categorical.len();
+        let batch = self.batch(batch, rng);
         let blocks: Vec<BlockGradients> = model
             .device
-            .blocks(requests.len())
+            .blocks(batch.requests.len())
             .into_par_iter()
-            .map(|block| {
-                let requests: &[Request] = &requests[block.clone()];
-                let mut rows = rows(data, requests);
-                let mut others = rows.codes.split_off(of_user);
-                self.masks
-                    .hide_users(&mut rows.codes, &hidden[block.clone()]);
-                self.masks.hide_context(&mut others, &hidden[block.clone()]);
-                rows.codes.append(&mut others);
-                let leaves = model.leaves(&rows, &device);
-                let loss = cross_entropy(
-                    model.forward(&leaves, &rows, &device),
-                    &labels[block.clone()],
-                    &weights[block],
-                    &device,
-                );
-                let value = f64::from(loss.clone().into_scalar::<f32>());
-                let mut gradients = loss.backward();
-                let (dense, embedded) = leaves.gradients(&mut gradients);
-                BlockGradients {
-                    loss: value,
-                    codes: rows.codes,
-                    embedded,
-                    dense,
-                }
-            })
+            .map(|block| self.gradients(model, &batch, block))
             .collect();
         update_embeddings(&mut model.embeddings, &blocks, &mut self.updates, embedding);
         update_dense(model.layers_mut(), &blocks, dense);

@@ -2,6 +2,7 @@
 //! often, so the logarithm of the sampling probability is subtracted from each logit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::tensor::{Device as Backend, Gradients, Tensor};
 use rand::rngs::StdRng;
@@ -19,7 +20,7 @@ use crate::layers::{BlockGradients, host, matrix, update_dense, update_embedding
 use crate::learning::{Learner, Session, learn};
 use crate::parameter::{RowUpdates, Step};
 use crate::progress::{Epoch, Stage};
-use crate::sampling::{Masks, Positives, Rates};
+use crate::sampling::{Hidden, Masks, Positives, Rates};
 
 impl Towers {
     /// Trains on the training positives of `data`. Keeps the best epoch on the validation part by `training.towers.keep`. If recalls are
@@ -117,8 +118,19 @@ struct TowersLearner<'a> {
     candidate_updates: Vec<RowUpdates>,
 }
 
+/// The positives of a batch, row by row.
+struct Batch {
+    users: Vec<UserAt>,
+    items: Vec<u32>,
+    weights: Vec<f32>,
+    /// The user features that are hidden.
+    hidden: Vec<Hidden>,
+}
+
 /// Values of a block of rows that the forward pass keeps for the backward pass.
 struct Block {
+    /// Places of the rows in the batch.
+    rows: Range<usize>,
     query: Forward,
     /// `None` if the tower is frozen.
     candidate: Option<Forward>,
@@ -161,6 +173,114 @@ impl Forward {
     }
 }
 
+impl TowersLearner<'_> {
+    /// Users, items and weights of the interactions `rows`.
+    fn batch(&self, rows: &[u32], hidden: Vec<Hidden>) -> Batch {
+        let interactions = &self.data.interactions;
+        let user = |&row: &u32| (interactions.user[row as usize], row);
+        let item = |&row: &u32| interactions.item[row as usize];
+        let weight = |&row: &u32| self.learning.positives.weight(row);
+        Batch {
+            users: rows.iter().map(user).collect(),
+            items: rows.iter().map(item).collect(),
+            weights: rows.iter().map(weight).collect(),
+            hidden,
+        }
+    }
+
+    /// Runs both towers on a block of rows of the batch. The block's first row and the seed determine its dropout.
+    fn forward(
+        &self,
+        model: &Towers,
+        batch: &Batch,
+        rows: Range<usize>,
+        dropout_seed: u64,
+    ) -> Block {
+        let mut rng = StdRng::seed_from_u64(dropout_seed.wrapping_add(rows.start as u64));
+        let mut queries = user_rows(self.data, batch.users[rows.clone()].iter().copied());
+        self.masks
+            .hide_users(&mut queries.codes, &batch.hidden[rows.clone()]);
+        queries.dropout = model.query.dropout(self.dropout, queries.count, &mut rng);
+        let mut candidates = item_rows(self.data, batch.items[rows.clone()].iter().copied());
+        let learning = model.device.learning();
+        if !self.learning.candidate_learns {
+            let query = Forward::new(&model.query, queries, &learning);
+            let of_query = host(query.vectors.clone().inner());
+            let candidate = Forward::new(&model.candidate, candidates, &model.device.plain());
+            return Block {
+                rows,
+                query,
+                candidate: None,
+                vectors: [of_query, host(candidate.vectors)],
+            };
+        }
+        candidates.dropout = model
+            .candidate
+            .dropout(self.dropout, candidates.count, &mut rng);
+        let query = Forward::new(&model.query, queries, &learning);
+        let of_query = host(query.vectors.clone().inner());
+        let candidate = Forward::new(&model.candidate, candidates, &learning);
+        let of_candidate = host(candidate.vectors.clone().inner());
+        Block {
+            rows,
+            query,
+            candidate: Some(candidate),
+            vectors: [of_query, of_candidate],
+        }
+    }
+
+    /// The loss of the batch, and its gradients with respect to the outputs of both towers.
+    fn output_gradients(
+        &self,
+        model: &Towers,
+        batch: &Batch,
+        blocks: &[Block],
+    ) -> softmax::Gradients {
+        let all = |side: usize| -> Vec<f32> {
+            let of_block = |block: &Block| block.vectors[side].clone();
+            blocks.iter().flat_map(of_block).collect()
+        };
+        softmax::gradients(
+            all(0),
+            all(1),
+            &softmax::Batch {
+                items: &batch.items,
+                weights: &batch.weights,
+                log_q: &self.log_q,
+                temperature: self.temperature,
+            },
+            &model.device,
+        )
+    }
+}
+
+/// Continues the backward pass from the outputs of both towers through their layers. Returns the gradients of the query tower's
+/// blocks and of the candidate tower's; a frozen tower has none.
+fn backward(
+    model: &Towers,
+    blocks: Vec<Block>,
+    outputs: &softmax::Gradients,
+) -> (Vec<BlockGradients>, Vec<BlockGradients>) {
+    let (dim, learning) = (model.query.dim(), model.device.learning());
+    let (queries, candidates): (Vec<_>, Vec<_>) = blocks
+        .into_par_iter()
+        .map(|block| {
+            let part = block.rows.start * dim..block.rows.end * dim;
+            let mut towards = block.query.towards(&outputs.query[part.clone()], &learning);
+            if let Some(candidate) = &block.candidate {
+                towards = towards + candidate.towards(&outputs.candidate[part], &learning);
+            }
+            let mut found = towards.backward();
+            let candidate = block.candidate;
+            (
+                block.query.gradients(&mut found),
+                candidate.map(|candidate| candidate.gradients(&mut found)),
+            )
+        })
+        .unzip();
+    (queries, candidates.into_iter().flatten().collect())
+}
+
 impl Learner for TowersLearner<'_> {
     type Model = Towers;
     const STAGE: Stage = Stage::Towers;
@@ -184,104 +304,31 @@ impl Learner for TowersLearner<'_> {
         (dense, embedding): (Step, Step),
         rng: &mut StdRng,
     ) -> f64 {
-        let interactions = &self.data.interactions;
-        let users: Vec<UserAt> = batch
-            .iter()
-            .map(|&row| (interactions.user[row as usize], row))
-            .collect();
-        let items: Vec<u32> = batch
-            .iter()
-            .map(|&row| interactions.item[row as usize])
-            .collect();
-        let weights: Vec<f32> = batch
-            .iter()
-            .map(|&row| self.learning.positives.weight(row))
-            .collect();
         let hidden = self.masks.draw(batch.len(), rng);
-        let learning = model.device.learning();
-        let (dropout, of_dropout) = (self.dropout, rng.random::<u64>());
-        let candidate_learns = self.learning.candidate_learns;
+        let positives = self.batch(batch, hidden);
+        let dropout_seed = rng.random::<u64>();
         let blocks: Vec<Block> = model
             .device
             .blocks(batch.len())
             .into_par_iter()
-            .map(|block| {
-                let mut rng = StdRng::seed_from_u64(of_dropout.wrapping_add(block.start as u64));
-                let mut queries = user_rows(self.data, users[block.clone()].iter().copied());
-                self.masks
-                    .hide_users(&mut queries.codes, &hidden[block.clone()]);
-                let mut candidates = item_rows(self.data, items[block].iter().copied());
-                queries.dropout = model.query.dropout(dropout, queries.count, &mut rng);
-                if candidate_learns {
-                    candidates.dropout = model.candidate.dropout(dropout, queries.count, &mut rng);
-                }
-                let query = Forward::new(&model.query, queries, &learning);
-                let of_query = host(query.vectors.clone().inner());
-                if !candidate_learns {
-                    let plain = model.device.plain();
-                    let candidate = Forward::new(&model.candidate, candidates, &plain);
-                    return Block {
-                        query,
-                        candidate: None,
-                        vectors: [of_query, host(candidate.vectors)],
-                    };
-                }
-                let candidate = Forward::new(&model.candidate, candidates, &learning);
-                let of_candidate = host(candidate.vectors.clone().inner());
-                Block {
-                    query,
-                    candidate: Some(candidate),
-                    vectors: [of_query, of_candidate],
-                }
-            })
+            .map(|rows| self.forward(model, &positives, rows, dropout_seed))
             .collect();
-        let all = |side: usize| -> Vec<f32> {
-            let of_block = |block: &Block| block.vectors[side].clone();
-            blocks.iter().flat_map(of_block).collect()
-        };
-        let gradients = softmax::gradients(
-            all(0),
-            all(1),
-            &softmax::Batch {
-                items: &items,
-                weights: &weights,
-                log_q: &self.log_q,
-                temperature: self.temperature,
-            },
-            &model.device,
+        let gradients = self.output_gradients(model, &positives, &blocks);
+        let (queries, candidates) = backward(model, blocks, &gradients);
+        update_embeddings(
+            &mut model.query.embeddings,
+            &queries,
+            &mut self.query_updates,
+            embedding,
         );
-        let dim = model.query.dim();
-        let (queries, candidates): (Vec<_>, Vec<_>) = blocks
-            .into_par_iter()
-            .zip(model.device.blocks(batch.len()))
-            .map(|(block, at)| {
-                let part = at.start * dim..at.end * dim;
-                let mut towards = block
-                    .query
-                    .towards(&gradients.query[part.clone()], &learning);
-                if let Some(candidate) = &block.candidate {
-                    towards = towards + candidate.towards(&gradients.candidate[part], &learning);
-                }
-                let mut found = towards.backward();
-                let candidate = block.candidate;
-                (
-                    block.query.gradients(&mut found),
-                    candidate.map(|candidate| candidate.gradients(&mut found)),
-                )
-            })
-            .unzip();
-        let candidates: Vec<BlockGradients> = candidates.into_iter().flatten().collect();
-        for (tower, blocks, updates) in [
-            (&mut model.query, &queries, &mut self.query_updates),
-            (
-                &mut model.candidate,
-                &candidates,
-                &mut self.candidate_updates,
-            ),
-        ] {
-            update_embeddings(&mut tower.embeddings, blocks, updates, embedding);
-            update_dense(tower.layers_mut(), blocks, dense);
-        }
+        update_dense(model.query.layers_mut(), &queries, dense);
+        update_embeddings(
+            &mut model.candidate.embeddings,
+            &candidates,
+            &mut self.candidate_updates,
+            embedding,
+        );
+        update_dense(model.candidate.layers_mut(), &candidates, dense);
         gradients.loss
     }
 

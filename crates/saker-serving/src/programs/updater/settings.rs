@@ -1,4 +1,4 @@
-//! What an updater is told by a pipeline definition and the prepared items.
+//! The updater's settings, from a pipeline definition and the prepared items.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use saker_store::seen::bitmap::Geometry;
 use saker_tables::Table;
 use saker_traces::Traces;
 use saker_updater::Settings;
-use saker_updater::catalogue::{Catalogue, Item};
+use saker_updater::item_categories::{Item, ItemCategories};
 use saker_updater::offline::Place;
 
 use crate::layout::Layout;
 use crate::views;
 
-/// What the definition does not say.
+/// Settings that are not in the definition.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Name in the consumer group.
     pub name: String,
     /// Threads.
     pub workers: usize,
-    /// Events that one takes at a time.
+    /// Events that a thread takes at a time.
     pub batch: usize,
-    /// When another's events are taken over.
+    /// Time after which another process's events are taken over.
     pub claim_after: Duration,
-    /// Half-life of popularity; 0: none.
+    /// Half-life of popularity in days; 0 disables the decay.
     pub half_life_days: f64,
     /// Time between two writes to the offline store.
     pub offline_every: Duration,
-    /// How long it may take to stop.
+    /// Time that a stop may take.
     pub drain: Duration,
-    /// Where traces are recorded.
+    /// Records traces.
     pub traces: Traces,
 }
 
@@ -41,7 +41,7 @@ const GROUP: &str = "updater";
 /// The settings of an updater.
 ///
 /// # Errors
-/// The data is not prepared, or a value cannot be used.
+/// Returns an error if the data is not prepared or a value is invalid.
 pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Result<Settings> {
     let half_life = match options.half_life_days {
         0.0 => None,
@@ -65,7 +65,7 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
         batch: options.batch,
         claim_after: options.claim_after,
         half_life,
-        catalogue: catalogue(pipeline, layout, top.map(|(_, of)| of))?,
+        items: read_categories(pipeline, layout, top.map(|(_, of)| of))?,
         top_category: of_top
             .as_ref()
             .map(|(view, column)| views::feature_view(pipeline, user, view, [column.as_str()])),
@@ -82,12 +82,12 @@ pub fn settings(pipeline: &Pipeline, layout: &Layout, options: &Options) -> Resu
     })
 }
 
-/// What the updater must know of the items.
+/// The categories of the prepared items.
 ///
 /// # Errors
-/// The items are not prepared.
-pub fn catalogue_of(pipeline: &Pipeline, layout: &Layout) -> Result<Catalogue> {
-    catalogue(pipeline, layout, top(pipeline).map(|(_, of)| of))
+/// Returns an error if the items are not prepared.
+pub fn item_categories(pipeline: &Pipeline, layout: &Layout) -> Result<ItemCategories> {
+    read_categories(pipeline, layout, top(pipeline).map(|(_, of)| of))
 }
 
 /// The column that clicks change, and the item column that it is made from.
@@ -99,7 +99,11 @@ fn top(pipeline: &Pipeline) -> Option<(&Column, &str)> {
     })
 }
 
-fn catalogue(pipeline: &Pipeline, layout: &Layout, top: Option<&str>) -> Result<Catalogue> {
+fn read_categories(
+    pipeline: &Pipeline,
+    layout: &Layout,
+    top: Option<&str>,
+) -> Result<ItemCategories> {
     let path = layout.data("items");
     let items = Table::read(&path)
         .with_context(|| format!("cannot read {}", path.display()))
@@ -113,7 +117,7 @@ fn catalogue(pipeline: &Pipeline, layout: &Layout, top: Option<&str>) -> Result<
         .iter()
         .map(String::as_str);
     let trending = [column(levels.next())?, column(levels.next())?];
-    // A negative number stands for no category.
+    // A negative number means no category.
     let known = |column: &Option<Vec<i32>>, row: usize| {
         let value = column.as_ref()?.get(row).copied();
         value.filter(|value| *value >= 0)

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use saker_store::popularity::Set;
 
-/// What the updater knows of an item.
+/// The categories of an item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Item {
-    /// What its user's top category is made from; `None`: it counts for none.
+    /// The category that counts for its users' top category, if it has one.
     pub top: Option<i32>,
-    /// The categories that `trending:cat_l1:*` and `trending:cat_l2:*` count it in.
+    /// Its categories in `trending:cat_l1:*` and `trending:cat_l2:*`.
     pub trending: [Option<i32>; 2],
 }
 
@@ -23,26 +23,26 @@ impl Item {
     }
 }
 
-/// All items by their raw ids.
+/// The categories of all items, by raw item id.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue {
+pub struct ItemCategories {
     items: HashMap<i32, Item>,
 }
 
-impl Catalogue {
-    /// The item, if it is one of the shop's.
+impl ItemCategories {
+    /// The categories of an item; `None` if the shop does not have it.
     #[must_use]
     pub fn get(&self, item: i32) -> Option<Item> {
         self.items.get(&item).copied()
     }
 
-    /// How many items there are.
+    /// Number of items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are none.
+    /// Whether the shop has no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -55,7 +55,7 @@ impl Catalogue {
     }
 }
 
-impl FromIterator<(i32, Item)> for Catalogue {
+impl FromIterator<(i32, Item)> for ItemCategories {
     fn from_iter<I: IntoIterator<Item = (i32, Item)>>(items: I) -> Self {
         Self {
             items: items.into_iter().collect(),

@@ -17,19 +17,18 @@ use crate::EntryId;
 use crate::change::{self, Arrival, Before, Rules};
 use crate::counters::Counters;
 
-/// How long one round trip may take.
+/// Time limit of one round trip.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a worker waits for an event before it looks at what else there is to do.
+/// Time that a consumer waits for an event before it does its other work.
 const WAIT: Duration = Duration::from_millis(200);
 /// Waits between attempts to reach the store.
 const BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// How often a user's events are computed anew when other writers were faster.
+/// Maximum number of times that a user's events are computed again because other writers were faster.
 const ATTEMPTS: usize = 20;
 /// Events of one user that one script applies. A script runs alone on the server, so it must be short.
 const AT_ONCE: usize = 256;
-/// Errors of the server, by their first word or what they say, that stand for its state and not for what an entry holds:
-/// the same call succeeds later.
+/// Errors, by their code or message, that depend on the server's state and not on the entry: the same call succeeds later.
 const PASSING: [&str; 18] = [
     "OOM",
     "LOADING",
@@ -59,9 +58,9 @@ type Entry = (EntryId, Option<Vec<(Vec<u8>, Vec<u8>)>>);
 /// A user's events that are not applied yet, in the order of the stream.
 struct Waiting {
     arrivals: Vec<Arrival>,
-    /// How many of them one script applies: fewer after a refusal, so that the one that is to blame is found.
+    /// Number of events that one script applies. It is reduced after a refusal, to find the event that causes it.
     at_once: usize,
-    /// How often other writers were faster since the last that was applied.
+    /// Number of times that other writers were faster since the last applied event.
     attempts: usize,
 }
 
@@ -76,13 +75,13 @@ impl Default for Waiting {
 }
 
 impl Waiting {
-    /// Those that are applied next.
+    /// The events that are applied next.
     fn next(&self) -> &[Arrival] {
         let count = self.at_once.min(self.arrivals.len());
         self.arrivals.get(..count).unwrap_or_default()
     }
 
-    /// Takes those that [`Self::next`] shows.
+    /// Removes and returns the events of [`Self::next`].
     fn take(&mut self) -> Vec<Arrival> {
         self.attempts = 0;
         let count = self.at_once.min(self.arrivals.len());
@@ -92,28 +91,29 @@ impl Waiting {
 
 type ByUser = BTreeMap<i32, Waiting>;
 
-/// What the workers of a process share.
+/// State that the consumers of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: saker_store::Settings,
-    /// What a worker applies the events by that it takes next.
+    /// The rules for the events that are taken next.
     pub(crate) rules: ArcSwap<Rules>,
-    /// The popularity sets that events have counted in, those of replaced catalogues included: all of them fade.
+    /// All popularity sets that events have counted in, including those of replaced items. All of them decay.
     pub(crate) popularity_sets: Mutex<BTreeSet<Set>>,
     pub(crate) group: String,
-    /// Entries of one round.
+    /// Maximum number of entries that a consumer takes at a time.
     pub(crate) batch: usize,
-    /// After which time a pending entry of another worker is taken over.
+    /// Time after which a pending entry of another consumer is taken over.
     pub(crate) claim_after: Duration,
     pub(crate) traces: Traces,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<AtomicBool>,
-    /// Whether the time to finish is over: what is in hand is left for later.
+    /// Whether the time to finish is over. Events that are not applied by then stay pending.
     pub(crate) give_up: AtomicBool,
-    /// Whether every worker has ended, so that nothing more will be applied.
+    /// Whether every consumer has ended, so that no more events will be applied.
     pub(crate) workers_ended: AtomicBool,
-    /// How many workers there are, and how many of them work over a connection that has not failed.
+    /// Number of consumers.
     pub(crate) workers: usize,
+    /// Number of consumers with a connection that has not failed.
     pub(crate) connected: AtomicUsize,
 }
 
@@ -126,7 +126,7 @@ impl Shared {
         self.give_up.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` with a connection until it is to stop: anew, after a while, whenever the store fails.
+    /// Runs `work` with a connection until the stop. If the store fails, it runs again after a pause.
     pub(crate) fn with_connection(
         &self,
         name: &str,
@@ -152,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Sleeps, or as long as there is no stop.
+    /// Sleeps; a stop ends the sleep early.
     pub(crate) fn sleep(&self, duration: Duration) {
         let until = Instant::now() + duration;
         while !self.stopped() {
@@ -164,7 +164,7 @@ impl Shared {
         }
     }
 
-    /// Carries out changes by themselves.
+    /// Applies changes outside a transaction, one by one.
     pub(crate) fn carry_out(
         &self,
         connection: &mut Connection,
@@ -187,14 +187,14 @@ impl Shared {
 }
 
 /// One consumer of the group.
-pub(crate) struct Worker<'s> {
+pub(crate) struct Consumer<'s> {
     pub(crate) shared: &'s Shared,
     /// Its name in the group, the same after a restart.
     pub(crate) name: String,
 }
 
-impl Worker<'_> {
-    /// Works until it is to stop.
+impl Consumer<'_> {
+    /// Works until the stop.
     pub(crate) fn run(&self) {
         let connected = &self.shared.connected;
         self.shared.with_connection(&self.name, |connection| {
@@ -218,7 +218,7 @@ impl Worker<'_> {
         make_group(connection, &shared.group)?;
         let script = Script::load(connection, TIMEOUT)?;
         connected();
-        // What it had taken and not applied when it ended.
+        // Entries that this consumer took before a restart and did not apply.
         let mut after = "0".to_owned();
         while !shared.stopped() {
             let own = self.read(connection, &after)?;
@@ -240,7 +240,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// New entries (`>`), for which it waits a little, or those that it took before, from after an id on.
+    /// Reads new entries (`>`), for which it waits, or entries after an id that this consumer took before.
     fn read(&self, connection: &mut Connection, from: &str) -> Result<Vec<Entry>, StoreError> {
         let reply = ask(connection, |cmd| {
             cmd.arg("XREADGROUP").arg("GROUP").arg(&self.shared.group);
@@ -260,7 +260,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes over what another worker took long ago.
+    /// Takes over entries that another consumer took and did not apply in time.
     fn claim(&self, connection: &mut Connection) -> Result<Vec<Entry>, StoreError> {
         let reply = ask(connection, |cmd| {
             cmd.arg("XAUTOCLAIM")
@@ -301,7 +301,7 @@ impl Worker<'_> {
                 }
             }
         }
-        // The same rules for every attempt.
+        // Every attempt uses the same rules.
         let rules = self.shared.rules.load_full();
         while !by_user.is_empty() && !self.shared.given_up() {
             self.attempt(connection, script, &rules, &mut by_user)?;
@@ -310,7 +310,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Whether a user's events are tried once more. Those that are not stay pending, and are claimed later.
+    /// Whether a user's events are tried again. Otherwise they stay pending and are claimed later.
     fn goes_on(&self, user: i32, waiting: &Waiting) -> bool {
         if waiting.attempts >= ATTEMPTS {
             tracing::warn!(
@@ -365,7 +365,7 @@ impl Worker<'_> {
                 }
                 Ok(Outcome::Changed) => waiting.attempts += 1,
                 Err(error) if !is_of_the_entries(&error) => return Err(error),
-                // One of several may be to blame: each is tried by itself.
+                // One of the events may be the cause, so each is tried alone.
                 Err(_) if waiting.next().len() > 1 => waiting.at_once = 1,
                 Err(error) => {
                     for arrival in waiting.take() {
@@ -403,7 +403,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Records how long an event waited and was worked on.
+    /// Records the span of an event: its wait and its application.
     fn trace(&self, arrival: &Arrival) {
         let event = &arrival.event;
         let parent = event.traceparent.as_deref().and_then(Parent::parse);
@@ -437,29 +437,29 @@ impl Worker<'_> {
         Counters::add(&counters.refused, refused.len());
         match refused.first() {
             None => {
-                tracing::warn!(worker = self.name, %entry, "an entry was put aside in {}: {reason}", crate::REJECTED);
+                tracing::warn!(worker = self.name, %entry, "an entry was moved to {}: {reason}", crate::REJECTED);
             }
             Some(why) => {
-                tracing::error!(worker = self.name, %entry, "an entry is dropped ({reason}): {} does not take it: {why}", crate::REJECTED);
+                tracing::error!(worker = self.name, %entry, "an entry is dropped ({reason}), because {} refused it: {why}", crate::REJECTED);
             }
         }
         Ok(())
     }
 }
 
-/// Whether an error comes from what the entries or their user's keys hold, so that trying again would not help.
+/// Whether the content of the entries or of the user's keys causes an error, so that another attempt would fail too.
 fn is_of_the_entries(error: &StoreError) -> bool {
     match error {
         StoreError::Data(_) => true,
         StoreError::Server(text) => {
-            // Redis 6 puts what a script met behind words of its own.
+            // Redis 6 prefixes the error that a script received with its own words.
             let words = match text.contains("Error running script") {
                 true => usize::MAX,
                 false => 1,
             };
             let mut codes = text.split([' ', ':', '-']).take(words);
             let passes = codes.any(|code| PASSING.contains(&code))
-                // A module that was unloaded may come back.
+                // An unloaded module may be loaded again.
                 || error.is_unknown_command()
                 || text.contains("max number of clients");
             !passes
@@ -482,7 +482,7 @@ fn make_group(connection: &mut Connection, group: &str) -> Result<(), StoreError
     }
 }
 
-/// One command without a pipeline around it.
+/// Runs one command.
 pub(crate) fn ask(
     connection: &mut Connection,
     build: impl FnOnce(&mut redis::Cmd),
@@ -493,7 +493,7 @@ pub(crate) fn ask(
     reply.ok_or_else(missing)
 }
 
-/// What the store holds of each user; an error stands for that user alone.
+/// The stored state of each user. An error concerns only that user.
 fn read_before(
     connection: &mut Connection,
     rules: &Rules,
@@ -555,7 +555,7 @@ fn event(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Event, StoreError> {
     Ok(event)
 }
 
-/// Entries as XREADGROUP, XAUTOCLAIM and XRANGE give them.
+/// Reads the entries in a reply to XREADGROUP, XAUTOCLAIM or XRANGE.
 pub(crate) fn entries(reply: Reply) -> Result<Vec<Entry>, StoreError> {
     let parsed: Vec<(String, Option<Vec<Vec<u8>>>)> = redis::from_redis_value(reply)
         .map_err(|error| StoreError::Protocol(format!("entries of a stream: {error}")))?;

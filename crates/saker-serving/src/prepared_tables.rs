@@ -1,4 +1,4 @@
-//! Users and items as people read them.
+//! The prepared users and items, for display.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::layout::Layout;
 
-/// The prepared users and items; empty where nothing is prepared, since the server may be elsewhere.
-pub struct Catalogue {
+/// The prepared users and items. Empty if this machine has no prepared data, because the server may be another machine.
+pub struct PreparedTables {
     names: Names,
     users: Rows,
     items: Rows,
@@ -28,7 +28,7 @@ struct Rows {
     row_of: HashMap<i32, usize>,
 }
 
-/// A column as `saker prepare` writes it: without nulls.
+/// A column of `saker prepare`, which has no nulls.
 enum Cells {
     Int32(Vec<i32>),
     Float32(Vec<f32>),
@@ -36,7 +36,7 @@ enum Cells {
 }
 
 impl Cells {
-    /// Narrow again, since wide columns of three million users are not held side by side.
+    /// Converts values to 32 bits: columns of 64 bits for millions of users would need too much memory.
     fn of(name: &str, values: Values) -> Result<Self> {
         let kind = values.kind().to_owned();
         let cells = match values {
@@ -116,7 +116,7 @@ impl Rows {
         }
     }
 
-    /// Every cell of a row as JSON: codes as what they stand for, other numbers as numbers.
+    /// Every cell of a row as JSON: codes by their names, other numbers as numbers.
     fn row(&self, names: &Names, id: i32) -> Map<String, Value> {
         let cell = |column: &str, cells: &Cells| {
             let text = self.cell(names, id, column)?;
@@ -124,7 +124,7 @@ impl Rows {
                 Cells::Int32(_) | Cells::Float32(_) => serde_json::from_str(&text).ok(),
                 Cells::Text(_) => None,
             };
-            // A name that reads like a number is a name.
+            // A name that looks like a number stays a text.
             let named = names.contains_key(column);
             Some(value.filter(|_| !named).unwrap_or_else(|| text.into()))
         };
@@ -134,7 +134,7 @@ impl Rows {
             .collect()
     }
 
-    /// A cell as people read it: codes as what they stand for.
+    /// A cell for display: codes by their names.
     fn cell(&self, names: &Names, id: i32, column: &str) -> Option<String> {
         let row = *self.row_of.get(&id)?;
         Some(match self.column(column)? {
@@ -151,8 +151,8 @@ impl Rows {
     }
 }
 
-impl Catalogue {
-    /// Reads what `saker prepare` wrote.
+impl PreparedTables {
+    /// Reads the tables of `saker prepare`.
     pub fn read(pipeline: &Pipeline, layout: &Layout) -> Self {
         let names = fs::read(layout.names())
             .ok()
@@ -173,7 +173,7 @@ impl Catalogue {
             .map(|column| column.name.clone());
         shown.extend(others.filter(|name| Some(name) != pipeline.item.title.as_ref()));
         let mut names: Names = names.unwrap_or_default();
-        // What is derived from an item's column is read by that column's names.
+        // A user column that is derived from an item column has that column's names.
         for column in &pipeline.user.columns {
             if let Some(saker_pipeline::Derive::TopOfRecent { column: of, .. }) = &column.derive
                 && let Some(of) = names.get(of).cloned()
@@ -190,7 +190,7 @@ impl Catalogue {
         }
     }
 
-    /// One line about a user.
+    /// A user's features in one line.
     pub fn user(&self, id: i32) -> String {
         if self.users.columns.is_empty() {
             return format!("user {id}");
@@ -216,7 +216,7 @@ impl Catalogue {
         self.shown.iter().map(String::as_str)
     }
 
-    /// An item's texts, in the order of [`Catalogue::item_columns`].
+    /// An item's texts, in the order of [`PreparedTables::item_columns`].
     pub fn item_texts(&self, id: i32) -> Vec<String> {
         self.shown
             .iter()
@@ -224,7 +224,7 @@ impl Catalogue {
             .collect()
     }
 
-    /// All that is known of an item.
+    /// All features of an item.
     pub fn item(&self, id: i32) -> Map<String, Value> {
         let cells = self.items.names();
         cells
@@ -235,15 +235,15 @@ impl Catalogue {
             .collect()
     }
 
-    /// What the gateway shows of all this.
+    /// The users and items that the gateway shows.
     ///
     /// # Errors
-    /// The definition's path of the pictures cannot be resolved.
-    pub fn for_gateway(&self, pipeline: &Pipeline) -> Result<saker_gateway::Catalogue> {
+    /// Returns an error if the definition's path of the pictures cannot be resolved.
+    pub fn for_gateway(&self, pipeline: &Pipeline) -> Result<saker_gateway::DisplayCatalogue> {
         let columns = &pipeline.store.trending_categories;
         let title = pipeline.item.title.as_deref();
         let pictures = Pictures::of(pipeline)?;
-        // One by one: what is known of a million items as JSON is not held at once.
+        // One by one, because the JSON of a million items would need too much memory.
         let items = self.items.ids().into_iter().map(|id| {
             let categories = columns.iter();
             let categories = categories.map(|column| self.items.int32(id, column));
@@ -266,12 +266,13 @@ impl Catalogue {
         let names =
             names.filter_map(|column| Some((column.to_owned(), self.names.get(column)?.clone())));
         let names = names.collect();
-        let catalogue = saker_gateway::Catalogue::new(columns.collect(), items, users, features);
+        let catalogue =
+            saker_gateway::DisplayCatalogue::new(columns.collect(), items, users, features);
         Ok(catalogue.with_user_names(names))
     }
 }
 
-/// Where the items' pictures lie, where the definition makes vectors of pictures.
+/// The path of the items' pictures, if the definition has vectors of pictures.
 struct Pictures {
     path: String,
     place: String,
