@@ -1,6 +1,8 @@
-//! A hash over the sources of everything that a stamped step may run, for its fingerprint.
+//! A hash over the sources of everything that a step with a fingerprint may run.
 //!
-//! `build.rs` and the tests of `src/stamp.rs` include this file.
+//! `build.rs`, that of `crates/saker-ballista` and the tests of `src/code.rs` include this file.
+
+#![allow(dead_code, reason = "each of them uses a part")]
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
@@ -47,6 +49,21 @@ pub(crate) const WITHOUT: [&str; 20] = [
     "src/supervisor.rs",
     "src/watchdog.rs",
 ];
+
+/// Sets `SAKER_CODE` to the hash for the crate of this build script, which cargo runs again when a source changes. `repository` is
+/// relative to the crate's folder.
+pub(crate) fn stamp(repository: &Path) {
+    for file in ["build/code.rs"].iter().chain(&SOURCES) {
+        println!(
+            "cargo::rerun-if-changed={}",
+            repository.join(file).display()
+        );
+    }
+    match hash(repository) {
+        Ok(hash) => println!("cargo::rustc-env=SAKER_CODE={hash}"),
+        Err(error) => println!("cargo::error=cannot read the sources to hash them: {error}"),
+    }
+}
 
 /// The hash, as hexadecimal digits.
 pub(crate) fn hash(repository: &Path) -> io::Result<String> {

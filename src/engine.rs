@@ -79,7 +79,8 @@ impl fmt::Display for Engine {
 }
 
 impl Engine {
-    /// Prepares data, features and embedding tables. The files do not depend on the engine.
+    /// Prepares data, features and embedding tables. The files do not depend on the engine. `code` is the hash over the sources of this
+    /// program, which the cluster's program must share.
     ///
     /// # Errors
     /// As [`prepare::prepare`]; or the cluster cannot be reached, or its program is missing or was built from other sources.
@@ -89,6 +90,7 @@ impl Engine {
         pipeline: &Pipeline,
         layout: &Layout,
         settings: &Settings,
+        code: &str,
     ) -> Result<Summary> {
         let Self::Ballista {
             scheduler,
@@ -102,7 +104,6 @@ impl Engine {
         command.args(target.arguments()).envs(target.environment());
         let memory = (settings.memory_bytes >> 20).to_string();
         let threads = settings.threads.to_string();
-        let code = env!("SAKER_CODE");
         command.args(["--scheduler", scheduler, "--memory-mib", &memory]);
         command.args(["--threads", &threads, "--code", code]);
         if let Some(partitions) = partitions {

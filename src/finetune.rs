@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
@@ -25,7 +26,6 @@ use saker_train::towers::Towers;
 use serde::{Deserialize, Serialize};
 
 use crate::accompaniment::Accompaniment;
-use crate::stamp::{self, Fingerprint};
 use crate::{features, models, prepare};
 
 /// One fine-tuning, an entry of `models/finetuned.json`.
@@ -71,6 +71,8 @@ pub struct Request<'a> {
     pub pipeline: &'a Pipeline,
     /// The pipeline's folders.
     pub layout: &'a Layout,
+    /// The hash over the sources of this program.
+    pub code: &'a str,
     /// The device to compute on.
     pub device: Device,
     /// Limits for encoding the new interactions.
@@ -177,7 +179,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     }
     let before = measure(request, &data, &towers, &ranker, "before")?;
 
-    let fingerprint = Fingerprint::default()
+    let fingerprint = Fingerprint::of_code(request.code)
         .value(&(&pipeline.towers, &pipeline.ranker, training, request.all))?
         .file(&checkpoints[0])?
         .file(&checkpoints[1])?
@@ -229,21 +231,23 @@ fn encode(request: &Request<'_>) -> Result<()> {
     let Request {
         pipeline, layout, ..
     } = *request;
-    let source = prepare::fingerprint(pipeline)?;
+    let source = prepare::fingerprint(pipeline, request.code)?;
     let served = prepare::served_files(pipeline, layout)?;
     let fingerprint = match served.is_empty() {
         true => source,
-        false => Fingerprint::default().value(&(source, &served))?.finish(),
+        false => Fingerprint::of_code(request.code)
+            .value(&(source, &served))?
+            .finish(),
     };
     let made = prepare::made(pipeline, layout);
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
-    let is_done = |step| stamp::is_current(layout, step, &fingerprint, &made);
+    let is_done = |step| up_to_date::is_current(layout, step, &fingerprint, &made);
     if is_done("prepare") || is_done(STEP) {
         return Ok(());
     }
     // The next `saker prepare` must fit the workflows again.
-    stamp::forget(layout, "prepare")?;
-    stamp::renew(layout, STEP, &fingerprint, || {
+    up_to_date::forget(layout, "prepare")?;
+    up_to_date::renew(layout, STEP, &fingerprint, || {
         prepare::encode_again(pipeline, layout, request.settings.clone()).map(drop)
     })
 }

@@ -3,7 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`commands`] | the arguments and the control flow of each command |
-//! | [`stamp`] | up-to-date checks that skip finished steps |
+//! | [`code`] | the hash over the sources, for fingerprints |
 //! | [`prepare`], [`engine`], [`embeddings`] | prepares a dataset by [`saker_prepare`], with the fingerprint of what it reads; on this machine or on Ballista; the items' embedding tables |
 //! | [`features`], [`models`] | the prepared data as training reads them; the exported models |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | training on newer interactions; progress and checkpoints; the record of a training |
@@ -20,6 +20,7 @@
 
 pub mod accompaniment;
 pub mod assemble;
+pub mod code;
 pub mod commands;
 pub mod embeddings;
 pub mod engine;
@@ -37,7 +38,6 @@ pub mod retrieval;
 pub mod runtime;
 pub mod server;
 pub mod simulate;
-pub mod stamp;
 pub mod supervisor;
 pub mod training_run;
 pub mod verdict;

@@ -5,19 +5,19 @@ use std::fs::File;
 use anyhow::{Context, Result};
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
+use saker_prepare::up_to_date::Fingerprint;
 use saker_serving::layout::{Layout, Schema};
+
+use crate::embeddings;
 
 pub use saker_prepare::{Summary, encode_again, made, served_files};
 
-use crate::embeddings;
-use crate::stamp::Fingerprint;
-
-/// The hash over all that preparing reads.
+/// The hash over all that preparing reads, and over the code of the hash `code`.
 ///
 /// # Errors
 /// A file is missing.
-pub fn fingerprint(pipeline: &Pipeline) -> Result<String> {
-    let mut fingerprint = Fingerprint::default()
+pub fn fingerprint(pipeline: &Pipeline, code: &str) -> Result<String> {
+    let mut fingerprint = Fingerprint::of_code(code)
         .value(saker_prepare::data(pipeline)?)?
         .value(&pipeline.split)?
         .value(&pipeline.user)?

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_prepare::table;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::defaults::Defaults;
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
@@ -22,7 +23,6 @@ use super::steps::{
     onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 use crate::features::{KnownItems, embedding_table};
-use crate::stamp::{self, Fingerprint};
 
 /// Name of its step.
 pub(super) const RECOMMENDATION: &str = "fused_recommendation";
@@ -105,14 +105,15 @@ fn answer_of_fused() -> Vec<Tensor> {
     tensors
 }
 
-/// Hoists the trained ranker over the catalogue into `models/fused/`, unless the files are up to date.
+/// Hoists the trained ranker over the catalogue into `models/fused/`, unless the files are up to date. `code` is the hash over the
+/// sources of this program.
 ///
 /// # Errors
 /// Returns an error if `saker train` did not export the ranker, if the catalogue does not match it, or if a file cannot be written.
-pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
+pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout, code: &str) -> Result<PathBuf> {
     let ranker = layout.model("dlrm_ranking");
     let folder = layout.fused();
-    let mut fingerprint = Fingerprint::default()
+    let mut fingerprint = Fingerprint::of_code(code)
         .value(&(FORMAT, &pipeline.item))?
         .file(&ranker)?
         .file(&layout.data("items"))?
@@ -123,7 +124,7 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
     let fingerprint = fingerprint.finish();
     let made = FILES.map(|file| folder.join(file));
     let made: Vec<&Path> = made.iter().map(PathBuf::as_path).collect();
-    if stamp::is_current(layout, "fused", &fingerprint, &made) {
+    if up_to_date::is_current(layout, "fused", &fingerprint, &made) {
         return Ok(folder);
     }
     let (ids, items) = catalogue(pipeline, layout)?;
@@ -134,7 +135,7 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout) -> Result<PathBuf> {
             ranker.display()
         )
     })?;
-    stamp::renew(layout, "fused", &fingerprint, || {
+    up_to_date::renew(layout, "fused", &fingerprint, || {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         write(&folder.join(MODEL), hoisted.model)?;

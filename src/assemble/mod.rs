@@ -67,11 +67,11 @@ pub struct Artefacts {
 }
 
 impl Artefacts {
-    /// The artefacts at the output paths of the other commands.
+    /// The artefacts at the output paths of the other commands. `code` is the hash over the sources of this program.
     ///
     /// # Errors
     /// Returns an error if one is missing; the message names the command that makes it.
-    pub fn of(pipeline: &Pipeline, layout: &Layout) -> Result<Self> {
+    pub fn of(pipeline: &Pipeline, layout: &Layout, code: &str) -> Result<Self> {
         let mut artefacts = Self {
             workflows: Group::ALL
                 .map(|group| (group, layout.workflow(group.as_str())))
@@ -107,7 +107,7 @@ impl Artefacts {
         }
         artefacts.catalogue = Some(catalogue::write_ids(pipeline, layout)?);
         if pipeline.serving.fused {
-            artefacts.fused = Some(fused::hoist(pipeline, layout)?);
+            artefacts.fused = Some(fused::hoist(pipeline, layout, code)?);
         }
         Ok(artefacts)
     }

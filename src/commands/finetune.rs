@@ -7,6 +7,7 @@ use saker_serving::target::Target;
 use saker_train::evaluate::ListMetrics;
 
 use super::Learning;
+use crate::code::CODE;
 use crate::finetune::{Outcome, Request, finetune};
 
 /// Arguments of `saker finetune`.
@@ -42,6 +43,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let outcome = finetune(&Request {
         pipeline: &pipeline,
         layout: &layout,
+        code: CODE,
         device,
         settings: Settings {
             memory_bytes: (args.memory_mib << 20) as usize,

@@ -3,12 +3,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use saker_bulk::Settings;
 use saker_pipeline::Pipeline;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
 use saker_serving::target::Target;
 
+use crate::code::CODE;
 use crate::engine::Engine;
 use crate::prepare;
-use crate::stamp::{self, Fingerprint};
 
 /// Arguments of `saker prepare`.
 #[derive(clap::Args)]
@@ -40,13 +41,13 @@ pub struct Args {
 /// Prepares the data unless nothing has changed.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
-    let fingerprint = prepare::fingerprint(&pipeline)?;
+    let fingerprint = prepare::fingerprint(&pipeline, CODE)?;
     if let Some(path) = &args.data_version {
         return files::write(path, version(pipeline, &fingerprint)?);
     }
     let made = prepare::made(&pipeline, &layout);
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
-    if !args.force && stamp::is_current(&layout, "prepare", &fingerprint, &made) {
+    if !args.force && up_to_date::is_current(&layout, "prepare", &fingerprint, &made) {
         println!(
             "{} is prepared already; --force does it again",
             pipeline.pipeline.name
@@ -61,8 +62,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         settings.threads = threads as usize;
     }
     let engine = &args.engine;
-    let summary = stamp::renew(&layout, "prepare", &fingerprint, || {
-        engine.prepare(&args.target, &pipeline, &layout, &settings)
+    let summary = up_to_date::renew(&layout, "prepare", &fingerprint, || {
+        engine.prepare(&args.target, &pipeline, &layout, &settings, CODE)
     })?;
     let [train, validation, test] = summary.events;
     println!(
@@ -78,7 +79,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// A hash over the data and the whole definition, except the store's address and password.
 fn version(mut pipeline: Pipeline, data: &str) -> Result<String> {
     pipeline.store.redis_url.clear();
-    let fingerprint = Fingerprint::default().value(&pipeline)?.value(&data)?;
+    let fingerprint = Fingerprint::of_code(CODE).value(&pipeline)?.value(&data)?;
     let mut version = fingerprint.finish();
     version.truncate(16);
     Ok(version)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use saker_pipeline::Pipeline;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
@@ -20,7 +21,7 @@ use saker_train::towers::Towers;
 
 use super::Learning;
 use crate::accompaniment::Accompaniment;
-use crate::stamp::{self, Fingerprint};
+use crate::code::CODE;
 use crate::training_run::TrainingRun;
 use crate::{features, models};
 
@@ -62,8 +63,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
     let current = match args.towers {
-        true => stamp::is_current(&layout, "train-towers", &towers_fingerprint, &made),
-        false => stamp::is_current(&layout, "train", &fingerprint, &made),
+        true => up_to_date::is_current(&layout, "train-towers", &towers_fingerprint, &made),
+        false => up_to_date::is_current(&layout, "train", &fingerprint, &made),
     };
     if !args.force && current {
         println!("the models of {name} are up to date; --force trains them again");
@@ -135,7 +136,7 @@ pub(super) fn of_seed(
         )?,
     };
     let path = own.checkpoint("ranker");
-    if stamp::is_current(&own, "train", &fingerprint, &[&path]) {
+    if up_to_date::is_current(&own, "train", &fingerprint, &[&path]) {
         let mut ranker = Ranker::new(&pipeline.ranker, data, seed);
         ranker.load(&path)?;
         return Ok((trainer.towers(&towers_fingerprint)?, ranker));
@@ -151,7 +152,7 @@ pub(super) fn of_seed(
 fn fingerprints(pipeline: &Pipeline, layout: &Layout) -> Result<(String, String)> {
     let towers = towers_fingerprint(pipeline, layout)?;
     let (ranker, training) = (&pipeline.ranker, &pipeline.training);
-    let both = Fingerprint::default()
+    let both = Fingerprint::of_code(CODE)
         .value(&(&towers, ranker, training, pipeline.retrieval.topk))?
         .finish();
     Ok((towers, both))
@@ -170,7 +171,7 @@ fn towers_fingerprint(pipeline: &Pipeline, layout: &Layout) -> Result<String> {
         training.cold_start,
         training.validation_users,
     );
-    Ok(Fingerprint::default()
+    Ok(Fingerprint::of_code(CODE)
         .value(&(&pipeline.towers, &training.towers, shared))?
         .file(&layout.root().join("features"))?
         .finish())
@@ -193,7 +194,8 @@ impl Trainer<'_> {
         let path = self.layout.checkpoint("towers");
         let towers = Towers::new(&pipeline.towers, data, pipeline.training.seed);
         let mut towers = towers.on(self.device.clone());
-        if !self.force && stamp::is_current(self.layout, "train-towers", fingerprint, &[&path]) {
+        if !self.force && up_to_date::is_current(self.layout, "train-towers", fingerprint, &[&path])
+        {
             towers.load(&path)?;
             eprintln!("✓ towers: read from {}", path.display());
             return Ok(towers);
@@ -202,8 +204,8 @@ impl Trainer<'_> {
             towers.train(data, &pipeline.towers, &pipeline.training, session)
         })?;
         // The models of an earlier training are replaced from here on.
-        stamp::forget(self.layout, "train")?;
-        stamp::renew(self.layout, "train-towers", fingerprint, || {
+        up_to_date::forget(self.layout, "train")?;
+        up_to_date::renew(self.layout, "train-towers", fingerprint, || {
             Ok(towers.save_with(&path, learned_until(data))?)
         })?;
         Ok(towers)
@@ -228,14 +230,14 @@ impl Trainer<'_> {
         self.accompany(Stage::Ranker, fingerprint, |session| {
             ranker.train(data, training, &candidates, session)
         })?;
-        stamp::forget(self.layout, "train")?;
+        up_to_date::forget(self.layout, "train")?;
         ranker.save_with(&self.layout.checkpoint("ranker"), learned_until(data))?;
         Ok(ranker)
     }
 
     /// Records the fingerprint of both models, and removes the state of their training.
     fn finish(&self, fingerprint: &str) -> Result<()> {
-        stamp::record(self.layout, "train", fingerprint)?;
+        up_to_date::record(self.layout, "train", fingerprint)?;
         self.accompaniment.forget(Stage::Towers)?;
         self.accompaniment.forget(Stage::Ranker)
     }

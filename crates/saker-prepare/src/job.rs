@@ -20,7 +20,7 @@ use crate::clean::{self, Cleaner, Met};
 use crate::cluster::{self, Watch};
 use crate::columns::{self, Entities};
 use crate::interactions::{self, Events};
-use crate::served::{self, Served};
+use crate::serving_log::{self, Served};
 use crate::source::Source;
 use crate::{
     INTERACTIONS, ITEMS, Summary, USERS, Workflows, again, encode, files, read_json, rows,
@@ -172,7 +172,7 @@ impl<'a> Job<'a> {
         let (pipeline, data, layout) = (self.pipeline, self.data, self.layout);
         // A whole training goes by the source; what visitors did since is learned on top of it.
         let live = match self.kept {
-            true => served::events(pipeline, layout, &data.interactions)?,
+            true => serving_log::events(pipeline, layout, &data.interactions)?,
             false => Vec::new(),
         };
         let path = &data.interactions.path;

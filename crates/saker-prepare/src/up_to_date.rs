@@ -11,21 +11,20 @@ use saker_serving::layout::Layout;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// A hash over all inputs of a step: files, tables of the definition, and the code of `saker` itself.
+/// A hash over all inputs of a step: files, tables of the definition, and the code that does the step.
 pub struct Fingerprint {
     hash: Sha256,
 }
 
-impl Default for Fingerprint {
-    fn default() -> Self {
+impl Fingerprint {
+    /// The fingerprint of the code alone. `code` is the hash over the sources of the program that does the step. The program's version is
+    /// not enough, because it stays the same when the code changes.
+    pub fn of_code(code: &str) -> Self {
         let mut hash = Sha256::new();
-        // The version alone stays the same when the code changes.
-        hash.update(env!("SAKER_CODE"));
+        hash.update(code);
         Self { hash }
     }
-}
 
-impl Fingerprint {
     /// Adds a table of the definition.
     ///
     /// # Errors
@@ -130,26 +129,9 @@ pub fn record(layout: &Layout, step: &str, fingerprint: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The hash function that build.rs uses for the sources.
-#[cfg(test)]
-#[path = "../build/code.rs"]
-mod code;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn copy(from: &Path, to: &Path) {
-        if !from.is_dir() {
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(from, to).unwrap();
-            return;
-        }
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    }
 
     #[test]
     fn a_step_that_failed_is_not_current() {
@@ -168,54 +150,5 @@ mod tests {
         );
         renew(&layout, "step", "one", || Ok(())).unwrap();
         assert!(is_current("one"));
-    }
-
-    #[test]
-    fn changed_code_has_another_fingerprint() {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        // The program was built from the sources as they are.
-        assert_eq!(code::hash(repository).unwrap(), env!("SAKER_CODE"));
-
-        for without in code::WITHOUT {
-            assert!(repository.join(without).exists(), "{without}");
-        }
-        let scratch = tempfile::tempdir().unwrap();
-        for source in code::SOURCES {
-            copy(&repository.join(source), &scratch.path().join(source));
-        }
-        let hash = || code::hash(scratch.path()).unwrap();
-        assert_eq!(hash(), env!("SAKER_CODE"));
-        let change = |file: &str| {
-            let path = scratch.path().join(file);
-            let before = fs::read(&path).unwrap();
-            fs::write(&path, [&before[..], b"\n"].concat()).unwrap();
-            let changed = hash() != env!("SAKER_CODE");
-            fs::write(&path, before).unwrap();
-            changed
-        };
-        for file in [
-            "Cargo.lock",
-            "crates/saker-workflow/src/kernels.rs",
-            "crates/saker-train/src/lib.rs",
-            "crates/saker-prepare/src/lib.rs",
-            "src/commands/train.rs",
-        ] {
-            assert!(change(file), "{file}");
-        }
-        // Changes to serving code make no step run again.
-        for file in [
-            "src/server.rs",
-            "src/report/svg.rs",
-            "src/commands/serve.rs",
-        ] {
-            assert!(!change(file), "{file}");
-        }
-        // A renamed file changes the hash too.
-        let (old, new) = (
-            scratch.path().join("crates/saker-prepare/src/values.rs"),
-            scratch.path().join("crates/saker-prepare/src/value.rs"),
-        );
-        fs::rename(old, new).unwrap();
-        assert_ne!(hash(), env!("SAKER_CODE"));
     }
 }
