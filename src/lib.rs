@@ -11,8 +11,6 @@
 //! | [`verdict`] | decides whether new models may replace a release |
 //! | [`materialize`] | writes users, items, popularity and seen items to Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
-//! | [`server`], [`supervisor`], [`watchdog`] | start and stop Valkey, Triton, updater and gateway; restart them; detect that Triton hangs |
-//! | [`runtime`], [`memory`] | find the programs; limit the store's memory |
 //! | [`simulate`] | virtual shoppers that visit a running gateway |
 //! | [`explain`] | the output of each step of Triton |
 //!
@@ -29,16 +27,11 @@ pub mod features;
 pub mod finetune;
 pub mod groupings;
 pub mod materialize;
-pub mod memory;
 pub mod models;
 pub mod oracle;
 pub mod prepare;
 pub mod report;
 pub mod retrieval;
-pub mod runtime;
-pub mod server;
 pub mod simulate;
-pub mod supervisor;
 pub mod training_run;
 pub mod verdict;
-pub mod watchdog;

@@ -1,10 +1,11 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use saker_run::server;
 use saker_serving::entities::Compare;
 use saker_serving::target::{Target, settle};
 
-use crate::{materialize, server};
+use crate::materialize;
 
 /// Arguments of `saker materialize`.
 #[derive(clap::Args)]

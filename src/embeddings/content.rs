@@ -12,11 +12,11 @@ use saker_content::{
 use saker_pipeline::{Embedding, EmbeddingSource, ImagePooling, Missing, Pipeline};
 use saker_prepare::source::Source;
 use saker_prepare::{files, table};
+use saker_serving::installed;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
 
 use super::Vectors;
-use crate::runtime;
 
 /// The vectors of an `[[item.embeddings]]` whose source is `sentence` or `image`, row i for row i of `items`.
 pub(super) fn vectors(
@@ -70,7 +70,7 @@ pub(super) fn vectors(
                 .iter()
                 .map(|id| Ok(pipeline.resolve(&path.replace(&place, &id.to_string()))?))
                 .collect::<Result<Vec<PathBuf>>>()?;
-            let library = runtime::onnxruntime().context(
+            let library = installed::onnxruntime().context(
                 "ONNX Runtime is not installed; run `scripts/install`, or set ORT_DYLIB_PATH to its path",
             )?;
             let pooling = match pooling {

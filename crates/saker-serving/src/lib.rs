@@ -9,6 +9,7 @@
 //! | [`target`], [`layout`], [`defaults`], [`names`] | which pipeline a program works on; where its files lie; what a missing entity gets; names of the wire contract |
 //! | [`catalogue`], [`views`], [`entities`] | users and items as people read them; feature views; what the online store holds of them |
 //! | [`running`], [`control`], [`counters`] | what `saker serve` started; the key to Triton's control API; Triton's metrics |
+//! | [`installed`] | where the programs and libraries lie that the scripts install |
 //! | [`files`], [`progress`] | files written whole, what a long step is doing |
 
 pub mod catalogue;
@@ -18,6 +19,7 @@ pub mod defaults;
 pub mod entities;
 pub mod files;
 pub mod follower;
+pub mod installed;
 pub mod layout;
 pub mod names;
 pub mod programs;

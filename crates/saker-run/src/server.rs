@@ -14,15 +14,15 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use saker_serving::control;
 use saker_serving::files;
+use saker_serving::installed;
 use saker_serving::layout::Layout;
 use saker_serving::names::{ENSEMBLE, FUSED};
 use saker_serving::releases::Repository;
 use saker_serving::running::{Ports, Running};
 use saker_serving::target::REDIS_URL;
+use triton_client::Triton;
 
 use crate::memory;
-use crate::runtime;
-use triton_client::Triton;
 
 /// Maximum time for the start of a server.
 const START: Duration = Duration::from_secs(120);
@@ -338,7 +338,7 @@ pub fn store(
     let folder = layout.valkey();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = address.rsplit(':').next().unwrap_or("6379");
-    let mut command = Command::new(runtime::valkey_server()?);
+    let mut command = Command::new(installed::valkey_server()?);
     // Valkey writes to the disk within a second, so an acknowledged event survives a crash. With appending enabled at its start, Valkey
     // reads only the append-only file. If that file does not exist yet, appending is enabled later.
     let appends = folder.join("appendonlydir").exists();
@@ -391,7 +391,7 @@ pub fn triton(
             );
         }
     }
-    let program = runtime::tritonserver()?;
+    let program = installed::tritonserver()?;
     let mut command = Command::new(&program);
     command.arg(format!(
         "--model-repository={}",
@@ -399,7 +399,7 @@ pub fn triton(
     ));
     command.arg(format!(
         "--backend-directory={}",
-        runtime::backends()?.display()
+        installed::backends()?.display()
     ));
     command.args([
         "--model-control-mode=explicit",
@@ -424,7 +424,7 @@ pub fn triton(
     command.args(control::restrictions(&control::new_key(layout)?));
     command.arg(format!("--exit-timeout-secs={}", STOP.as_secs() / 3));
     command.args(more);
-    if let Some(library) = runtime::onnxruntime() {
+    if let Some(library) = installed::onnxruntime() {
         command.env("ORT_DYLIB_PATH", library);
     }
     command.env(REDIS_URL, redis_url);
