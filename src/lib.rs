@@ -11,7 +11,6 @@
 //! | [`verdict`] | decides whether new models may replace a release |
 //! | [`materialize`] | writes users, items, popularity and seen items to Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
-//! | [`simulate`] | virtual shoppers that visit a running gateway |
 //! | [`explain`] | the output of each step of Triton |
 //!
 //! The code shared with the serving programs is in [`saker_serving`].
@@ -32,6 +31,5 @@ pub mod oracle;
 pub mod prepare;
 pub mod report;
 pub mod retrieval;
-pub mod simulate;
 pub mod training_run;
 pub mod verdict;

@@ -9,11 +9,11 @@ use saker_generate::Shop;
 use saker_serving::files;
 use saker_serving::progress::Step;
 use saker_serving::target::Target;
+use saker_simulate::{Report, Settings, simulate};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::report;
 use crate::report::simulation;
-use crate::simulate::{Report, Settings, simulate};
 
 /// Arguments of `saker simulate`.
 #[derive(clap::Args)]

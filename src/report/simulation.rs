@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use saker_simulate::{Arm, Report};
+
 use super::svg::{Lines, Series, escape, number};
 use super::{head, plot, section};
-use crate::simulate::{Arm, Report};
 
 /// The page's HTML.
 pub fn html(name: &str, report: &Report) -> String {
