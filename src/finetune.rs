@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use saker_bulk::Settings;
+use saker_dataset::{features, prepare};
 use saker_pipeline::Pipeline;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
@@ -26,7 +27,7 @@ use saker_train::towers::Towers;
 use serde::{Deserialize, Serialize};
 
 use crate::accompaniment::Accompaniment;
-use crate::{features, models, prepare};
+use crate::models;
 
 /// One fine-tuning, an entry of `models/finetuned.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,7 @@
 //! |---|---|
 //! | [`commands`] | the arguments and the control flow of each command |
 //! | [`code`] | the hash over the sources, for fingerprints |
-//! | [`prepare`], [`engine`], [`embeddings`] | prepares a dataset by [`saker_prepare`], with the fingerprint of what it reads; on this machine or on Ballista; the items' embedding tables |
-//! | [`features`], [`models`] | the prepared data as training reads them; the exported models |
+//! | [`models`] | the exported models |
 //! | [`finetune`], [`accompaniment`], [`training_run`] | training on newer interactions; progress and checkpoints; the record of a training |
 //! | [`report`], [`groupings`], [`oracle`] | the report of an evaluation; its breakdowns; the true preferences of a generated shop |
 //! | [`verdict`] | decides whether new models may replace a release |
@@ -19,16 +18,12 @@ pub mod accompaniment;
 pub mod assemble;
 pub mod code;
 pub mod commands;
-pub mod embeddings;
-pub mod engine;
 pub mod explain;
-pub mod features;
 pub mod finetune;
 pub mod groupings;
 pub mod materialize;
 pub mod models;
 pub mod oracle;
-pub mod prepare;
 pub mod report;
 pub mod retrieval;
 pub mod training_run;

@@ -6,8 +6,8 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use ndarray::Array2;
 use saker::code::CODE;
-use saker::prepare;
 use saker_bulk::Settings;
+use saker_dataset::prepare;
 use saker_pipeline::Pipeline;
 use saker_serving::layout::Layout;
 

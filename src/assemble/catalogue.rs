@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use saker_dataset::features::KnownItems;
 use saker_pipeline::Pipeline;
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
 
 use super::fused::RECOMMENDATION;
-use crate::features::KnownItems;
 
 /// Name of the file in the version folder of each such step.
 pub(super) const FILE: &str = "catalogue.txt";

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
+use saker_dataset::features::{KnownItems, embedding_table};
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_prepare::table;
 use saker_prepare::up_to_date::{self, Fingerprint};
@@ -22,7 +23,6 @@ use super::steps::{
     Steps, answer_of_release, data_type, filter_parameters, lookup_parameters, max_users,
     onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
-use crate::features::{KnownItems, embedding_table};
 
 /// Name of its step.
 pub(super) const RECOMMENDATION: &str = "fused_recommendation";

@@ -2,6 +2,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use saker_dataset::features;
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;
@@ -23,7 +24,7 @@ use crate::oracle::TruePreferences;
 use crate::retrieval::Served;
 use crate::training_run::TrainingRun;
 use crate::verdict::Verdict;
-use crate::{assemble, features, report};
+use crate::{assemble, report};
 
 /// The name of the serving release in --against.
 const CURRENT: &str = "current";

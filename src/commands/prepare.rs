@@ -2,14 +2,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use saker_bulk::Settings;
+use saker_dataset::engine::Engine;
+use saker_dataset::prepare;
 use saker_pipeline::Pipeline;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
 use saker_serving::target::Target;
 
 use crate::code::CODE;
-use crate::engine::Engine;
-use crate::prepare;
 
 /// Arguments of `saker prepare`.
 #[derive(clap::Args)]

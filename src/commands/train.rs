@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use saker_dataset::features;
 use saker_pipeline::Pipeline;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
@@ -22,8 +23,8 @@ use saker_train::towers::Towers;
 use super::Learning;
 use crate::accompaniment::Accompaniment;
 use crate::code::CODE;
+use crate::models;
 use crate::training_run::TrainingRun;
-use crate::{features, models};
 
 /// Arguments of `saker train`.
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use saker_pipeline::Pipeline;
+use saker_prepare::PARTS;
 use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
@@ -12,8 +13,6 @@ use saker_store::Connection;
 use saker_store::popularity::{self, Set};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, SeenWriter};
-
-use saker_prepare::PARTS;
 
 /// Counts of the training interactions.
 #[derive(Debug, Default)]

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use arrow::array::RecordBatch;
 use saker::code::CODE;
-use saker::{features, prepare};
 use saker_bulk::Settings;
+use saker_dataset::{features, prepare};
 use saker_pipeline::Pipeline;
 use saker_prepare::table;
 use saker_serving::layout::{Layout, Schema};
