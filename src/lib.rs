@@ -8,7 +8,6 @@
 //! | [`finetune`], [`accompaniment`], [`training_run`] | training on newer interactions; progress and checkpoints; the record of a training |
 //! | [`report`], [`groupings`], [`oracle`] | the report of an evaluation; its breakdowns; the true preferences of a generated shop |
 //! | [`verdict`] | decides whether new models may replace a release |
-//! | [`materialize`] | writes users, items, popularity and seen items to Valkey |
 //! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`explain`] | the output of each step of Triton |
 //!
@@ -21,7 +20,6 @@ pub mod commands;
 pub mod explain;
 pub mod finetune;
 pub mod groupings;
-pub mod materialize;
 pub mod models;
 pub mod oracle;
 pub mod report;

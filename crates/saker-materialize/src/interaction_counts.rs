@@ -16,7 +16,7 @@ use saker_store::seen::{Mode, Prefixes, SeenWriter};
 
 /// Counts of the training interactions.
 #[derive(Debug, Default)]
-pub(super) struct Met {
+pub(super) struct InteractionCounts {
     /// Interactions of each item.
     counts: BTreeMap<i32, u64>,
     /// Distinct items of each user, if requested.
@@ -25,10 +25,10 @@ pub(super) struct Met {
     pub(super) newest: i32,
 }
 
-impl Met {
+impl InteractionCounts {
     /// Reads the interactions in batches of rows.
     pub(super) fn read(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<Self> {
-        let mut met = Self::default();
+        let mut interactions = Self::default();
         let columns = [
             pipeline.user.id.as_str(),
             pipeline.item.id.as_str(),
@@ -41,26 +41,26 @@ impl Met {
             let users = table::int32s(&batch, columns[0])?;
             let items = table::int32s(&batch, columns[1])?;
             let newest = table::int32s(&batch, columns[2])?.iter().max();
-            met.newest = met.newest.max(newest.copied().unwrap_or_default());
+            interactions.newest = interactions.newest.max(newest.copied().unwrap_or_default());
             let parts = table::texts(&batch, columns[3])?;
             for row in (0..batch.num_rows()).filter(|&row| parts.value(row) == PARTS[0]) {
-                *met.counts.entry(items[row]).or_default() += 1;
+                *interactions.counts.entry(items[row]).or_default() += 1;
                 if !seen {
                     continue;
                 }
                 // Sorted by user, then time.
                 let user = i64::from(users[row]);
-                match met.seen.last_mut() {
+                match interactions.seen.last_mut() {
                     Some((last, of)) if *last == user => of.push(i64::from(items[row])),
-                    _ => met.seen.push((user, vec![i64::from(items[row])])),
+                    _ => interactions.seen.push((user, vec![i64::from(items[row])])),
                 }
             }
         }
-        for (_, items) in &mut met.seen {
+        for (_, items) in &mut interactions.seen {
             items.sort_unstable();
             items.dedup();
         }
-        Ok(met)
+        Ok(interactions)
     }
 }
 
@@ -69,10 +69,10 @@ pub(super) fn popularity(
     pipeline: &Pipeline,
     connection: &mut Connection,
     items: &RecordBatch,
-    met: &Met,
+    interactions: &InteractionCounts,
 ) -> Result<usize> {
     let step = Step::start("write popularity");
-    let counts = &met.counts;
+    let counts = &interactions.counts;
     let all: Vec<(i64, u64)> = counts
         .iter()
         .map(|(&item, &count)| (i64::from(item), count))

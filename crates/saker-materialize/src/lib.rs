@@ -1,7 +1,7 @@
 //! Writes the stores that serving and training read. Users and items go to the online store (Feast's layout), popularity and seen items to
 //! Valkey, and the history of features to the offline store.
 
-mod met;
+mod interaction_counts;
 mod offline;
 mod online;
 
@@ -15,7 +15,7 @@ use saker_serving::views::offline_store;
 use saker_store::feast::Timestamp;
 use saker_store::{Connection, Settings};
 
-use met::Met;
+use interaction_counts::InteractionCounts;
 
 /// Numbers of written records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     let read = |name| table::read(&layout.data(name)).context("run `saker prepare`");
     let (users, items) = (read("users")?, read("items")?);
     let step = Step::start("read the interactions");
-    let met = Met::read(pipeline, layout, seen)?;
-    step.done(&format!("up to {}", time(met.newest)));
+    let interactions = InteractionCounts::read(pipeline, layout, seen)?;
+    step.done(&format!("up to {}", time(interactions.newest)));
     let settings = Settings::parse(&pipeline.store.redis_url, None)?;
     let database = |number| -> Result<Connection> {
         Ok(Connection::open(
@@ -50,7 +50,7 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     };
 
     // The time of the last event from which the features were computed.
-    let time = Timestamp::from_micros(i64::from(met.newest) * 1_000_000);
+    let time = Timestamp::from_micros(i64::from(interactions.newest) * 1_000_000);
     let mut connection = database(0)?;
     let store = &pipeline.store;
     for (entity, view, rows) in [
@@ -59,9 +59,10 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     ] {
         online::entities(pipeline, &mut connection, entity, view, rows, &time)?;
     }
-    let popularity_sets = met::popularity(pipeline, &mut database(3)?, &items, &met)?;
+    let popularity_sets =
+        interaction_counts::popularity(pipeline, &mut database(3)?, &items, &interactions)?;
     let seen = if seen {
-        met::seen(pipeline, &mut database(1)?, &met.seen)?
+        interaction_counts::seen(pipeline, &mut database(1)?, &interactions.seen)?
     } else {
         0
     };
@@ -70,7 +71,7 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
         layout,
         &OfflineStore::open(&offline_store(pipeline, layout))?,
         (&users, &items),
-        met.newest,
+        interactions.newest,
     )?;
     Ok(Written {
         users: users.num_rows(),
