@@ -9,11 +9,10 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int32Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use saker_models::finetune;
 use saker_serving::layout::Layout;
 use saker_serving::releases::record::{Record, Window};
 use serde_json::Value;
-
-use crate::finetune;
 
 /// Collects the records of the other commands; a missing one is `None`.
 ///

@@ -3,6 +3,11 @@ use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_dataset::features;
+use saker_models::breakdowns::breakdowns;
+use saker_models::retrieval::Served;
+use saker_models::training_run::TrainingRun;
+use saker_models::true_preferences::TruePreferences;
+use saker_models::verdict::Verdict;
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;
@@ -19,11 +24,6 @@ use saker_train::towers::Towers;
 
 use super::outputs::Outputs;
 use super::train;
-use crate::groupings::groupings;
-use crate::oracle::TruePreferences;
-use crate::retrieval::Served;
-use crate::training_run::TrainingRun;
-use crate::verdict::Verdict;
 use crate::{assemble, report};
 
 /// The name of the serving release in --against.
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&verdict)?);
     } else {
-        println!("{}", verdict.table());
+        println!("{}", comparison(&verdict));
         println!("{}: {}", verdict.verdict, verdict.reason());
     }
     args.outputs.compared(&verdict)?;
@@ -192,7 +192,7 @@ fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
             topk: pipeline.retrieval.topk,
             users: args.users,
             training: &pipeline.training,
-            groupings: groupings(pipeline, layout, &data)?,
+            groupings: breakdowns(pipeline, layout, &data)?,
             oracle: truth.as_ref().map(|truth| truth as &dyn Oracle),
             progress: &mut |what| step.say(what.to_owned()),
         },
@@ -226,6 +226,33 @@ fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
         println!("{}", layout.report().display());
     }
     Ok(())
+}
+
+/// The comparison with a release.
+fn comparison(verdict: &Verdict) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "NDCG@10 of the ranked list",
+        "new",
+        "release",
+        "difference",
+        "",
+    ]);
+    for part in &verdict.parts {
+        let [new, old] = part.ndcg_10;
+        table.add_row([
+            part.part.clone(),
+            format!("{new:.4}"),
+            format!("{old:.4}"),
+            format!("{:+.4} ± {:.4}", new - old, part.error),
+            if part.worse { "worse" } else { "" }.to_owned(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1).take(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 fn table(methods: &[MethodMetrics]) -> Table {

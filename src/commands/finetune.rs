@@ -2,13 +2,13 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use saker_bulk::Settings;
+use saker_models::finetune::{Outcome, Request, finetune};
 use saker_serving::progress::time;
 use saker_serving::target::Target;
 use saker_train::evaluate::ListMetrics;
 
 use super::Learning;
 use crate::code::CODE;
-use crate::finetune::{Outcome, Request, finetune};
 
 /// Arguments of `saker finetune`.
 #[derive(clap::Args)]

@@ -1,12 +1,12 @@
 use anyhow::{Context, Result, bail};
 use ndarray::Array2;
 use saker_dataset::features::KnownItems;
+use saker_models::retrieval;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::progress::Step;
 use saker_serving::target::Target;
 
 use crate::code::CODE;
-use crate::retrieval;
 
 /// Arguments of `saker index`.
 #[derive(clap::Args)]

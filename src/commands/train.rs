@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use saker_dataset::features;
+use saker_models::export;
+use saker_models::training_run::TrainingRun;
+use saker_models::training_session::TrainingSession;
 use saker_pipeline::Pipeline;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
@@ -21,10 +24,7 @@ use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 
 use super::Learning;
-use crate::accompaniment::Accompaniment;
 use crate::code::CODE;
-use crate::models;
-use crate::training_run::TrainingRun;
 
 /// Arguments of `saker train`.
 #[derive(clap::Args)]
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         data: &data,
         device,
         force: args.force,
-        accompaniment: Accompaniment::new(
+        session: TrainingSession::new(
             &layout,
             format!("saker train {name}"),
             args.learning.checkpoint_every(),
@@ -94,18 +94,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     TrainingRun::open(&layout)?.configure(&pipeline, &data, &args.learning.device)?;
     let towers = trainer.towers(&towers_fingerprint)?;
-    models::write_towers(&layout, &towers, &data)?;
+    export::write_towers(&layout, &towers, &data)?;
     if args.towers {
         // A ranker of other towers must not remain beside these.
         files::remove(&layout.model("dlrm_ranking"))?;
         files::remove(&layout.finetuned())?;
-        trainer.accompaniment.forget(Stage::Towers)?;
+        trainer.session.forget(Stage::Towers)?;
         println!("{}", layout.root().join("models").display());
         return Ok(());
     }
 
     let ranker = trainer.ranker(&towers, &fingerprint)?;
-    models::write_ranker(&layout, &ranker)?;
+    export::write_ranker(&layout, &ranker)?;
     trainer.finish(&fingerprint)?;
     files::remove(&layout.finetuned())?;
     println!("{}", layout.root().join("models").display());
@@ -130,7 +130,7 @@ pub(super) fn of_seed(
         data,
         device: Device::cpu(),
         force: false,
-        accompaniment: Accompaniment::new(
+        session: TrainingSession::new(
             &own,
             format!("saker evaluate {}", pipeline.pipeline.name),
             Duration::from_secs(120),
@@ -185,7 +185,7 @@ struct Trainer<'a> {
     data: &'a Dataset,
     device: Device,
     force: bool,
-    accompaniment: Accompaniment,
+    session: TrainingSession,
 }
 
 impl Trainer<'_> {
@@ -239,8 +239,8 @@ impl Trainer<'_> {
     /// Records the fingerprint of both models, and removes the state of their training.
     fn finish(&self, fingerprint: &str) -> Result<()> {
         up_to_date::record(self.layout, "train", fingerprint)?;
-        self.accompaniment.forget(Stage::Towers)?;
-        self.accompaniment.forget(Stage::Ranker)
+        self.session.forget(Stage::Towers)?;
+        self.session.forget(Stage::Ranker)
     }
 
     fn accompany(
@@ -250,14 +250,14 @@ impl Trainer<'_> {
         train: impl FnOnce(&mut Session<'_>) -> Result<Vec<Epoch>, saker_train::Error>,
     ) -> Result<()> {
         if self.force {
-            self.accompaniment.forget(stage)?;
+            self.session.forget(stage)?;
         }
         let training = &self.pipeline.training;
         let epochs = match stage {
             Stage::Towers => training.towers.epochs,
             Stage::Ranker => training.ranker.epochs,
         };
-        self.accompaniment.run(stage, epochs, fingerprint, train)?;
+        self.session.run(stage, epochs, fingerprint, train)?;
         Ok(())
     }
 }

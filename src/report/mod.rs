@@ -5,11 +5,11 @@ mod svg;
 
 use std::fmt::Write;
 
+use saker_models::training_run::Line;
 use saker_train::evaluate::{Classification, Evaluation, MethodMetrics, Population};
 use saker_train::progress::Stage;
-use svg::{Bars, Lines, Series, escape, number};
 
-use crate::training_run::Line;
+use svg::{Bars, Lines, Series, escape, number};
 
 /// The page's HTML.
 pub fn html(name: &str, description: &str, evaluation: &Evaluation, epochs: &[Line]) -> String {

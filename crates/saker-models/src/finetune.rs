@@ -26,8 +26,8 @@ use saker_train::ranker::Ranker;
 use saker_train::towers::Towers;
 use serde::{Deserialize, Serialize};
 
-use crate::accompaniment::Accompaniment;
-use crate::models;
+use crate::export;
+use crate::training_session::TrainingSession;
 
 /// One fine-tuning, an entry of `models/finetuned.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     let mut ranker = Ranker::new(&pipeline.ranker, &data, training.seed).on(request.device.clone());
     towers.load(&checkpoints[0]).with_context(again)?;
     ranker.load(&checkpoints[1]).with_context(again)?;
-    let candidate = models::candidate_tower(&towers);
+    let candidate = export::candidate_tower(&towers);
     let exported = layout.model("candidate_tower");
     if fs::read(&exported).with_context(|| format!("cannot read {}", exported.display()))?
         != candidate
@@ -186,21 +186,21 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
         .file(&checkpoints[1])?
         .file(&layout.root().join("features"))?
         .finish();
-    let accompaniment = Accompaniment::new(
+    let session = TrainingSession::new(
         layout,
         format!("saker finetune {name}"),
         request.checkpoint_every,
     )?;
     let epochs = training.finetune.epochs;
     let rows = &selection.rows;
-    let of_towers = accompaniment.run(Stage::Towers, epochs, &fingerprint, |session| {
-        towers.finetune(&data, &pipeline.towers, training, rows, session)
+    let of_towers = session.run(Stage::Towers, epochs, &fingerprint, |learning| {
+        towers.finetune(&data, &pipeline.towers, training, rows, learning)
     })?;
     let step = Step::start("retrieve candidates for hard negatives");
     let candidates = Candidates::new(&towers, &data, training, pipeline.retrieval.topk);
     step.done(&format!("{} for each user", pipeline.retrieval.topk));
-    let of_ranker = accompaniment.run(Stage::Ranker, epochs, &fingerprint, |session| {
-        ranker.finetune(&data, training, &candidates, rows, session)
+    let of_ranker = session.run(Stage::Ranker, epochs, &fingerprint, |learning| {
+        ranker.finetune(&data, training, &candidates, rows, learning)
     })?;
     drop(candidates);
     let after = measure(request, &data, &towers, &ranker, "after")?;
@@ -218,8 +218,8 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
         test: before.zip(after).map(|(before, after)| [before, after]),
     };
     let index_is_valid = write(layout, &data, &mut towers, &mut ranker, &round)?;
-    accompaniment.forget(Stage::Towers)?;
-    accompaniment.forget(Stage::Ranker)?;
+    session.forget(Stage::Towers)?;
+    session.forget(Stage::Ranker)?;
     Ok(Outcome::Done {
         round: Box::new(round),
         index_is_valid,
@@ -344,10 +344,10 @@ fn write(
     let rounds = with_round(rounds(layout)?, round);
     towers.save_with(&next(&checkpoints[0]), notes.clone())?;
     ranker.save_with(&next(&checkpoints[1]), notes)?;
-    models::write_query_tower(layout, towers)?;
-    models::write_ranker(layout, ranker)?;
+    export::write_query_tower(layout, towers)?;
+    export::write_ranker(layout, ranker)?;
     // The candidate tower has not learned, but the items' features may have changed, and items may have been added.
-    let vectors = models::item_vectors(towers, data)?;
+    let vectors = export::item_vectors(towers, data)?;
     let path = layout.item_vectors();
     let known =
         fs::read(&path).map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;

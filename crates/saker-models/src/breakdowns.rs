@@ -17,13 +17,13 @@ const VALUES: usize = 32;
 ///
 /// # Errors
 /// Returns an error if the prepared data cannot be read.
-pub fn groupings<'a>(
+pub fn breakdowns<'a>(
     pipeline: &Pipeline,
     layout: &Layout,
     data: &'a Dataset,
 ) -> Result<Vec<Grouping<'a>>> {
     let times = &data.interactions.timestamp;
-    let mut groupings = vec![Grouping {
+    let mut breakdowns = vec![Grouping {
         name: "hour".into(),
         value: Box::new(|row| Some((times[row as usize].rem_euclid(86_400) / 3600).to_string())),
     }];
@@ -48,11 +48,11 @@ pub fn groupings<'a>(
             }
         }
         if distinct.len() > 1 && distinct.len() <= VALUES {
-            groupings.push(Grouping {
+            breakdowns.push(Grouping {
                 name: name.to_owned(),
                 value: Box::new(move |row| Some(values[row as usize].to_string())),
             });
         }
     }
-    Ok(groupings)
+    Ok(breakdowns)
 }

@@ -5,8 +5,6 @@
 //! + b²).
 
 use anyhow::{Context, Result};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -111,33 +109,6 @@ impl Verdict {
                 worse.join("; ")
             ),
         }
-    }
-
-    /// The comparison as a table.
-    pub fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header([
-            "NDCG@10 of the ranked list",
-            "new",
-            "release",
-            "difference",
-            "",
-        ]);
-        for part in &self.parts {
-            let [new, old] = part.ndcg_10;
-            table.add_row([
-                part.part.clone(),
-                format!("{new:.4}"),
-                format!("{old:.4}"),
-                format!("{:+.4} ± {:.4}", new - old, part.error),
-                if part.worse { "worse" } else { "" }.to_owned(),
-            ]);
-        }
-        for column in table.column_iter_mut().skip(1).take(3) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
     }
 }
 

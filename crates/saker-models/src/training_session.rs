@@ -16,7 +16,7 @@ use signal_hook::flag::{register, register_conditional_shutdown};
 use crate::training_run::TrainingRun;
 
 /// Progress and checkpoints of one command's training.
-pub struct Accompaniment {
+pub struct TrainingSession {
     layout: Layout,
     /// The command that resumes a stopped run.
     command: String,
@@ -26,7 +26,7 @@ pub struct Accompaniment {
     idle: Arc<AtomicBool>,
 }
 
-impl Accompaniment {
+impl TrainingSession {
     /// Writes a checkpoint at this interval, and when Ctrl-C or SIGTERM ends the run; `command` then resumes it. A second signal, or a
     /// signal while no model is trained, ends the command at once.
     ///
