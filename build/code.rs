@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 14] = [
+pub(crate) const SOURCES: [&str; 15] = [
     "Cargo.lock",
+    "crates/saker-assemble/src",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
     "crates/saker-dataset/src",

@@ -5,12 +5,10 @@
 //! | [`commands`] | the arguments and the control flow of each command |
 //! | [`code`] | the hash over the sources, for fingerprints |
 //! | [`report`] | the reports of evaluations and simulations |
-//! | [`assemble`] | the model repository: 14 steps and the ensemble |
 //! | [`explain`] | the output of each step of Triton |
 //!
 //! The code shared with the serving programs is in [`saker_serving`].
 
-pub mod assemble;
 pub mod code;
 pub mod commands;
 pub mod explain;

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
+use saker_assemble::Artefacts;
 use saker_pipeline::Pipeline;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::entities::Compare;
@@ -10,7 +11,6 @@ use saker_serving::releases::{Manifest, Repository};
 use saker_serving::target::{Target, settle};
 use saker_store::address::has_credentials;
 
-use crate::assemble::{self, Artefacts};
 use crate::code::CODE;
 
 /// Arguments of `saker assemble`.
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (mut pipeline, layout) = args.target.open()?;
     let target = args.output.clone().unwrap_or_else(|| layout.repository());
     if args.config_only {
-        assemble::render(&pipeline, &target)?;
+        saker_assemble::render(&pipeline, &target)?;
         say_where_the_store_is(&pipeline);
         println!("{}", target.display());
         return Ok(());
@@ -93,9 +93,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let step = Step::start("assemble the model repository");
     let release = match &args.release {
         Some(release) => release.clone(),
-        None => assemble::release_id(&pipeline, &artefacts, SystemTime::now(), &target)?,
+        None => saker_assemble::release_id(&pipeline, &artefacts, SystemTime::now(), &target)?,
     };
-    let assembled = assemble::assemble(&pipeline, &artefacts, &release, &target)?;
+    let assembled = saker_assemble::assemble(&pipeline, &artefacts, &release, &target)?;
     if args.output.is_none() {
         up_to_date::record(&layout, "assemble", &fingerprint)?;
     }

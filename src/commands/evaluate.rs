@@ -24,7 +24,7 @@ use saker_train::towers::Towers;
 
 use super::outputs::Outputs;
 use super::train;
-use crate::{assemble, report};
+use crate::report;
 
 /// The name of the serving release in --against.
 const CURRENT: &str = "current";
@@ -90,12 +90,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         measure(args, &pipeline, &layout)?;
         return args.outputs.measured(&layout);
     };
-    if assemble::metrics(&layout)?.is_none() {
+    if saker_assemble::metrics(&layout)?.is_none() {
         measure(args, &pipeline, &layout)?;
     }
     args.outputs.measured(&layout)?;
-    let new =
-        assemble::metrics(&layout)?.context("the models were trained while they were measured")?;
+    let new = saker_assemble::metrics(&layout)?
+        .context("the models were trained while they were measured")?;
     let verdict = match release(args, &layout, against)? {
         Some(manifest) => {
             let old = manifest.record.metrics.unwrap_or_default();
