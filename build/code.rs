@@ -39,6 +39,7 @@ pub(crate) const WITHOUT: [&str; 16] = [
     "crates/saker-serving/src/programs",
     "crates/saker-serving/src/registry",
     "crates/saker-serving/src/running.rs",
+    "src/commands/explain.rs",
     "src/commands/fetch.rs",
     "src/commands/publish.rs",
     "src/commands/recommend.rs",
@@ -46,7 +47,6 @@ pub(crate) const WITHOUT: [&str; 16] = [
     "src/commands/simulate.rs",
     "src/commands/status.rs",
     "src/commands/stop.rs",
-    "src/report",
 ];
 
 /// Sets `SAKER_CODE` to the hash for the crate of this build script, which cargo runs again when a source changes. `repository` is

@@ -24,7 +24,6 @@ use saker_train::towers::Towers;
 
 use super::outputs::Outputs;
 use super::train;
-use crate::report;
 
 /// The name of the serving release in --against.
 const CURRENT: &str = "current";
@@ -203,7 +202,7 @@ fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
     ));
     let json = serde_json::to_string_pretty(&evaluation)?;
     files::write(&layout.metrics(), format!("{json}\n"))?;
-    let page = report::html(
+    let page = saker_report::html(
         name,
         &pipeline.pipeline.description,
         &evaluation,

@@ -13,6 +13,7 @@ use saker_train::device::Device;
 
 mod assemble;
 mod evaluate;
+mod explain;
 mod fetch;
 mod finetune;
 mod generate;

@@ -5,18 +5,18 @@ use triton_client::steps::{Explained, Step};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Timing {
+pub(super) struct Timing {
     /// The model.
-    pub model: String,
+    pub(super) model: String,
     /// Its outputs with their lengths.
-    pub answers: String,
+    pub(super) answers: String,
     /// Queue, input, infer and output.
-    pub nanoseconds: [u64; 4],
+    pub(super) nanoseconds: [u64; 4],
 }
 
 impl Timing {
     /// The timings of every step; the ensemble's own is the last.
-    pub fn of(ensemble: &str, explained: &Explained) -> Vec<Self> {
+    pub(super) fn of(ensemble: &str, explained: &Explained) -> Vec<Self> {
         let of_step = |step: &Step| {
             let shapes = step.outputs.iter().map(|tensor| {
                 let shape: Vec<String> = tensor.shape.iter().map(i64::to_string).collect();
@@ -37,7 +37,7 @@ impl Timing {
     }
 
     /// The timing as JSON, for `--json`.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let [queue, input, infer, output] = self.nanoseconds;
         json!({
             "model": self.model,
