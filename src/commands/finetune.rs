@@ -8,6 +8,7 @@ use saker_serving::target::Target;
 use saker_train::evaluate::ListMetrics;
 
 use super::Learning;
+use super::console::Console;
 use crate::code::CODE;
 
 /// Arguments of `saker finetune`.
@@ -52,6 +53,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         all: args.all,
         users: args.users,
         checkpoint_every: args.learning.checkpoint_every(),
+        display: &Console::default(),
     })?;
     let (round, index_is_valid) = match outcome {
         Outcome::NothingNew(since) => {

@@ -12,7 +12,9 @@ use saker_serving::programs::{follow, gateway, updater};
 use saker_train::device::Device;
 
 mod assemble;
+mod console;
 mod evaluate;
+mod evaluation_tables;
 mod explain;
 mod fetch;
 mod finetune;

@@ -27,7 +27,7 @@ use saker_train::towers::Towers;
 use serde::{Deserialize, Serialize};
 
 use crate::export;
-use crate::training_session::TrainingSession;
+use crate::training_session::{Display, TrainingSession};
 
 /// One fine-tuning, an entry of `models/finetuned.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,8 @@ pub struct Request<'a> {
     pub users: usize,
     /// Time between two checkpoints.
     pub checkpoint_every: Duration,
+    /// What shows the progress.
+    pub display: &'a dyn Display,
 }
 
 /// The result of a fine-tuning.
@@ -123,19 +125,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
     } = *request;
     let name = &pipeline.pipeline.name;
     let checkpoints = [layout.checkpoint("towers"), layout.checkpoint("ranker")];
-    for path in checkpoints
-        .iter()
-        .chain([&layout.model("candidate_tower"), &layout.item_vectors()])
-    {
-        if !path.exists() {
-            bail!("{} is missing; run `saker train {name}`", path.display());
-        }
-    }
-    let known = rounds(layout)?;
-    settle(&checkpoints[0], &known, learned_until::<Towers>)?;
-    settle(&checkpoints[1], &known, learned_until::<Ranker>)?;
-    let since =
-        learned_until::<Towers>(&checkpoints[0])?.min(learned_until::<Ranker>(&checkpoints[1])?);
+    let since = since(request, &checkpoints)?;
     encode(request)?;
 
     let step = Step::start("read the features");
@@ -162,22 +152,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
         selection.held_users
     ));
 
-    let again = || format!("features or definition have changed since; run `saker train {name}`");
-    let mut towers = Towers::new(&pipeline.towers, &data, training.seed).on(request.device.clone());
-    let mut ranker = Ranker::new(&pipeline.ranker, &data, training.seed).on(request.device.clone());
-    towers.load(&checkpoints[0]).with_context(again)?;
-    ranker.load(&checkpoints[1]).with_context(again)?;
-    let candidate = export::candidate_tower(&towers);
-    let exported = layout.model("candidate_tower");
-    if fs::read(&exported).with_context(|| format!("cannot read {}", exported.display()))?
-        != candidate
-    {
-        bail!(
-            "{} is not the candidate tower of {}; run `saker train {name} --force`",
-            exported.display(),
-            checkpoints[0].display()
-        );
-    }
+    let (mut towers, mut ranker) = load(request, &data, &checkpoints)?;
     let before = measure(request, &data, &towers, &ranker, "before")?;
 
     let fingerprint = Fingerprint::of_code(request.code)
@@ -190,6 +165,7 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
         layout,
         format!("saker finetune {name}"),
         request.checkpoint_every,
+        request.display,
     )?;
     let epochs = training.finetune.epochs;
     let rows = &selection.rows;
@@ -224,6 +200,55 @@ pub fn finetune(request: &Request<'_>) -> Result<Outcome> {
         round: Box::new(round),
         index_is_valid,
     })
+}
+
+/// The Unix second up to which both models have learned. A killed run is completed or undone first.
+fn since(request: &Request<'_>, checkpoints: &[PathBuf; 2]) -> Result<i32> {
+    let layout = request.layout;
+    let name = &request.pipeline.pipeline.name;
+    for path in checkpoints
+        .iter()
+        .chain([&layout.model("candidate_tower"), &layout.item_vectors()])
+    {
+        if !path.exists() {
+            bail!("{} is missing; run `saker train {name}`", path.display());
+        }
+    }
+    let known = rounds(layout)?;
+    settle(&checkpoints[0], &known, learned_until::<Towers>)?;
+    settle(&checkpoints[1], &known, learned_until::<Ranker>)?;
+    let towers = learned_until::<Towers>(&checkpoints[0])?;
+    Ok(towers.min(learned_until::<Ranker>(&checkpoints[1])?))
+}
+
+/// The models of the checkpoints. Their candidate tower is the exported one, which the index belongs to.
+fn load(
+    request: &Request<'_>,
+    data: &Dataset,
+    checkpoints: &[PathBuf; 2],
+) -> Result<(Towers, Ranker)> {
+    let Request {
+        pipeline, layout, ..
+    } = *request;
+    let name = &pipeline.pipeline.name;
+    let seed = pipeline.training.seed;
+    let again = || format!("features or definition have changed since; run `saker train {name}`");
+    let mut towers = Towers::new(&pipeline.towers, data, seed).on(request.device.clone());
+    let mut ranker = Ranker::new(&pipeline.ranker, data, seed).on(request.device.clone());
+    towers.load(&checkpoints[0]).with_context(again)?;
+    ranker.load(&checkpoints[1]).with_context(again)?;
+    let candidate = export::candidate_tower(&towers);
+    let exported = layout.model("candidate_tower");
+    if fs::read(&exported).with_context(|| format!("cannot read {}", exported.display()))?
+        != candidate
+    {
+        bail!(
+            "{} is not the candidate tower of {}; run `saker train {name} --force`",
+            exported.display(),
+            checkpoints[0].display()
+        );
+    }
+    Ok((towers, ranker))
 }
 
 /// Encodes the source and the events of serving with the workflows of the models' training, unless this is already done.

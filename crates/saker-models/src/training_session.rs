@@ -1,11 +1,10 @@
-//! The console side of a training: a progress bar, checkpoints, a line per epoch, and a clean end on Ctrl-C.
+//! A training with checkpoints, a record of its epochs, and a clean end on Ctrl-C.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_train::learning::{Checkpoints, Session};
@@ -15,9 +14,25 @@ use signal_hook::flag::{register, register_conditional_shutdown};
 
 use crate::training_run::TrainingRun;
 
+/// Shows a person how a training goes.
+pub trait Display {
+    /// A batch was learned: `done` of `of` batches of `epoch`, of at most `epochs` epochs.
+    fn batch(&self, stage: Stage, epoch: usize, epochs: usize, done: usize, of: usize);
+
+    /// An epoch ended, of at most `epochs`.
+    fn epoch(&self, stage: Stage, epoch: &Epoch, epochs: usize);
+
+    /// The training of a model ended, or failed.
+    fn end(&self);
+
+    /// A line about the work between the epochs.
+    fn line(&self, text: &str);
+}
+
 /// Progress and checkpoints of one command's training.
-pub struct TrainingSession {
+pub struct TrainingSession<'a> {
     layout: Layout,
+    display: &'a dyn Display,
     /// The command that resumes a stopped run.
     command: String,
     every: Duration,
@@ -26,13 +41,18 @@ pub struct TrainingSession {
     idle: Arc<AtomicBool>,
 }
 
-impl TrainingSession {
+impl<'a> TrainingSession<'a> {
     /// Writes a checkpoint at this interval, and when Ctrl-C or SIGTERM ends the run; `command` then resumes it. A second signal, or a
     /// signal while no model is trained, ends the command at once.
     ///
     /// # Errors
     /// Returns an error if signals cannot be handled.
-    pub fn new(layout: &Layout, command: String, every: Duration) -> Result<Self> {
+    pub fn new(
+        layout: &Layout,
+        command: String,
+        every: Duration,
+        display: &'a dyn Display,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let idle = Arc::new(AtomicBool::new(true));
         for signal in [SIGINT, SIGTERM] {
@@ -45,6 +65,7 @@ impl TrainingSession {
         }
         Ok(Self {
             layout: layout.clone(),
+            display,
             command,
             every,
             stop,
@@ -64,10 +85,16 @@ impl TrainingSession {
         train: impl FnOnce(&mut Session<'_>) -> Result<Vec<Epoch>, saker_train::Error>,
     ) -> Result<Vec<Epoch>> {
         let run = TrainingRun::open(&self.layout)?;
-        let mut bar = Bar::new(epochs, run, self.stop.clone());
+        let mut watched = Watched {
+            display: self.display,
+            epochs,
+            run,
+            stop: &self.stop,
+            failed: None,
+        };
         self.idle.store(false, Ordering::Relaxed);
         let history = train(&mut Session {
-            progress: &mut bar,
+            progress: &mut watched,
             checkpoints: Some(Checkpoints {
                 folder: self.layout.training_run(),
                 every: self.every,
@@ -75,30 +102,28 @@ impl TrainingSession {
             }),
         });
         self.idle.store(true, Ordering::Relaxed);
-        bar.bar.finish_and_clear();
+        self.display.end();
         let history = history.map_err(|error| match error {
             saker_train::Error::Stopped => {
                 anyhow!("stopped; `{}` resumes the training", self.command)
             }
             error => error.into(),
         })?;
-        if let Some(error) = bar.failed {
+        if let Some(error) = watched.failed {
             return Err(error);
         }
-        bar.run.replace(stage, &history)?;
+        watched.run.replace(stage, &history)?;
         let seconds: f64 = history
             .iter()
             .map(|epoch| epoch.seconds + epoch.validation_seconds)
             .sum();
         let name = stage.name();
-        match history.iter().rfind(|epoch| epoch.best) {
-            Some(best) => eprintln!(
-                "✓ {name}: epoch {} of {} kept ({seconds:.1} s)",
-                best.epoch,
-                history.len()
-            ),
-            None => eprintln!("✓ {name}: no epoch was better, kept as it was ({seconds:.1} s)"),
-        }
+        let kept = match history.iter().rfind(|epoch| epoch.best) {
+            Some(best) => format!("epoch {} of {} kept", best.epoch, history.len()),
+            None => "no epoch was better, kept as it was".to_owned(),
+        };
+        self.display
+            .line(&format!("✓ {name}: {kept} ({seconds:.1} s)"));
         Ok(history)
     }
 
@@ -115,69 +140,28 @@ impl TrainingSession {
     }
 }
 
-/// Prints a line per epoch, and shows a bar within it.
-struct Bar {
-    bar: ProgressBar,
+/// Records each epoch, stops when asked to, and passes everything on to the display.
+struct Watched<'a> {
+    display: &'a dyn Display,
     epochs: usize,
     run: TrainingRun,
-    stop: Arc<AtomicBool>,
+    stop: &'a AtomicBool,
     /// The error of writing an epoch's record.
     failed: Option<anyhow::Error>,
 }
 
-impl Bar {
-    fn new(epochs: usize, run: TrainingRun, stop: Arc<AtomicBool>) -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} batches {eta}")
-        {
-            bar.set_style(style);
-        }
-        Self {
-            bar,
-            epochs,
-            run,
-            stop,
-            failed: None,
-        }
-    }
-}
-
-impl Progress for Bar {
+impl Progress for Watched<'_> {
     fn batch(&mut self, stage: Stage, epoch: usize, done: usize, of: usize) -> bool {
-        if self.bar.length() != Some(of as u64) || done == 1 {
-            self.bar.set_length(of as u64);
-            self.bar
-                .set_message(format!("{} epoch {epoch}/{}", stage.name(), self.epochs));
-        }
-        self.bar.set_position(done as u64);
+        self.display.batch(stage, epoch, self.epochs, done, of);
         !self.stop.load(Ordering::Relaxed)
     }
 
     fn epoch(&mut self, stage: Stage, epoch: &Epoch) {
-        let metric = |name: &str| epoch.validation.get(name).copied().unwrap_or(f64::NAN);
-        if epoch.epoch == 0 {
-            let line = format!(
-                "  {} before training: validation NDCG@10 {:.4}, recall@100 {:.4}",
-                stage.name(),
-                metric("ndcg@10"),
-                metric("recall@100")
-            );
-            return self.bar.suspend(|| eprintln!("{line}"));
-        }
-        let line = format!(
-            "  {} {:2}/{}: loss {:.4}, validation NDCG@10 {:.4}, recall@100 {:.4} ({:.1} s, {:.0} rows/s){}",
-            stage.name(),
-            epoch.epoch,
-            self.epochs,
-            epoch.loss,
-            metric("ndcg@10"),
-            metric("recall@100"),
-            epoch.seconds + epoch.validation_seconds,
-            epoch.rows_per_second,
-            if epoch.best { " best" } else { "" }
-        );
-        self.bar.suspend(|| eprintln!("{line}"));
-        if let Err(error) = self.run.add(stage, epoch) {
+        self.display.epoch(stage, epoch, self.epochs);
+        // The models before a fine-tuning are no epoch of the record.
+        if epoch.epoch > 0
+            && let Err(error) = self.run.add(stage, epoch)
+        {
             self.failed = Some(error);
         }
     }
