@@ -1,10 +1,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use saker_bulk::Settings;
 use saker_dataset::engine::Engine;
 use saker_dataset::prepare;
 use saker_pipeline::Pipeline;
+use saker_prepare::limits::Limits;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
 use saker_serving::target::Target;
@@ -25,13 +25,8 @@ pub struct Args {
     /// Write the version of data and definition (16 hexadecimal digits) to this file and exit; it is a key for artefacts made from them
     #[arg(long, value_name = "FILE", conflicts_with = "force")]
     data_version: Option<PathBuf>,
-    /// Memory for sorting, joining and counting interactions, in MiB; larger data spill to disk. Users and items need memory in addition
-    #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
-        value_parser = clap::value_parser!(u64).range(64..))]
-    memory_mib: u64,
-    /// Number of threads [default: one per core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    threads: Option<u64>,
+    #[command(flatten)]
+    limits: Limits,
     /// What reads, sorts and counts interactions: local, or ballista://HOST:PORT, the scheduler of a Ballista cluster. The cluster reads
     /// files under the paths that they have here; ?partitions=COUNT says into how many parts it divides its work
     #[arg(long, value_name = "ENGINE", env = "SAKER_ENGINE", default_value_t)]
@@ -54,13 +49,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         );
         return Ok(());
     }
-    let mut settings = Settings {
-        memory_bytes: (args.memory_mib << 20) as usize,
-        ..Settings::default()
-    };
-    if let Some(threads) = args.threads {
-        settings.threads = threads as usize;
-    }
+    let settings = args.limits.settings();
     let engine = &args.engine;
     let summary = up_to_date::renew(&layout, "prepare", &fingerprint, || {
         engine.prepare(&args.target, &pipeline, &layout, &settings, CODE)

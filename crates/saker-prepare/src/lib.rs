@@ -11,6 +11,7 @@ mod encode;
 pub mod files;
 mod interactions;
 mod job;
+pub mod limits;
 mod rows;
 mod serving_log;
 pub mod source;
