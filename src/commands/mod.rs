@@ -22,6 +22,7 @@ mod generate;
 mod index;
 mod materialize;
 mod outputs;
+mod preferences;
 mod prepare;
 mod promote;
 mod publish;
