@@ -9,14 +9,7 @@ use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=build/code.rs");
-    for source in code::SOURCES {
-        println!("cargo::rerun-if-changed={source}");
-    }
-    match code::hash(Path::new(".")) {
-        Ok(hash) => println!("cargo::rustc-env=SAKER_CODE={hash}"),
-        Err(error) => println!("cargo::error=cannot read the sources to hash them: {error}"),
-    }
+    code::stamp(Path::new("."));
     let header = Path::new("triton-rs-sys/include/saker_triton_abi.h");
     println!("cargo::rerun-if-changed={}", header.display());
     let text = fs::read_to_string(header).unwrap_or_default();

@@ -1,6 +1,8 @@
-//! A hash over the sources of everything that a stamped step may run, for its fingerprint.
+//! A hash over the sources of everything that a step with a fingerprint may run.
 //!
-//! `build.rs` and the tests of `src/stamp.rs` include this file.
+//! `build.rs`, that of `crates/saker-ballista` and the tests of `src/code.rs` include this file.
+
+#![allow(dead_code, reason = "each of them uses a part")]
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
@@ -8,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 12] = [
+pub(crate) const SOURCES: [&str; 15] = [
     "Cargo.lock",
+    "crates/saker-assemble/src",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
+    "crates/saker-dataset/src",
     "crates/saker-index/src",
+    "crates/saker-models/src",
     "crates/saker-offline/src",
     "crates/saker-pipeline/src",
     "crates/saker-prepare/src",
@@ -25,7 +30,7 @@ pub(crate) const SOURCES: [&str; 12] = [
 
 /// Parts of [`SOURCES`] that no stamped step runs. A file that is missing here costs a step that is run again; a file too many
 /// would leave an old result in place.
-pub(crate) const WITHOUT: [&str; 21] = [
+pub(crate) const WITHOUT: [&str; 17] = [
     "crates/saker-serving/src/bin",
     "crates/saker-serving/src/control.rs",
     "crates/saker-serving/src/counters.rs",
@@ -34,6 +39,7 @@ pub(crate) const WITHOUT: [&str; 21] = [
     "crates/saker-serving/src/programs",
     "crates/saker-serving/src/registry",
     "crates/saker-serving/src/running.rs",
+    "src/commands/explain.rs",
     "src/commands/fetch.rs",
     "src/commands/prune.rs",
     "src/commands/publish.rs",
@@ -42,12 +48,22 @@ pub(crate) const WITHOUT: [&str; 21] = [
     "src/commands/simulate.rs",
     "src/commands/status.rs",
     "src/commands/stop.rs",
-    "src/report",
-    "src/server.rs",
-    "src/simulate.rs",
-    "src/supervisor.rs",
-    "src/watchdog.rs",
 ];
+
+/// Sets `SAKER_CODE` to the hash for the crate of this build script, which cargo runs again when a source changes. `repository` is
+/// relative to the crate's folder.
+pub(crate) fn stamp(repository: &Path) {
+    for file in ["build/code.rs"].iter().chain(&SOURCES) {
+        println!(
+            "cargo::rerun-if-changed={}",
+            repository.join(file).display()
+        );
+    }
+    match hash(repository) {
+        Ok(hash) => println!("cargo::rustc-env=SAKER_CODE={hash}"),
+        Err(error) => println!("cargo::error=cannot read the sources to hash them: {error}"),
+    }
+}
 
 /// The hash, as hexadecimal digits.
 pub(crate) fn hash(repository: &Path) -> io::Result<String> {

@@ -1,44 +1,18 @@
 //! The `saker` command line: prepare data, train, assemble a model repository and serve it on Triton.
 //!
-//! | module | content |
-//! |---|---|
-//! | [`commands`] | the arguments and the control flow of each command |
-//! | [`stamp`] | up-to-date checks that skip finished steps |
-//! | [`prepare`], [`engine`], [`embeddings`] | prepares a dataset by [`saker_prepare`], with the fingerprint of what it reads; on this machine or on Ballista; the items' embedding tables |
-//! | [`features`], [`models`] | the prepared data as training reads them; the exported models |
-//! | [`finetune`], [`accompaniment`], [`training_run`] | training on newer interactions; progress and checkpoints; the record of a training |
-//! | [`report`], [`groupings`], [`oracle`] | the report of an evaluation; its breakdowns; the true preferences of a generated shop |
-//! | [`verdict`] | decides whether new models may replace a release |
-//! | [`materialize`] | writes users, items, popularity and seen items to Valkey |
-//! | [`assemble`] | the model repository: 14 steps and the ensemble |
-//! | [`server`], [`supervisor`], [`watchdog`] | start and stop Valkey, Triton, updater and gateway; restart them; detect that Triton hangs |
-//! | [`runtime`], [`memory`] | find the programs; limit the store's memory |
-//! | [`simulate`] | virtual shoppers that visit a running gateway |
-//! | [`explain`] | the output of each step of Triton |
+//! Arguments and printing are here, in a file of [`commands`] for each command. The work is in the crates:
 //!
-//! The code shared with the serving programs is in [`saker_serving`].
+//! | crate | commands |
+//! |---|---|
+//! | [`saker_generate`] | `generate` |
+//! | [`saker_dataset`] | `prepare` |
+//! | [`saker_models`], [`saker_report`] | `train`, `finetune`, `evaluate`, `index` |
+//! | [`saker_materialize`] | `materialize` |
+//! | [`saker_assemble`] | `assemble` |
+//! | [`saker_run`] | `serve`, `stop`, `status` |
+//! | [`saker_simulate`] | `simulate` |
+//! | [`saker_serving`] | `gateway`, `updater`, `publish`, `fetch`, `follow`, `promote`, `rollback`, `releases` |
+//! | [`saker_workflow`] | `workflow` |
 
-pub mod accompaniment;
-pub mod assemble;
+pub mod code;
 pub mod commands;
-pub mod embeddings;
-pub mod engine;
-pub mod explain;
-pub mod features;
-pub mod finetune;
-pub mod groupings;
-pub mod materialize;
-pub mod memory;
-pub mod models;
-pub mod oracle;
-pub mod prepare;
-pub mod report;
-pub mod retrieval;
-pub mod runtime;
-pub mod server;
-pub mod simulate;
-pub mod stamp;
-pub mod supervisor;
-pub mod training_run;
-pub mod verdict;
-pub mod watchdog;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use ndarray::Array2;
-use saker::prepare;
+use saker::code::CODE;
 use saker_bulk::Settings;
+use saker_dataset::prepare;
 use saker_pipeline::Pipeline;
 use saker_serving::layout::Layout;
 
@@ -181,13 +182,13 @@ fn tables_hold_what_texts_and_pictures_say_by_encoded_id() {
 fn a_changed_text_or_picture_is_prepared_anew() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, _) = shop(folder.path(), DEFINITION);
-    let first = prepare::fingerprint(&pipeline).unwrap();
-    assert_eq!(first, prepare::fingerprint(&pipeline).unwrap());
+    let first = prepare::fingerprint(&pipeline, CODE).unwrap();
+    assert_eq!(first, prepare::fingerprint(&pipeline, CODE).unwrap());
     let changed = |path: &str| {
         let path = folder.path().join(path);
         let before = fs::read(&path).unwrap();
         fs::write(&path, [&before[..], b"\n"].concat()).unwrap();
-        let fingerprint = prepare::fingerprint(&pipeline).unwrap();
+        let fingerprint = prepare::fingerprint(&pipeline, CODE).unwrap();
         fs::write(&path, before).unwrap();
         fingerprint
     };
@@ -195,9 +196,9 @@ fn a_changed_text_or_picture_is_prepared_anew() {
     assert_ne!(first, changed("shop.text"));
     let pictures = folder.path().join("pictures");
     fs::rename(pictures.join("20.png"), pictures.join("25.png")).unwrap();
-    assert_ne!(first, prepare::fingerprint(&pipeline).unwrap());
+    assert_ne!(first, prepare::fingerprint(&pipeline, CODE).unwrap());
     fs::remove_dir_all(pictures).unwrap();
-    let error = format!("{:#}", prepare::fingerprint(&pipeline).unwrap_err());
+    let error = format!("{:#}", prepare::fingerprint(&pipeline, CODE).unwrap_err());
     assert!(error.contains("pictures"), "{error}");
 }
 

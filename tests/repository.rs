@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use saker::assemble::{self, Artefacts, pbtxt::ModelConfig, steps};
+use saker_assemble::{self as assemble, Artefacts, pbtxt::ModelConfig, steps};
 use saker_pipeline::{Default as Fallback, EntityType, Group, Pipeline};
 use saker_serving::defaults::Defaults;
 use saker_serving::entities::{Compare, settle};

@@ -2,15 +2,16 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
+use saker_assemble::Artefacts;
 use saker_pipeline::Pipeline;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::entities::Compare;
 use saker_serving::progress::Step;
 use saker_serving::releases::{Manifest, Repository};
 use saker_serving::target::{Target, settle};
 use saker_store::address::has_credentials;
 
-use crate::assemble::{self, Artefacts};
-use crate::stamp::{self, Fingerprint};
+use crate::code::CODE;
 
 /// Arguments of `saker assemble`.
 #[derive(clap::Args)]
@@ -61,15 +62,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (mut pipeline, layout) = args.target.open()?;
     let target = args.output.clone().unwrap_or_else(|| layout.repository());
     if args.config_only {
-        assemble::render(&pipeline, &target)?;
+        saker_assemble::render(&pipeline, &target)?;
         say_where_the_store_is(&pipeline);
         println!("{}", target.display());
         return Ok(());
     }
     settle(&mut pipeline, Compare::All)?;
-    let mut artefacts = Artefacts::of(&pipeline, &layout)?;
+    let mut artefacts = Artefacts::of(&pipeline, &layout, CODE)?;
     artefacts.record.labels.extend(args.label.iter().cloned());
-    let mut fingerprint = Fingerprint::default()
+    let mut fingerprint = Fingerprint::of_code(CODE)
         .value(&pipeline)?
         .value(&args.release)?;
     for path in artefacts.paths() {
@@ -81,7 +82,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.output.is_none()
         && !args.force
         && stands
-        && stamp::is_current(&layout, "assemble", &fingerprint, &[])
+        && up_to_date::is_current(&layout, "assemble", &fingerprint, &[])
     {
         println!(
             "{} is up to date; --force assembles it again",
@@ -92,11 +93,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let step = Step::start("assemble the model repository");
     let release = match &args.release {
         Some(release) => release.clone(),
-        None => assemble::release_id(&pipeline, &artefacts, SystemTime::now(), &target)?,
+        None => saker_assemble::release_id(&pipeline, &artefacts, SystemTime::now(), &target)?,
     };
-    let assembled = assemble::assemble(&pipeline, &artefacts, &release, &target)?;
+    let assembled = saker_assemble::assemble(&pipeline, &artefacts, &release, &target)?;
     if args.output.is_none() {
-        stamp::record(&layout, "assemble", &fingerprint)?;
+        up_to_date::record(&layout, "assemble", &fingerprint)?;
     }
     let name = &pipeline.pipeline.name;
     step.done(&format!("release {release}, version {}", assembled.version));

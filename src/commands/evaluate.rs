@@ -1,29 +1,21 @@
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use saker_models::evaluation::{self, Request};
+use saker_models::training_run::TrainingRun;
+use saker_models::verdict::Verdict;
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::programs::Ended;
-use saker_serving::progress::Step;
 use saker_serving::registry::Registry;
 use saker_serving::releases::{Manifest, Repository};
 use saker_serving::target::Target;
-use saker_train::checkpoint::Checkpoint;
 use saker_train::data::Split;
-use saker_train::evaluate::{Evaluation, MethodMetrics, Models, Options, Oracle, evaluate};
-use saker_train::ranker::Ranker;
-use saker_train::towers::Towers;
 
+use super::console::Console;
+use super::evaluation_tables::{comparison, notes, of_methods};
 use super::outputs::Outputs;
-use super::train;
-use crate::groupings::groupings;
-use crate::oracle::TruePreferences;
-use crate::retrieval::Served;
-use crate::training_run::TrainingRun;
-use crate::verdict::Verdict;
-use crate::{assemble, features, report};
+use crate::code::CODE;
 
 /// The name of the serving release in --against.
 const CURRENT: &str = "current";
@@ -89,12 +81,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         measure(args, &pipeline, &layout)?;
         return args.outputs.measured(&layout);
     };
-    if assemble::metrics(&layout)?.is_none() {
+    if saker_assemble::metrics(&layout)?.is_none() {
         measure(args, &pipeline, &layout)?;
     }
     args.outputs.measured(&layout)?;
-    let new =
-        assemble::metrics(&layout)?.context("the models were trained while they were measured")?;
+    let new = saker_assemble::metrics(&layout)?
+        .context("the models were trained while they were measured")?;
     let verdict = match release(args, &layout, against)? {
         Some(manifest) => {
             let old = manifest.record.metrics.unwrap_or_default();
@@ -105,7 +97,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&verdict)?);
     } else {
-        println!("{}", verdict.table());
+        println!("{}", comparison(&verdict));
         println!("{}: {}", verdict.verdict, verdict.reason());
     }
     args.outputs.compared(&verdict)?;
@@ -143,66 +135,22 @@ fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>>
 
 /// Measures, and prints and writes the results.
 fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
-    let name = &pipeline.pipeline.name;
-    for model in ["towers", "ranker"] {
-        let path = layout.checkpoint(model);
-        if !path.exists() {
-            bail!("{} is missing; run `saker train {name}`", path.display());
-        }
-    }
-    let data = features::read(layout)?;
-    let mut towers = Towers::new(&pipeline.towers, &data, pipeline.training.seed);
-    let mut ranker = Ranker::new(&pipeline.ranker, &data, pipeline.training.seed);
-    let again = || format!("features or definition have changed since; run `saker train {name}`");
-    towers
-        .load(&layout.checkpoint("towers"))
-        .with_context(again)?;
-    ranker
-        .load(&layout.checkpoint("ranker"))
-        .with_context(again)?;
-    let truth = TruePreferences::open(pipeline, layout, &data)?;
-    let mut of_seeds = vec![(towers, ranker)];
-    for seed in 1..u64::from(args.seeds) {
-        let seed = pipeline.training.seed.wrapping_add(seed);
-        eprintln!("models of seed {seed}");
-        of_seeds.push(train::of_seed(pipeline, layout, &data, seed)?);
-    }
-    let serving = of_seeds
-        .iter()
-        .map(|(towers, _)| Served::new(pipeline, layout, towers, &data))
-        .collect::<Result<Vec<_>>>()?;
-    let models = of_seeds.iter().zip(&serving);
-    let models: Vec<Models<'_>> = models
-        .map(|((towers, ranker), serving)| Models {
-            towers,
-            ranker,
-            serving: Some(serving),
-        })
-        .collect();
-    let step = Step::start("measure the models and the baselines");
-    let evaluation = evaluate(
-        &data,
-        &models,
-        &mut Options {
-            split: match args.split {
-                Part::Validation => Split::Validation,
-                Part::Test => Split::Test,
-            },
-            topk: pipeline.retrieval.topk,
-            users: args.users,
-            training: &pipeline.training,
-            groupings: groupings(pipeline, layout, &data)?,
-            oracle: truth.as_ref().map(|truth| truth as &dyn Oracle),
-            progress: &mut |what| step.say(what.to_owned()),
+    let evaluation = evaluation::measure(&Request {
+        pipeline,
+        layout,
+        code: CODE,
+        split: match args.split {
+            Part::Validation => Split::Validation,
+            Part::Test => Split::Test,
         },
-    )?;
-    step.done(&format!(
-        "{} users with {} interactions",
-        evaluation.users, evaluation.split
-    ));
+        users: args.users,
+        seeds: args.seeds,
+        display: &Console::default(),
+    })?;
+    let name = &pipeline.pipeline.name;
     let json = serde_json::to_string_pretty(&evaluation)?;
     files::write(&layout.metrics(), format!("{json}\n"))?;
-    let page = report::html(
+    let page = saker_report::html(
         name,
         &pipeline.pipeline.description,
         &evaluation,
@@ -212,118 +160,17 @@ fn measure(args: &Args, pipeline: &Pipeline, layout: &Layout) -> Result<()> {
     if args.json {
         println!("{json}");
     } else {
-        println!("{}", table(&evaluation.methods));
+        println!("{}", of_methods(&evaluation.methods));
         for population in &evaluation.populations {
             println!(
                 "\n{}: {} ({} requests)",
                 population.name, population.description, population.users
             );
-            println!("{}", table(&population.methods));
+            println!("{}", of_methods(&population.methods));
         }
         println!("\n{}", notes(&evaluation));
         println!("{}", layout.metrics().display());
         println!("{}", layout.report().display());
     }
     Ok(())
-}
-
-fn table(methods: &[MethodMetrics]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
-        "",
-        "NDCG@10",
-        "± requests",
-        "± seeds",
-        "against the row above",
-        "hit@10",
-        "recall@10",
-        "recall@100",
-        "recall@300",
-        "AUC",
-    ]);
-    for method in methods {
-        let list = &method.list;
-        let or_dash = |number: Option<f64>| number.map_or("–".to_owned(), |n| format!("{n:.4}"));
-        let above = method.above.map_or("–".to_owned(), |above| {
-            format!(
-                "{:+.4} ({:+.4} to {:+.4})",
-                above.mean, above.low, above.high
-            )
-        });
-        let first = [
-            method.method.clone(),
-            format!("{:.4}", list.ndcg_10),
-            or_dash(method.ndcg_10_error),
-            or_dash(method.ndcg_10_seeds),
-            above,
-        ];
-        let numbers = [
-            list.hit_10,
-            list.recall_10,
-            list.recall_100,
-            list.recall_300,
-            method.auc,
-        ];
-        let cells = numbers.map(|number| format!("{number:.4}"));
-        table.add_row(first.into_iter().chain(cells));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn notes(evaluation: &Evaluation) -> String {
-    let tuned = &evaluation.tuned;
-    let days = |days: Option<f64>| days.map_or("none".to_owned(), |days| format!("{days} days"));
-    let mut notes = format!(
-        "{} part, {} of {} users with held-out items, models of {}. ± is the standard error of the mean; the row above is \
-         compared on the same requests, with an interval of 95 % by a paired bootstrap. Retrieval as served asks the index for {} \
-         candidates and takes out what the seen filter holds; the ranked list orders what is left, so its recall ends with it. AUC is \
-         over retrieval's unseen candidates for every method. Chosen on the validation part: neighbours k = {}, with recent items \
-         weighted k = {} and half-life {} interactions; counting table of {}, half-life {}, window {} h",
-        evaluation.split,
-        evaluation.users,
-        evaluation.users_held,
-        match evaluation.seeds {
-            1 => "one seed".to_owned(),
-            seeds => format!("{seeds} seeds"),
-        },
-        evaluation.retrieval_topk,
-        tuned.k,
-        tuned.recency_k,
-        tuned.recency_half_life,
-        tuned.context.column,
-        days(tuned.context.half_life_days),
-        tuned.context.hours,
-    );
-    if let Some((regularization, confidence)) = tuned.ials {
-        notes.push_str(&format!(
-            "; iALS regularization {regularization}, confidence {confidence}"
-        ));
-    }
-    match (tuned.ease, tuned.ease_recency) {
-        (Some(plain), Some((ridge, half_life))) => notes.push_str(&format!(
-            "; EASE λ = {plain}, with recent items weighted λ = {ridge} and half-life {half_life} interactions."
-        )),
-        _ => notes.push_str(". The catalogue is too large for EASE."),
-    }
-    notes.push_str(&format!(
-        " Log loss of the ranker on the candidates: {:.4}.",
-        evaluation.ranker_log_loss
-    ));
-    if let Some(of) = &evaluation.classification {
-        notes.push_str(&format!(
-            " Ranker on held-out positives and negatives sampled as in training ({} rows, {:.1} % positive): AUC {:.4}, \
-             log loss {:.4} ({:.4} for the base rate), expected calibration error {:.4}.",
-            of.rows,
-            100.0 * of.base_rate,
-            of.auc,
-            of.log_loss,
-            of.base_log_loss,
-            of.calibration_error
-        ));
-    }
-    notes
 }

@@ -1,13 +1,15 @@
 use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
-use saker_bulk::Settings;
+use saker_models::finetune::{Outcome, Request, finetune};
+use saker_prepare::limits::Limits;
 use saker_serving::progress::time;
 use saker_serving::target::Target;
 use saker_train::evaluate::ListMetrics;
 
 use super::Learning;
-use crate::finetune::{Outcome, Request, finetune};
+use super::console::Console;
+use crate::code::CODE;
 
 /// Arguments of `saker finetune`.
 #[derive(clap::Args)]
@@ -28,10 +30,8 @@ pub struct Args {
     users: usize,
     #[command(flatten)]
     learning: Learning,
-    /// Memory for sorting and joining interactions, in MiB; larger data spill to disk
-    #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
-        value_parser = clap::value_parser!(u64).range(64..))]
-    memory_mib: u64,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 /// Fine-tunes the models and prints the gain.
@@ -42,14 +42,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let outcome = finetune(&Request {
         pipeline: &pipeline,
         layout: &layout,
+        code: CODE,
         device,
-        settings: Settings {
-            memory_bytes: (args.memory_mib << 20) as usize,
-            ..Settings::default()
-        },
+        settings: args.limits.settings(),
         all: args.all,
         users: args.users,
         checkpoint_every: args.learning.checkpoint_every(),
+        display: &Console::default(),
     })?;
     let (round, index_is_valid) = match outcome {
         Outcome::NothingNew(since) => {

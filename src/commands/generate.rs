@@ -4,15 +4,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use comfy_table::Table;
-use saker_generate::{
-    CATEGORIES, EventType, FirstDay, GROUPS, Item, Pictures, Scale, Settings, Shop, Stage,
-    Statistics,
-};
+use saker_generate::{EventType, FirstDay, Pictures, Scale, Settings, Shop, Stage, Statistics};
 use saker_serving::layout::Layout;
 use saker_serving::progress::Step;
-use serde_json::json;
 
-use super::recommend::{align_right, plain};
+use super::preferences::Preferences;
+use super::recommend::plain;
 
 /// Arguments of `saker generate`.
 #[derive(clap::Args)]
@@ -237,6 +234,7 @@ fn bars(counts: &[u64]) -> String {
     counts.iter().map(level).collect()
 }
 
+/// Prints the items that a user most likely chooses.
 fn preferences(args: &Args, folder: &Path) -> Result<()> {
     let shop = Shop::open(folder)?;
     let id = args.user.context("--user is missing")?;
@@ -258,71 +256,18 @@ fn preferences(args: &Args, folder: &Path) -> Result<()> {
     let context = shop
         .context(args.device, timestamp)
         .with_context(|| format!("--device {}: accepted is 0, 1 or 2", args.device))?;
-    let probabilities = shop.preference(user, context);
-    let mut best: Vec<usize> = (0..probabilities.len()).collect();
-    best.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-    best.truncate(args.k);
-
-    let category = |item: &Item| CATEGORIES[item.category].name;
-    let about = &shop.users()[user];
+    let preferences = Preferences {
+        shop: &shop,
+        user: &shop.users()[user],
+        context,
+        best: shop.favourites(user, context, args.k),
+    };
     if args.json {
-        let items: Vec<_> = best
-            .iter()
-            .map(|&index| {
-                let item = &shop.items()[index];
-                json!({
-                    "id": item.id,
-                    "title": shop.title(index),
-                    "category": category(item),
-                    "price": item.price,
-                    "probability": probabilities[index],
-                })
-            })
-            .collect();
-        let printed = json!({
-            "user": about.id,
-            "persona": about.persona(),
-            "device": args.device,
-            "timestamp": timestamp,
-            "items": items,
-        });
-        println!("{printed:#}");
-        return Ok(());
+        println!("{:#}", preferences.json(args.device, timestamp));
+    } else {
+        println!("{}", preferences.heading());
+        println!("{}", preferences.table());
     }
-    println!(
-        "user {}: {}, {} years, {}; day {} of {}, {} o'clock UTC",
-        about.id,
-        about.persona(),
-        about.age,
-        ["female", "male", "gender unknown"][usize::from(about.gender).min(2)],
-        context.day,
-        shop.settings().days,
-        context.hour
-    );
-    let mut table = plain();
-    table.set_header([
-        "#",
-        "id",
-        "title",
-        "group",
-        "category",
-        "price",
-        "probability",
-    ]);
-    for (place, &index) in best.iter().enumerate() {
-        let item = &shop.items()[index];
-        table.add_row([
-            (place + 1).to_string(),
-            item.id.to_string(),
-            shop.title(index),
-            GROUPS[CATEGORIES[item.category].group].to_owned(),
-            category(item).to_owned(),
-            format!("{:.2}", item.price),
-            format!("{:.5}", probabilities[index]),
-        ]);
-    }
-    align_right(&mut table, [0, 1, 5, 6]);
-    println!("{table}");
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 use anyhow::{Context, Result, bail};
 use ndarray::Array2;
+use saker_dataset::features::KnownItems;
+use saker_models::retrieval;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::progress::Step;
 use saker_serving::target::Target;
 
-use crate::features::KnownItems;
-use crate::retrieval;
-use crate::stamp::{self, Fingerprint};
+use crate::code::CODE;
 
 /// Arguments of `saker index`.
 #[derive(clap::Args)]
@@ -30,13 +31,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         );
     }
     let retrieval = &pipeline.retrieval;
-    let fingerprint = Fingerprint::default()
+    let fingerprint = Fingerprint::of_code(CODE)
         .value(&(&retrieval.index, retrieval.metric))?
         .file(&vectors_path)?
         .file(&layout.features("items"))?
         .finish();
     let target = layout.index();
-    if !args.force && stamp::is_current(&layout, "index", &fingerprint, &[&target]) {
+    if !args.force && up_to_date::is_current(&layout, "index", &fingerprint, &[&target]) {
         println!("the index of {name} is up to date; --force builds it again");
         return Ok(());
     }
@@ -66,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    stamp::renew(&layout, "index", &fingerprint, || Ok(index.write(&target)?))?;
+    up_to_date::renew(&layout, "index", &fingerprint, || Ok(index.write(&target)?))?;
     step.done(&format!(
         "{} vectors of {} numbers",
         index.len(),

@@ -1,10 +1,10 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use saker_materialize::materialize;
+use saker_run::server;
 use saker_serving::entities::Compare;
 use saker_serving::target::{Target, settle};
-
-use crate::{materialize, server};
 
 /// Arguments of `saker materialize`.
 #[derive(clap::Args)]
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let never = AtomicBool::new(false);
     let started = server::store(&layout, &pipeline.store.redis_url, &never)?;
     let settled = settle(&mut pipeline, Compare::Types);
-    let written = settled.and_then(|()| materialize::materialize(&pipeline, &layout, seen));
+    let written = settled.and_then(|()| materialize(&pipeline, &layout, seen));
     if let Some(mut valkey) = started {
         valkey.stop(&layout)?;
     }

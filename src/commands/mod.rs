@@ -12,13 +12,17 @@ use saker_serving::programs::{follow, gateway, updater};
 use saker_train::device::Device;
 
 mod assemble;
+mod console;
 mod evaluate;
+mod evaluation_tables;
+mod explain;
 mod fetch;
 mod finetune;
 mod generate;
 mod index;
 mod materialize;
 mod outputs;
+mod preferences;
 mod prepare;
 mod promote;
 mod prune;

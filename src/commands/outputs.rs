@@ -1,11 +1,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use saker_models::verdict::{Verdict, ranked_list};
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use serde_json::{Map, Value, json};
-
-use crate::verdict::{Verdict, ranked_list};
 
 /// Output files of `saker evaluate` for a step of a pipeline. Their folders are created.
 #[derive(clap::Args)]

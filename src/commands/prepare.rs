@@ -1,14 +1,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use saker_bulk::Settings;
+use saker_dataset::engine::Engine;
+use saker_dataset::prepare;
 use saker_pipeline::Pipeline;
+use saker_prepare::limits::Limits;
+use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::files;
 use saker_serving::target::Target;
 
-use crate::engine::Engine;
-use crate::prepare;
-use crate::stamp::{self, Fingerprint};
+use crate::code::CODE;
 
 /// Arguments of `saker prepare`.
 #[derive(clap::Args)]
@@ -24,13 +25,8 @@ pub struct Args {
     /// Write the version of data and definition (16 hexadecimal digits) to this file and exit; it is a key for artefacts made from them
     #[arg(long, value_name = "FILE", conflicts_with = "force")]
     data_version: Option<PathBuf>,
-    /// Memory for sorting, joining and counting interactions, in MiB; larger data spill to disk. Users and items need memory in addition
-    #[arg(long, value_name = "MIB", env = "SAKER_MEMORY_MIB", default_value_t = 768,
-        value_parser = clap::value_parser!(u64).range(64..))]
-    memory_mib: u64,
-    /// Number of threads [default: one per core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    threads: Option<u64>,
+    #[command(flatten)]
+    limits: Limits,
     /// What reads, sorts and counts interactions: local, or ballista://HOST:PORT, the scheduler of a Ballista cluster. The cluster reads
     /// files under the paths that they have here; ?partitions=COUNT says into how many parts it divides its work
     #[arg(long, value_name = "ENGINE", env = "SAKER_ENGINE", default_value_t)]
@@ -40,29 +36,23 @@ pub struct Args {
 /// Prepares the data unless nothing has changed.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
-    let fingerprint = prepare::fingerprint(&pipeline)?;
+    let fingerprint = prepare::fingerprint(&pipeline, CODE)?;
     if let Some(path) = &args.data_version {
         return files::write(path, version(pipeline, &fingerprint)?);
     }
     let made = prepare::made(&pipeline, &layout);
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
-    if !args.force && stamp::is_current(&layout, "prepare", &fingerprint, &made) {
+    if !args.force && up_to_date::is_current(&layout, "prepare", &fingerprint, &made) {
         println!(
             "{} is prepared already; --force does it again",
             pipeline.pipeline.name
         );
         return Ok(());
     }
-    let mut settings = Settings {
-        memory_bytes: (args.memory_mib << 20) as usize,
-        ..Settings::default()
-    };
-    if let Some(threads) = args.threads {
-        settings.threads = threads as usize;
-    }
+    let settings = args.limits.settings();
     let engine = &args.engine;
-    let summary = stamp::renew(&layout, "prepare", &fingerprint, || {
-        engine.prepare(&args.target, &pipeline, &layout, &settings)
+    let summary = up_to_date::renew(&layout, "prepare", &fingerprint, || {
+        engine.prepare(&args.target, &pipeline, &layout, &settings, CODE)
     })?;
     let [train, validation, test] = summary.events;
     println!(
@@ -78,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// A hash over the data and the whole definition, except the store's address and password.
 fn version(mut pipeline: Pipeline, data: &str) -> Result<String> {
     pipeline.store.redis_url.clear();
-    let fingerprint = Fingerprint::default().value(&pipeline)?.value(&data)?;
+    let fingerprint = Fingerprint::of_code(CODE).value(&pipeline)?.value(&data)?;
     let mut version = fingerprint.finish();
     version.truncate(16);
     Ok(version)

@@ -9,7 +9,7 @@ use saker_serving::running::Running;
 use saker_serving::target::Target;
 use serde_json::json;
 
-use crate::explain::Timing;
+use super::explain::Timing;
 use triton_client::{Error, Tensor, Triton, steps};
 
 /// Arguments of `saker recommend`.

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use saker_assemble::utc;
+use saker_models::verdict::ranked_list;
 use saker_serving::files;
 use saker_serving::registry::Registry;
 use saker_serving::releases::Manifest;
@@ -11,8 +13,6 @@ use saker_serving::target::Target;
 use serde_json::json;
 
 use super::promote::Place;
-use crate::assemble::utc;
-use crate::verdict::ranked_list;
 
 /// Arguments of `saker releases`.
 #[derive(clap::Args)]

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
+use saker_run::server::{self, Started};
+use saker_run::supervisor::{Lock, Supervisor};
+use saker_run::watchdog::Watchdog;
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::programs::traces;
@@ -12,10 +15,6 @@ use saker_serving::progress::Step;
 use saker_serving::running::{Ports, Running};
 use saker_serving::target::Target;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-use crate::server::{self, Started};
-use crate::supervisor::{Lock, Supervisor};
-use crate::watchdog::Watchdog;
 
 /// Arguments of `saker serve`.
 #[derive(clap::Args)]

@@ -9,11 +9,10 @@ use saker_generate::Shop;
 use saker_serving::files;
 use saker_serving::progress::Step;
 use saker_serving::target::Target;
+use saker_simulate::{Report, Settings, simulate};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::report;
-use crate::report::simulation;
-use crate::simulate::{Report, Settings, simulate};
+use saker_report::simulation;
 
 /// Arguments of `saker simulate`.
 #[derive(clap::Args)]
@@ -93,7 +92,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         &page.with_extension("json"),
         format!("{:#}\n", serde_json::to_value(&report)?),
     )?;
-    files::write(&page, report::simulation::html(name, &report))?;
+    files::write(&page, simulation::html(name, &report))?;
     println!("{}", page.display());
     match report.first_errors.first() {
         Some(error) => bail!("{} requests failed, the first: {error}", report.errors),

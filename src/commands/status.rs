@@ -1,15 +1,15 @@
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use saker_run::server;
+use saker_serving::installed;
 use saker_serving::layout::Layout;
 use saker_serving::running::Running;
 use saker_serving::target::Target;
 use serde_json::{Value, json};
+use triton_client::Triton;
 
 use super::serve::is_ready;
-use crate::runtime;
-use crate::server;
-use triton_client::Triton;
 
 /// Arguments of `saker status`.
 #[derive(clap::Args)]
@@ -44,9 +44,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Ok(path) => path.display().to_string(),
         Err(error) => format!("missing: {error:#}"),
     };
-    row("triton", part(runtime::tritonserver()));
-    row("valkey", part(runtime::valkey_server()));
-    row("backends", part(runtime::backends()));
+    row("triton", part(installed::tritonserver()));
+    row("valkey", part(installed::valkey_server()));
+    row("backends", part(installed::backends()));
     let made = |path: std::path::PathBuf, command: &str| {
         if path.exists() {
             path.display().to_string()

@@ -1,9 +1,9 @@
 use anyhow::Result;
+use saker_run::server;
 use saker_serving::running::Running;
 use saker_serving::target::Target;
 
 use super::serve::SUPERVISOR;
-use crate::server;
 
 /// Arguments of `saker stop`.
 #[derive(clap::Args)]

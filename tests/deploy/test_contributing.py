@@ -12,7 +12,7 @@ FOLDERS = {
     "CONTRIBUTING.md": [],
     "docs/adding-an-operator.md": ["crates/saker-workflow", "scripts/benchmark"],
     "docs/adding-a-step.md": [
-        "src/assemble", "crates/saker-pipeline", "crates/saker-steps", "backends/fused_recommendation", "backends/unroll",
+        "crates/saker-assemble/src", "crates/saker-pipeline", "crates/saker-steps", "backends/fused_recommendation", "backends/unroll",
         "tests/server", "scripts/benchmark",
     ],
     "docs/adding-a-command.md": ["helm/saker", "tests/deploy"],

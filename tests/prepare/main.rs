@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use saker::{features, prepare};
+use saker::code::CODE;
 use saker_bulk::Settings;
+use saker_dataset::{features, prepare};
 use saker_pipeline::Pipeline;
 use saker_prepare::table;
 use saker_serving::layout::{Layout, Schema};
@@ -225,16 +226,16 @@ fn features_are_read_back_as_a_data_set() {
 fn a_rerun_is_told_by_its_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, _) = shop(folder.path(), DEFINITION);
-    let first = prepare::fingerprint(&pipeline).unwrap();
-    assert_eq!(first, prepare::fingerprint(&pipeline).unwrap());
+    let first = prepare::fingerprint(&pipeline, CODE).unwrap();
+    assert_eq!(first, prepare::fingerprint(&pipeline, CODE).unwrap());
     let mut other = pipeline.clone();
     other.split.test = Some(0.2);
-    assert_ne!(first, prepare::fingerprint(&other).unwrap());
+    assert_ne!(first, prepare::fingerprint(&other, CODE).unwrap());
     let mut other = pipeline.clone();
     other.ranking.topk = 3;
     assert_eq!(
         first,
-        prepare::fingerprint(&other).unwrap(),
+        prepare::fingerprint(&other, CODE).unwrap(),
         "preparing does not read [ranking]"
     );
     fs::write(
@@ -242,7 +243,7 @@ fn a_rerun_is_told_by_its_fingerprint() {
         format!("{USERS}11\t50\tUlm\n"),
     )
     .unwrap();
-    assert_ne!(first, prepare::fingerprint(&pipeline).unwrap());
+    assert_ne!(first, prepare::fingerprint(&pipeline, CODE).unwrap());
 }
 
 #[test]

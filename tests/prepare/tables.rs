@@ -14,8 +14,9 @@ use arrow::array::{
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field};
-use saker::prepare::{self, Summary};
+use saker::code::CODE;
 use saker_bulk::Settings;
+use saker_dataset::prepare::{self, Summary};
 use saker_pipeline::{Names, Pipeline};
 use saker_prepare::table;
 use saker_serving::layout::Layout;
@@ -195,7 +196,7 @@ impl Shop {
         fs::write(&path, &self.definition).unwrap();
         let pipeline = Pipeline::load(&path)?;
         let layout = Layout::new(&folder.path().join("state"), "export");
-        prepare::fingerprint(&pipeline)?;
+        prepare::fingerprint(&pipeline, CODE)?;
         let summary = prepare::prepare(&pipeline, &layout, Settings::default())?;
         Ok(Prepared {
             summary,
@@ -818,7 +819,7 @@ fn hive_partitions_and_part_files_are_read() {
     let fingerprint = |root: &Path| {
         let path = root.join("pipeline.toml");
         fs::write(&path, &shop.definition).unwrap();
-        prepare::fingerprint(&Pipeline::load(&path).unwrap()).unwrap()
+        prepare::fingerprint(&Pipeline::load(&path).unwrap(), CODE).unwrap()
     };
     let before = fingerprint(root);
     assert_eq!(before, fingerprint(root));

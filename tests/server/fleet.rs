@@ -16,7 +16,7 @@ use std::{
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use rustix::process::{Pid, Signal, kill_process};
-use saker::assemble;
+use saker_assemble as assemble;
 use saker_offline::open_storage;
 use saker_serving::layout::Layout;
 use saker_serving::registry::moves::Overtaken;

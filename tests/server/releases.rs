@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use saker::assemble::{self, Artefacts};
+use saker_assemble::{self as assemble, Artefacts};
 use saker_index::{Index, Metric};
 use saker_pipeline::{Default as Fallback, Group, Pipeline};
 use saker_prepare::table;

@@ -11,7 +11,8 @@ use ballista::prelude::SessionContextExt;
 use clap::Parser;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
-use saker_bulk::{Engine, Settings};
+use saker_bulk::Engine;
+use saker_prepare::limits::Limits;
 use saker_serving::programs;
 use saker_serving::target::Target;
 
@@ -32,13 +33,8 @@ struct Arguments {
     /// Number of parts that the cluster divides its work into
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
     partitions: u64,
-    /// Memory on this machine for joining and counting, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 768,
-        value_parser = clap::value_parser!(u64).range(64..))]
-    memory_mib: u64,
-    /// Number of threads on this machine [default: one per core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    threads: Option<u64>,
+    #[command(flatten)]
+    limits: Limits,
     /// Exit with an error unless this program was built from the sources of this hash
     #[arg(long, value_name = "HASH", hide = true)]
     code: Option<String>,
@@ -62,13 +58,7 @@ fn prepare(arguments: &Arguments) -> Result<()> {
         );
     }
     let (pipeline, layout) = arguments.target.open()?;
-    let mut settings = Settings {
-        memory_bytes: (arguments.memory_mib << 20) as usize,
-        ..Settings::default()
-    };
-    if let Some(threads) = arguments.threads {
-        settings.threads = threads as usize;
-    }
+    let settings = arguments.limits.settings();
     let runtime = tokio::runtime::Runtime::new()?;
     let scheduler = &arguments.scheduler;
     let unreachable = || format!("cannot reach the scheduler of Ballista at {scheduler}");

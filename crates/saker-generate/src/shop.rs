@@ -147,6 +147,21 @@ impl Shop {
         out
     }
 
+    /// The `count` items that a user most likely chooses first in a context, the likeliest first: their indices and probabilities.
+    ///
+    /// # Panics
+    /// Panics if `user` is not an index of [`Shop::users`].
+    pub fn favourites(&self, user: usize, context: Context, count: usize) -> Vec<(usize, f64)> {
+        let mut items: Vec<(usize, f64)> = self
+            .preference(user, context)
+            .into_iter()
+            .enumerate()
+            .collect();
+        items.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        items.truncate(count);
+        items
+    }
+
     /// The best estimate for an unknown user, of whom only the context is known: the mean of the true preferences over the users who visit
     /// in this context. It is f64 `[items]`, estimated from `sample` users. Equal arguments give the same sample.
     pub fn context_preference(&self, context: Context, sample: usize) -> Vec<f64> {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use crate::served::Row;
+use crate::serving_log::Row;
 
 /// A user's most frequent category at each moment. It equals the value that serving recomputes after every event
 /// (`saker_store::recent::top_category`), so that training and serving use the same values.

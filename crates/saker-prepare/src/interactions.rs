@@ -11,7 +11,7 @@ use saker_serving::layout::Layout;
 use crate::clean::{self, ITEM, Met, RATING, Sorted, TIME, USER};
 use crate::columns::{Cleaned, Entities};
 use crate::derive::{Recent, most_frequent};
-use crate::served::Served;
+use crate::serving_log::Served;
 use crate::split::{PARTS, parts};
 
 /// Counts and derived columns of all events.

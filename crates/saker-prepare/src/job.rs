@@ -20,7 +20,7 @@ use crate::clean::{self, Cleaner, Met};
 use crate::cluster::{self, Watch};
 use crate::columns::{self, Entities};
 use crate::interactions::{self, Events};
-use crate::served::{self, Served};
+use crate::serving_log::{self, Served};
 use crate::source::Source;
 use crate::{
     INTERACTIONS, ITEMS, Summary, USERS, Workflows, again, encode, files, read_json, rows,
@@ -173,7 +173,7 @@ impl<'a> Job<'a> {
         let (pipeline, data, layout) = (self.pipeline, self.data, self.layout);
         // A full training uses the source alone; a fine-tuning adds the events that the updater has stored since.
         let live = match self.kept {
-            true => served::events(pipeline, layout, &data.interactions)?,
+            true => serving_log::events(pipeline, layout, &data.interactions)?,
             false => Vec::new(),
         };
         let path = &data.interactions.path;

@@ -11,11 +11,13 @@ mod encode;
 pub mod files;
 mod interactions;
 mod job;
+pub mod limits;
 mod rows;
-mod served;
+mod serving_log;
 pub mod source;
 mod split;
 pub mod table;
+pub mod up_to_date;
 pub mod values;
 
 use std::fs;
@@ -28,7 +30,7 @@ use saker_pipeline::{Data, Group, Pipeline};
 use saker_serving::layout::Layout;
 use serde::{Deserialize, Serialize};
 
-pub use served::files as served_files;
+pub use serving_log::files as served_files;
 pub use split::PARTS;
 
 use files::TableFile;

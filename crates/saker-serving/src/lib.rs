@@ -10,6 +10,7 @@
 //! | [`target`], [`layout`], [`defaults`], [`names`] | the pipeline of a program; the paths of its files; the features of a missing entity; names of the wire contract |
 //! | [`prepared_tables`], [`views`], [`entities`] | users and items for display; feature views; the entities in the online store |
 //! | [`running`], [`control`], [`counters`] | the processes of `saker serve`; the key to Triton's control API; Triton's metrics |
+//! | [`installed`] | the programs and libraries that the scripts install |
 //! | [`files`], [`progress`] | atomic writes of files; progress of long steps |
 
 pub mod control;
@@ -18,6 +19,7 @@ pub mod defaults;
 pub mod entities;
 pub mod files;
 pub mod follower;
+pub mod installed;
 pub mod layout;
 pub mod names;
 pub mod prepared_tables;

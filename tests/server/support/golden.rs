@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use saker::assemble::{self, Artefacts, pbtxt::ModelConfig, steps};
+use saker_assemble::{self as assemble, Artefacts, pbtxt::ModelConfig, steps};
 use saker_pipeline::{Group, Pipeline};
 use saker_serving::defaults::Defaults;
 use serde::Deserialize;
