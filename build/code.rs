@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 12] = [
+pub(crate) const SOURCES: [&str; 13] = [
     "Cargo.lock",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
+    "crates/saker-contract/src",
     "crates/saker-index/src",
     "crates/saker-offline/src",
     "crates/saker-pipeline/src",

@@ -2,6 +2,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use saker_contract::release::INDEX;
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;
@@ -130,7 +131,7 @@ fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>>
         }
         return Ok(registry.served()?.map(|published| published.manifest));
     }
-    if name == CURRENT && !layout.repository().join("releases.json").exists() {
+    if name == CURRENT && !layout.repository().join(INDEX).exists() {
         return Ok(None);
     }
     let repository = Repository::open(&layout.repository())?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
+use saker_contract::release::INDEX;
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::programs::traces;
@@ -84,7 +85,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
     let repository = layout.repository();
-    if !repository.join("releases.json").exists() {
+    if !repository.join(INDEX).exists() {
         bail!(
             "{} is missing; run `saker assemble {name}`",
             repository.display()

@@ -52,13 +52,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     features::schema(&layout)?;
     let (towers_fingerprint, fingerprint) = fingerprints(&pipeline, &layout)?;
     let mut made = vec![
-        layout.model("query_tower"),
+        layout.model(saker_contract::Step::QueryTower.model()),
         layout.model("candidate_tower"),
         layout.item_vectors(),
         layout.checkpoint("towers"),
     ];
     if !args.towers {
-        made.extend([layout.model("dlrm_ranking"), layout.checkpoint("ranker")]);
+        made.extend([
+            layout.model(saker_contract::Step::Ranking.model()),
+            layout.checkpoint("ranker"),
+        ]);
     }
     let made: Vec<&Path> = made.iter().map(|path| path.as_path()).collect();
     let current = match args.towers {
@@ -95,7 +98,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     models::write_towers(&layout, &towers, &data)?;
     if args.towers {
         // A ranker of other towers must not remain beside these.
-        files::remove(&layout.model("dlrm_ranking"))?;
+        files::remove(&layout.model(saker_contract::Step::Ranking.model()))?;
         files::remove(&layout.finetuned())?;
         trainer.accompaniment.forget(Stage::Towers)?;
         println!("{}", layout.root().join("models").display());

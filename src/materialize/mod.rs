@@ -6,6 +6,7 @@ mod offline;
 mod online;
 
 use anyhow::{Context, Result};
+use saker_contract::Database;
 use saker_offline::OfflineStore;
 use saker_pipeline::Pipeline;
 use saker_prepare::table;
@@ -43,15 +44,15 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     let met = Met::read(pipeline, layout, seen)?;
     step.done(&format!("up to {}", time(met.newest)));
     let settings = Settings::parse(&pipeline.store.redis_url, None)?;
-    let database = |number| -> Result<Connection> {
+    let database = |database: Database| -> Result<Connection> {
         Ok(Connection::open(
-            &settings.clone().with_database(number)?.with_bloom_probe(),
+            &settings.clone().with_database(database)?.with_bloom_probe(),
         )?)
     };
 
     // The time of the last event from which the features were computed.
     let time = Timestamp::from_micros(i64::from(met.newest) * 1_000_000);
-    let mut connection = database(0)?;
+    let mut connection = database(Database::Features)?;
     let store = &pipeline.store;
     for (entity, view, rows) in [
         (&pipeline.user, &store.user_view, &users),
@@ -59,9 +60,10 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     ] {
         online::entities(pipeline, &mut connection, entity, view, rows, &time)?;
     }
-    let popularity_sets = met::popularity(pipeline, &mut database(3)?, &items, &met)?;
+    let popularity_sets =
+        met::popularity(pipeline, &mut database(Database::Popularity)?, &items, &met)?;
     let seen = if seen {
-        met::seen(pipeline, &mut database(1)?, &met.seen)?
+        met::seen(pipeline, &mut database(Database::Activity)?, &met.seen)?
     } else {
         0
     };

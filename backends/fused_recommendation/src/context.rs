@@ -33,9 +33,7 @@ impl Moment {
                 name: input.name.clone(),
                 position,
                 data_type: input.data_type,
-                default: defaults
-                    .remove(&input.name)
-                    .unwrap_or(Fallback::Value(-1.0)),
+                default: defaults.remove(&input.name).unwrap_or(Fallback::UNKNOWN),
             })
             .collect();
         let names = || {

@@ -6,7 +6,7 @@
 //! | [`registry`] | releases in an object store: publishing, fetching, which one is wanted, what the servers report |
 //! | [`follower`] | keeping one Triton on the release that is wanted |
 //! | [`releases`] | several releases in one model repository, and which of them serves |
-//! | [`target`], [`layout`], [`defaults`], [`names`] | which pipeline a program works on; where its files lie; what a missing entity gets; names of the wire contract |
+//! | [`target`], [`layout`], [`defaults`] | which pipeline a program works on; where its files lie; what a missing entity gets |
 //! | [`catalogue`], [`views`], [`entities`] | users and items as people read them; feature views; what the online store holds of them |
 //! | [`running`], [`control`], [`counters`] | what `saker serve` started; the key to Triton's control API; Triton's metrics |
 //! | [`files`], [`progress`] | files written whole, what a long step is doing |
@@ -19,7 +19,6 @@ pub mod entities;
 pub mod files;
 pub mod follower;
 pub mod layout;
-pub mod names;
 pub mod programs;
 pub mod progress;
 pub mod registry;

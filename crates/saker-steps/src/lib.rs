@@ -6,7 +6,6 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod defaults;
-pub mod degraded;
 pub mod lookup;
 pub mod onnx;
 pub mod retrieval;

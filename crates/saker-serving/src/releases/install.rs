@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use saker_contract::release::{self, DEPLOYMENT, STAMP, STAMP_FORMAT};
 use serde_json::json;
 
 use super::edit;
 use super::manifest::{Manifest, Model};
 use super::repository::{Index, Repository};
 use crate::files::{create, remove, remove_folder, write, write_json};
-use crate::names::DEPLOYMENT;
 
 /// The version number of a new repository's first release, and the one version folder of every ensemble.
 const FIRST: u64 = 1;
-const STAMP: &str = "release.json";
 
 /// A release whose tensors are not those of the releases that stand in a repository: it cannot serve beside them.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +71,7 @@ pub fn install(
         });
     }
     // First the index: a repository without it holds no release.
-    remove(&root.join("releases.json"))?;
+    remove(&root.join(release::INDEX))?;
     for model in repository.models()? {
         remove_folder(&root.join(model))?;
     }
@@ -80,7 +79,7 @@ pub fn install(
         remove_folder(&root.join(ensemble))?;
     }
     for version in index.releases.keys() {
-        remove(&root.join(format!("manifest-{version}.json")))?;
+        remove(&root.join(release::manifest(*version)))?;
     }
     fresh(root, manifest, configs, place)
 }
@@ -143,9 +142,9 @@ fn fresh(
         version: FIRST,
         ..manifest.clone()
     };
-    write_json(&root.join(format!("manifest-{FIRST}.json")), &manifest)?;
+    write_json(&root.join(release::manifest(FIRST)), &manifest)?;
     write_json(
-        &root.join("releases.json"),
+        &root.join(release::INDEX),
         &Index::new(FIRST, &manifest.release),
     )?;
     Ok(FIRST)
@@ -214,7 +213,8 @@ pub fn write_stamp(
     files: &BTreeMap<String, String>,
     own: &BTreeMap<String, Option<String>>,
 ) -> Result<()> {
-    let stamp = json!({ "format": 2, "release": release, "files": files, "parameters": own });
+    let stamp =
+        json!({ "format": STAMP_FORMAT, "release": release, "files": files, "parameters": own });
     write_json(&folder.join(STAMP), &stamp)
 }
 

@@ -15,11 +15,11 @@
 //! Without a server the files change in the same order, and its next start serves the release.
 
 use anyhow::{Context, Result, bail, ensure};
+use saker_contract::ensemble::{CANARY, ENSEMBLE};
 use serde_json::{Value, json};
 
 use super::canary;
 use super::repository::{Index, Repository};
-use crate::names::ENSEMBLE;
 use triton_client::Triton;
 
 /// How far a promotion is.
@@ -268,8 +268,8 @@ impl<'s> Switch<'s> {
             known.any(|known| known.model == model && known.version == version && known.ready)
         };
         // One that a killed promotion left would hold on to the versions that it is pinned to.
-        if is_ready(canary::CANARY, 1) {
-            self.triton.unload(canary::CANARY)?;
+        if is_ready(CANARY, 1) {
+            self.triton.unload(CANARY)?;
         }
         for model in &self.models {
             ensure!(

@@ -19,9 +19,6 @@ pub use online::Online;
 pub use parameters::{Mode, Parameters};
 pub(crate) use parameters::{entity_type, of_ids, wrong_store};
 
-/// The id that means "no entity". It is never looked up.
-pub const PADDING: i64 = -1;
-
 /// Counters and log messages of a model's lookups.
 pub struct Meters {
     degraded: Counter,

@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use saker_contract::RawId;
 use saker_store::CommandResult;
 use saker_store::feast::FeatureView;
 use saker_store::{Client, Link, Pipeline};
 use triton_backend::log;
 
-use super::{Columns, Feature, Meters, PADDING};
+use super::{Columns, Feature, Meters};
 use crate::seen;
 
 /// Maximum time that the creation of an instance waits for its connection, so that the first request finds one.
@@ -78,7 +79,7 @@ impl Online {
         self.pipeline.clear();
         self.columns.clear();
         self.unanswered.clear();
-        for &id in self.ids.iter().filter(|&&id| id != PADDING) {
+        for &id in self.ids.iter().filter(|&&id| id != RawId::NONE) {
             self.view.read(&self.view.id(id), &mut self.pipeline);
         }
         let entities = self.pipeline.len();
@@ -107,7 +108,7 @@ impl Online {
         let mut replies = self.replies.drain(..);
         let (mut found, mut absent) = (0, 0);
         for id in &mut self.ids {
-            let asked = *id != PADDING;
+            let asked = *id != RawId::NONE;
             let reply = if asked { replies.next() } else { None };
             let row = match &reply {
                 None => Ok(None),
@@ -131,7 +132,7 @@ impl Online {
                     );
                 }
                 None => {
-                    *id = PADDING;
+                    *id = RawId::NONE;
                     self.columns.push_defaults(&self.features);
                 }
             }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use saker_contract::Database;
+use saker_store::address::in_environment;
 use saker_store::feast::{EntityKeyVersion, EntityType, FeatureView, defaults};
 use saker_store::{Address, Settings, StoreError};
 use serde::Deserialize;
@@ -65,7 +67,7 @@ pub enum Mode {
 }
 
 fn redis_url() -> String {
-    "env:SAKER_REDIS_URL#0".into()
+    in_environment(Database::Features)
 }
 
 fn deadline_ms() -> u32 {

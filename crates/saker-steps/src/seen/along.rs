@@ -1,10 +1,10 @@
 //! Reads the users' seen items on the connection of the users' lookup: one round trip for both.
 
+use saker_contract::RawId;
 use saker_store::CommandResult;
 use saker_store::seen::Method;
 use saker_store::{Pipeline, Settings, StoreError};
 
-use super::PADDING;
 use super::filter::{Filter, Row, Worker};
 
 /// A query that was sent along with a lookup.
@@ -17,7 +17,7 @@ impl Along {
     /// Assigns the indices of the replies to the rows.
     pub(super) fn assign(rows: &mut [Row], places: impl Iterator<Item = usize>) {
         for (place, row) in places.zip(rows) {
-            if row.user != PADDING {
+            if row.user != RawId::NONE {
                 row.asked = Some((row.items.len(), place));
             }
         }

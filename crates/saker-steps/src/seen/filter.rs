@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use saker_contract::RawId;
+use saker_contract::ids::UNKNOWN;
 use saker_store::CommandResult;
 use saker_store::feast::{FeatureView, Value};
 use saker_store::seen::{Method, Mode, Reader, Seen};
@@ -11,10 +13,10 @@ use saker_store::{Client, Link, Pipeline, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
 use triton_backend::{Counter, DataType, Error, ModelContext};
 
+use super::Parameters;
 use super::along::Along;
 use super::fallback::Fallback;
 use super::rows::{keep_unseen, not_in_row, top_up};
-use super::{PADDING, Parameters};
 
 /// Maximum time that the creation of an instance waits for its connection, so that the first request finds one.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
@@ -71,7 +73,7 @@ impl Row {
     pub fn new(user: i64, category: Option<i64>, items: Vec<i64>) -> Self {
         Self {
             user,
-            category: category.filter(|&category| category != PADDING),
+            category: category.filter(|&category| category != i64::from(UNKNOWN)),
             items,
             asked: None,
             known: false,
@@ -207,8 +209,8 @@ impl Worker {
         let deadline = Instant::now() + filter.link.settings().deadline_for(self.rows.len());
         self.pipeline.clear();
         for row in &mut self.rows {
-            // The padding user (-1) has no history to look up.
-            row.known = row.user == PADDING;
+            // Without a user there is no history to look up.
+            row.known = row.user == RawId::NONE;
         }
         if self.along.is_some() {
             Along::assign(&mut self.rows, users);
@@ -361,7 +363,7 @@ impl Worker {
             };
             let seen = match reply {
                 Some((reply, count)) => Reader::answer(method, reply, count).ok(),
-                None if row.user == PADDING => Some(Seen::Nothing),
+                None if row.user == RawId::NONE => Some(Seen::Nothing),
                 None => None,
             };
             if let Some(seen) = seen {
@@ -388,7 +390,7 @@ impl Second {
         self.replies.clear();
         for needy in needy {
             let user = needy.row.user;
-            if user != PADDING && !needy.items.is_empty() {
+            if user != RawId::NONE && !needy.items.is_empty() {
                 needy.asked = Some(self.pipeline.len());
                 filter.reader.ask(
                     Method::Server,
@@ -418,7 +420,7 @@ impl Second {
         let mut asked = Vec::new();
         for needy in needy {
             let user = needy.row.user;
-            if user != PADDING && needy.category.is_none() {
+            if user != RawId::NONE && needy.category.is_none() {
                 view.read(&view.id(user), &mut self.pipeline);
                 asked.push(&mut needy.category);
             }

@@ -1,8 +1,7 @@
 //! Operations on one user's candidates. This module does not depend on Triton.
 
+use saker_contract::RawId;
 use saker_store::seen::Seen;
-
-use super::PADDING;
 
 /// Keeps the unseen candidates, in their order. `row` has no padding, and `seen` holds its items in the same order. Returns how many were
 /// removed.
@@ -24,7 +23,7 @@ pub(super) fn not_in_row(row: &[i64], popular: impl Iterator<Item = i64>, most: 
         if items.len() >= most {
             break;
         }
-        if item != PADDING && !row.contains(&item) && !items.contains(&item) {
+        if item != RawId::NONE && !row.contains(&item) && !items.contains(&item) {
             items.push(item);
         }
     }
