@@ -166,10 +166,11 @@ impl Worker {
         &mut self,
         user: &User,
         requests: impl Iterator<Item = Range<usize>>,
-        seen: (&mut seen::Worker, &seen::Filter),
+        mut seen: (&mut seen::Worker, &seen::Filter),
     ) {
         self.raw.clone_from(&self.store.ids);
-        self.store.look_up_with(&user.meters, requests, Some(seen));
+        self.store
+            .look_up_with(&user.meters, requests, Some(&mut seen));
         self.narrow.clear();
         if user.id_type == DataType::Int32 {
             // Each id was read as i32, or is -1.

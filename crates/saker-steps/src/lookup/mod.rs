@@ -17,7 +17,6 @@ pub use codes::Vocabulary;
 pub use column::{Columns, Feature};
 pub use online::Online;
 pub use parameters::{Mode, Parameters};
-pub(crate) use parameters::{entity_type, of_ids, wrong_store};
 
 /// Counters and log messages of a model's lookups.
 pub struct Meters {

@@ -6,5 +6,6 @@ mod filter;
 mod parameters;
 mod rows;
 
-pub use filter::{Filter, Row, Worker};
+pub use filter::{Filter, Worker};
 pub use parameters::{Parameters, mode, redis_url};
+pub use rows::Row;

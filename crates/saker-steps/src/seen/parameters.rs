@@ -13,7 +13,7 @@ use saker_store::{Address, Settings};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
 
-use crate::lookup;
+use crate::store::{entity_type, of_ids, wrong_store};
 
 /// The parameters. The README of `bloom_filter` describes each.
 #[derive(Deserialize)]
@@ -108,7 +108,7 @@ impl Parameters {
                 let authority = self.tls_ca.as_deref().filter(|_| address.is_secure());
                 address.settings(authority)
             })
-            .map_err(|error| lookup::wrong_store(name, self.tls_ca.is_some(), &error))?;
+            .map_err(|error| wrong_store(name, self.tls_ca.is_some(), &error))?;
         Ok(settings.with_deadline(self.deadline()))
     }
 
@@ -200,8 +200,8 @@ impl Parameters {
             version,
             features,
         );
-        let entity_type = lookup::entity_type(self.entity_type.as_deref())?;
-        let view = view.with_entity_type(entity_type.unwrap_or_else(|| lookup::of_ids(user_type)));
+        let given = entity_type(self.entity_type.as_deref())?;
+        let view = view.with_entity_type(given.unwrap_or_else(|| of_ids(user_type)));
         Ok(Some((self.parse("CATEGORY_URL", url)?, view)))
     }
 }
