@@ -19,6 +19,9 @@ pub fn manifest_version(file: &str) -> Option<&str> {
     file.strip_prefix("manifest-")?.strip_suffix(".json")
 }
 
+/// The key of the release id in the metadata of an ONNX model.
+pub const ONNX_KEY: &str = "saker.release";
+
 /// Parameters that belong to where the models run and not to what was trained: they stand in config.pbtxt, for all releases
 /// alike. All others travel with the release that they were assembled for.
 pub const DEPLOYMENT: [&str; 8] = [

@@ -2,6 +2,7 @@
 
 use saker_contract::Database;
 use saker_contract::keys::{EVENTS_APPLIED, EVENTS_REJECTED};
+use saker_contract::tensor::TOP_CATEGORY;
 use saker_store::events::Event;
 use saker_store::feast::{FeatureView, Timestamp, Value};
 use saker_store::guarded::{Command, Guarded};
@@ -119,7 +120,7 @@ impl Rules {
             }
             applied = applied.arg("entry").arg(arrival.entry);
             if let Some(category) = top_category {
-                applied = applied.arg("top_category").arg(category);
+                applied = applied.arg(TOP_CATEGORY).arg(category);
             }
             guarded.change_once(applied);
         }

@@ -89,7 +89,21 @@ fn stage(step: &steps::Step, backend: &str) -> Value {
             let rows = of(tensor::SCORE);
             (rows, rows)
         }
-        _ => (
+        Some(
+            Step::ContextPreprocessor
+            | Step::UserLookup
+            | Step::UserTransform
+            | Step::ContextTransform
+            | Step::QueryTower
+            | Step::ItemLookup
+            | Step::ItemTransform
+            | Step::EmbeddingLookup
+            | Step::Unroll
+            | Step::Sampling
+            | Step::Decoder
+            | Step::Fused,
+        )
+        | None => (
             // Steps between retrieval and answer have one row per item.
             step.inputs.iter().map(rows).max().filter(|&rows| rows > 1),
             step.outputs.iter().map(rows).max().filter(|&rows| rows > 1),

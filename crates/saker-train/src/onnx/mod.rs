@@ -26,7 +26,7 @@ pub const TOWER_OUTPUT: &str = saker_contract::tensor::QUERY_VECTOR;
 /// Name of the ranker's output, FLOAT `[N, 1]`, a probability.
 pub const RANKER_OUTPUT: &str = saker_contract::tensor::SCORE;
 /// Key of the release id in a model's metadata.
-pub const RELEASE_KEY: &str = "saker.release";
+pub const RELEASE_KEY: &str = saker_contract::release::ONNX_KEY;
 
 /// One tower as an ONNX model; `name` is the graph's.
 pub fn tower(tower: &Tower, name: &str) -> Vec<u8> {
