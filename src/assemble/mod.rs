@@ -167,40 +167,38 @@ impl Artefacts {
     fn of_step(&self, step: Step, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
         let mut files = Vec::new();
         for (artefact, place) in step.artefacts() {
-            match artefact {
-                Artefact::Workflow(group) => files.extend(within(place, self.workflow(*group)?)),
-                Artefact::ItemVocabulary => {
-                    let file = artefact::vocabulary(&pipeline.item.id);
-                    let folder = self
-                        .workflow_folder(Group::Item)?
-                        .join(artefact::CATEGORIES);
-                    files.extend(within(place, vec![(folder.join(&file), file)]));
-                }
-                Artefact::QueryTower => files.push((self.query_tower.clone(), (*place).to_owned())),
-                Artefact::Ranker => files.push((self.ranker.clone(), (*place).to_owned())),
-                Artefact::Index => files.push((self.index.clone(), (*place).to_owned())),
-                Artefact::HoistedRanker => {
-                    let folder = self.fused.as_ref().context("no hoisted ranker")?;
-                    let hoisted =
-                        artefact::HOISTED.map(|file| (folder.join(file), file.to_owned()));
-                    files.extend(within(place, hoisted.into()));
-                }
-                Artefact::Embeddings => {
-                    let tables = self.tables.iter();
-                    let tables = tables.map(|(name, path)| (path.clone(), format!("{name}.npy")));
-                    files.extend(within(place, tables.collect()));
-                }
-                Artefact::Codes(group) => {
-                    let codes = self.codes.get(group).into_iter();
-                    files.extend(codes.map(|path| (path.clone(), (*place).to_owned())));
-                }
-                Artefact::Catalogue => {
-                    let catalogue = self.catalogue.iter();
-                    files.extend(catalogue.map(|path| (path.clone(), (*place).to_owned())));
-                }
-            }
+            let sources = self.sources(*artefact, pipeline)?.into_iter();
+            files.extend(sources.map(|(path, name)| (path, within(place, &name))));
         }
         Ok(files)
+    }
+
+    /// The files of an artefact, each with its name in the artefact's folder. A single file has no name: the step says what it is called.
+    fn sources(&self, artefact: Artefact, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
+        let alone = |path: &PathBuf| (path.clone(), String::new());
+        Ok(match artefact {
+            Artefact::Workflow(group) => self.workflow(group)?,
+            Artefact::ItemVocabulary => {
+                let folder = self.workflow_folder(Group::Item)?;
+                let file = artefact::vocabulary(&pipeline.item.id);
+                vec![(folder.join(artefact::CATEGORIES).join(&file), file)]
+            }
+            Artefact::QueryTower => vec![alone(&self.query_tower)],
+            Artefact::Ranker => vec![alone(&self.ranker)],
+            Artefact::Index => vec![alone(&self.index)],
+            Artefact::HoistedRanker => {
+                let folder = self.fused.as_ref().context("no hoisted ranker")?;
+                let files = artefact::HOISTED.map(|file| (folder.join(file), file.to_owned()));
+                files.into()
+            }
+            Artefact::Embeddings => {
+                let tables = self.tables.iter();
+                let tables = tables.map(|(name, path)| (path.clone(), format!("{name}.npy")));
+                tables.collect()
+            }
+            Artefact::Codes(group) => self.codes.get(&group).map(alone).into_iter().collect(),
+            Artefact::Catalogue => self.catalogue.as_ref().map(alone).into_iter().collect(),
+        })
     }
 
     /// The folder of a fitted workflow.
@@ -222,14 +220,10 @@ impl Artefacts {
     }
 }
 
-/// Files in a folder of the version folder; an empty `place` is the version folder itself.
-fn within(place: &str, mut files: Vec<(PathBuf, String)>) -> Vec<(PathBuf, String)> {
-    if !place.is_empty() {
-        for (_, name) in &mut files {
-            *name = format!("{place}/{name}");
-        }
-    }
-    files
+/// The path of a file in the version folder, from the name of its folder and its own name. One of them may be empty.
+fn within(place: &str, name: &str) -> String {
+    let names = [place, name].into_iter().filter(|name| !name.is_empty());
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// The result of [`assemble`].

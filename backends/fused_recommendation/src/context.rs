@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use saker_contract::Group;
 use saker_steps::defaults::{self, Default as Fallback, Number};
 use saker_steps::transform::{dtype, invalid};
 use saker_workflow::{Plan, Slice, Workflow};
@@ -47,7 +48,7 @@ impl Moment {
                 names()
             )));
         }
-        let folder = context.version_dir().join("context");
+        let folder = context.version_dir().join(Group::Context.as_str());
         let workflow = Workflow::load(&folder).map_err(invalid)?;
         let read = workflow
             .definition()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use saker_contract::Group;
 use saker_steps::lookup::{Feature, Meters, Online, Parameters};
 use saker_steps::seen;
 use saker_steps::transform::{dtype, invalid};
@@ -69,7 +70,7 @@ impl User {
                  USER_COLUMNS lacks"
             )));
         }
-        let folder = context.version_dir().join("user");
+        let folder = context.version_dir().join(Group::User.as_str());
         let workflow = Workflow::load(&folder).map_err(invalid)?;
         let mut inputs = Vec::new();
         let mut columns = Vec::new();
