@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What the hash covers, relative to the repository: the offline crates, the command line, and the versions of all others.
-pub(crate) const SOURCES: [&str; 15] = [
+pub(crate) const SOURCES: [&str; 16] = [
     "Cargo.lock",
     "crates/saker-assemble/src",
     "crates/saker-bulk/src",
     "crates/saker-content/src",
+    "crates/saker-contract/src",
     "crates/saker-dataset/src",
     "crates/saker-index/src",
     "crates/saker-models/src",

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saker_assemble::{self as assemble, Artefacts, pbtxt::ModelConfig, steps};
+use saker_contract::Step;
+use saker_contract::ensemble::ENSEMBLE;
 use saker_pipeline::{Default as Fallback, EntityType, Group, Pipeline};
 use saker_serving::defaults::Defaults;
 use saker_serving::entities::{Compare, settle};
-use saker_serving::names::ENSEMBLE;
 use saker_serving::releases::Repository;
 use saker_serving::views::feature_view;
 use saker_store::feast::{
@@ -64,6 +65,19 @@ fn model_repository_is_what_retail_renders() {
     );
     for (model, text) in &rendered {
         assert_eq!(text, &committed[model], "{model}: {advice}");
+    }
+}
+
+/// Every step of the contract is a model of some ensemble, under the contract's backend.
+#[test]
+fn every_step_of_the_contract_is_assembled() {
+    let folder = tempfile::tempdir().unwrap();
+    assemble::render(&pipeline("retail"), folder.path()).unwrap();
+    for step in Step::ALL {
+        let config = fs::read_to_string(folder.path().join(step.model()).join("config.pbtxt"));
+        let config = config.unwrap_or_else(|error| panic!("no model of step {step}: {error}"));
+        let backend = format!("backend: \"{}\"\n", step.backend());
+        assert!(config.contains(&backend), "{step}: {config}");
     }
 }
 

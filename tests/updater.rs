@@ -11,6 +11,8 @@ use arrow::datatypes::Int32Type;
 use chrono::NaiveDate;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use saker_contract::Database;
+use saker_contract::keys::{self, EVENTS_APPLIED};
 use saker_offline::EVENTS;
 use saker_offline::OfflineStore;
 use saker_prepare::table;
@@ -19,7 +21,6 @@ use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Value};
 use saker_store::seen::bitmap::Filter;
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Connection, Pipeline, Reply, Settings, recent};
-use saker_updater::APPLIED;
 use triton_testing::valkey::Valkey;
 
 const KILLS: usize = 50;
@@ -140,7 +141,7 @@ fn ask(connection: &mut Connection, words: &[&str]) -> Reply {
 /// Publishes events until it is told to stop; those that were acknowledged.
 fn publish(shop: &Shop, items: &[i32], stop: &AtomicBool) -> Vec<Event> {
     const LOT: usize = 20;
-    let mut connection = shop.connect(events::DATABASE);
+    let mut connection = shop.connect(Database::Activity.number());
     let mut rng = StdRng::seed_from_u64(4);
     let mut acknowledged: Vec<Event> = Vec::new();
     let started = Instant::now();
@@ -205,9 +206,9 @@ fn killed_at_any_instant_it_applies_every_event_once() {
         events.len()
     );
 
-    let mut connection = shop.connect(events::DATABASE);
+    let mut connection = shop.connect(Database::Activity.number());
     let deadline = Instant::now() + Duration::from_secs(60);
-    for stream in [events::STREAM, APPLIED] {
+    for stream in [keys::EVENTS, EVENTS_APPLIED] {
         while ask(&mut connection, &["XLEN", stream]) != Reply::Int(0) {
             assert!(Instant::now() < deadline, "{stream} is not worked off");
             std::thread::sleep(Duration::from_millis(50));
@@ -360,9 +361,9 @@ fn told_to_stop_it_is_not_ready_and_ends() {
         shop.valkey.thaw().unwrap();
 
         let mut updater = shop.updater(&["--metrics", "off"]);
-        let mut connection = shop.connect(events::DATABASE);
+        let mut connection = shop.connect(Database::Activity.number());
         let deadline = Instant::now() + Duration::from_secs(60);
-        for stream in [events::STREAM, APPLIED] {
+        for stream in [keys::EVENTS, EVENTS_APPLIED] {
             while ask(&mut connection, &["XLEN", stream]) != Reply::Int(0) {
                 assert!(Instant::now() < deadline, "{stream} is not worked off");
                 std::thread::sleep(Duration::from_millis(50));

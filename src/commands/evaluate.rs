@@ -3,6 +3,7 @@ use clap::ValueEnum;
 use saker_models::evaluation::{self, Request};
 use saker_models::training_run::TrainingRun;
 use saker_models::verdict::Verdict;
+use saker_contract::release::INDEX;
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;
@@ -122,7 +123,7 @@ fn release(args: &Args, layout: &Layout, name: &str) -> Result<Option<Manifest>>
         }
         return Ok(registry.served()?.map(|published| published.manifest));
     }
-    if name == CURRENT && !layout.repository().join("releases.json").exists() {
+    if name == CURRENT && !layout.repository().join(INDEX).exists() {
         return Ok(None);
     }
     let repository = Repository::open(&layout.repository())?;

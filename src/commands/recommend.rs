@@ -2,9 +2,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, LineStyle, Table};
-use saker_serving::counters::Counters;
-use saker_serving::names::{ENSEMBLE, FUSED, ORDERED_IDS, ORDERED_SCORES, RELEASE};
+use saker_contract::RawId;
+use saker_contract::ensemble::{ENSEMBLE, FUSED};
+use saker_contract::tensor::{DEVICE_TYPE, ORDERED_IDS, ORDERED_SCORES, RELEASE, TIMESTAMP};
 use saker_serving::prepared_tables::PreparedTables;
+use saker_serving::counters::Counters;
 use saker_serving::running::Running;
 use saker_serving::target::Target;
 use serde_json::json;
@@ -64,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .map(|ports| format!("127.0.0.1:{}", ports.metrics));
     let triton = Triton::new(&server);
     let mut request = vec![Tensor::int32(&pipeline.user.id, &[args.user])];
-    for (name, value) in [("device_type", args.device), ("timestamp", args.time)] {
+    for (name, value) in [(DEVICE_TYPE, args.device), (TIMESTAMP, args.time)] {
         let Some(value) = value else { continue };
         if !pipeline
             .context
@@ -105,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let answered: Vec<(i32, f32)> = ids
         .into_iter()
         .zip(scores)
-        .filter(|(id, _)| *id >= 0)
+        .filter(|(id, _)| RawId::is_item(*id))
         .take(args.k.unwrap_or(usize::MAX))
         .collect();
     let catalogue = PreparedTables::read(&pipeline, &layout);

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use saker_run::server::{self, Started};
 use saker_run::supervisor::{Lock, Supervisor};
 use saker_run::watchdog::Watchdog;
+use saker_contract::release::INDEX;
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::programs::traces;
@@ -83,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (pipeline, layout) = args.target.open()?;
     let name = &pipeline.pipeline.name;
     let repository = layout.repository();
-    if !repository.join("releases.json").exists() {
+    if !repository.join(INDEX).exists() {
         bail!(
             "{} is missing; run `saker assemble {name}`",
             repository.display()

@@ -3,6 +3,8 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use saker_run::server;
 use saker_serving::installed;
+use saker_contract::Step;
+use saker_contract::release::INDEX;
 use saker_serving::layout::Layout;
 use saker_serving::running::Running;
 use saker_serving::target::Target;
@@ -55,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     };
     row("features", made(layout.schema(), "prepare"));
-    row("models", made(layout.model("dlrm_ranking"), "train"));
+    row("models", made(layout.model(Step::Ranking.model()), "train"));
     row("index", made(layout.index(), "index"));
     row("repository", repository(&layout, name));
     let (address, _) = server::address(&pipeline.store.redis_url);
@@ -84,7 +86,7 @@ fn running(layout: &Layout, name: &str) -> Value {
 }
 
 fn repository(layout: &Layout, name: &str) -> String {
-    let text = std::fs::read(layout.repository().join("releases.json")).unwrap_or_default();
+    let text = std::fs::read(layout.repository().join(INDEX)).unwrap_or_default();
     match serde_json::from_slice::<serde_json::Value>(&text) {
         Ok(releases) => format!(
             "{}, releases {}",

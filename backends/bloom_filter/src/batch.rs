@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use saker_steps::degraded;
-use saker_steps::seen::{self, PADDING, Row};
+use saker_contract::{RawId, degraded, tensor};
+use saker_steps::seen::{self, Row};
 use triton_backend::{Batch, DataType, Error, Request, Response};
 
 use crate::rows::rows_of;
@@ -86,7 +86,9 @@ impl Worker {
                     _ => {
                         if let Some(out) = response.output_at::<i32>(model.filtered, &shape)? {
                             // Candidates are i32 in the request. A popular id beyond i32 is not an item here.
-                            write_rows(rows, width, out, |item| i32::try_from(item).unwrap_or(-1));
+                            write_rows(rows, width, out, |item| {
+                                i32::try_from(item).unwrap_or(RawId::NONE_INT32)
+                            });
                         }
                     }
                 }
@@ -116,7 +118,7 @@ fn write_degraded(
         if before.len() != rows.len() {
             return Err(Error::invalid_argument(format!(
                 "input '{}' has {} masks for {} users; accepted: one for each user",
-                degraded::TENSOR,
+                tensor::DEGRADED,
                 before.len(),
                 rows.len()
             )));
@@ -136,7 +138,11 @@ fn write_rows<T>(rows: &[Row], width: usize, out: &mut [T], convert: impl Fn(i64
         return;
     }
     for (row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
-        let items = row.items.iter().copied().chain(std::iter::repeat(PADDING));
+        let items = row
+            .items
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(RawId::NONE));
         out.iter_mut()
             .zip(items)
             .for_each(|(out, item)| *out = convert(item));
@@ -175,7 +181,7 @@ fn read_rows(model: &BloomFilter, request: &Request<'_>, rows: &mut Vec<Row>) ->
         let items = candidates
             .iter()
             .copied()
-            .filter(|&item| item != PADDING)
+            .filter(|&item| item != RawId::NONE)
             .collect();
         rows.push(Row::new(user, categories.next().copied(), items));
     }

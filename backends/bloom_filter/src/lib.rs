@@ -8,7 +8,7 @@ mod rows;
 
 use std::sync::Arc;
 
-use saker_steps::degraded;
+use saker_contract::tensor::DEGRADED;
 use saker_steps::seen::{self, Filter};
 use serde::Deserialize;
 use triton_backend::{
@@ -23,14 +23,10 @@ const ID_TYPES: &[DataType] = &[DataType::Int32, DataType::Int64];
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Parameters {
-    #[serde(default = "redis_url")]
+    #[serde(default = "seen::redis_url")]
     redis_url: String,
     #[serde(default)]
     mode: Option<String>,
-}
-
-fn redis_url() -> String {
-    "env:SAKER_SEEN_URL,SAKER_REDIS_URL#1".into()
 }
 
 /// One loaded `bloom_filter` model.
@@ -65,10 +61,8 @@ impl Model for BloomFilter {
 
     fn load(context: &Arc<ModelContext>, (store, seen): Self::Parameters) -> Result<Self, Error> {
         let config = context.config();
-        let (degraded, degraded_output) = (
-            config.input_index(degraded::TENSOR),
-            config.output_index(degraded::TENSOR),
-        );
+        let (degraded, degraded_output) =
+            (config.input_index(DEGRADED), config.output_index(DEGRADED));
         let (inputs, outputs) = (others(config.inputs()), others(config.outputs()));
         let ([(_, users), (items_at, items), categories @ ..], [(filtered_at, filtered)]) =
             (&inputs[..], &outputs[..])
@@ -87,7 +81,7 @@ impl Model for BloomFilter {
             )));
         }
         let tensors = config.inputs().iter().chain(config.outputs());
-        for tensor in tensors.filter(|tensor| tensor.name == degraded::TENSOR) {
+        for tensor in tensors.filter(|tensor| tensor.name == DEGRADED) {
             if tensor.data_type != DataType::Int32 {
                 return Err(Error::invalid_argument(format!(
                     "tensor '{}' is {}; accepted: INT32",
@@ -141,7 +135,7 @@ impl Model for BloomFilter {
 fn others(tensors: &[TensorConfig]) -> Vec<(usize, &TensorConfig)> {
     let tensors = tensors.iter().enumerate();
     tensors
-        .filter(|(_, tensor)| tensor.name != degraded::TENSOR)
+        .filter(|(_, tensor)| tensor.name != DEGRADED)
         .collect()
 }
 

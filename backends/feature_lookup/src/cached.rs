@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use hashbrown::HashMap;
-use saker_steps::lookup::{Columns, Feature, Meters, PADDING, Parameters};
+use saker_contract::RawId;
+use saker_steps::lookup::{Columns, Feature, Meters, Parameters};
 use saker_store::feast::{EntityType, FeatureView, load};
 use saker_store::{Connection, Pipeline, Reply, Settings, StoreError};
 use triton_backend::{Counter, Error, Gauge, ModelContext, log};
@@ -29,7 +30,7 @@ pub(crate) struct Table {
 impl Table {
     /// The row of an id. Ids may have gaps.
     pub(crate) fn row(&self, id: i64) -> Option<u32> {
-        if id == PADDING {
+        if id == RawId::NONE {
             None
         } else {
             self.rows.get(&id).copied()

@@ -8,8 +8,8 @@ mod online;
 
 use std::sync::Arc;
 
-use saker_steps::degraded;
-use saker_steps::lookup::{Feature, Meters, Mode, PADDING, Parameters};
+use saker_contract::{RawId, degraded, tensor};
+use saker_steps::lookup::{Feature, Meters, Mode, Parameters};
 use saker_store::feast::FeatureView;
 use triton_backend::{
     Batch, DataType, Error, Instance, Model, ModelContext, Request, Response, Signature,
@@ -140,7 +140,7 @@ impl Tensors {
                     )));
                 }
                 echo = Some(position);
-            } else if output.name == degraded::TENSOR && output.data_type == DataType::Int32 {
+            } else if output.name == tensor::DEGRADED && output.data_type == DataType::Int32 {
                 degraded = Some(position);
             } else {
                 let default = defaults.remove(&output.name);
@@ -256,7 +256,7 @@ impl Instance<FeatureLookup> for Lookup {
                     rows.clear();
                     rows.extend(ids.iter().map(|&id| table.row(id)));
                     let found = rows.iter().flatten().count();
-                    let padding = ids.iter().filter(|id| **id == PADDING).count();
+                    let padding = ids.iter().filter(|id| **id == RawId::NONE).count();
                     let absent = ids.len() - padding - found;
                     model.meters.looked_up(found as u64, absent as u64);
                     let input = request.input_at(0)?;
@@ -264,7 +264,7 @@ impl Instance<FeatureLookup> for Lookup {
                     let found = ids
                         .iter()
                         .zip(rows.iter())
-                        .map(|(&id, row)| row.map_or(PADDING, |_| id));
+                        .map(|(&id, row)| row.map_or(RawId::NONE, |_| id));
                     model.tensors.write_echo(response, shape, found)?;
                     // The copy in memory answers for every id, so no feature is unknown.
                     model.tensors.write_degraded(response, shape, &[])?;

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use saker_contract::Group;
 use saker_steps::defaults::{self, Default as Fallback, Number};
 use saker_steps::transform::{dtype, invalid};
 use saker_workflow::{Plan, Slice, Workflow};
@@ -33,9 +34,7 @@ impl Moment {
                 name: input.name.clone(),
                 position,
                 data_type: input.data_type,
-                default: defaults
-                    .remove(&input.name)
-                    .unwrap_or(Fallback::Value(-1.0)),
+                default: defaults.remove(&input.name).unwrap_or(Fallback::UNKNOWN),
             })
             .collect();
         let names = || {
@@ -49,7 +48,7 @@ impl Moment {
                 names()
             )));
         }
-        let folder = context.version_dir().join("context");
+        let folder = context.version_dir().join(Group::Context.as_str());
         let workflow = Workflow::load(&folder).map_err(invalid)?;
         let read = workflow
             .definition()

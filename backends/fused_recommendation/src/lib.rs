@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use saker_steps::degraded;
+use saker_contract::Database;
+use saker_contract::artefact::HOISTED_IDS;
+use saker_contract::tensor::DEGRADED;
 use saker_steps::lookup;
 use saker_steps::retrieval::{self, Retrieval};
 use saker_steps::seen::{self, Filter};
@@ -42,12 +44,6 @@ const COLUMN_TYPES: &[DataType] = &[
     DataType::Fp32,
     DataType::Fp64,
 ];
-
-/// Raw ids of the rows in the ranker's tables.
-const CATALOGUE_FILE: &str = "items.npy";
-
-/// Default database of the seen items, used without `SEEN_URL`.
-const SEEN_DATABASE: i64 = 1;
 
 /// Parameters in config.pbtxt, in addition to those of `feature_lookup`, `bloom_filter`, `faiss_retrieval` and `softmax_sampling`.
 #[derive(Debug, Deserialize)]
@@ -130,11 +126,10 @@ impl Model for FusedRecommendation {
         for output in more {
             let expected = [DataType::Int32];
             of_type("output", &output.name, output.data_type, &expected)?;
-            if output.name != degraded::TENSOR || more.len() > 1 {
+            if output.name != DEGRADED || more.len() > 1 {
                 return Err(Error::invalid_argument(format!(
                     "config.pbtxt declares the output '{}'; accepted after the scores: '{}' alone",
-                    output.name,
-                    degraded::TENSOR
+                    output.name, DEGRADED
                 )));
             }
         }
@@ -179,13 +174,13 @@ impl Model for FusedRecommendation {
             columns,
             retrieval: Retrieval::load(context, ("the query tower", tower.dimension), &retrieval)?,
             tower,
-            catalogue: Catalogue::read(&context.version_dir().join(CATALOGUE_FILE))?,
+            catalogue: Catalogue::read(&context.version_dir().join(HOISTED_IDS))?,
             ranker,
             filter,
             choice: Choice::new(&choice)?,
             category,
             item_type: ids.data_type,
-            degraded: config.output_index(degraded::TENSOR),
+            degraded: config.output_index(DEGRADED),
         })
     }
 
@@ -226,7 +221,7 @@ fn seen_store(
         None if online.is_cluster() => Ok(online.clone()),
         None => online
             .clone()
-            .with_database(SEEN_DATABASE)
+            .with_database(Database::Activity)
             .map_err(|error| Error::invalid_argument(format!("parameter 'REDIS_URL': {error}"))),
     }
 }

@@ -2,13 +2,13 @@
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
+use saker_contract::artefact::HOISTED_MODEL;
 use serde::Deserialize;
 use triton_backend::{DataType, Error, ModelContext};
 
 use crate::features::{Features, Sources};
 use crate::sessions::{Sessions, failed, floats};
 
-const MODEL_FILE: &str = "ranker.onnx";
 /// The inputs of a hoisted ranker: rows of the catalogue, INT32 `[N]`; codes, INT32 `[features]`; continuous features, FP32 `[1,
 /// features]`.
 const ROWS_INPUT: &str = "candidate_rows";
@@ -56,7 +56,7 @@ impl Ranker {
         threads: usize,
         sources: &mut Sources<'_>,
     ) -> Result<Self, Error> {
-        let path = context.version_dir().join(MODEL_FILE);
+        let path = context.version_dir().join(HOISTED_MODEL);
         let sessions = Sessions::open(context, path, threads)?;
         let session = sessions.session()?;
         let inputs = inputs(&session)

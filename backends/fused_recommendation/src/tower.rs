@@ -2,12 +2,11 @@
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef};
+use saker_contract::artefact::QUERY_TOWER;
 use triton_backend::{DataType, Error, ModelContext};
 
 use crate::features::{Features, Sources};
 use crate::sessions::{Sessions, failed, floats};
-
-const MODEL_FILE: &str = "query_tower.onnx";
 
 /// A query tower. Each instance has its own session.
 pub(crate) struct Tower {
@@ -34,7 +33,7 @@ impl Tower {
         threads: usize,
         sources: &mut Sources<'_>,
     ) -> Result<Self, Error> {
-        let sessions = Sessions::open(context, context.version_dir().join(MODEL_FILE), threads)?;
+        let sessions = Sessions::open(context, context.version_dir().join(QUERY_TOWER), threads)?;
         let session = sessions.session()?;
         let output = sessions.only_output(&session)?;
         let dimension = output.dtype().tensor_shape();

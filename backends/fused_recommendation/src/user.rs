@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use saker_contract::Group;
 use saker_steps::lookup::{Feature, Meters, Online, Parameters};
 use saker_steps::seen;
 use saker_steps::transform::{dtype, invalid};
@@ -69,7 +70,7 @@ impl User {
                  USER_COLUMNS lacks"
             )));
         }
-        let folder = context.version_dir().join("user");
+        let folder = context.version_dir().join(Group::User.as_str());
         let workflow = Workflow::load(&folder).map_err(invalid)?;
         let mut inputs = Vec::new();
         let mut columns = Vec::new();
@@ -166,10 +167,11 @@ impl Worker {
         &mut self,
         user: &User,
         requests: impl Iterator<Item = Range<usize>>,
-        seen: (&mut seen::Worker, &seen::Filter),
+        mut seen: (&mut seen::Worker, &seen::Filter),
     ) {
         self.raw.clone_from(&self.store.ids);
-        self.store.look_up_with(&user.meters, requests, Some(seen));
+        self.store
+            .look_up_with(&user.meters, requests, Some(&mut seen));
         self.narrow.clear();
         if user.id_type == DataType::Int32 {
             // Each id was read as i32, or is -1.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use ort::session::Session;
-use saker_steps::degraded;
-use saker_steps::seen::{self, PADDING, Row};
+use saker_contract::{RawId, degraded};
+use saker_steps::seen::{self, Row};
 use saker_steps::select;
 use saker_steps::transform::invalid;
 use triton_backend::{Batch, DataType, Element, Error, Instance, Request, Response};
@@ -180,7 +180,7 @@ impl Worker {
         model
             .retrieval
             .search(&self.queries, &mut self.distances, &mut self.found)?;
-        let known = |item: &i64| *item != PADDING && model.catalogue.row(*item).is_some();
+        let known = |item: &i64| *item != RawId::NONE && model.catalogue.row(*item).is_some();
         let k = model.retrieval.k();
         self.seen.rows.clear();
         let users = shares.iter().flat_map(|share| share.users.clone());
@@ -344,11 +344,13 @@ fn answer(
     let longest = lines.iter().map(Vec::len).max().unwrap_or(0);
     let shape = [(lines.len() * longest) as i64];
     match model.item_type {
-        DataType::Int64 => write(response, 0, &shape, lines, longest, PADDING, |line| line.0)?,
+        DataType::Int64 => write(response, 0, &shape, lines, longest, RawId::NONE, |line| {
+            line.0
+        })?,
         _ => {
             // A raw id beyond INT32 is not an item here, as in the other ensemble.
-            let id = |line: &(i64, f32)| i32::try_from(line.0).unwrap_or(-1);
-            write(response, 0, &shape, lines, longest, -1, id)?;
+            let id = |line: &(i64, f32)| i32::try_from(line.0).unwrap_or(RawId::NONE_INT32);
+            write(response, 0, &shape, lines, longest, RawId::NONE_INT32, id)?;
         }
     }
     write(response, 1, &shape, lines, longest, 0.0, |line| line.1)

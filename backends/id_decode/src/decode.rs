@@ -1,10 +1,6 @@
 //! Decodes codes to raw ids, as pure functions over slices.
 
-/// The raw id that means "no item".
-pub const NO_ID: i64 = -1;
-
-/// The code of padding.
-pub const PADDING: i64 = 0;
+use saker_contract::{Code, RawId};
 
 /// A type of codes and raw ids.
 pub trait Id: Copy {
@@ -32,7 +28,7 @@ impl Id for i64 {
     }
 }
 
-/// Writes the raw id of each code: `table[code - start]`, or [`NO_ID`] for reserved codes and codes beyond the table. All slices are
+/// Writes the raw id of each code: `table[code - start]`, or [`RawId::NONE`] for reserved codes and codes beyond the table. All slices are
 /// `[rows]`, except `table`.
 pub fn decode<T: Id, U: Id>(codes: &[T], table: &[i64], start: u32, ids: &mut [U]) {
     for (id, code) in ids.iter_mut().zip(codes) {
@@ -40,15 +36,19 @@ pub fn decode<T: Id, U: Id>(codes: &[T], table: &[i64], start: u32, ids: &mut [U
         let raw = position
             .and_then(|position| usize::try_from(position).ok())
             .and_then(|position| table.get(position))
-            .map_or(NO_ID, |&raw| raw);
+            .map_or(RawId::NONE, |&raw| raw);
         *id = U::narrow(raw);
     }
 }
 
-/// Copies each value, or writes `zero` in the rows whose code is [`PADDING`]. All slices are `[rows]`.
+/// Copies each value, or writes `zero` in the rows whose code is [`Code::PADDING`]. All slices are `[rows]`.
 pub fn pass<T: Id, V: Copy>(codes: &[T], values: &[V], zero: V, out: &mut [V]) {
     for ((out, &value), code) in out.iter_mut().zip(values).zip(codes) {
-        *out = if code.wide() == PADDING { zero } else { value };
+        *out = if code.wide() == Code::PADDING {
+            zero
+        } else {
+            value
+        };
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
             decode(&[code], &table, start, &mut id);
             let expected = table.iter().enumerate()
                 .find(|(position, _)| *position as i128 + i128::from(start) == i128::from(code))
-                .map_or(NO_ID, |(_, &raw)| raw);
+                .map_or(RawId::NONE, |(_, &raw)| raw);
             prop_assert_eq!(id[0], expected);
         }
     }

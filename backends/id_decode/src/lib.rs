@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use saker_contract::Code;
+use saker_contract::artefact::CATEGORIES;
 use saker_workflow::Vocabulary;
 use serde::Deserialize;
 use triton_backend::{
@@ -30,7 +32,7 @@ pub struct Parameters {
 }
 
 fn default_start() -> u32 {
-    3
+    Code::FIRST as u32
 }
 
 /// A loaded model.
@@ -74,7 +76,7 @@ impl Model for IdDecode {
     fn load(context: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
         let (ids, passed) = pairs(context)?;
         let path = find_vocabulary(
-            &context.version_dir().join("categories"),
+            &context.version_dir().join(CATEGORIES),
             parameters.vocabulary.as_deref(),
         )?;
         let vocabulary = Vocabulary::read(

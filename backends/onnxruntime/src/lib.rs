@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
+use saker_contract::artefact::MODEL;
 use saker_steps::onnx::{self, Options};
 use smallvec::SmallVec;
 use triton_backend::{
@@ -24,8 +25,6 @@ mod shapes;
 mod value;
 
 use shapes::Shapes;
-
-const MODEL_FILE: &str = "model.onnx";
 
 /// One value per run of the graph. A request needs one run, unless parameter `rows_per_run` splits it.
 type PerRun<T> = SmallVec<[T; 1]>;
@@ -126,7 +125,7 @@ impl File {
         let options = Options::from_config(context.name(), config)?;
         let file = config.json().get("default_model_filename");
         let file = file.and_then(serde_json::Value::as_str);
-        let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL_FILE);
+        let file = file.filter(|file| !file.is_empty()).unwrap_or(MODEL);
         let mut path = context.version_dir().join(file);
         if path.is_dir() {
             path.push(file); // a folder with that name holds the model and its external weights

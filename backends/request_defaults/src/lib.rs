@@ -125,7 +125,7 @@ impl Model for RequestDefaults {
                 continue;
             }
             tensors.push(Filled {
-                default: defaults.remove(&name).unwrap_or(Default::Value(-1.0)),
+                default: defaults.remove(&name).unwrap_or(Default::UNKNOWN),
                 name,
                 output: position,
                 data_type,

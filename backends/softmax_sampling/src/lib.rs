@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
+use saker_contract::{Code, tensor};
 use saker_steps::select::{self, Choice};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
     TensorConfig,
 };
-
-/// The code of padding; it is not an item.
-const PADDING: i64 = 0;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
 
@@ -29,10 +27,8 @@ pub struct Parameters {
 }
 
 fn item_id() -> String {
-    "item_id".to_owned()
+    tensor::ITEM_ID.to_owned()
 }
-
-const USER_INPUT: &str = "user_id";
 
 /// A loaded model.
 pub struct SoftmaxSampling {
@@ -57,7 +53,10 @@ impl Model for SoftmaxSampling {
     fn signature((_, parameters): &Self::Parameters) -> Signature {
         Signature::new()
             .optional_input(&parameters.item_input, IDS)
-            .optional_input(parameters.user_input.as_deref().unwrap_or(USER_INPUT), IDS)
+            .optional_input(
+                parameters.user_input.as_deref().unwrap_or(tensor::USER_ID),
+                IDS,
+            )
             .other_inputs(&[DataType::Int32, DataType::Int64, DataType::Fp32])
             .other_outputs(&[DataType::Int32, DataType::Int64, DataType::Fp32])
     }
@@ -76,7 +75,7 @@ impl Model for SoftmaxSampling {
         let item_input = config.input_of_parameter("ITEM_INPUT", &parameters.item_input)?;
         let user_input = match &parameters.user_input {
             Some(name) => Some(config.input_of_parameter("USER_INPUT", name)?),
-            None => config.input_index(USER_INPUT),
+            None => config.input_index(tensor::USER_ID),
         };
         let unnamed = config
             .inputs()
@@ -208,7 +207,10 @@ impl Worker {
         ids: &[Id],
         scores: &[f32],
     ) -> Result<Vec<(Id, f32)>, Error> {
-        let is_item = |position: usize| ids.get(position).is_some_and(|id| (*id).into() != PADDING);
+        let is_item = |position: usize| {
+            ids.get(position)
+                .is_some_and(|id| (*id).into() != Code::PADDING)
+        };
         let chosen = self.choice.choose(&model.choice, scores, is_item);
         let item = |position: usize| Some((*ids.get(position)?, *scores.get(position)?));
         chosen

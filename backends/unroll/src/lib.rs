@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
+use saker_contract::tensor;
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, FIXED_SIZE_TYPES, Instance, Model, ModelContext, Request,
@@ -26,11 +27,11 @@ pub struct Parameters {
 }
 
 fn item_id() -> String {
-    "item_id".to_owned()
+    tensor::ITEM_ID.to_owned()
 }
 
 fn user_id() -> String {
-    "user_id".to_owned()
+    tensor::USER_ID.to_owned()
 }
 
 /// A loaded model.

@@ -9,15 +9,6 @@ use saker_pipeline::Pipeline;
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
 
-use super::fused::RECOMMENDATION;
-
-/// Name of the file in the version folder of each such step.
-pub(super) const FILE: &str = "catalogue.txt";
-
-/// Whether a model tops up with popular items.
-pub(super) fn is_read_by(model: &str) -> bool {
-    ["filter_seen_items", RECOMMENDATION].contains(&model)
-}
 
 /// Writes the raw ids, one per line, to `models/catalogue.txt`.
 ///

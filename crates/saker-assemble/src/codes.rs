@@ -9,9 +9,6 @@ use saker_pipeline::{Entity, Group, Names, Pipeline, TextCodes, TextColumn};
 use saker_serving::files::write_json;
 use saker_serving::layout::Layout;
 
-/// The name in a version folder.
-pub(super) const FILE: &str = "codes.json";
-
 /// Writes `models/codes_user.json` and `models/codes_item.json`, each only if a column has `codes`.
 ///
 /// # Errors

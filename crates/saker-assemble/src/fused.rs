@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
 use saker_dataset::features::{KnownItems, embedding_table};
+use saker_contract::Step;
+use saker_contract::artefact::{HOISTED, HOISTED_IDS, HOISTED_MODEL, HOISTED_TABLES};
+use saker_contract::ensemble::FUSED;
+use saker_contract::tensor::DEGRADED;
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_prepare::table;
 use saker_prepare::up_to_date::{self, Fingerprint};
 use saker_serving::defaults::Defaults;
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
-use saker_serving::names::{DEGRADED, FUSED};
 use saker_train::onnx::{self, Items};
 
 use super::pbtxt::{DataType, ModelConfig, Tensor};
@@ -24,16 +27,8 @@ use super::steps::{
     onnxruntime_parameters, request_defaults, retrieval_parameters, wire,
 };
 
-/// Name of its step.
-pub(super) const RECOMMENDATION: &str = "fused_recommendation";
-
-const MODEL: &str = "ranker.onnx";
-const TABLES: &str = "items.bin";
-const IDS: &str = "items.npy";
 /// Version of the hoisted files; a change makes `saker assemble` build them again.
 const FORMAT: u32 = 2;
-/// The files of the hoisted ranker.
-pub(super) const FILES: [&str; 3] = [MODEL, TABLES, IDS];
 
 /// The models of the fused ensemble that the 14 steps lack, and the ensemble as the last one.
 ///
@@ -87,13 +82,7 @@ pub fn models(pipeline: &Pipeline, defaults: &Defaults, version: u64) -> Result<
     );
     let threads = onnxruntime_parameters(pipeline).remove_entry("intra_op_thread_count");
     parameters.extend(threads);
-    steps.add(
-        RECOMMENDATION,
-        RECOMMENDATION,
-        inputs,
-        answer_of_fused(),
-        parameters,
-    );
+    steps.add(Step::Fused, inputs, answer_of_fused(), parameters);
     Ok(steps.finish(FUSED))
 }
 
@@ -111,7 +100,7 @@ fn answer_of_fused() -> Vec<Tensor> {
 /// # Errors
 /// Returns an error if `saker train` did not export the ranker, if the catalogue does not match it, or if a file cannot be written.
 pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout, code: &str) -> Result<PathBuf> {
-    let ranker = layout.model("dlrm_ranking");
+    let ranker = layout.model(Step::Ranking.model());
     let folder = layout.fused();
     let mut fingerprint = Fingerprint::of_code(code)
         .value(&(FORMAT, &pipeline.item))?
@@ -122,14 +111,14 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout, code: &str) -> Result<
         fingerprint = fingerprint.file(&layout.table(&embedding.name))?;
     }
     let fingerprint = fingerprint.finish();
-    let made = FILES.map(|file| folder.join(file));
+    let made = HOISTED.map(|file| folder.join(file));
     let made: Vec<&Path> = made.iter().map(PathBuf::as_path).collect();
     if up_to_date::is_current(layout, "fused", &fingerprint, &made) {
         return Ok(folder);
     }
     let (ids, items) = catalogue(pipeline, layout)?;
     let model = fs::read(&ranker).with_context(|| format!("cannot read {}", ranker.display()))?;
-    let hoisted = onnx::hoist(&model, &items, TABLES).with_context(|| {
+    let hoisted = onnx::hoist(&model, &items, HOISTED_TABLES).with_context(|| {
         format!(
             "{} cannot be hoisted for the fused ensemble; `fused = false` under [serving] does without",
             ranker.display()
@@ -138,9 +127,9 @@ pub(super) fn hoist(pipeline: &Pipeline, layout: &Layout, code: &str) -> Result<
     up_to_date::renew(layout, "fused", &fingerprint, || {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
-        write(&folder.join(MODEL), hoisted.model)?;
-        write(&folder.join(TABLES), hoisted.tables)?;
-        let path = folder.join(IDS);
+        write(&folder.join(HOISTED_MODEL), hoisted.model)?;
+        write(&folder.join(HOISTED_TABLES), hoisted.tables)?;
+        let path = folder.join(HOISTED_IDS);
         ndarray_npy::write_npy(&path, &Array1::from(ids))
             .with_context(|| format!("cannot write {}", path.display()))
     })?;

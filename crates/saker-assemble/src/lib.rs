@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use saker_contract::release::{self as release_files, DEPLOYMENT};
+use saker_contract::{Artefact, Step, artefact};
 use saker_pipeline::{Group, Pipeline};
 use saker_serving::defaults::Defaults;
 use saker_serving::files::{beside, create, hex, remove_folder, sha256, write, write_json};
 use saker_serving::layout::{CATALOGUE, Layout};
-use saker_serving::names::DEPLOYMENT;
 use saker_serving::releases::edit;
 use saker_serving::releases::install::{changed, own_parameters, write_stamp};
 use saker_serving::releases::manifest::{self, Manifest};
@@ -34,7 +35,7 @@ use sha2::{Digest, Sha256};
 pub use record::metrics;
 pub use release::{release_id, utc};
 
-use pbtxt::{ModelConfig, Step};
+use pbtxt::ModelConfig;
 
 /// The version number of a new repository's first release.
 pub const VERSION: u64 = 1;
@@ -76,8 +77,8 @@ impl Artefacts {
             workflows: Group::ALL
                 .map(|group| (group, layout.workflow(group.as_str())))
                 .into(),
-            query_tower: layout.model("query_tower"),
-            ranker: layout.model("dlrm_ranking"),
+            query_tower: layout.model(Step::QueryTower.model()),
+            ranker: layout.model(Step::Ranking.model()),
             index: layout.index(),
             tables: pipeline
                 .item
@@ -112,15 +113,6 @@ impl Artefacts {
         Ok(artefacts)
     }
 
-    /// The codes of the texts that a model looks up.
-    fn codes_of(&self, model: &str) -> Option<&PathBuf> {
-        self.codes.get(match model {
-            "feast_user_lookup" | fused::RECOMMENDATION => &Group::User,
-            "feast_item_lookup" => &Group::Item,
-            _ => return None,
-        })
-    }
-
     /// Every file or folder, and the command that makes it.
     fn files(&self) -> Vec<(&Path, &'static str)> {
         let mut files: Vec<(&Path, &str)> = self
@@ -150,13 +142,17 @@ impl Artefacts {
             models.extend(fused::models(pipeline, &self.defaults, version)?);
         }
         for model in &mut models {
-            if self.codes_of(&model.name).is_some() {
-                let file = codes::FILE.to_owned();
-                model.parameters.insert("CODES".to_owned(), file);
-            }
-            if self.catalogue.is_some() && catalogue::is_read_by(&model.name) {
-                let file = catalogue::FILE.to_owned();
-                model.parameters.insert("CATALOGUE".to_owned(), file);
+            let Some(step) = Step::of_model(&model.name) else {
+                continue;
+            };
+            for (artefact, file) in step.artefacts() {
+                let parameter = match artefact {
+                    Artefact::Codes(group) if self.codes.contains_key(group) => "CODES",
+                    Artefact::Catalogue if self.catalogue.is_some() => "CATALOGUE",
+                    _ => continue,
+                };
+                let file = (*file).to_owned();
+                model.parameters.insert(parameter.to_owned(), file);
             }
         }
         Ok(models)
@@ -167,62 +163,67 @@ impl Artefacts {
         self.files().into_iter().map(|(path, _)| path)
     }
 
-    /// The content of a model's version folder: source path, and name in the folder.
-    fn of_model(&self, model: &str, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
-        let workflow = |group| {
-            self.workflows
-                .get(&group)
-                .with_context(|| format!("no workflow of the {} features", Group::as_str(group)))
-        };
-        let whole = |group| -> Result<Vec<(PathBuf, String)>> {
-            let folder = workflow(group)?;
-            let mut files = vec![(folder.join("workflow.json"), "workflow.json".to_owned())];
-            if folder.join("categories").exists() {
-                files.push((folder.join("categories"), "categories".to_owned()));
-            }
-            Ok(files)
-        };
-        let mut files = match model {
-            fused::RECOMMENDATION => {
-                let folder = self.fused.as_ref().context("no hoisted ranker")?;
-                let mut files = vec![
-                    (self.query_tower.clone(), "query_tower.onnx".to_owned()),
-                    (self.index.clone(), "index.faiss".to_owned()),
-                ];
-                files.extend(fused::FILES.map(|file| (folder.join(file), file.to_owned())));
-                for group in [Group::User, Group::Context] {
-                    let within = |(path, name)| (path, format!("{}/{name}", group.as_str()));
-                    files.extend(whole(group)?.into_iter().map(within));
-                }
-                files
-            }
-            "nvt_user_transform" => whole(Group::User)?,
-            "nvt_context_transform" => whole(Group::Context)?,
-            "nvt_item_transform" => whole(Group::Item)?,
-            "query_tower" => vec![(self.query_tower.clone(), "model.onnx".to_owned())],
-            "dlrm_ranking" => vec![(self.ranker.clone(), "model.onnx".to_owned())],
-            "faiss_retrieval" => vec![(self.index.clone(), "index.faiss".to_owned())],
-            "multimodal_embedding_lookup" => self
-                .tables
-                .iter()
-                .map(|(name, path)| (path.clone(), format!("{name}.npy")))
-                .collect(),
-            "item_id_decoder" => {
-                let vocabulary = format!("categories/unique.{}.parquet", pipeline.item.id);
-                vec![(workflow(Group::Item)?.join(&vocabulary), vocabulary)]
-            }
-            _ => Vec::new(),
-        };
-        if let Some(path) = self.codes_of(model) {
-            files.push((path.clone(), codes::FILE.to_owned()));
-        }
-        if let Some(path) = &self.catalogue
-            && catalogue::is_read_by(model)
-        {
-            files.push((path.clone(), catalogue::FILE.to_owned()));
+    /// The content of a step's version folder: source path, and name in the folder.
+    fn of_step(&self, step: Step, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
+        let mut files = Vec::new();
+        for (artefact, place) in step.artefacts() {
+            let sources = self.sources(*artefact, pipeline)?.into_iter();
+            files.extend(sources.map(|(path, name)| (path, within(place, &name))));
         }
         Ok(files)
     }
+
+    /// The files of an artefact, each with its name in the artefact's folder. A single file has no name: the step says what it is called.
+    fn sources(&self, artefact: Artefact, pipeline: &Pipeline) -> Result<Vec<(PathBuf, String)>> {
+        let alone = |path: &PathBuf| (path.clone(), String::new());
+        Ok(match artefact {
+            Artefact::Workflow(group) => self.workflow(group)?,
+            Artefact::ItemVocabulary => {
+                let folder = self.workflow_folder(Group::Item)?;
+                let file = artefact::vocabulary(&pipeline.item.id);
+                vec![(folder.join(artefact::CATEGORIES).join(&file), file)]
+            }
+            Artefact::QueryTower => vec![alone(&self.query_tower)],
+            Artefact::Ranker => vec![alone(&self.ranker)],
+            Artefact::Index => vec![alone(&self.index)],
+            Artefact::HoistedRanker => {
+                let folder = self.fused.as_ref().context("no hoisted ranker")?;
+                let files = artefact::HOISTED.map(|file| (folder.join(file), file.to_owned()));
+                files.into()
+            }
+            Artefact::Embeddings => {
+                let tables = self.tables.iter();
+                let tables = tables.map(|(name, path)| (path.clone(), format!("{name}.npy")));
+                tables.collect()
+            }
+            Artefact::Codes(group) => self.codes.get(&group).map(alone).into_iter().collect(),
+            Artefact::Catalogue => self.catalogue.as_ref().map(alone).into_iter().collect(),
+        })
+    }
+
+    /// The folder of a fitted workflow.
+    fn workflow_folder(&self, group: Group) -> Result<&PathBuf> {
+        let folder = self.workflows.get(&group);
+        folder.with_context(|| format!("no workflow of the {} features", group.as_str()))
+    }
+
+    /// The files of a fitted workflow, with their names in its folder.
+    fn workflow(&self, group: Group) -> Result<Vec<(PathBuf, String)>> {
+        let folder = self.workflow_folder(group)?;
+        let names = [artefact::WORKFLOW, artefact::CATEGORIES].into_iter();
+        let mut files: Vec<_> = names
+            .map(|name| (folder.join(name), name.to_owned()))
+            .collect();
+        // Only features with a vocabulary need the second one.
+        files.retain(|(path, name)| name == artefact::WORKFLOW || path.exists());
+        Ok(files)
+    }
+}
+
+/// The path of a file in the version folder, from the name of its folder and its own name. One of them may be empty.
+fn within(place: &str, name: &str) -> String {
+    let names = [place, name].into_iter().filter(|name| !name.is_empty());
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// The result of [`assemble`].
@@ -288,7 +289,7 @@ pub fn assemble(
 
 /// The part of config.pbtxt that versions of a model must share: all except settings and version list.
 fn interface(model: &ModelConfig) -> String {
-    let steps = model.steps.iter().map(|step| Step {
+    let steps = model.steps.iter().map(|step| pbtxt::Step {
         version: 0,
         ..step.clone()
     });
@@ -343,8 +344,11 @@ fn fresh(
             .models
             .insert(model.name.clone(), entry(model, files));
     }
-    write_json(&folder.join(format!("manifest-{version}.json")), &manifest)?;
-    write_json(&folder.join("releases.json"), &Index::new(version, release))?;
+    write_json(&folder.join(release_files::manifest(version)), &manifest)?;
+    write_json(
+        &folder.join(release_files::INDEX),
+        &Index::new(version, release),
+    )?;
     let old = beside(target, "old");
     remove_folder(&old)?;
     if target.exists() {
@@ -417,7 +421,9 @@ fn place_version(
         tables,
         hashes: BTreeMap::new(),
     };
-    for (source, name) in artefacts.of_model(&model.name, pipeline)? {
+    let step = Step::of_model(&model.name);
+    let step = step.with_context(|| format!("{} is no step of the contract", model.name))?;
+    for (source, name) in artefacts.of_step(step, pipeline)? {
         files.copy(&source, &name)?;
     }
     let hashes = files.hashes;

@@ -10,6 +10,7 @@ use arrow::datatypes::Int32Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use saker_models::finetune;
+use saker_contract::Step;
 use saker_serving::layout::Layout;
 use saker_serving::releases::record::{Record, Window};
 use serde_json::Value;
@@ -49,7 +50,7 @@ pub fn metrics(layout: &Layout) -> Result<Option<Value>> {
     let path = layout.metrics();
     let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
     let measured = written(&path);
-    if measured.is_none() || measured < written(&layout.model("dlrm_ranking")) {
+    if measured.is_none() || measured < written(&layout.model(Step::Ranking.model())) {
         return Ok(None);
     }
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

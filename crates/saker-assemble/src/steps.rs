@@ -6,19 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
+use saker_contract::ensemble::ENSEMBLE;
+use saker_contract::tensor::{
+    CANDIDATE_IDS, DEGRADED, FILTERED_IDS, ORDERED_IDS, ORDERED_SCORES, QUERY_VECTOR, RELEASE,
+    SCORE,
+};
+use saker_contract::{Database, Step, artefact};
 use saker_pipeline::{
     Column, ColumnType, Default as Fallback, Entity, Feature, FeatureKind, LookupMode, Pipeline,
 };
 use saker_serving::defaults::Defaults;
-use saker_serving::names::{DEGRADED, ENSEMBLE, ORDERED_IDS, ORDERED_SCORES, RELEASE};
 use saker_store::address::{has_credentials, in_environment};
 
-use super::pbtxt::{DataType, ModelConfig, Step, Tensor};
+use super::pbtxt::{self, DataType, ModelConfig, Tensor};
 
-/// The query tower's output, a vector per user.
-pub const QUERY_VECTOR: &str = "output_1";
-/// The ranker's output, the click probability of each candidate.
-pub const SCORE: &str = "click/binary_classification_task";
 /// Number of users whose candidates the ranker scores in one run.
 const USERS_PER_RUN: usize = 2;
 
@@ -50,8 +51,7 @@ impl Steps<'_> {
         let moment = pipeline.context.columns.iter();
         request.extend(moment.map(|column| Tensor::column(&column.name, data_type(column))));
         self.add(
-            "context_preprocessor",
-            "request_defaults",
+            Step::ContextPreprocessor,
             wire(request.iter().cloned().map(Tensor::optional), |name| {
                 name.to_owned()
             }),
@@ -71,7 +71,7 @@ impl Steps<'_> {
     fn user(&mut self, defaults: &Defaults) -> Result<()> {
         let pipeline = self.pipeline;
         let user_id = pipeline.user.id.as_str();
-        let checked_user = from("context_preprocessor")(user_id);
+        let checked_user = from(Step::ContextPreprocessor)(user_id);
         let read = read_columns(&pipeline.context.features);
         let context_columns = pipeline
             .context
@@ -79,11 +79,10 @@ impl Steps<'_> {
             .iter()
             .filter(|column| read.contains(&column.name.as_str()));
         self.add(
-            "nvt_context_transform",
-            "feature_transform",
+            Step::ContextTransform,
             wire(
                 context_columns.map(|column| Tensor::column(&column.name, data_type(column))),
-                from("context_preprocessor"),
+                from(Step::ContextPreprocessor),
             ),
             features(&pipeline.context.features),
             BTreeMap::new(),
@@ -96,11 +95,10 @@ impl Steps<'_> {
         let awaited = features(&pipeline.context.features).into_iter().take(1);
         lookup_inputs.extend(wire(
             awaited.map(Tensor::optional),
-            from("nvt_context_transform"),
+            from(Step::ContextTransform),
         ));
         self.add(
-            "feast_user_lookup",
-            "feature_lookup",
+            Step::UserLookup,
             lookup_inputs,
             looked_up(user_id, &user_columns)
                 .into_iter()
@@ -110,13 +108,12 @@ impl Steps<'_> {
         );
         let read = read_columns(&pipeline.user.features);
         self.add(
-            "nvt_user_transform",
-            "feature_transform",
+            Step::UserTransform,
             wire(
                 looked_up(user_id, &user_columns)
                     .into_iter()
                     .filter(|tensor| read.contains(&tensor.name.as_str())),
-                from("feast_user_lookup"),
+                from(Step::UserLookup),
             ),
             features(&pipeline.user.features),
             BTreeMap::new(),
@@ -129,12 +126,8 @@ impl Steps<'_> {
         let pipeline = self.pipeline;
         let vector = vector(pipeline)?;
         self.add(
-            "query_tower",
-            "onnxruntime",
-            wire(
-                features(&pipeline.user.features),
-                from("nvt_user_transform"),
-            ),
+            Step::QueryTower,
+            wire(features(&pipeline.user.features), from(Step::UserTransform)),
             vec![Tensor::rows(QUERY_VECTOR, vector)],
             onnxruntime_parameters(pipeline),
         );
@@ -146,12 +139,11 @@ impl Steps<'_> {
         let pipeline = self.pipeline;
         let user_id = pipeline.user.id.as_str();
         let vector = vector(pipeline)?;
-        let checked_user = from("context_preprocessor")(user_id);
+        let checked_user = from(Step::ContextPreprocessor)(user_id);
         self.add(
-            "faiss_retrieval",
-            "faiss_retrieval",
-            wire([Tensor::rows(QUERY_VECTOR, vector)], from("query_tower")),
-            vec![Tensor::column("candidate_ids", DataType::Int32)],
+            Step::Retrieval,
+            wire([Tensor::rows(QUERY_VECTOR, vector)], from(Step::QueryTower)),
+            vec![Tensor::column(CANDIDATE_IDS, DataType::Int32)],
             retrieval_parameters(pipeline),
         );
         let mut filter_inputs = vec![
@@ -160,26 +152,25 @@ impl Steps<'_> {
                 checked_user.clone(),
             ),
             (
-                Tensor::column("candidate_ids", DataType::Int32),
-                "faiss_retrieval/candidate_ids".to_owned(),
+                Tensor::column(CANDIDATE_IDS, DataType::Int32),
+                Step::Retrieval.output(CANDIDATE_IDS),
             ),
         ];
         if let Some(category) = &pipeline.store.popularity_category {
             filter_inputs.push((
                 Tensor::column(category, DataType::Int32).optional(),
-                format!("feast_user_lookup/{category}"),
+                Step::UserLookup.output(category),
             ));
         }
         filter_inputs.push((
             Tensor::column(DEGRADED, DataType::Int32).optional(),
-            from("feast_user_lookup")(DEGRADED),
+            from(Step::UserLookup)(DEGRADED),
         ));
         self.add(
-            "filter_seen_items",
-            "bloom_filter",
+            Step::SeenFilter,
             filter_inputs,
             vec![
-                Tensor::column("filtered_ids", DataType::Int32),
+                Tensor::column(FILTERED_IDS, DataType::Int32),
                 Tensor::column(DEGRADED, DataType::Int32),
             ],
             filter_parameters(pipeline),
@@ -193,24 +184,22 @@ impl Steps<'_> {
         let item_id = pipeline.item.id.as_str();
         let item_columns: Vec<&Column> = pipeline.item.stored().collect();
         self.add(
-            "feast_item_lookup",
-            "feature_lookup",
+            Step::ItemLookup,
             vec![(
-                Tensor::column("filtered_ids", DataType::Int32),
-                "filter_seen_items/filtered_ids".to_owned(),
+                Tensor::column(FILTERED_IDS, DataType::Int32),
+                Step::SeenFilter.output(FILTERED_IDS),
             )],
             looked_up(item_id, &item_columns),
             lookup_parameters(pipeline, &pipeline.item, &defaults.item)?,
         );
         let read = read_columns(&pipeline.item.features);
         self.add(
-            "nvt_item_transform",
-            "feature_transform",
+            Step::ItemTransform,
             wire(
                 looked_up(item_id, &item_columns)
                     .into_iter()
                     .filter(|tensor| read.contains(&tensor.name.as_str())),
-                from("feast_item_lookup"),
+                from(Step::ItemLookup),
             ),
             features(&pipeline.item.features),
             BTreeMap::new(),
@@ -218,11 +207,10 @@ impl Steps<'_> {
         let embeddings = embeddings(pipeline);
         if !embeddings.is_empty() {
             self.add(
-                "multimodal_embedding_lookup",
-                "embedding_lookup",
+                Step::EmbeddingLookup,
                 wire(
                     [Tensor::column(item_id, DataType::Int32)],
-                    from("nvt_item_transform"),
+                    from(Step::ItemTransform),
                 ),
                 embeddings,
                 BTreeMap::new(),
@@ -236,28 +224,24 @@ impl Steps<'_> {
         let pipeline = self.pipeline;
         let user_id = pipeline.user.id.as_str();
         let item_id = pipeline.item.id.as_str();
-        let checked_user = from("context_preprocessor")(user_id);
+        let checked_user = from(Step::ContextPreprocessor)(user_id);
         let mut sources = Vec::new();
         sources.extend(wire(
             features(&pipeline.user.features),
-            from("nvt_user_transform"),
+            from(Step::UserTransform),
         ));
         sources.extend(wire(
             features(&pipeline.context.features),
-            from("nvt_context_transform"),
+            from(Step::ContextTransform),
         ));
         sources.extend(wire(
             features(&pipeline.item.features),
-            from("nvt_item_transform"),
+            from(Step::ItemTransform),
         ));
-        sources.extend(wire(
-            embeddings(pipeline),
-            from("multimodal_embedding_lookup"),
-        ));
+        sources.extend(wire(embeddings(pipeline), from(Step::EmbeddingLookup)));
         let rows: Vec<Tensor> = sources.iter().map(|(tensor, _)| tensor.clone()).collect();
         self.add(
-            "unroll_features",
-            "unroll",
+            Step::Unroll,
             sources,
             rows.clone(),
             BTreeMap::from([
@@ -269,21 +253,19 @@ impl Steps<'_> {
             ]),
         );
         self.add(
-            "dlrm_ranking",
-            "onnxruntime",
-            wire(rows, from("unroll_features")),
+            Step::Ranking,
+            wire(rows, from(Step::Unroll)),
             vec![Tensor::rows(SCORE, 1)],
             ranker_parameters(pipeline),
         );
         self.add(
-            "softmax_sampling",
-            "softmax_sampling",
+            Step::Sampling,
             vec![
                 (
                     Tensor::column(item_id, DataType::Int32),
-                    format!("unroll_features/{item_id}"),
+                    Step::Unroll.output(item_id),
                 ),
-                (Tensor::rows(SCORE, 1), format!("dlrm_ranking/{SCORE}")),
+                (Tensor::rows(SCORE, 1), Step::Ranking.output(SCORE)),
                 (
                     Tensor::column(user_id, DataType::Int32).optional(),
                     checked_user,
@@ -307,11 +289,10 @@ impl Steps<'_> {
         let pipeline = self.pipeline;
         let item_id = pipeline.item.id.as_str();
         self.add(
-            "item_id_decoder",
-            "id_decode",
-            wire(answer(), from("softmax_sampling")),
+            Step::Decoder,
+            wire(answer(), from(Step::Sampling)),
             answer_of_release(),
-            BTreeMap::from([("VOCABULARY".to_owned(), format!("unique.{item_id}.parquet"))]),
+            BTreeMap::from([("VOCABULARY".to_owned(), artefact::vocabulary(item_id))]),
         );
     }
 }
@@ -329,7 +310,7 @@ pub(super) struct Steps<'p> {
     pipeline: &'p Pipeline,
     version: u64,
     models: Vec<ModelConfig>,
-    steps: Vec<Step>,
+    steps: Vec<pbtxt::Step>,
 }
 
 impl<'p> Steps<'p> {
@@ -342,18 +323,16 @@ impl<'p> Steps<'p> {
         }
     }
 
-    /// Adds a model whose inputs are these tensors of the ensemble. In the ensemble, its outputs are named `<model>/<tensor>`, so that no
-    /// two steps' tensors share a name.
+    /// Adds a model whose inputs are these tensors of the ensemble. [`Step::output`] names its outputs there.
     pub(super) fn add(
         &mut self,
-        name: &str,
-        backend: &str,
+        step: Step,
         inputs: Vec<(Tensor, String)>,
         outputs: Vec<Tensor>,
         parameters: BTreeMap<String, String>,
     ) {
-        self.steps.push(Step {
-            model: name.to_owned(),
+        self.steps.push(pbtxt::Step {
+            model: step.model().to_owned(),
             version: self.version,
             inputs: inputs
                 .iter()
@@ -361,19 +340,19 @@ impl<'p> Steps<'p> {
                 .collect(),
             outputs: outputs
                 .iter()
-                .map(|tensor| (tensor.name.clone(), from(name)(&tensor.name)))
+                .map(|tensor| (tensor.name.clone(), step.output(&tensor.name)))
                 .collect(),
         });
         let serving = &self.pipeline.serving;
         self.models.push(ModelConfig {
-            name: name.to_owned(),
-            backend: backend.to_owned(),
+            name: step.model().to_owned(),
+            backend: step.backend().to_owned(),
             inputs: inputs.into_iter().map(|(tensor, _)| tensor).collect(),
             outputs,
             parameters,
             instances: serving
                 .instances
-                .get(name)
+                .get(step.model())
                 .copied()
                 .unwrap_or(serving.instance_count),
             ..ModelConfig::default()
@@ -437,8 +416,8 @@ fn vector(pipeline: &Pipeline) -> Result<usize> {
 }
 
 /// Returns the ensemble's name of a step's output.
-fn from(model: &str) -> impl Fn(&str) -> String {
-    move |tensor| format!("{model}/{tensor}")
+fn from(step: Step) -> impl Fn(&str) -> String {
+    move |tensor| step.output(tensor)
 }
 
 pub(super) fn wire(
@@ -529,7 +508,10 @@ pub(super) fn lookup_parameters(
         (&store.item_view, store.item_lookup, store.item_entity_type)
     };
     let mut parameters = BTreeMap::from([
-        ("REDIS_URL".to_owned(), database(pipeline, 0)),
+        (
+            "REDIS_URL".to_owned(),
+            database(pipeline, Database::Features),
+        ),
         ("MODE".to_owned(), mode.as_str().to_owned()),
         ("FEAST_PROJECT".to_owned(), store.feast_project.clone()),
         ("FEATURE_VIEW".to_owned(), view.clone()),
@@ -595,13 +577,19 @@ pub(super) fn retrieval_parameters(pipeline: &Pipeline) -> BTreeMap<String, Stri
 pub(super) fn filter_parameters(pipeline: &Pipeline) -> BTreeMap<String, String> {
     let store = &pipeline.store;
     BTreeMap::from([
-        ("REDIS_URL".to_owned(), database(pipeline, 1)),
+        (
+            "REDIS_URL".to_owned(),
+            database(pipeline, Database::Activity),
+        ),
         ("MODE".to_owned(), store.bloom.mode.clone()),
         ("CAPACITY".to_owned(), store.bloom.capacity.to_string()),
         ("ERROR_RATE".to_owned(), store.bloom.error_rate.to_string()),
         ("DEADLINE_MS".to_owned(), store.deadline_ms.to_string()),
         ("RANKING_TOPK".to_owned(), pipeline.ranking.topk.to_string()),
-        ("POPULARITY_URL".to_owned(), database(pipeline, 3)),
+        (
+            "POPULARITY_URL".to_owned(),
+            database(pipeline, Database::Popularity),
+        ),
     ])
 }
 
@@ -632,10 +620,10 @@ pub(super) fn onnxruntime_parameters(pipeline: &Pipeline) -> BTreeMap<String, St
 
 /// A database of the store as config.pbtxt names it. Triton shows that file to every client. If the URL contains a login, the models read
 /// it from the environment instead, where `saker serve` sets it.
-fn database(pipeline: &Pipeline, number: u8) -> String {
+fn database(pipeline: &Pipeline, database: Database) -> String {
     let url = &pipeline.store.redis_url;
     if !has_credentials(url) {
-        return format!("{}/{number}", url.trim_end_matches('/'));
+        return format!("{}/{}", url.trim_end_matches('/'), database.number());
     }
-    in_environment(number.into())
+    in_environment(database)
 }

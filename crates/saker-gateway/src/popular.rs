@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use saker_contract::Database;
 use saker_store::popularity::{self, Set};
 use saker_store::{Client, Settings, StoreError};
 
@@ -29,7 +30,7 @@ pub(crate) struct Popular {
 impl Popular {
     pub(crate) fn open(settings: &Settings, deadline: Duration) -> Result<Self, StoreError> {
         Ok(Self {
-            store: Store::open(settings, 3, deadline, 1)?,
+            store: Store::open(settings, Database::Popularity, deadline, 1)?,
             known: Mutex::default(),
         })
     }

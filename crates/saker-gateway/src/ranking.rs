@@ -7,6 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use saker_contract::RawId;
+use saker_contract::ensemble::{ENSEMBLE, OLDER_OUTPUTS, OUTPUTS};
+use saker_contract::tensor::{
+    DEGRADED, DEVICE_TYPE, ORDERED_IDS, ORDERED_SCORES, RELEASE, TIMESTAMP,
+};
 use saker_traces::Span;
 use tokio::sync::Semaphore;
 use triton_client::balance::{self, Balanced};
@@ -18,15 +23,6 @@ use crate::call::Call;
 use crate::metrics::Metrics;
 use crate::rate_limited::RateLimited;
 
-/// The ensemble's name and its outputs, from the wire contract.
-pub(crate) const ENSEMBLE: &str = "ensemble_model";
-const ORDERED_IDS: &str = "ordered_ids";
-const ORDERED_SCORES: &str = "ordered_scores";
-const RELEASE: &str = "release";
-const DEGRADED: &str = "degraded";
-const OUTPUTS: [&str; 4] = [ORDERED_IDS, ORDERED_SCORES, RELEASE, DEGRADED];
-/// The outputs of releases that lack [`DEGRADED`].
-const OLDER_OUTPUTS: [&str; 3] = [ORDERED_IDS, ORDERED_SCORES, RELEASE];
 /// Duration for which a release without the output `degraded` is called without it.
 const WITHOUT: Duration = Duration::from_secs(60);
 
@@ -116,8 +112,8 @@ impl Ranking {
     pub(crate) fn inputs(&self, visit: Visit) -> Vec<Tensor> {
         let mut inputs = vec![Tensor::int32(&self.user_input, &[visit.user])];
         for (name, value) in [
-            ("device_type", visit.device_type),
-            ("timestamp", visit.timestamp),
+            (DEVICE_TYPE, visit.device_type),
+            (TIMESTAMP, visit.timestamp),
         ] {
             if self.context_inputs.iter().any(|taken| taken == name) {
                 inputs.push(Tensor::int32(name, &[value]));
@@ -279,7 +275,10 @@ fn read(tensors: &[Tensor]) -> Result<Ranked, Error> {
     // A repository that another program made may lack the release.
     let release = tensor(RELEASE).and_then(|release| release.texts().ok()?.into_iter().next());
     let degraded = tensor(DEGRADED).and_then(|degraded| degraded.int32s().ok()?.first().copied());
-    let items = ids.into_iter().zip(scores).filter(|(id, _)| *id >= 0);
+    let items = ids
+        .into_iter()
+        .zip(scores)
+        .filter(|(id, _)| RawId::is_item(*id));
     Ok(Ranked {
         release,
         items: items.collect(),
@@ -302,7 +301,7 @@ mod tests {
                 .flat_map(|score| score.to_le_bytes())
                 .collect(),
         };
-        let ids = Tensor::int32(ORDERED_IDS, &[7, -1]);
+        let ids = Tensor::int32(ORDERED_IDS, &[7, RawId::NONE_INT32]);
         let ranked = read(&[ids, scores.clone()]).unwrap();
         assert_eq!(ranked.items, [(7, 0.5)]);
         assert_eq!((ranked.release, ranked.degraded), (None, None));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use saker_contract::tensor;
 use saker_store::events::Limits;
 use saker_store::feast::FeatureView;
 use saker_traces::Traces;
@@ -78,8 +79,8 @@ impl Settings {
             store_deadline: Duration::from_millis(100),
             users: None,
             activity: Vec::new(),
-            user_input: "user_id".to_owned(),
-            context_inputs: vec!["device_type".to_owned(), "timestamp".to_owned()],
+            user_input: tensor::USER_ID.to_owned(),
+            context_inputs: vec![tensor::DEVICE_TYPE.to_owned(), tensor::TIMESTAMP.to_owned()],
             candidates: 300,
             deadline: Duration::from_millis(150),
             max_in_flight: 256,

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use saker_contract::Database;
+use saker_contract::keys::EVENTS;
 use saker_store::popularity::Set;
 use tokio::sync::Semaphore;
 
@@ -57,8 +59,8 @@ impl State {
             metrics: Metrics::new(ranking.servers().clone(), &settings.traces),
             ranking,
             popular: Popular::open(store, deadline)?,
-            features: Store::open(store, 0, deadline, 1)?,
-            activity: Store::open(store, saker_store::events::DATABASE, deadline, 4)?,
+            features: Store::open(store, Database::Features, deadline, 1)?,
+            activity: Store::open(store, Database::Activity, deadline, 4)?,
             explanations: Arc::new(Semaphore::new(EXPLANATIONS)),
             // The store counts as reachable until the first check.
             store_answers: AtomicBool::new(true),
@@ -159,7 +161,7 @@ impl State {
         let count = |client: &mut saker_store::Client| {
             let mut pipeline = saker_store::Pipeline::new();
             pipeline.keyless(|cmd| {
-                cmd.arg("XLEN").arg(saker_store::events::STREAM);
+                cmd.arg("XLEN").arg(EVENTS);
             });
             match replies(client, &pipeline)?.pop() {
                 Some(saker_store::Reply::Int(count)) => Ok(count),

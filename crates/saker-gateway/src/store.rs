@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use saker_contract::Database;
 use saker_store::{Client, Link, Pipeline, Reply, Settings, StoreError};
 use tokio::sync::oneshot;
 
@@ -42,7 +43,7 @@ impl Store {
     /// Opens `threads` connections. A cluster has one database, so the database number is ignored there.
     pub(crate) fn open(
         settings: &Settings,
-        database: i64,
+        database: Database,
         deadline: Duration,
         threads: usize,
     ) -> Result<Self, StoreError> {

@@ -5,7 +5,7 @@ use crate::native::Handle;
 use crate::{Error, Metric, parameters, threads};
 
 /// The id in a search result where the index had no further neighbour to give.
-pub const NO_NEIGHBOUR: i64 = -1;
+pub const NO_NEIGHBOUR: i64 = saker_contract::RawId::NONE;
 
 /// A FAISS index on the CPU: flat, IVF, HNSW, PQ or any other that FAISS's factory builds and its reader reads.
 ///

@@ -6,6 +6,7 @@ mod offline;
 mod online;
 
 use anyhow::{Context, Result};
+use saker_contract::Database;
 use saker_offline::OfflineStore;
 use saker_pipeline::Pipeline;
 use saker_prepare::table;
@@ -43,15 +44,15 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     let interactions = InteractionCounts::read(pipeline, layout, seen)?;
     step.done(&format!("up to {}", time(interactions.newest)));
     let settings = Settings::parse(&pipeline.store.redis_url, None)?;
-    let database = |number| -> Result<Connection> {
+    let database = |database: Database| -> Result<Connection> {
         Ok(Connection::open(
-            &settings.clone().with_database(number)?.with_bloom_probe(),
+            &settings.clone().with_database(database)?.with_bloom_probe(),
         )?)
     };
 
     // The time of the last event from which the features were computed.
     let time = Timestamp::from_micros(i64::from(interactions.newest) * 1_000_000);
-    let mut connection = database(0)?;
+    let mut connection = database(Database::Features)?;
     let store = &pipeline.store;
     for (entity, view, rows) in [
         (&pipeline.user, &store.user_view, &users),
@@ -60,9 +61,9 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
         online::entities(pipeline, &mut connection, entity, view, rows, &time)?;
     }
     let popularity_sets =
-        interaction_counts::popularity(pipeline, &mut database(3)?, &items, &interactions)?;
+        interaction_counts::popularity(pipeline, &mut database(Database::Popularity)?, &items, &interactions)?;
     let seen = if seen {
-        interaction_counts::seen(pipeline, &mut database(1)?, &interactions.seen)?
+        interaction_counts::seen(pipeline, &mut database(Database::Activity)?, &interactions.seen)?
     } else {
         0
     };

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use ndarray::ArrayView2;
 use ndarray_npy::WriteNpyExt;
+use saker_contract::Step;
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_train::data::Dataset;
@@ -26,8 +27,8 @@ pub fn write_towers(layout: &Layout, towers: &Towers, data: &Dataset) -> Result<
 /// Returns an error if the file cannot be written.
 pub fn write_query_tower(layout: &Layout, towers: &Towers) -> Result<()> {
     files::write(
-        &layout.model("query_tower"),
-        onnx::tower(&towers.query, "query_tower"),
+        &layout.model(Step::QueryTower.model()),
+        onnx::tower(&towers.query, Step::QueryTower.model()),
     )
 }
 
@@ -36,7 +37,7 @@ pub fn write_query_tower(layout: &Layout, towers: &Towers) -> Result<()> {
 /// # Errors
 /// Returns an error if the file cannot be written.
 pub fn write_ranker(layout: &Layout, ranker: &Ranker) -> Result<()> {
-    files::write(&layout.model("dlrm_ranking"), onnx::ranker(ranker))
+    files::write(&layout.model(Step::Ranking.model()), onnx::ranker(ranker))
 }
 
 /// The content of the candidate tower's file.

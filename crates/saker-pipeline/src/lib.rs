@@ -26,7 +26,8 @@ pub use features::{
     FeatureKind, ImagePooling, Missing, Names,
 };
 pub use serving::{Bloom, EntityType, LookupMode, Metric, Ranking, Retrieval, Serving, Store};
-pub use validate::MODELS;
+
+pub use saker_contract::Group;
 
 /// A whole pipeline: its data, features, training and serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,31 +74,6 @@ pub struct Pipeline {
     /// Value of `${SAKER_STATE}` in paths: the folder of the commands' state.
     #[serde(skip)]
     pub state: Option<PathBuf>,
-}
-
-/// A group of features. Each group has its own workflow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
-    /// `[[user.features]]`
-    User,
-    /// `[[context.features]]`
-    Context,
-    /// `[[item.features]]`
-    Item,
-}
-
-impl Group {
-    /// All groups, in the order of the models' inputs.
-    pub const ALL: [Self; 3] = [Self::User, Self::Context, Self::Item];
-
-    /// `user`, `context` or `item`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Context => "context",
-            Self::Item => "item",
-        }
-    }
 }
 
 /// `[pipeline]`

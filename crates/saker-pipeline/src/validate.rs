@@ -1,30 +1,12 @@
 //! Checks of a definition beyond its syntax, so that a mistake is reported here and not in a later step.
 
+use saker_contract::{RawId, Step};
 use saker_workflow::Operator;
 
 use crate::{
     Column, ColumnType, Default as Fallback, Derive, EmbeddingSource, Entity, Error, Feature,
     Format, Group, Parts, Pipeline,
 };
-
-/// Models that `[serving.instances]` may name.
-pub const MODELS: [&str; 15] = [
-    "context_preprocessor",
-    "feast_user_lookup",
-    "nvt_user_transform",
-    "nvt_context_transform",
-    "query_tower",
-    "faiss_retrieval",
-    "filter_seen_items",
-    "feast_item_lookup",
-    "nvt_item_transform",
-    "multimodal_embedding_lookup",
-    "unroll_features",
-    "dlrm_ranking",
-    "softmax_sampling",
-    "item_id_decoder",
-    "fused_recommendation",
-];
 
 /// The accepted value of a key that names a category column.
 const CATEGORY: &str = "the name of an int32 column";
@@ -302,7 +284,7 @@ impl Pipeline {
             feature.operators.as_slice(),
             [Operator::Categorify {
                 num_buckets: 1,
-                padding: Some(-1),
+                padding: Some(RawId::NONE),
                 ..
             }]
         );
@@ -532,10 +514,17 @@ impl Pipeline {
         for (model, count) in &serving.instances {
             let key = format!("serving.instances.{model}");
             check(
-                MODELS.contains(&model.as_str()),
+                Step::of_model(model).is_some(),
                 &*key,
                 count,
-                format!("one of the models {}", MODELS.join(", ")),
+                format!(
+                    "one of the models {}",
+                    Step::ALL
+                        .iter()
+                        .map(|step| step.model())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
             )?;
             check(*count > 0, &*key, count, "1 or more")?;
         }

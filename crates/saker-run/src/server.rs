@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use saker_contract::ensemble::{ENSEMBLE, FUSED};
 use saker_serving::control;
 use saker_serving::files;
 use saker_serving::installed;
 use saker_serving::layout::Layout;
-use saker_serving::names::{ENSEMBLE, FUSED};
 use saker_serving::releases::Repository;
 use saker_serving::running::{Ports, Running};
 use saker_serving::target::REDIS_URL;

@@ -7,7 +7,7 @@
 //! | [`registry`] | releases in an object store: publishing, fetching, the wanted release, the servers' reports |
 //! | [`follower`] | keeps one Triton on the wanted release |
 //! | [`releases`] | several releases in one model repository, one of which serves |
-//! | [`target`], [`layout`], [`defaults`], [`names`] | the pipeline of a program; the paths of its files; the features of a missing entity; names of the wire contract |
+//! | [`target`], [`layout`], [`defaults`] | the pipeline of a program; the paths of its files; the features of a missing entity |
 //! | [`prepared_tables`], [`views`], [`entities`] | users and items for display; feature views; the entities in the online store |
 //! | [`running`], [`control`], [`counters`] | the processes of `saker serve`; the key to Triton's control API; Triton's metrics |
 //! | [`installed`] | the programs and libraries that the scripts install |
@@ -21,7 +21,6 @@ pub mod files;
 pub mod follower;
 pub mod installed;
 pub mod layout;
-pub mod names;
 pub mod prepared_tables;
 pub mod programs;
 pub mod progress;

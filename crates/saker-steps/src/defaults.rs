@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use saker_contract::ids::UNKNOWN;
 use triton_backend::{Error, Request};
 
 /// The value of a tensor that is missing from the request.
@@ -13,6 +14,11 @@ pub enum Default {
     Value(f64),
     /// The server's time in Unix seconds; it also replaces a 0 in the request.
     Now,
+}
+
+impl Default {
+    /// For a tensor that no parameter gives a default.
+    pub const UNKNOWN: Self = Self::Value(UNKNOWN as f64);
 }
 
 /// Reads the defaults in the parameter of this name: a JSON object from tensor name to a number or `"now"`.

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
+use saker_contract::artefact::INDEX;
 use saker_index::{Index, NO_NEIGHBOUR};
 use serde::Deserialize;
 use triton_backend::{Error, ModelContext, Request, log};
-
-const INDEX_FILE: &str = "index.faiss";
 
 /// The parameters of `faiss_retrieval` in config.pbtxt. Its README describes each.
 #[derive(Debug, Deserialize)]
@@ -54,7 +53,7 @@ impl Retrieval {
                 "parameter RETRIEVAL_TOPK = '0'; accepted: 1 or more",
             ));
         }
-        let path = context.version_dir().join(INDEX_FILE);
+        let path = context.version_dir().join(INDEX);
         let mut index = Index::read(&path).map_err(|error| Error::not_found(error.to_string()))?;
         if values > 0 && values != index.dimension() as i64 {
             return Err(Error::invalid_argument(format!(

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
+use saker_contract::Database;
+use saker_contract::database::VARIABLE;
+
 use crate::{RedactedUrl, Settings, StoreError};
 
 /// Prefix of a text that names environment variables.
@@ -10,16 +13,14 @@ const ENVIRONMENT: &str = "env:";
 /// Suffix of a variable's name that names a file with the URL.
 const FILE: &str = "_FILE";
 
-/// The text with which a configuration refers to a database of Saker's store whose URL is in the environment. Seen items (1) and popularity
-/// (3) may be in stores of their own.
+/// The text with which a configuration refers to a database of Saker's store whose URL is in the environment. Some databases may
+/// be in stores of their own: see [`Database::variable`].
 #[must_use]
-pub fn in_environment(database: u32) -> String {
-    let own = match database {
-        1 => "SAKER_SEEN_URL,",
-        3 => "SAKER_POPULARITY_URL,",
-        _ => "",
-    };
-    format!("{ENVIRONMENT}{own}SAKER_REDIS_URL#{database}")
+pub fn in_environment(database: impl Into<i64>) -> String {
+    let database = database.into();
+    let own = Database::of_number(database).and_then(Database::variable);
+    let names: Vec<&str> = own.into_iter().chain([VARIABLE]).collect();
+    format!("{ENVIRONMENT}{}#{database}", names.join(","))
 }
 
 /// A store's URL as given. It is never printed with its credentials.

@@ -21,15 +21,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use redis::Value as Reply;
+use saker_contract::keys::{self, EVENTS};
 use sha2::{Digest, Sha256};
 
 use crate::node::CommandResult;
 use crate::{Pipeline, StoreError};
 
-/// The database.
-pub const DATABASE: i64 = 1;
-/// The stream's key.
-pub const STREAM: &str = "events";
 /// Duration for which an event's id stays known.
 pub const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Maximum length of an event's id, in characters.
@@ -214,7 +211,7 @@ fn known_as(event_id: &str, ids: u64) -> (String, [u8; 10]) {
     place.copy_from_slice(&hash[..8]);
     digest.copy_from_slice(&hash[8..18]);
     let shard = u64::from_le_bytes(place) % ids.div_ceil(SHARD).max(1);
-    (format!("events:ids:{shard}"), digest)
+    (keys::event_ids(shard), digest)
 }
 
 /// The result for one event.
@@ -263,8 +260,8 @@ pub fn publish(
 
 fn add(pipeline: &mut Pipeline, call: (&str, &str), event: &Event, limits: Limits) {
     let (key, digest) = known_as(&event.id, limits.ids);
-    pipeline.command(STREAM.as_bytes(), |cmd| {
-        cmd.arg(call.0).arg(call.1).arg(2).arg(STREAM).arg(key);
+    pipeline.command(EVENTS.as_bytes(), |cmd| {
+        cmd.arg(call.0).arg(call.1).arg(2).arg(EVENTS).arg(key);
         cmd.arg(limits.backlog).arg(REMEMBERED.as_secs());
         cmd.arg(SHARD.min(limits.ids)).arg(&digest[..]);
         for (name, value) in event.fields() {
@@ -399,7 +396,7 @@ mod tests {
         assert_eq!(first[2], Published::Duplicate);
         let again = send(&mut connection, &[event("a")], 10);
         assert_eq!(again, [Published::Duplicate]);
-        assert_eq!(ask(&mut connection, &["XLEN", STREAM]), Reply::Int(2));
+        assert_eq!(ask(&mut connection, &["XLEN", EVENTS]), Reply::Int(2));
         let (key, _) = known_as("a", Limits::default().ids);
         let Reply::Int(seconds) = ask(&mut connection, &["TTL", &key]) else {
             panic!("no time to live");
@@ -432,7 +429,7 @@ mod tests {
         let shards = limits.ids.div_ceil(SHARD);
         let (mut known, mut bytes) = (0, 0);
         for shard in 0..shards {
-            let key = format!("events:ids:{shard}");
+            let key = keys::event_ids(shard);
             let Reply::Int(count) = ask(&mut connection, &["ZCARD", &key]) else {
                 panic!("no count");
             };
@@ -445,10 +442,7 @@ mod tests {
         assert!(known as u64 <= shards * SHARD, "{known}");
         assert!(bytes <= 30 * known, "{} bytes an id", bytes / known);
         assert_eq!(
-            ask(
-                &mut connection,
-                &["EXISTS", &format!("events:ids:{shards}")]
-            ),
+            ask(&mut connection, &["EXISTS", &keys::event_ids(shards)]),
             Reply::Int(0)
         );
     }

@@ -81,17 +81,20 @@ pub struct Command {
 impl Command {
     /// The command `name` in this database.
     #[must_use]
-    pub fn new(database: i64, name: &str) -> Self {
+    pub fn new(database: impl Into<i64>, name: &str) -> Self {
         Self {
-            database,
+            database: database.into(),
             words: vec![name.into()],
         }
     }
 
     /// A command with the given words.
     #[must_use]
-    pub fn of(database: i64, words: Vec<Vec<u8>>) -> Self {
-        Self { database, words }
+    pub fn of(database: impl Into<i64>, words: Vec<Vec<u8>>) -> Self {
+        Self {
+            database: database.into(),
+            words,
+        }
     }
 
     /// The command's database.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use redis::Value as Reply;
+use saker_contract::keys;
 
 use crate::{Connection, Pipeline, StoreError};
 
@@ -26,9 +27,9 @@ pub enum Set {
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Global => f.write_str("trending:global"),
-            Self::CategoryL1(category) => write!(f, "trending:cat_l1:{category}"),
-            Self::CategoryL2(category) => write!(f, "trending:cat_l2:{category}"),
+            Self::Global => f.write_str(keys::TRENDING_GLOBAL),
+            Self::CategoryL1(category) => write!(f, "{}{category}", keys::TRENDING_CATEGORY_L1),
+            Self::CategoryL2(category) => write!(f, "{}{category}", keys::TRENDING_CATEGORY_L2),
         }
     }
 }
@@ -56,10 +57,11 @@ impl Popular {
 /// Returns the errors of the store.
 pub fn read(connection: &mut Connection, most: usize) -> Result<Popular, StoreError> {
     let mut sets = vec![Set::Global];
-    connection.scan(b"trending:cat_l1:*", TIMEOUT, &mut |_, keys| {
+    let pattern = format!("{}*", keys::TRENDING_CATEGORY_L1);
+    connection.scan(pattern.as_bytes(), TIMEOUT, &mut |_, keys| {
         for key in keys {
             let category = key
-                .strip_prefix(b"trending:cat_l1:")
+                .strip_prefix(keys::TRENDING_CATEGORY_L1.as_bytes())
                 .and_then(|category| std::str::from_utf8(category).ok()?.parse().ok());
             sets.extend(category.map(Set::CategoryL1));
         }

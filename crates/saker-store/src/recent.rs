@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use redis::Value as Reply;
+use saker_contract::keys;
 
 use crate::feast::{FeatureView, Timestamp, Value, Writer};
 use crate::{Connection, Pipeline, StoreError};
@@ -33,7 +34,7 @@ pub struct Event {
 /// The key of a user's recent items.
 #[must_use]
 pub fn key(user: i64) -> String {
-    format!("user:{user}:recent_items")
+    keys::recent_items(user)
 }
 
 /// Adds events in one round trip, and deletes entries that are older than seven days at `now_us`. An event that arrives late does not

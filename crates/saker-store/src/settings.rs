@@ -253,7 +253,8 @@ impl Settings {
     ///
     /// # Errors
     /// Returns [`StoreError::Settings`] for negative numbers, and for any number but 0 in a cluster.
-    pub fn with_database(mut self, database: i64) -> Result<Self, StoreError> {
+    pub fn with_database(mut self, database: impl Into<i64>) -> Result<Self, StoreError> {
+        let database = database.into();
         if database < 0 || (self.is_cluster() && database != 0) {
             return Err(StoreError::Settings(format!(
                 "store URL {}: database {database} does not exist; accepted: 0 or more, in a cluster only 0",

@@ -1,6 +1,9 @@
 //! What follows from a user's events: the changes to the store, computed from what the store held.
 
-use saker_store::events::{self, Event};
+use saker_contract::Database;
+use saker_contract::keys::{EVENTS_APPLIED, EVENTS_REJECTED};
+use saker_contract::tensor::TOP_CATEGORY;
+use saker_store::events::Event;
 use saker_store::feast::{FeatureView, Timestamp, Value};
 use saker_store::guarded::{Command, Guarded};
 use saker_store::seen::bitmap::{self, Geometry, HEADER};
@@ -8,7 +11,7 @@ use saker_store::seen::{self, Method, Prefixes};
 use saker_store::{StoreError, recent};
 
 use crate::item_categories::ItemCategories;
-use crate::{APPLIED, EntryId, ONLINE, REJECTED, TRENDING};
+use crate::EntryId;
 
 /// Bits of one BITFIELD, or items of one BF.MADD: a bit is four words, and a command has at most
 /// [`MOST_WORDS`](saker_store::guarded::MOST_WORDS).
@@ -64,7 +67,7 @@ pub fn oldest(arrivals: &[Arrival]) -> i64 {
 /// The read of the recent items.
 #[must_use]
 pub fn read_recent(user: i32, oldest: i64) -> Command {
-    Command::new(events::DATABASE, "ZRANGEBYSCORE")
+    Command::new(Database::Activity, "ZRANGEBYSCORE")
         .arg(recent::key(user.into()))
         .arg(oldest)
         .arg("+inf")
@@ -102,20 +105,22 @@ impl Rules {
             if let Some(item) = self.items.get(event.item) {
                 for set in item.sets() {
                     guarded.change_once(
-                        Command::new(TRENDING, "ZINCRBY")
+                        Command::new(Database::Popularity, "ZINCRBY")
                             .arg(set)
                             .arg(1)
                             .arg(event.item),
                     );
                 }
             }
-            let mut applied = Command::new(events::DATABASE, "XADD").arg(APPLIED).arg("*");
+            let mut applied = Command::new(Database::Activity, "XADD")
+                .arg(EVENTS_APPLIED)
+                .arg("*");
             for (name, value) in event.fields() {
                 applied = applied.arg(name).arg(value);
             }
             applied = applied.arg("entry").arg(arrival.entry);
             if let Some(category) = top_category {
-                applied = applied.arg("top_category").arg(category);
+                applied = applied.arg(TOP_CATEGORY).arg(category);
             }
             guarded.change_once(applied);
         }
@@ -129,7 +134,7 @@ impl Rules {
         before: &Before,
         guarded: &mut Guarded,
     ) -> Result<(), StoreError> {
-        const DATABASE: i64 = events::DATABASE;
+        const DATABASE: Database = Database::Activity;
         let key = self.seen_key(user);
         let items: Vec<i64> = arrivals
             .iter()
@@ -175,7 +180,7 @@ impl Rules {
         before: &Before,
         guarded: &mut Guarded,
     ) -> Result<Vec<Option<i32>>, StoreError> {
-        const DATABASE: i64 = events::DATABASE;
+        const DATABASE: Database = Database::Activity;
         let key = recent::key(user.into());
         let stored = before.recent.iter();
         let words: Vec<&[u8]> = stored
@@ -223,7 +228,7 @@ impl Rules {
         if let Some(category) = top_categories.last().copied().flatten() {
             let (id, value) = (view.id(user), Some(Value::Int32(category)));
             let words = view.write(&id, &[value], Timestamp::from_micros(now))?;
-            guarded.change(Command::of(ONLINE, words));
+            guarded.change(Command::of(Database::Features, words));
         }
         Ok(top_categories)
     }
@@ -252,7 +257,7 @@ fn recent_item(key: &str, item: &[u8], time: &[u8]) -> Result<(i64, i64), StoreE
 #[must_use]
 pub fn reject(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)], reason: &str) -> Guarded {
     let mut guarded = Guarded::from_entries([entry]);
-    let aside = Command::new(events::DATABASE, "XADD").arg(REJECTED);
+    let aside = Command::new(Database::Activity, "XADD").arg(EVENTS_REJECTED);
     let aside = aside.arg("MAXLEN").arg("~").arg(REJECTED_KEPT).arg("*");
     let mut aside = aside.arg("entry").arg(entry).arg("reason").arg(reason);
     let mut room = REJECTED_BYTES;
@@ -399,7 +404,8 @@ mod tests {
             let key = entity_key(EntityKeyVersion::V3, "shop", &[("user_id", kind.id(7))]);
             let changes = changes.unwrap();
             let written = |command: &Command| {
-                command.database() == ONLINE && command.words().get(1) == Some(&key)
+                command.database() == Database::Features.number()
+                    && command.words().get(1) == Some(&key)
             };
             assert_eq!(
                 changes.commands().filter(|c| written(c)).count(),
@@ -456,7 +462,7 @@ mod tests {
         assert!(!said.iter().any(counted), "{said:?}");
         // Somebody who met nothing else has no top category.
         let changes = rules(Method::Server).changes(7, &[unknown], &Before::default());
-        let online = |command: &Command| command.database() == ONLINE;
+        let online = |command: &Command| command.database() == Database::Features.number();
         assert!(!changes.unwrap().commands().any(online));
     }
 

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use saker_store::events::{self, Event};
+use saker_contract::Database;
+use saker_contract::keys::{EVENTS, EVENTS_REJECTED};
+use saker_store::events::Event;
 use saker_store::guarded::{Group, Guarded, Outcome, Script};
 use saker_store::popularity::Set;
 use saker_store::seen::Method;
@@ -179,8 +181,8 @@ impl Shared {
 
     pub(crate) fn group(&self) -> Group<'_> {
         Group {
-            database: events::DATABASE,
-            stream: events::STREAM,
+            database: Database::Activity.number(),
+            stream: EVENTS,
             group: &self.group,
         }
     }
@@ -248,7 +250,7 @@ impl Consumer<'_> {
             if from == ">" {
                 cmd.arg("BLOCK").arg(WAIT.as_millis() as u64);
             }
-            cmd.arg("STREAMS").arg(events::STREAM).arg(from);
+            cmd.arg("STREAMS").arg(EVENTS).arg(from);
         })?;
         match reply {
             Reply::Nil => Ok(Vec::new()),
@@ -264,7 +266,7 @@ impl Consumer<'_> {
     fn claim(&self, connection: &mut Connection) -> Result<Vec<Entry>, StoreError> {
         let reply = ask(connection, |cmd| {
             cmd.arg("XAUTOCLAIM")
-                .arg(events::STREAM)
+                .arg(EVENTS)
                 .arg(&self.shared.group)
                 .arg(&self.name)
                 .arg(self.shared.claim_after.as_millis() as u64)
@@ -437,10 +439,10 @@ impl Consumer<'_> {
         Counters::add(&counters.refused, refused.len());
         match refused.first() {
             None => {
-                tracing::warn!(worker = self.name, %entry, "an entry was moved to {}: {reason}", crate::REJECTED);
+                tracing::warn!(worker = self.name, %entry, "an entry was moved to {}: {reason}", EVENTS_REJECTED);
             }
             Some(why) => {
-                tracing::error!(worker = self.name, %entry, "an entry is dropped ({reason}), because {} refused it: {why}", crate::REJECTED);
+                tracing::error!(worker = self.name, %entry, "an entry is dropped ({reason}), because {} refused it: {why}", EVENTS_REJECTED);
             }
         }
         Ok(())
@@ -470,10 +472,7 @@ fn is_of_the_entries(error: &StoreError) -> bool {
 
 fn make_group(connection: &mut Connection, group: &str) -> Result<(), StoreError> {
     let made = ask(connection, |cmd| {
-        cmd.arg("XGROUP")
-            .arg("CREATE")
-            .arg(events::STREAM)
-            .arg(group);
+        cmd.arg("XGROUP").arg("CREATE").arg(EVENTS).arg(group);
         cmd.arg("0").arg("MKSTREAM");
     });
     match made {

@@ -3,16 +3,16 @@
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use saker_contract::Database;
+use saker_contract::keys::{EVENTS, TRENDING_FADED};
 use saker_store::guarded::{Command, Guarded, Outcome, Script};
-use saker_store::{Connection, Reply, StoreError, events};
+use saker_store::{Connection, Reply, StoreError};
 
 use crate::consumer::{Shared, TIMEOUT, ask, unexpected};
-use crate::{EntryId, TRENDING};
+use crate::EntryId;
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
-/// Key of the hour since the Unix epoch at which decay was last applied.
-const FADED: &str = "trending:faded";
 /// Counts below this number of interactions are removed.
 const FORGOTTEN: f64 = 0.01;
 
@@ -20,11 +20,12 @@ const FORGOTTEN: f64 = 0.01;
 pub(crate) fn run(shared: &Shared, half_life: Option<Duration>) {
     shared.with_connection("housekeeping", |connection| {
         let script = Script::load(connection, TIMEOUT)?;
-        let mut trending = Connection::open(&shared.store.clone().with_database(TRENDING)?)?;
+        let mut trending =
+            Connection::open(&shared.store.clone().with_database(Database::Popularity)?)?;
         while !shared.stopped() {
             trim(connection)?;
             let Reply::Int(length) = ask(connection, |cmd| {
-                cmd.arg("XLEN").arg(events::STREAM);
+                cmd.arg("XLEN").arg(EVENTS);
             })?
             else {
                 return Err(StoreError::Protocol("XLEN: no number".into()));
@@ -54,7 +55,7 @@ fn hour() -> u64 {
 /// Removes the entries that every group of the stream has applied. Pending entries stay, and so do all entries after them.
 fn trim(connection: &mut Connection) -> Result<(), StoreError> {
     let groups = ask(connection, |cmd| {
-        cmd.arg("XINFO").arg("GROUPS").arg(events::STREAM);
+        cmd.arg("XINFO").arg("GROUPS").arg(EVENTS);
     });
     let groups = match groups {
         Ok(Reply::Array(groups)) => groups,
@@ -72,7 +73,7 @@ fn trim(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if let Some(applied) = applied {
         ask(connection, |cmd| {
-            cmd.arg("XTRIM").arg(events::STREAM).arg("MINID");
+            cmd.arg("XTRIM").arg(EVENTS).arg("MINID");
             cmd.arg(applied.to_string());
         })?;
     }
@@ -100,7 +101,7 @@ fn delivered(group: Reply) -> Result<(String, EntryId), StoreError> {
 
 fn first_pending(connection: &mut Connection, group: &str) -> Result<Option<EntryId>, StoreError> {
     let summary = ask(connection, |cmd| {
-        cmd.arg("XPENDING").arg(events::STREAM).arg(group);
+        cmd.arg("XPENDING").arg(EVENTS).arg(group);
     })?;
     match &summary {
         Reply::Array(parts) => match parts.as_slice() {
@@ -121,7 +122,7 @@ fn fade(
     hour: u64,
 ) -> Result<(), StoreError> {
     let noted = ask(trending, |cmd| {
-        cmd.arg("GET").arg(FADED);
+        cmd.arg("GET").arg(TRENDING_FADED);
     })?;
     let noted = match noted {
         Reply::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -129,10 +130,10 @@ fn fade(
         other => return Err(unexpected("GET", &other)),
     };
     let mut fade = Guarded::default();
-    fade.only_if(noted.as_str(), Command::new(TRENDING, "GET").arg(FADED));
+    fade.only_if(noted.as_str(), Command::new(Database::Popularity, "GET").arg(TRENDING_FADED));
     // Write the hour first. If the server refuses it, for example because it is out of memory, skip the decay: otherwise every round would
     // apply the decay again.
-    fade.change(Command::new(TRENDING, "SET").arg(FADED).arg(hour));
+    fade.change(Command::new(Database::Popularity, "SET").arg(TRENDING_FADED).arg(hour));
     // Without a readable hour, the decay starts now.
     let passed = hour.saturating_sub(noted.parse().unwrap_or(hour));
     if passed == 0 && !noted.is_empty() {
@@ -143,12 +144,12 @@ fn fade(
         let sets = shared.popularity_sets.lock();
         let sets = sets.unwrap_or_else(PoisonError::into_inner).clone();
         for set in sets {
-            let union = Command::new(TRENDING, "ZUNIONSTORE")
+            let union = Command::new(Database::Popularity, "ZUNIONSTORE")
                 .arg(set)
                 .arg(1)
                 .arg(set);
             fade.change_once(union.arg("WEIGHTS").arg(factor));
-            let forget = Command::new(TRENDING, "ZREMRANGEBYSCORE").arg(set);
+            let forget = Command::new(Database::Popularity, "ZREMRANGEBYSCORE").arg(set);
             fade.change_once(forget.arg("-inf").arg(format!("({FORGOTTEN}")));
         }
     }

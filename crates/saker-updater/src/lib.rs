@@ -36,13 +36,3 @@ mod updater;
 
 pub use entry::EntryId;
 pub use updater::{Readiness, Settings, Updater};
-
-/// Stream of the applied events, in [`saker_store::events::DATABASE`]: the fields of the event, its `entry`, and the user's
-/// `top_category` after it, if there is one.
-pub const APPLIED: &str = "events:applied";
-/// Stream of the rejected entries, with the `reason`, in the same database.
-pub const REJECTED: &str = "events:rejected";
-/// Database of the online store.
-const ONLINE: i64 = 0;
-/// Database of `trending:*`.
-const TRENDING: i64 = 3;

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate};
+use saker_contract::keys::EVENTS_APPLIED;
+use saker_contract::tensor::TOP_CATEGORY;
 use saker_offline::{EVENT_TIMESTAMP, EVENTS, OfflineStore};
 use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
@@ -22,7 +24,7 @@ use saker_tables::{NewColumn, NewValues, Table, Values};
 
 use crate::consumer::{Shared, ask, entries, unexpected};
 use crate::counters::Counters;
-use crate::{APPLIED, EntryId};
+use crate::EntryId;
 
 /// Prefix of the names of the updater's files.
 pub const FILES: &str = "applied";
@@ -91,7 +93,9 @@ pub(crate) fn run(shared: &Shared, place: &Place) {
                     Ok(rows) => Counters::add(&shared.counters.offline_rows, rows),
                     Err(Error::Store(error)) => return Err(error),
                     Err(error) => {
-                        tracing::warn!("{error}; events wait in {APPLIED} until it can be written");
+                        tracing::warn!(
+                            "{error}; events wait in {EVENTS_APPLIED} until it can be written"
+                        );
                         Counters::add(&shared.counters.failures, 1);
                         break;
                     }
@@ -127,13 +131,13 @@ impl<'w> Writer<'w> {
     }
 
     /// Writes the oldest entries and removes them from the stream, over a connection to
-    /// [`saker_store::events::DATABASE`]. Returns the number of rows written.
+    /// [`saker_contract::Database::Activity`]. Returns the number of rows written.
     ///
     /// # Errors
     /// Returns the errors of the two stores; the entries then stay in the stream.
     pub fn write(&mut self, connection: &mut Connection) -> Result<usize, Error> {
         let reply = ask(connection, |cmd| {
-            cmd.arg("XRANGE").arg(APPLIED).arg("-").arg("+");
+            cmd.arg("XRANGE").arg(EVENTS_APPLIED).arg("-").arg("+");
             cmd.arg("COUNT").arg(ROWS);
         })?;
         let mut days: BTreeMap<NaiveDate, Vec<Applied>> = BTreeMap::new();
@@ -145,11 +149,11 @@ impl<'w> Writer<'w> {
                     Some(time) => days.entry(time.date_naive()).or_default().push(applied),
                     None => tracing::error!(
                         %entry,
-                        "an entry of {APPLIED} is skipped: its time {} is outside the calendar",
+                        "an entry of {EVENTS_APPLIED} is skipped: its time {} is outside the calendar",
                         applied.event.time_us
                     ),
                 },
-                Err(error) => tracing::error!(%entry, "an entry of {APPLIED} is skipped: {error}"),
+                Err(error) => tracing::error!(%entry, "an entry of {EVENTS_APPLIED} is skipped: {error}"),
             }
         }
         let Some(until) = until else { return Ok(0) };
@@ -165,7 +169,7 @@ impl<'w> Writer<'w> {
             }
         }
         let trimmed = ask(connection, |cmd| {
-            cmd.arg("XTRIM").arg(APPLIED).arg("MINID");
+            cmd.arg("XTRIM").arg(EVENTS_APPLIED).arg("MINID");
             cmd.arg(until.next().to_string());
         })?;
         match trimmed {
@@ -299,7 +303,7 @@ fn applied(entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Applied, Sto
     let pairs = texts
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    let category = texts.iter().find(|(name, _)| name == "top_category");
+    let category = texts.iter().find(|(name, _)| name == TOP_CATEGORY);
     Ok(Applied {
         entry,
         event: Event::from_fields(pairs)?,

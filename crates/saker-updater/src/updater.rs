@@ -6,9 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use saker_contract::Database;
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes};
-use saker_store::{Connection, StoreError, events};
+use saker_store::{Connection, StoreError};
 use saker_traces::Traces;
 
 use crate::change::Rules;
@@ -81,7 +82,7 @@ impl Updater {
                 settings.store.url()
             )));
         }
-        let store = settings.store.with_database(events::DATABASE)?;
+        let store = settings.store.with_database(Database::Activity)?;
         let store = store.with_bloom_probe();
         let connection = Connection::open(&store)?;
         let method = settings.mode.method(connection.has_bloom());

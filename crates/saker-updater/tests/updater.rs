@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use chrono::NaiveDate;
+use saker_contract::Database;
+use saker_contract::keys::{EVENTS_APPLIED, EVENTS_REJECTED};
 use saker_offline::{EVENTS, OfflineStore};
 use saker_store::events::{self, Event, Kind, Limits, Published};
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value};
@@ -14,7 +16,7 @@ use saker_store::seen::{Method, Mode, Prefixes};
 use saker_store::{Connection, Pipeline, Reply};
 use saker_updater::item_categories::{Item, ItemCategories};
 use saker_updater::offline::{ENTRY, Place};
-use saker_updater::{APPLIED, REJECTED, Settings, Updater};
+use saker_updater::{Settings, Updater};
 use triton_testing::valkey::Valkey;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,7 +97,7 @@ impl Shop {
     }
 
     fn publish(&self, events: &[Event]) {
-        let mut connection = self.connect(events::DATABASE);
+        let mut connection = self.connect(Database::Activity.number());
         let published = events::publish(events, Limits::default(), |pipeline, replies| {
             connection.run_until(pipeline, Instant::now() + TIMEOUT, replies)
         });
@@ -241,7 +243,10 @@ fn an_event_becomes_seen_recent_popular_and_history() {
         .collect();
     // A tie goes to the category seen last.
     assert_eq!(of_7, [2, 3, 3]);
-    assert_eq!(shop.ask(1, &format!("XLEN {APPLIED}")), Reply::Int(0));
+    assert_eq!(
+        shop.ask(1, &format!("XLEN {EVENTS_APPLIED}")),
+        Reply::Int(0)
+    );
 }
 
 #[test]
@@ -340,7 +345,10 @@ fn an_entry_that_cannot_be_read_is_put_aside_and_holds_nothing_up() {
     finish(&shop, Updater::start(shop.settings("a")).unwrap(), 4);
     assert!(shop.has_seen(7, 21));
     assert_eq!(shop.score("trending:global", 21), 1.0);
-    let aside = format!("{:?}", shop.ask(1, &format!("XRANGE {REJECTED} - +")));
+    let aside = format!(
+        "{:?}",
+        shop.ask(1, &format!("XRANGE {EVENTS_REJECTED} - +"))
+    );
     let text = |what: &str| {
         let bytes: Vec<String> = what.bytes().map(|byte| byte.to_string()).collect();
         aside.contains(what) || aside.contains(&bytes.join(", "))
@@ -382,7 +390,10 @@ fn batches_of_any_size_are_applied_once() {
     assert_eq!(shop.written().len(), applied);
     assert_eq!(shop.ask(1, "ZCARD user:7:recent_items"), Reply::Int(90));
     assert!(shop.has_seen(7, 10) && shop.has_seen(7, 99) && shop.has_seen(8, 21));
-    assert_eq!(shop.ask(1, &format!("XLEN {REJECTED}")), Reply::Int(0));
+    assert_eq!(
+        shop.ask(1, &format!("XLEN {EVENTS_REJECTED}")),
+        Reply::Int(0)
+    );
 }
 
 /// One kind of fault after the other, each before an event of another user.
@@ -396,7 +407,7 @@ fn what_can_never_be_applied_is_put_aside_whatever_is_wrong_with_it() {
                 cmd.arg(*word);
             });
         });
-        let mut connection = shop.connect(events::DATABASE);
+        let mut connection = shop.connect(Database::Activity.number());
         connection.run(&pipeline, TIMEOUT).unwrap().remove(0)
     };
     // Entries that are no events: of too many fields, of a huge one, of bytes that are not text.
@@ -450,7 +461,10 @@ fn what_can_never_be_applied_is_put_aside_whatever_is_wrong_with_it() {
     assert_eq!(counters.applied.load(Ordering::Relaxed), 3);
     assert_eq!(shop.score("trending:global", 21), 3.0, "of user 7 alone");
     let aside = 3 + 3 * broken.len() as i64;
-    assert_eq!(shop.ask(1, &format!("XLEN {REJECTED}")), Reply::Int(aside));
+    assert_eq!(
+        shop.ask(1, &format!("XLEN {EVENTS_REJECTED}")),
+        Reply::Int(aside)
+    );
 }
 
 #[test]
@@ -500,7 +514,10 @@ fn what_was_applied_when_it_stops_is_history() {
         // Amid its work.
         updater.stop();
         written += counters.applied.load(Ordering::Relaxed);
-        assert_eq!(shop.ask(1, &format!("XLEN {APPLIED}")), Reply::Int(0));
+        assert_eq!(
+            shop.ask(1, &format!("XLEN {EVENTS_APPLIED}")),
+            Reply::Int(0)
+        );
         assert_eq!(shop.written().len() as u64, written);
     }
 }

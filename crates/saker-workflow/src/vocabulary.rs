@@ -4,17 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use saker_contract::Code;
 use saker_tables::{Table, Values};
 
 use crate::error::Error;
 use crate::lookup::{ABSENT, KeyIndex, Keys};
 
 /// The code of padding.
-pub const PADDING_CODE: usize = 0;
+pub const PADDING_CODE: usize = Code::PADDING as usize;
 /// The code of null.
-pub const NULL_CODE: usize = 1;
+pub const NULL_CODE: usize = Code::NULL as usize;
 /// The first out-of-vocabulary code.
-pub const OOV_CODE: usize = 2;
+pub const OOV_CODE: usize = Code::OOV as usize;
 
 /// Where the codes of a vocabulary begin, and which ones stand for null and for unseen values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use ndarray::Array2;
 use rustc_hash::FxHashMap;
 use saker_bulk::plan::{ident, lit};
 use saker_bulk::{Engine, Settings};
+use saker_contract::Code;
 use saker_pipeline::{Embedding, EmbeddingSource, Pipeline};
 use saker_prepare::{PARTS, table};
 use saker_serving::layout::{Layout, Schema};
@@ -217,13 +218,12 @@ fn write(
     cardinality: usize,
     dim: usize,
 ) -> Result<()> {
-    /// Codes below are reserved: an item without a code of its own is out-of-vocabulary.
-    const FIRST_CODE: i32 = 3;
     let mut rows = Array2::<f32>::zeros((cardinality, dim));
     for (vector, &code) in vectors
         .chunks_exact(dim)
         .zip(codes)
-        .filter(|(_, code)| **code >= FIRST_CODE)
+        // Codes below are reserved: an item without a code of its own is out-of-vocabulary.
+        .filter(|(_, code)| i64::from(**code) >= Code::FIRST)
     {
         rows.row_mut(code as usize)
             .iter_mut()

@@ -8,8 +8,10 @@ use axum::extract::{RawQuery, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
 use rustc_hash::FxHashSet;
+use saker_contract::ensemble::ENSEMBLE;
+use saker_contract::{RawId, Step, tensor};
 use serde_json::{Map, Value, json};
-use triton_client::steps::{Explained, Step, explain as ask_steps};
+use triton_client::steps::{self, Explained, explain as ask_steps};
 use triton_client::{Tensor, Triton};
 
 use super::recommendations::visit;
@@ -17,16 +19,8 @@ use crate::call::Call;
 use crate::catalogue::DisplayCatalogue;
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::ranking::{ENSEMBLE, Visit};
+use crate::ranking::Visit;
 use crate::state::State;
-
-// Models and tensors of the wire contract.
-const USER_LOOKUP: &str = "feast_user_lookup";
-const USER_TRANSFORM: &str = "nvt_user_transform";
-const RETRIEVAL: (&str, &str) = ("faiss_retrieval", "candidate_ids");
-const FILTER: (&str, &str) = ("filter_seen_items", "filtered_ids");
-const RANKER: (&str, &str) = ("dlrm_ranking", "click/binary_classification_task");
-const DECODER: &str = "item_id_decoder";
 
 /// Maximum number of values shown per tensor.
 const PREVIEW: usize = 20;
@@ -79,23 +73,37 @@ pub(super) async fn explain(
     Ok(super::json(answer.to_string()))
 }
 
-fn stage(step: &Step, backend: &str) -> Value {
+fn stage(step: &steps::Step, backend: &str) -> Value {
     let nanoseconds: u64 = step.nanoseconds.iter().sum();
     let of = |name: &str| find(step, name).map(items_in);
-    let (items_in, items_out) = match step.model.as_str() {
-        name if name == RETRIEVAL.0 => (None, of(RETRIEVAL.1)),
-        name if name == FILTER.0 => (
+    let (items_in, items_out) = match Step::of_model(&step.model) {
+        Some(Step::Retrieval) => (None, of(tensor::CANDIDATE_IDS)),
+        Some(Step::SeenFilter) => (
             step.inputs
                 .iter()
-                .find(|tensor| tensor.name == RETRIEVAL.1)
+                .find(|tensor| tensor.name == tensor::CANDIDATE_IDS)
                 .map(items_in),
-            of(FILTER.1),
+            of(tensor::FILTERED_IDS),
         ),
-        name if name == RANKER.0 => {
-            let rows = of(RANKER.1);
+        Some(Step::Ranking) => {
+            let rows = of(tensor::SCORE);
             (rows, rows)
         }
-        _ => (
+        Some(
+            Step::ContextPreprocessor
+            | Step::UserLookup
+            | Step::UserTransform
+            | Step::ContextTransform
+            | Step::QueryTower
+            | Step::ItemLookup
+            | Step::ItemTransform
+            | Step::EmbeddingLookup
+            | Step::Unroll
+            | Step::Sampling
+            | Step::Decoder
+            | Step::Fused,
+        )
+        | None => (
             // Steps between retrieval and answer have one row per item.
             step.inputs.iter().map(rows).max().filter(|&rows| rows > 1),
             step.outputs.iter().map(rows).max().filter(|&rows| rows > 1),
@@ -121,7 +129,7 @@ fn rows(tensor: &Tensor) -> usize {
 /// Number of items in a tensor: the ids other than padding, or the rows of any other tensor.
 fn items_in(tensor: &Tensor) -> usize {
     match tensor.int32s() {
-        Ok(ids) => ids.into_iter().filter(|id| *id >= 0).count(),
+        Ok(ids) => ids.into_iter().filter(|id| RawId::is_item(*id)).count(),
         Err(_) => rows(tensor),
     }
 }
@@ -149,7 +157,7 @@ fn values(tensor: &Tensor) -> Vec<Value> {
     .unwrap_or_default()
 }
 
-fn find<'s>(step: &'s Step, output: &str) -> Option<&'s Tensor> {
+fn find<'s>(step: &'s steps::Step, output: &str) -> Option<&'s Tensor> {
     step.outputs.iter().find(|tensor| tensor.name == output)
 }
 
@@ -173,21 +181,24 @@ struct Journey {
 impl Journey {
     fn of(explained: &Explained, backends: &[String]) -> Self {
         let stages = explained.steps.iter().zip(backends);
-        let step = |model: &str| explained.steps.iter().find(|step| step.model == model);
-        let ids = |(model, output): (&str, &str)| {
-            let tensor = step(model).and_then(|step| find(step, output));
+        let step = |named: Step| {
+            let mut steps = explained.steps.iter();
+            steps.find(|step| step.model == named.model())
+        };
+        let ids = |named: Step, output: &str| {
+            let tensor = step(named).and_then(|step| find(step, output));
             let ids = tensor.and_then(|tensor| tensor.int32s().ok());
             let ids = ids.unwrap_or_default().into_iter();
-            ids.filter(|id| *id >= 0).collect::<Vec<i32>>()
+            ids.filter(|id| RawId::is_item(*id)).collect::<Vec<i32>>()
         };
-        let floats = |(model, output): (&str, &str)| {
-            let tensor = step(model).and_then(|step| find(step, output));
+        let floats = |named: Step, output: &str| {
+            let tensor = step(named).and_then(|step| find(step, output));
             tensor
                 .and_then(|tensor| tensor.float32s().ok())
                 .unwrap_or_default()
         };
-        let features = |model: &str| {
-            let outputs = step(model).map(|step| step.outputs.as_slice());
+        let features = |named: Step| {
+            let outputs = step(named).map(|step| step.outputs.as_slice());
             let outputs = outputs.unwrap_or_default().iter();
             outputs
                 .map(|tensor| {
@@ -196,8 +207,9 @@ impl Journey {
                 })
                 .collect()
         };
-        let filtered = ids(FILTER);
-        let mut ranked: Vec<(i32, f32)> = filtered.iter().copied().zip(floats(RANKER)).collect();
+        let filtered = ids(Step::SeenFilter, tensor::FILTERED_IDS);
+        let scores = floats(Step::Ranking, tensor::SCORE);
+        let mut ranked: Vec<(i32, f32)> = filtered.iter().copied().zip(scores).collect();
         // NaN comes last, as in the ranking step itself; equal scores keep the order of the candidates.
         ranked.sort_by(|(_, left), (_, right)| {
             let key = |score: f32| {
@@ -209,16 +221,17 @@ impl Journey {
             };
             key(*right).total_cmp(&key(*left))
         });
-        let shown = ids((DECODER, "ordered_ids"));
-        let shown = shown.into_iter().zip(floats((DECODER, "ordered_scores")));
-        let release = step(DECODER).and_then(|step| find(step, "release"));
+        let scores = floats(Step::Decoder, tensor::ORDERED_SCORES);
+        let shown = ids(Step::Decoder, tensor::ORDERED_IDS);
+        let shown = shown.into_iter().zip(scores);
+        let release = step(Step::Decoder).and_then(|step| find(step, tensor::RELEASE));
         Self {
             release: release.and_then(|release| release.texts().ok()?.into_iter().next()),
             stages: stages.map(|(step, backend)| stage(step, backend)).collect(),
-            retrieved: ids(RETRIEVAL),
+            retrieved: ids(Step::Retrieval, tensor::CANDIDATE_IDS),
             shown: shown.collect(),
-            raw: features(USER_LOOKUP),
-            encoded: features(USER_TRANSFORM),
+            raw: features(Step::UserLookup),
+            encoded: features(Step::UserTransform),
             filtered,
             ranked,
         }

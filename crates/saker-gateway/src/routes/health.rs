@@ -8,6 +8,9 @@ use std::time::Duration;
 use axum::extract::State as Shared;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use saker_contract::Step;
+use saker_contract::ensemble::ENSEMBLE;
+use saker_contract::tensor::ORDERED_IDS;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -16,11 +19,8 @@ use triton_client::balance::ServerState;
 use triton_client::grpc::Call;
 use triton_client::grpc::messages::{ModelStatistics, Spent};
 
-use crate::ranking::ENSEMBLE;
 use crate::state::State;
 
-/// Name of the step that removes seen items, from the wire contract.
-const FILTER: &str = "filter_seen_items";
 /// Maximum time for the health check of a service.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -85,7 +85,7 @@ async fn triton(state: &State) -> Result<(), String> {
     };
     let mut asked = Ok(());
     for _ in 0..attempts {
-        let answer = servers.infer(ENSEMBLE, visitor, &["ordered_ids"], call);
+        let answer = servers.infer(ENSEMBLE, visitor, &[ORDERED_IDS], call);
         asked = answer.await.map(drop).map_err(|error| error.to_string());
         if asked.is_ok() {
             break;
@@ -141,7 +141,9 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
         .map(server)
         .collect();
     let steps: Vec<Value> = models.iter().map(step).collect();
-    let filters = models.iter().filter(|model| model.name == FILTER);
+    let filters = models
+        .iter()
+        .filter(|model| model.name == Step::SeenFilter.model());
     let filtered: u64 = filters.map(|model| model.inference_count).sum();
     let candidates = filtered as f64 * state.settings.candidates as f64;
     let seen_filter = operation

@@ -7,6 +7,8 @@ use axum::Extension;
 use axum::extract::{RawQuery, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
+use saker_contract::ids::UNKNOWN;
+use saker_contract::{RawId, degraded};
 use saker_store::popularity::Set;
 use serde_json::json;
 
@@ -19,13 +21,6 @@ use crate::query::{DEVICES, Query, device, shortened};
 use crate::ranking::{Unranked, Visit};
 use crate::state::{State, now_us};
 
-/// User id sent for anonymous visitors. No such user exists, so the cold-start path applies.
-pub(super) const GUEST: i32 = -1;
-/// Device type sent if the request gives none.
-const UNKNOWN_DEVICE: i32 = -1;
-/// Bits of the wire contract's output `degraded`.
-const USER_FEATURES: i32 = 1;
-const SEEN_ITEMS: i32 = 2;
 /// The reason reported for answers that Triton computed without data from the store.
 const STORE: &str = "store_unreachable";
 
@@ -80,7 +75,10 @@ pub(super) async fn recommend(
 
 /// The reason for each bit of the mask `degraded`; `None` if no bit is set.
 fn lacks(mask: i32) -> Option<&'static str> {
-    match (mask & USER_FEATURES != 0, mask & SEEN_ITEMS != 0) {
+    match (
+        mask & degraded::USER_FEATURES != 0,
+        mask & degraded::SEEN_ITEMS != 0,
+    ) {
         (true, true) => Some(STORE),
         (true, false) => Some("user_features_unknown"),
         (false, true) => Some("seen_items_unknown"),
@@ -92,7 +90,7 @@ fn lacks(mask: i32) -> Option<&'static str> {
 pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
     let user = query.number("user_id", i32::MIN..=i32::MAX)?;
     let device_type = match query.text("device_type") {
-        None => UNKNOWN_DEVICE,
+        None => UNKNOWN,
         Some(text) => device(text).ok_or_else(|| {
             Problem::field(
                 "device_type",
@@ -103,7 +101,8 @@ pub(super) fn visit(query: &Query) -> Result<Visit, Problem> {
     // Unix seconds fit into i32 until 2038; the contract's tensor is no wider.
     let now = || i32::try_from(now_us() / 1_000_000).unwrap_or(i32::MAX);
     Ok(Visit {
-        user: user.unwrap_or(GUEST),
+        // No user has this id, so the cold-start path applies.
+        user: user.unwrap_or(RawId::NONE_INT32),
         device_type,
         timestamp: query.number("timestamp", 1..=i32::MAX)?.unwrap_or_else(now),
     })

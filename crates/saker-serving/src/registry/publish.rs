@@ -40,7 +40,7 @@ fn without_addresses(config: &str) -> String {
         }
         let database = value
             .rsplit_once('/')
-            .and_then(|(_, last)| last.parse().ok());
+            .and_then(|(_, last)| last.parse::<u32>().ok());
         text = edit::set_parameter(&text, &key, &in_environment(database.unwrap_or(0)));
     }
     text

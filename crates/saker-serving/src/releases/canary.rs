@@ -8,21 +8,18 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use saker_contract::artefact::{self, CATEGORIES};
+use saker_contract::ensemble::CANARY;
+use saker_contract::tensor::{ORDERED_IDS, ORDERED_SCORES, RELEASE};
+use saker_contract::{Code, RawId, Step};
 use saker_workflow::Vocabulary;
 use serde_json::{Value, json};
 
 use super::repository::Repository;
-use crate::names::{ORDERED_IDS, ORDERED_SCORES, RELEASE};
 use triton_client::{Tensor, Triton};
 
-/// The name of the second ensemble.
-pub const CANARY: &str = "ensemble_canary";
 /// How many known users are asked.
 const USERS: usize = 16;
-/// The id of a user that nobody knows.
-const UNKNOWN: i32 = -1;
-/// Code of a vocabulary's first value: behind padding, null and out-of-vocabulary.
-const FIRST_CODE: usize = 3;
 
 /// Loads the second ensemble, asks it, and unloads it. Returns the number of requests.
 ///
@@ -75,13 +72,13 @@ fn requests(repository: &Repository, version: u64, config: &Value) -> Result<Vec
         );
     }
     let user = name(user);
-    let known = vocabulary(repository, "nvt_user_transform", version, &user)?.unwrap_or_default();
+    let known = vocabulary(repository, Step::UserTransform, version, &user)?.unwrap_or_default();
     let mut users: Vec<i32> = known
         .iter()
         .step_by(known.len().div_ceil(USERS).max(1))
         .filter_map(|&id| i32::try_from(id).ok())
         .collect();
-    users.push(UNKNOWN);
+    users.push(RawId::NONE_INT32);
     Ok(users
         .iter()
         .enumerate()
@@ -105,9 +102,9 @@ fn ask(
     release: &str,
     requests: &[Vec<Tensor>],
 ) -> Result<()> {
-    let decoder = repository.version_folder("item_id_decoder", version);
+    let decoder = repository.version_folder(Step::Decoder.model(), version);
     let items: HashSet<i64> = match only_vocabulary(&decoder)? {
-        Some(name) => vocabulary(repository, "item_id_decoder", version, &name)?,
+        Some(name) => vocabulary(repository, Step::Decoder, version, &name)?,
         None => None,
     }
     .with_context(|| format!("{} holds no vocabulary", decoder.display()))?
@@ -118,7 +115,7 @@ fn ask(
         triton
             .infer(CANARY, request)
             .map_err(anyhow::Error::from)
-            .and_then(|answer| check(&answer, release, &items, user == UNKNOWN))
+            .and_then(|answer| check(&answer, release, &items, user == RawId::NONE_INT32))
             .with_context(|| format!("user {user} asked of release {release}"))?;
     }
     Ok(())
@@ -157,21 +154,21 @@ fn check(answer: &[Tensor], release: &str, items: &HashSet<i64>, must_answer: bo
     Ok(())
 }
 
-/// The raw ids of `<model>/<version>/categories/unique.<name>.parquet`, where there is such a file.
+/// The raw ids of `<step>/<version>/categories/unique.<name>.parquet`, where there is such a file.
 fn vocabulary(
     repository: &Repository,
-    model: &str,
+    step: Step,
     version: u64,
     name: &str,
 ) -> Result<Option<Vec<i64>>> {
     let path = repository
-        .version_folder(model, version)
-        .join("categories")
-        .join(format!("unique.{name}.parquet"));
+        .version_folder(step.model(), version)
+        .join(CATEGORIES)
+        .join(artefact::vocabulary(name));
     if !path.exists() {
         return Ok(None);
     }
-    let vocabulary = Vocabulary::read(&path, name, FIRST_CODE)?;
+    let vocabulary = Vocabulary::read(&path, name, Code::FIRST as usize)?;
     let ids = vocabulary
         .ints()
         .with_context(|| format!("{} holds no integers", path.display()))?;
@@ -180,16 +177,12 @@ fn vocabulary(
 
 /// The column of the one vocabulary in a version folder.
 fn only_vocabulary(folder: &Path) -> Result<Option<String>> {
-    let folder = folder.join("categories");
+    let folder = folder.join(CATEGORIES);
     let entries =
         std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut names = entries.filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
-        Some(
-            name.strip_prefix("unique.")?
-                .strip_suffix(".parquet")?
-                .to_owned(),
-        )
+        Some(artefact::vocabulary_column(&name)?.to_owned())
     });
     Ok(names.next())
 }
@@ -230,7 +223,7 @@ mod tests {
         assert!(fault(&answer("b", &[8], &[0.9])).contains("release b"));
         assert!(fault(&answer("a", &[], &[])).contains("new user"));
         assert!(fault(&answer("a", &[9], &[0.9])).contains("item 9"));
-        assert!(fault(&answer("a", &[-1], &[0.9])).contains("item -1"));
+        assert!(fault(&answer("a", &[RawId::NONE_INT32], &[0.9])).contains("item -1"));
         assert!(fault(&answer("a", &[7, 7], &[0.9, 0.1])).contains("twice"));
         assert!(fault(&answer("a", &[7], &[f32::NAN])).contains("NaN"));
         assert!(fault(&answer("a", &[7], &[])).contains("1 ids with 0"));

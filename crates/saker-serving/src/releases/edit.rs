@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
-
-use crate::names::DEPLOYMENT;
+use saker_contract::release::DEPLOYMENT;
 
 /// A string of the protobuf text format. Non-ASCII text stands as it is, in UTF-8.
 pub fn quote(text: &str) -> String {

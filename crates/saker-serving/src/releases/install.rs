@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use saker_contract::release::{self, DEPLOYMENT, STAMP, STAMP_FORMAT};
 use serde_json::json;
 
 use super::edit;
 use super::manifest::{Manifest, Model};
 use super::repository::{Index, Repository};
 use crate::files::{create, remove, remove_folder, write, write_json};
-use crate::names::DEPLOYMENT;
 
 /// The version number of a new repository's first release, and the one version folder of every ensemble.
 const FIRST: u64 = 1;
-const STAMP: &str = "release.json";
 
 /// The tensors of a release differ from those of the releases in a repository, so it cannot serve beside them.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +70,7 @@ pub fn install(
         });
     }
     // The index comes first: a repository without it has no release.
-    remove(&root.join("releases.json"))?;
+    remove(&root.join(release::INDEX))?;
     for model in repository.models()? {
         remove_folder(&root.join(model))?;
     }
@@ -79,7 +78,7 @@ pub fn install(
         remove_folder(&root.join(ensemble))?;
     }
     for version in index.releases.keys() {
-        remove(&root.join(format!("manifest-{version}.json")))?;
+        remove(&root.join(release::manifest(*version)))?;
     }
     fresh(root, manifest, configs, place)
 }
@@ -142,9 +141,9 @@ fn fresh(
         version: FIRST,
         ..manifest.clone()
     };
-    write_json(&root.join(format!("manifest-{FIRST}.json")), &manifest)?;
+    write_json(&root.join(release::manifest(FIRST)), &manifest)?;
     write_json(
-        &root.join("releases.json"),
+        &root.join(release::INDEX),
         &Index::new(FIRST, &manifest.release),
     )?;
     Ok(FIRST)
@@ -213,7 +212,8 @@ pub fn write_stamp(
     files: &BTreeMap<String, String>,
     own: &BTreeMap<String, Option<String>>,
 ) -> Result<()> {
-    let stamp = json!({ "format": 2, "release": release, "files": files, "parameters": own });
+    let stamp =
+        json!({ "format": STAMP_FORMAT, "release": release, "files": files, "parameters": own });
     write_json(&folder.join(STAMP), &stamp)
 }
 

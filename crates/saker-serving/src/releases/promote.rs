@@ -15,11 +15,11 @@
 //! Without a server the files change in the same order, and its next start serves the release.
 
 use anyhow::{Context, Result, bail, ensure};
+use saker_contract::ensemble::{CANARY, ENSEMBLE};
 use serde_json::{Value, json};
 
 use super::canary;
 use super::repository::{Index, Repository};
-use crate::names::ENSEMBLE;
 use triton_client::Triton;
 
 /// Stage of a promotion.
@@ -267,8 +267,8 @@ impl<'s> Switch<'s> {
             known.any(|known| known.model == model && known.version == version && known.ready)
         };
         // An ensemble that a killed promotion left would keep its pinned versions loaded.
-        if is_ready(canary::CANARY, 1) {
-            self.triton.unload(canary::CANARY)?;
+        if is_ready(CANARY, 1) {
+            self.triton.unload(CANARY)?;
         }
         for model in &self.models {
             ensure!(

@@ -19,12 +19,13 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use saker_contract::ensemble::{ENSEMBLE, FUSED};
+use saker_contract::release::{self, STAMP};
 use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use super::edit;
 use crate::files::{read_json, remove_folder, sha256, write, write_json};
-use crate::names::{ENSEMBLE, FUSED};
 
 /// How many promotions are remembered.
 const HISTORY: usize = 100;
@@ -171,7 +172,7 @@ impl Repository {
     }
 
     fn index_path(&self) -> PathBuf {
-        self.root.join("releases.json")
+        self.root.join(release::INDEX)
     }
 
     /// What a release says of itself.
@@ -200,7 +201,7 @@ impl Repository {
     }
 
     fn manifest_path(&self, version: u64) -> PathBuf {
-        self.root.join(format!("manifest-{version}.json"))
+        self.root.join(release::manifest(version))
     }
 
     /// The folder of a model's version.
@@ -358,7 +359,7 @@ impl Repository {
         );
         for model in self.models()? {
             let folder = self.version_folder(&model, version);
-            let stamp = folder.join("release.json");
+            let stamp = folder.join(STAMP);
             let stamped: serde_json::Value = read_json(&stamp)?;
             ensure!(
                 stamped["release"] == release.as_str(),
@@ -438,9 +439,7 @@ impl Repository {
             }
         }
         for name in names(&self.root)? {
-            let version = name
-                .strip_prefix("manifest-")
-                .and_then(|name| name.strip_suffix(".json"));
+            let version = release::manifest_version(&name);
             if version.is_some_and(|version| !owned(version)) {
                 let path = self.root.join(&name);
                 fs::remove_file(&path)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use saker_contract::ids::UNKNOWN;
 use saker_store::feast::Value;
 use saker_workflow::Slice;
 use triton_backend::{DataType, Error, Response, TensorConfig};
@@ -76,7 +77,7 @@ impl Feature {
                 match config.data_type {
                     DataType::Fp32 | DataType::Fp64 => Number::Float(0.0),
                     DataType::Bool => Number::Bool(false),
-                    _ => Number::Int(-1),
+                    _ => Number::Int(UNKNOWN.into()),
                 };
                 width
             ],

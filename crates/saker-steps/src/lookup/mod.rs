@@ -17,10 +17,6 @@ pub use codes::Vocabulary;
 pub use column::{Columns, Feature};
 pub use online::Online;
 pub use parameters::{Mode, Parameters};
-pub(crate) use parameters::{entity_type, of_ids, wrong_store};
-
-/// The id that means "no entity". It is never looked up.
-pub const PADDING: i64 = -1;
 
 /// Counters and log messages of a model's lookups.
 pub struct Meters {

@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use saker_contract::RawId;
 use saker_store::CommandResult;
 use saker_store::feast::FeatureView;
 use saker_store::{Client, Link, Pipeline};
 use triton_backend::log;
 
-use super::{Columns, Feature, Meters, PADDING};
-use crate::seen;
+use super::{Columns, Feature, Meters};
+use crate::store::Alongside;
 
 /// Maximum time that the creation of an instance waits for its connection, so that the first request finds one.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
@@ -68,27 +69,22 @@ impl Online {
         self.look_up_with(meters, requests, None);
     }
 
-    /// Like [`look_up`](Self::look_up), but also reads the users' seen items in the same round trip, if one connection can do both.
+    /// Like [`look_up`](Self::look_up), but also reads what `more` asks for, in the same round trip.
     pub fn look_up_with(
         &mut self,
         meters: &Meters,
         requests: impl Iterator<Item = Range<usize>>,
-        mut seen: Option<(&mut seen::Worker, &seen::Filter)>,
+        mut more: Option<&mut dyn Alongside>,
     ) {
         self.pipeline.clear();
         self.columns.clear();
         self.unanswered.clear();
-        for &id in self.ids.iter().filter(|&&id| id != PADDING) {
+        for &id in self.ids.iter().filter(|&&id| id != RawId::NONE) {
             self.view.read(&self.view.id(id), &mut self.pipeline);
         }
         let entities = self.pipeline.len();
-        if let Some((seen, filter)) = &mut seen {
-            seen.ask_along(
-                filter,
-                self.client.has_bloom(),
-                &self.ids,
-                &mut self.pipeline,
-            );
+        if let Some(more) = &mut more {
+            more.ask(self.client.has_bloom(), &self.ids, &mut self.pipeline);
         }
         let mut failure = None;
         self.replies.clear();
@@ -100,14 +96,14 @@ impl Online {
                 .run_until(&self.pipeline, deadline, replies)
                 .err();
         }
-        if let Some((seen, _)) = seen {
+        if let Some(more) = more {
             let own = entities.min(self.replies.len());
-            seen.take_along(self.replies.drain(own..), failure.as_ref());
+            more.take(&mut self.replies.drain(own..), failure.as_ref());
         }
         let mut replies = self.replies.drain(..);
         let (mut found, mut absent) = (0, 0);
         for id in &mut self.ids {
-            let asked = *id != PADDING;
+            let asked = *id != RawId::NONE;
             let reply = if asked { replies.next() } else { None };
             let row = match &reply {
                 None => Ok(None),
@@ -131,7 +127,7 @@ impl Online {
                     );
                 }
                 None => {
-                    *id = PADDING;
+                    *id = RawId::NONE;
                     self.columns.push_defaults(&self.features);
                 }
             }

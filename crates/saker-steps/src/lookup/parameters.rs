@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use saker_contract::Database;
+use saker_store::address::in_environment;
 use saker_store::feast::{EntityKeyVersion, EntityType, FeatureView, defaults};
-use saker_store::{Address, Settings, StoreError};
+use saker_store::{Address, Settings};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
 
 use super::codes::{self, Vocabulary};
+use crate::store::{entity_type, of_ids, wrong_store};
 
 /// The parameters. The README of `feature_lookup` describes each.
 #[derive(Deserialize)]
@@ -65,7 +68,7 @@ pub enum Mode {
 }
 
 fn redis_url() -> String {
-    "env:SAKER_REDIS_URL#0".into()
+    in_environment(Database::Features)
 }
 
 fn deadline_ms() -> u32 {
@@ -78,32 +81,6 @@ fn refresh_seconds() -> u32 {
 
 fn load_timeout_seconds() -> u32 {
     10
-}
-
-/// An error about the store that this parameter describes. It names `TLS_CA` too, if that is set.
-pub(crate) fn wrong_store(parameter: &str, with_authority: bool, error: &StoreError) -> Error {
-    Error::invalid_argument(if with_authority {
-        format!("parameters '{parameter}' and 'TLS_CA': {error}")
-    } else {
-        format!("parameter '{parameter}': {error}")
-    })
-}
-
-/// Parses the parameter `ENTITY_TYPE`.
-pub(crate) fn entity_type(said: Option<&str>) -> Result<Option<EntityType>, Error> {
-    said.map(|text| {
-        text.parse()
-            .map_err(|error| Error::invalid_argument(format!("parameter 'ENTITY_TYPE': {error}")))
-    })
-    .transpose()
-}
-
-/// The entity type for ids of this tensor type.
-pub(crate) fn of_ids(id_type: DataType) -> EntityType {
-    match id_type {
-        DataType::Int64 => EntityType::Int64,
-        _ => EntityType::Int32,
-    }
 }
 
 impl Parameters {

@@ -4,6 +4,7 @@ mod options;
 mod runtime;
 
 use ort::session::Session;
+use saker_contract::release::ONNX_KEY;
 use triton_backend::Error;
 
 pub use options::Options;
@@ -17,7 +18,7 @@ pub fn check_release(session: &Session, expected: &str) -> Result<(), Error> {
     let found = session
         .metadata()
         .ok()
-        .and_then(|metadata| metadata.custom("saker.release"));
+        .and_then(|metadata| metadata.custom(ONNX_KEY));
     match found {
         Some(found) if found != expected => Err(Error::invalid_argument(format!(
             "the ONNX model is of release {found}, but its folder holds release {expected}"

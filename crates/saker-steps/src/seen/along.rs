@@ -1,11 +1,10 @@
-//! Reads the users' seen items on the connection of the users' lookup: one round trip for both.
+//! The query for seen items that is sent with the users' lookup: one round trip for both.
 
-use saker_store::CommandResult;
-use saker_store::seen::Method;
-use saker_store::{Pipeline, Settings, StoreError};
+use saker_contract::RawId;
+use saker_store::seen::{Method, Reader};
+use saker_store::{Pipeline, StoreError};
 
-use super::PADDING;
-use super::filter::{Filter, Row, Worker};
+use super::rows::Row;
 
 /// A query that was sent along with a lookup.
 pub(super) struct Along {
@@ -14,51 +13,18 @@ pub(super) struct Along {
 }
 
 impl Along {
-    /// Assigns the indices of the replies to the rows.
-    pub(super) fn assign(rows: &mut [Row], places: impl Iterator<Item = usize>) {
-        for (place, row) in places.zip(rows) {
-            if row.user != PADDING {
-                row.asked = Some((row.items.len(), place));
-            }
-        }
-    }
-
-    pub(super) fn outcome(&self) -> Result<(), StoreError> {
-        self.failure.clone().map_or(Ok(()), Err)
-    }
-}
-
-impl Filter {
-    /// Allows sending the query on connections to `online`, the users' online store, if both stores are on one server.
-    #[must_use]
-    pub fn along(mut self, online: &Settings) -> Self {
-        let same = self.link.settings().is_same_server(online);
-        self.along = same.then(|| online.database());
-        self
-    }
-}
-
-impl Worker {
-    /// Adds commands for the seen items of `users` to the commands of another connection. This works if the query does not depend on the
-    /// candidates, that is for bitmaps, and if both stores are on one server. `has_bloom` says whether the server has filters of its own.
-    /// [`take_along`](Self::take_along) must follow. If no command was added, [`ask_of`](Self::ask_of) sends its own query.
-    pub fn ask_along(
-        &mut self,
-        filter: &Filter,
-        has_bloom: Option<bool>,
+    /// Adds commands for the bitmaps of `users` to those of another connection. `databases` are that of the bitmaps and that of the
+    /// connection.
+    pub(super) fn ask(
+        reader: &Reader,
+        (own, online): (i64, i64),
         users: &[i64],
         commands: &mut Pipeline,
-    ) {
-        self.along = None;
-        let plain = filter.mode.method(has_bloom) == Some(Method::Plain);
-        let Some(online) = filter.along.filter(|_| plain) else {
-            return;
-        };
-        let own = filter.link.settings().database();
+    ) -> Self {
         let ask = |commands: &mut Pipeline| {
             for &user in users {
                 let no_items = std::iter::empty();
-                filter.reader.ask(Method::Plain, user, no_items, commands);
+                reader.ask(Method::Plain, user, no_items, commands);
             }
         };
         if users.is_empty() || own == online {
@@ -66,19 +32,24 @@ impl Worker {
         } else {
             commands.in_database(own, online, ask);
         }
-        self.along = Some(Along { failure: None });
+        Self { failure: None }
     }
 
-    /// Reads the replies to the commands that [`ask_along`](Self::ask_along) added, or the error instead of replies.
-    pub fn take_along(
-        &mut self,
-        replies: impl Iterator<Item = CommandResult>,
-        failure: Option<&StoreError>,
-    ) {
-        if let Some(along) = &mut self.along {
-            along.failure = failure.cloned();
-            self.replies.clear();
-            self.replies.extend(replies);
+    /// Keeps the error that came instead of replies.
+    pub(super) fn fail(&mut self, failure: Option<&StoreError>) {
+        self.failure = failure.cloned();
+    }
+
+    /// Assigns the indices of the replies to the rows.
+    pub(super) fn assign(rows: &mut [Row], places: impl Iterator<Item = usize>) {
+        for (place, row) in places.zip(rows) {
+            if row.user != RawId::NONE {
+                row.asked = Some((row.items.len(), place));
+            }
         }
+    }
+
+    pub(super) fn outcome(&self) -> Result<(), StoreError> {
+        self.failure.clone().map_or(Ok(()), Err)
     }
 }

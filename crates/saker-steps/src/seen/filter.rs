@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use saker_contract::RawId;
 use saker_store::CommandResult;
 use saker_store::feast::{FeatureView, Value};
 use saker_store::seen::{Method, Mode, Reader, Seen};
@@ -11,21 +12,22 @@ use saker_store::{Client, Link, Pipeline, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
 use triton_backend::{Counter, DataType, Error, ModelContext};
 
+use super::Parameters;
 use super::along::Along;
 use super::fallback::Fallback;
-use super::rows::{keep_unseen, not_in_row, top_up};
-use super::{PADDING, Parameters};
+use super::rows::{Row, keep_unseen, not_in_row, top_up};
+use crate::store::Alongside;
 
 /// Maximum time that the creation of an instance waits for its connection, so that the first request finds one.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
 
 /// The filter of a loaded model.
 pub struct Filter {
-    pub(super) link: Link,
-    pub(super) mode: Mode,
-    pub(super) reader: Reader,
+    link: Link,
+    mode: Mode,
+    reader: Reader,
     /// Database of the connections that can also be used for this filter.
-    pub(super) along: Option<i64>,
+    along: Option<i64>,
     fallback: Option<Fallback>,
     meters: Meters,
 }
@@ -44,44 +46,14 @@ pub struct Worker {
     client: Client,
     category: Option<(Client, FeatureView)>,
     pipeline: Pipeline,
-    pub(super) replies: Vec<CommandResult>,
+    replies: Vec<CommandResult>,
     /// The query that was sent on the connection of the users' lookup.
-    pub(super) along: Option<Along>,
+    along: Option<Along>,
     second: Second,
     /// The users and their candidates; the caller fills this.
     pub rows: Vec<Row>,
     /// The method of the current query, and its deadline.
     asked: Option<(Method, Instant)>,
-}
-
-/// One user's candidates, without padding.
-pub struct Row {
-    pub(super) user: i64,
-    category: Option<i64>,
-    /// The candidates. After [`Worker::finish`], they lack the seen items and are topped up.
-    pub items: Vec<i64>,
-    /// Number of items in the query, and the index of its reply.
-    pub(super) asked: Option<(usize, usize)>,
-    /// Whether the user's seen items are known.
-    pub(super) known: bool,
-}
-
-impl Row {
-    /// Creates a row: a user, the user's top category if known, and candidates without padding.
-    pub fn new(user: i64, category: Option<i64>, items: Vec<i64>) -> Self {
-        Self {
-            user,
-            category: category.filter(|&category| category != PADDING),
-            items,
-            asked: None,
-            known: false,
-        }
-    }
-
-    /// Whether the user's seen items are known. If not, no item was removed.
-    pub fn is_known(&self) -> bool {
-        self.known
-    }
 }
 
 /// A row that needs popular items.
@@ -126,6 +98,14 @@ impl Filter {
             fallback,
             meters: Meters::new(context)?,
         })
+    }
+
+    /// Allows sending the query on connections to `online`, the users' online store, if both stores are on one server.
+    #[must_use]
+    pub fn along(mut self, online: &Settings) -> Self {
+        let same = self.link.settings().is_same_server(online);
+        self.along = same.then(|| online.database());
+        self
     }
 }
 
@@ -201,14 +181,14 @@ impl Worker {
         self.ask_of(filter, 0..self.rows.len());
     }
 
-    /// Like [`ask`](Self::ask), unless [`ask_along`](Self::ask_along) has already sent the query. `users` holds the indices of the rows'
-    /// users among those that `ask_along` received.
+    /// Like [`ask`](Self::ask), unless a lookup has already sent the query: see [`Alongside`]. `users` holds the indices of the rows'
+    /// users among those of the lookup.
     pub fn ask_of(&mut self, filter: &Filter, users: impl Iterator<Item = usize>) {
         let deadline = Instant::now() + filter.link.settings().deadline_for(self.rows.len());
         self.pipeline.clear();
         for row in &mut self.rows {
-            // The padding user (-1) has no history to look up.
-            row.known = row.user == PADDING;
+            // Without a user there is no history to look up.
+            row.known = row.user == RawId::NONE;
         }
         if self.along.is_some() {
             Along::assign(&mut self.rows, users);
@@ -361,7 +341,7 @@ impl Worker {
             };
             let seen = match reply {
                 Some((reply, count)) => Reader::answer(method, reply, count).ok(),
-                None if row.user == PADDING => Some(Seen::Nothing),
+                None if row.user == RawId::NONE => Some(Seen::Nothing),
                 None => None,
             };
             if let Some(seen) = seen {
@@ -372,6 +352,33 @@ impl Worker {
             filter.meters.topped_up.increment(added as u64);
         }
         failure
+    }
+}
+
+/// The users' seen items can be read with their features. This works if the query does not depend on the candidates, that is for bitmaps, and
+/// if both stores are on one server. Otherwise [`Worker::ask_of`] sends a query of its own.
+impl Alongside for (&mut Worker, &Filter) {
+    fn ask(&mut self, has_bloom: Option<bool>, users: &[i64], commands: &mut Pipeline) {
+        let (worker, filter) = self;
+        worker.along = None;
+        let plain = filter.mode.method(has_bloom) == Some(Method::Plain);
+        if let Some(online) = filter.along.filter(|_| plain) {
+            let own = filter.link.settings().database();
+            worker.along = Some(Along::ask(&filter.reader, (own, online), users, commands));
+        }
+    }
+
+    fn take(
+        &mut self,
+        replies: &mut dyn Iterator<Item = CommandResult>,
+        failure: Option<&StoreError>,
+    ) {
+        let (worker, _) = self;
+        if let Some(along) = &mut worker.along {
+            along.fail(failure);
+            worker.replies.clear();
+            worker.replies.extend(replies);
+        }
     }
 }
 
@@ -388,7 +395,7 @@ impl Second {
         self.replies.clear();
         for needy in needy {
             let user = needy.row.user;
-            if user != PADDING && !needy.items.is_empty() {
+            if user != RawId::NONE && !needy.items.is_empty() {
                 needy.asked = Some(self.pipeline.len());
                 filter.reader.ask(
                     Method::Server,
@@ -418,7 +425,7 @@ impl Second {
         let mut asked = Vec::new();
         for needy in needy {
             let user = needy.row.user;
-            if user != PADDING && needy.category.is_none() {
+            if user != RawId::NONE && needy.category.is_none() {
                 view.read(&view.id(user), &mut self.pipeline);
                 asked.push(&mut needy.category);
             }

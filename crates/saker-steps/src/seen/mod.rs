@@ -6,8 +6,6 @@ mod filter;
 mod parameters;
 mod rows;
 
-pub use filter::{Filter, Row, Worker};
-pub use parameters::{Parameters, mode};
-
-/// The id that means "no item" or "no user".
-pub const PADDING: i64 = -1;
+pub use filter::{Filter, Worker};
+pub use parameters::{Parameters, mode, redis_url};
+pub use rows::Row;

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use saker_contract::{Database, tensor};
+use saker_store::address::in_environment;
 use saker_store::feast::{EntityKeyVersion, FeatureView, defaults};
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, Reader};
@@ -11,7 +13,7 @@ use saker_store::{Address, Settings};
 use serde::Deserialize;
 use triton_backend::{DataType, Error};
 
-use crate::lookup;
+use crate::store::{entity_type, of_ids, wrong_store};
 
 /// The parameters. The README of `bloom_filter` describes each.
 #[derive(Deserialize)]
@@ -55,6 +57,11 @@ pub struct Parameters {
     entity_type: Option<String>,
 }
 
+/// Default address of the store of the seen items.
+pub fn redis_url() -> String {
+    in_environment(Database::Activity)
+}
+
 fn capacity() -> u32 {
     1000
 }
@@ -80,7 +87,7 @@ fn popularity_topk() -> usize {
 }
 
 fn category_feature() -> String {
-    "top_category".into()
+    tensor::TOP_CATEGORY.into()
 }
 
 /// Parses the parameter `name` that says how the seen items are stored. The default is the server's own filters if it has them.
@@ -94,9 +101,6 @@ pub fn mode(name: &str, said: Option<&str>) -> Result<Mode, Error> {
     })
 }
 
-/// The database of the `trending:*` sets.
-const POPULARITY_DATABASE: i64 = 3;
-
 impl Parameters {
     fn parse(&self, name: &str, url: &str) -> Result<Settings, Error> {
         let settings = Address::read(url)
@@ -104,7 +108,7 @@ impl Parameters {
                 let authority = self.tls_ca.as_deref().filter(|_| address.is_secure());
                 address.settings(authority)
             })
-            .map_err(|error| lookup::wrong_store(name, self.tls_ca.is_some(), &error))?;
+            .map_err(|error| wrong_store(name, self.tls_ca.is_some(), &error))?;
         Ok(settings.with_deadline(self.deadline()))
     }
 
@@ -147,7 +151,7 @@ impl Parameters {
         Reader { prefixes }
     }
 
-    /// The store of the popularity sets. Default: database 3 of the seen items' server; in a cluster, the cluster itself. `None` disables
+    /// The store of the popularity sets. Default: [`Database::Popularity`] of the seen items' server; in a cluster, the cluster itself. `None` disables
     /// topping up.
     pub(super) fn popularity(&self, seen: &Settings) -> Result<Option<Settings>, Error> {
         if self.ranking_topk == 0 || self.popularity_topk == 0 {
@@ -159,7 +163,7 @@ impl Parameters {
             None if seen.is_cluster() => Ok(Some(seen.clone())),
             None => seen
                 .clone()
-                .with_database(POPULARITY_DATABASE)
+                .with_database(Database::Popularity)
                 .map(Some)
                 .map_err(|error| {
                     Error::invalid_argument(format!("parameter 'REDIS_URL': {error}"))
@@ -196,8 +200,8 @@ impl Parameters {
             version,
             features,
         );
-        let entity_type = lookup::entity_type(self.entity_type.as_deref())?;
-        let view = view.with_entity_type(entity_type.unwrap_or_else(|| lookup::of_ids(user_type)));
+        let given = entity_type(self.entity_type.as_deref())?;
+        let view = view.with_entity_type(given.unwrap_or_else(|| of_ids(user_type)));
         Ok(Some((self.parse("CATEGORY_URL", url)?, view)))
     }
 }

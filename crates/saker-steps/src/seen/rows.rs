@@ -1,8 +1,38 @@
-//! Operations on one user's candidates. This module does not depend on Triton.
+//! One user's candidates. This module does not depend on Triton.
 
+use saker_contract::RawId;
+use saker_contract::ids::UNKNOWN;
 use saker_store::seen::Seen;
 
-use super::PADDING;
+/// One user's candidates, without padding.
+pub struct Row {
+    pub(super) user: i64,
+    pub(super) category: Option<i64>,
+    /// The candidates. After [`Worker::finish`], they lack the seen items and are topped up.
+    pub items: Vec<i64>,
+    /// Number of items in the query, and the index of its reply.
+    pub(super) asked: Option<(usize, usize)>,
+    /// Whether the user's seen items are known.
+    pub(super) known: bool,
+}
+
+impl Row {
+    /// Creates a row: a user, the user's top category if known, and candidates without padding.
+    pub fn new(user: i64, category: Option<i64>, items: Vec<i64>) -> Self {
+        Self {
+            user,
+            category: category.filter(|&category| category != i64::from(UNKNOWN)),
+            items,
+            asked: None,
+            known: false,
+        }
+    }
+
+    /// Whether the user's seen items are known. If not, no item was removed.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+}
 
 /// Keeps the unseen candidates, in their order. `row` has no padding, and `seen` holds its items in the same order. Returns how many were
 /// removed.
@@ -24,7 +54,7 @@ pub(super) fn not_in_row(row: &[i64], popular: impl Iterator<Item = i64>, most: 
         if items.len() >= most {
             break;
         }
-        if item != PADDING && !row.contains(&item) && !items.contains(&item) {
+        if item != RawId::NONE && !row.contains(&item) && !items.contains(&item) {
             items.push(item);
         }
     }

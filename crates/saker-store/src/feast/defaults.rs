@@ -15,7 +15,7 @@ pub fn user_view() -> String {
 /// Join key of the users: `user_id`.
 #[must_use]
 pub fn user_entity() -> String {
-    "user_id".into()
+    saker_contract::tensor::USER_ID.into()
 }
 
 /// Version of the entity key serialization: `3`.

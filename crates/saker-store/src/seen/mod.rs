@@ -15,6 +15,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use saker_contract::keys;
+
 use crate::StoreError;
 
 pub use read::{Reader, Seen};
@@ -93,8 +95,8 @@ pub struct Prefixes {
 impl Default for Prefixes {
     fn default() -> Self {
         Self {
-            server: "bf:seen:".into(),
-            plain: "saker:seen:1:".into(),
+            server: keys::SEEN_FILTER.into(),
+            plain: keys::SEEN_BITMAP.into(),
         }
     }
 }

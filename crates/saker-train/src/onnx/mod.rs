@@ -12,6 +12,7 @@ mod read;
 
 use graph::{Attribute, FLOAT, GraphBuilder, INT32, Value};
 use prost::Message;
+use saker_contract::Step;
 
 use crate::layers::{Dense, Embedding};
 use crate::ranker::{Ranker, pairs, scale};
@@ -21,11 +22,11 @@ pub use external_data::tables_apart;
 pub use hoist::{CODES_INPUT, Hoisted, Inputs, Items, NUMBERS_INPUT, ROWS_INPUT, hoist};
 
 /// Name of the towers' output, FLOAT `[N, dim]`.
-pub const TOWER_OUTPUT: &str = "output_1";
+pub const TOWER_OUTPUT: &str = saker_contract::tensor::QUERY_VECTOR;
 /// Name of the ranker's output, FLOAT `[N, 1]`, a probability.
-pub const RANKER_OUTPUT: &str = "click/binary_classification_task";
+pub const RANKER_OUTPUT: &str = saker_contract::tensor::SCORE;
 /// Key of the release id in a model's metadata.
-pub const RELEASE_KEY: &str = "saker.release";
+pub const RELEASE_KEY: &str = saker_contract::release::ONNX_KEY;
 
 /// One tower as an ONNX model; `name` is the graph's.
 pub fn tower(tower: &Tower, name: &str) -> Vec<u8> {
@@ -67,7 +68,7 @@ pub fn tower(tower: &Tower, name: &str) -> Vec<u8> {
 
 /// The ranker as an ONNX model.
 pub fn ranker(ranker: &Ranker) -> Vec<u8> {
-    let mut graph = GraphBuilder::new("dlrm_ranking");
+    let mut graph = GraphBuilder::new(Step::Ranking.model());
     let mut parts = embeddings(&mut graph, &ranker.embeddings);
     let inputs =
         (!ranker.continuous.is_empty()).then(|| continuous(&mut graph, &ranker.continuous));
