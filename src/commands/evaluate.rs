@@ -1,9 +1,9 @@
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use saker_contract::release::INDEX;
 use saker_models::evaluation::{self, Request};
 use saker_models::training_run::TrainingRun;
 use saker_models::verdict::Verdict;
-use saker_contract::release::INDEX;
 use saker_pipeline::Pipeline;
 use saker_serving::files;
 use saker_serving::layout::Layout;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
+use saker_contract::release::INDEX;
 use saker_run::server::{self, Started};
 use saker_run::supervisor::{Lock, Supervisor};
 use saker_run::watchdog::Watchdog;
-use saker_contract::release::INDEX;
 use saker_serving::files;
 use saker_serving::layout::Layout;
 use saker_serving::programs::traces;

@@ -1,10 +1,10 @@
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use saker_run::server;
-use saker_serving::installed;
 use saker_contract::Step;
 use saker_contract::release::INDEX;
+use saker_run::server;
+use saker_serving::installed;
 use saker_serving::layout::Layout;
 use saker_serving::running::Running;
 use saker_serving::target::Target;

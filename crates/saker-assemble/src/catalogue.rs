@@ -9,7 +9,6 @@ use saker_pipeline::Pipeline;
 use saker_serving::files::write;
 use saker_serving::layout::Layout;
 
-
 /// Writes the raw ids, one per line, to `models/catalogue.txt`.
 ///
 /// # Errors

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ndarray::{Array1, Axis};
-use saker_dataset::features::{KnownItems, embedding_table};
 use saker_contract::Step;
 use saker_contract::artefact::{HOISTED, HOISTED_IDS, HOISTED_MODEL, HOISTED_TABLES};
 use saker_contract::ensemble::FUSED;
 use saker_contract::tensor::DEGRADED;
+use saker_dataset::features::{KnownItems, embedding_table};
 use saker_pipeline::{FeatureKind, Pipeline};
 use saker_prepare::table;
 use saker_prepare::up_to_date::{self, Fingerprint};

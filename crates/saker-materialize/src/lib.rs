@@ -60,10 +60,18 @@ pub fn materialize(pipeline: &Pipeline, layout: &Layout, seen: bool) -> Result<W
     ] {
         online::entities(pipeline, &mut connection, entity, view, rows, &time)?;
     }
-    let popularity_sets =
-        interaction_counts::popularity(pipeline, &mut database(Database::Popularity)?, &items, &interactions)?;
+    let popularity_sets = interaction_counts::popularity(
+        pipeline,
+        &mut database(Database::Popularity)?,
+        &items,
+        &interactions,
+    )?;
     let seen = if seen {
-        interaction_counts::seen(pipeline, &mut database(Database::Activity)?, &interactions.seen)?
+        interaction_counts::seen(
+            pipeline,
+            &mut database(Database::Activity)?,
+            &interactions.seen,
+        )?
     } else {
         0
     };

@@ -10,8 +10,8 @@ use saker_store::seen::bitmap::{self, Geometry, HEADER};
 use saker_store::seen::{self, Method, Prefixes};
 use saker_store::{StoreError, recent};
 
-use crate::item_categories::ItemCategories;
 use crate::EntryId;
+use crate::item_categories::ItemCategories;
 
 /// Bits of one BITFIELD, or items of one BF.MADD: a bit is four words, and a command has at most
 /// [`MOST_WORDS`](saker_store::guarded::MOST_WORDS).

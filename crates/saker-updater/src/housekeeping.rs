@@ -8,8 +8,8 @@ use saker_contract::keys::{EVENTS, TRENDING_FADED};
 use saker_store::guarded::{Command, Guarded, Outcome, Script};
 use saker_store::{Connection, Reply, StoreError};
 
-use crate::consumer::{Shared, TIMEOUT, ask, unexpected};
 use crate::EntryId;
+use crate::consumer::{Shared, TIMEOUT, ask, unexpected};
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -130,10 +130,17 @@ fn fade(
         other => return Err(unexpected("GET", &other)),
     };
     let mut fade = Guarded::default();
-    fade.only_if(noted.as_str(), Command::new(Database::Popularity, "GET").arg(TRENDING_FADED));
+    fade.only_if(
+        noted.as_str(),
+        Command::new(Database::Popularity, "GET").arg(TRENDING_FADED),
+    );
     // Write the hour first. If the server refuses it, for example because it is out of memory, skip the decay: otherwise every round would
     // apply the decay again.
-    fade.change(Command::new(Database::Popularity, "SET").arg(TRENDING_FADED).arg(hour));
+    fade.change(
+        Command::new(Database::Popularity, "SET")
+            .arg(TRENDING_FADED)
+            .arg(hour),
+    );
     // Without a readable hour, the decay starts now.
     let passed = hour.saturating_sub(noted.parse().unwrap_or(hour));
     if passed == 0 && !noted.is_empty() {

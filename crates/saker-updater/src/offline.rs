@@ -22,9 +22,9 @@ use saker_store::events::Event;
 use saker_store::{Connection, Reply, StoreError};
 use saker_tables::{NewColumn, NewValues, Table, Values};
 
+use crate::EntryId;
 use crate::consumer::{Shared, ask, entries, unexpected};
 use crate::counters::Counters;
-use crate::EntryId;
 
 /// Prefix of the names of the updater's files.
 pub const FILES: &str = "applied";
@@ -153,7 +153,9 @@ impl<'w> Writer<'w> {
                         applied.event.time_us
                     ),
                 },
-                Err(error) => tracing::error!(%entry, "an entry of {EVENTS_APPLIED} is skipped: {error}"),
+                Err(error) => {
+                    tracing::error!(%entry, "an entry of {EVENTS_APPLIED} is skipped: {error}")
+                }
             }
         }
         let Some(until) = until else { return Ok(0) };
