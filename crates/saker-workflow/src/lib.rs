@@ -29,18 +29,21 @@ mod fitted;
 #[cfg(feature = "tables")]
 mod folds;
 pub mod hash;
+#[cfg(feature = "tables")]
+mod ingest;
 pub mod kernels;
 mod lookup;
 #[cfg(feature = "tables")]
 pub mod nvtabular;
+mod parameters;
+mod parts;
 mod plan;
 mod program;
-#[cfg(feature = "tables")]
-mod save;
 mod saved;
 mod similarity;
 #[cfg(feature = "tables")]
 mod table;
+mod variable;
 mod vocabulary;
 mod workflow;
 
@@ -58,8 +61,9 @@ pub use files::{read_parquet, write_batch};
 pub use fit::{Fitter, Pass};
 pub use fitted::{ColumnStatistics, Fitted};
 pub use lookup::Keys;
+pub use parts::{FORMAT, InputColumn, WORKFLOW_FILE};
 pub use plan::{Bound, Plan, PlanOutput};
 pub use program::Scratch;
 pub use similarity::Features;
 pub use vocabulary::{GroupTable, NULL_CODE, OOV_CODE, PADDING_CODE, Vocabulary};
-pub use workflow::{FORMAT, InputColumn, OutputColumn, WORKFLOW_FILE, Workflow};
+pub use workflow::{OutputColumn, Workflow};

@@ -15,7 +15,6 @@
 //! ```
 
 mod operator;
-mod parameters;
 mod table;
 
 use serde::{Deserialize, Serialize};
@@ -24,11 +23,12 @@ pub use self::operator::Operator;
 pub(crate) use self::operator::joined_statistics;
 #[cfg(feature = "tables")]
 pub(crate) use self::operator::{list_slice_bounds, list_slice_length};
-pub use self::parameters::{
-    FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic, TimeUnit,
-};
-pub use self::table::{Aggregation, Comparison, Condition, Join, Scalar, TableOperator};
+pub use self::table::{Aggregation, Condition, Join, Scalar, TableOperator};
 use crate::error::Error;
+pub use crate::parameters::{
+    Comparison, FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic,
+    TimeUnit,
+};
 
 /// A workflow's chains. Their outputs, in order, are the workflow's output columns.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::parameters::{
+use crate::error::Error;
+use crate::parameters::{
     FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic,
 };
-use crate::error::Error;
 
 /// A feature operator, with the semantics of NVTabular 23.8 and its parameter defaults unless said otherwise.
 ///

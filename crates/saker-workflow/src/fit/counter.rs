@@ -5,10 +5,10 @@ use rustc_hash::FxHashMap;
 
 use super::counts::Counts;
 use super::keys::{Key, KeyColumn, KeyRow, key_columns, table_keys};
-use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::definition::Operator;
 use crate::error::Error;
+use crate::ingest::Ingested;
 use crate::vocabulary::{Codes, Vocabulary};
 
 #[derive(Debug)]

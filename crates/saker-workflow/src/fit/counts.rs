@@ -1,6 +1,6 @@
 //! For how many rows each row of a batch stands.
 
-use crate::bulk::Ingested;
+use crate::ingest::Ingested;
 
 /// Each row for itself, or for as many as it was counted.
 #[derive(Debug, Clone, Copy)]

@@ -6,10 +6,10 @@ use super::counts::Counts;
 use super::keys::{KeyRow, key_columns, table_keys};
 use super::moments::Moments;
 use super::numbers;
-use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::definition::{Grouping, Statistic, joined_statistics};
 use crate::error::Error;
+use crate::ingest::Ingested;
 use crate::vocabulary::GroupTable;
 
 /// The groups of one key.

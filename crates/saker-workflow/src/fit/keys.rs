@@ -5,9 +5,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use smallvec::SmallVec;
 
-use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::error::Error;
+use crate::ingest::Ingested;
 use crate::lookup::Keys;
 
 /// A value of a key column, in the order in which ties are broken.

@@ -23,15 +23,17 @@ use self::groups::{Groups, grouped};
 use self::median::{Median, Search};
 use self::moments::Moments;
 use self::statistics::Statistics;
-use crate::bulk::{self, Ingested};
+use crate::bulk;
 use crate::column::DType;
 use crate::definition::{Chain, Definition, Grouping, Operator, Statistic};
 use crate::error::Error;
 use crate::fitted::Fitted;
 use crate::folds::{BatchFolds, Folds};
+use crate::ingest::{self, Ingested};
+use crate::parts::{InputColumn, Parts};
 use crate::similarity::Features;
 use crate::table;
-use crate::workflow::{InputColumn, Parts, Workflow};
+use crate::workflow::Workflow;
 
 /// Fits a workflow on batches.
 ///
@@ -104,7 +106,6 @@ impl Fitter {
                 table: table.collect::<Result<_, _>>()?,
                 fitted: stage.chains.iter().map(|_| Vec::new()).collect(),
                 definition: stage,
-                before: Vec::new(),
                 inputs: Vec::new(),
                 sources: Vec::new(),
             },
@@ -186,7 +187,7 @@ impl Fitter {
             *inputs = described(batch, &definition.own_input_names())?;
             *sources = described(&table, &definition.chain_inputs(false))?;
         } else {
-            bulk::check_datetimes(batch, inputs)?;
+            ingest::check_datetimes(batch, inputs)?;
         }
         let folds = self.folds.next(table.num_rows());
         for ((chain, fitted), current) in
@@ -252,13 +253,13 @@ impl Fitter {
             return Self::stage(done, stage, next).map(Pass::Again);
         }
         let before = done.into_iter().map(|(workflow, _)| workflow).collect();
-        Workflow::from_parts(parts.after(before)).map(Pass::Done)
+        Workflow::after(before, parts).map(Pass::Done)
     }
 }
 
 /// Name and type of each column.
 fn described(batch: &RecordBatch, names: &[&str]) -> Result<Vec<InputColumn>, Error> {
-    let describe = |name: &&str| Ok(bulk::ingest(batch, name)?.described());
+    let describe = |name: &&str| Ok(ingest::ingest(batch, name)?.described());
     names.iter().map(describe).collect()
 }
 
@@ -446,7 +447,7 @@ impl Accumulator {
                 };
                 let values = names
                     .iter()
-                    .map(|name| bulk::ingest(batch, name))
+                    .map(|name| ingest::ingest(batch, name))
                     .collect::<Result<Vec<_>, _>>()?;
                 Groups::update_all(groups, *group, columns, &values, counts)?;
             }
@@ -465,11 +466,11 @@ impl Accumulator {
                 else {
                     return Ok(());
                 };
-                let values = [bulk::ingest(batch, target)?];
+                let values = [ingest::ingest(batch, target)?];
                 for_each_number(&values[0], counts, |x, n| moments.add(x, n))?;
                 Groups::update_all(groups, *group, columns, &values, counts)?;
                 if let Some(folds) = folds.of((*kfold, *fold_seed)) {
-                    let fold = bulk::fold_column(folds)?;
+                    let fold = ingest::fold_column(folds)?;
                     for (position, (name, members)) in
                         grouped(*group, columns).into_iter().enumerate()
                     {

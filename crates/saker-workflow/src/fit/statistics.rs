@@ -7,10 +7,10 @@ use super::counts::Counts;
 use super::keys::{Key, KeyColumn};
 use super::moments::Moments;
 use super::numbers;
-use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::error::Error;
 use crate::fitted::ColumnStatistics;
+use crate::ingest::Ingested;
 
 #[derive(Debug, Default)]
 pub(super) struct Statistics {

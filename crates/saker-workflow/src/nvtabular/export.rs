@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Column, FORMAT_VERSION, GRAPH_FILE, Graph, Node, Selector};
 use crate::column::DType;
-use crate::compile::{self, Variable};
+use crate::compile;
 use crate::definition::{Chain, FloatType, Grouping, HashKey, IntType, Operator};
 use crate::error::Error;
 use crate::fitted::Fitted;
+use crate::variable::Variable;
 use crate::vocabulary::{GroupTable, Vocabulary};
 use crate::workflow::Workflow;
 

@@ -9,8 +9,9 @@ use crate::column::DType;
 use crate::definition::{Chain, Definition, Operator, TableOperator};
 use crate::error::Error;
 use crate::fitted::Fitted;
+use crate::parts::{InputColumn, Parts};
 use crate::table;
-use crate::workflow::{InputColumn, Parts, Workflow};
+use crate::workflow::Workflow;
 
 /// Reads a workflow that NVTabular saved as `graph.json`, or that `scripts/export-nvtabular` made of one of 23.8.
 ///
@@ -74,7 +75,7 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
         before.push(Workflow::from_parts(parts)?);
     }
     let parts = last.parts(&path, &types, before.last())?;
-    Workflow::from_parts(parts.after(before))
+    Workflow::after(before, parts)
 }
 
 /// A definition before it has types.
@@ -121,7 +122,6 @@ impl Stage {
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         Ok(Parts {
             sources: table::sources(&definition, &table, &inputs)?,
-            before: Vec::new(),
             inputs,
             table,
             fitted,

@@ -1,10 +1,10 @@
 //! What operators are told: the types of their parameters.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Comparison;
 use crate::column::DType;
 
 /// What is known of a column beside its values, by name.
@@ -21,6 +21,43 @@ pub enum Similarity {
     Cosine,
     /// Inner product of the rows.
     Inner,
+}
+
+/// A comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comparison {
+    /// Equal.
+    #[serde(rename = "==")]
+    Equal,
+    /// Not equal, or missing.
+    #[serde(rename = "!=")]
+    NotEqual,
+    /// Less.
+    #[serde(rename = "<")]
+    Less,
+    /// Less or equal.
+    #[serde(rename = "<=")]
+    LessOrEqual,
+    /// Greater.
+    #[serde(rename = ">")]
+    Greater,
+    /// Greater or equal.
+    #[serde(rename = ">=")]
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    /// Whether a value in this order to the constant meets the comparison; `None` stands for a missing value.
+    pub(crate) fn meets(self, order: Option<Ordering>) -> bool {
+        match self {
+            Self::Equal => order == Some(Ordering::Equal),
+            Self::NotEqual => order != Some(Ordering::Equal),
+            Self::Less => order == Some(Ordering::Less),
+            Self::LessOrEqual => order.is_some_and(Ordering::is_le),
+            Self::Greater => order == Some(Ordering::Greater),
+            Self::GreaterOrEqual => order.is_some_and(Ordering::is_ge),
+        }
+    }
 }
 
 /// How an operator with several columns forms its keys.

@@ -1,4 +1,7 @@
-//! A workflow's folder, read: `workflow.json` and the tables beside it.
+//! A workflow's folder: `workflow.json` and the tables beside it.
+
+#[cfg(feature = "tables")]
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,14 +9,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "tables")]
+pub(crate) use self::write::write;
 use crate::definition::{Chain, Definition, Grouping, Operator, Similarity, TableOperator};
 use crate::error::Error;
 use crate::fitted::{ColumnStatistics, Fitted};
+use crate::parts::{FORMAT, InputColumn, Parts, WORKFLOW_FILE};
 use crate::similarity::Features;
 use crate::vocabulary::{Codes, GroupTable, Vocabulary};
-use crate::workflow::{FORMAT, InputColumn, Parts, WORKFLOW_FILE, Workflow};
 
-pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
+/// The definitions that come before, and the last one.
+pub(crate) fn read(folder: &Path) -> Result<(Vec<Parts>, Parts), Error> {
     #[derive(Deserialize)]
     struct Version {
         format: u32,
@@ -41,7 +47,7 @@ pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
     } = serde_json::from_str(&json).map_err(|error| Error::file(&path, error))?;
     let before = before
         .into_iter()
-        .map(|stage| Workflow::from_parts(load(folder, stage)?))
+        .map(|stage| load(folder, stage))
         .collect::<Result<Vec<_>, Error>>()?;
     let last = SavedStage {
         inputs,
@@ -49,7 +55,7 @@ pub(crate) fn read(folder: &Path) -> Result<Parts, Error> {
         table,
         chains,
     };
-    Ok(load(folder, last)?.after(before))
+    Ok((before, load(folder, last)?))
 }
 
 /// A definition and what was fitted, without those before it.
@@ -76,7 +82,6 @@ fn load(folder: &Path, saved: SavedStage) -> Result<Parts, Error> {
     }
     Ok(Parts {
         definition,
-        before: Vec::new(),
         sources: saved.sources.unwrap_or_else(|| saved.inputs.clone()),
         inputs: saved.inputs,
         table,

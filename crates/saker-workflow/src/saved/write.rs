@@ -6,20 +6,23 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 
+use super::{Saved, SavedChain, SavedFitted, SavedOperator, SavedStage, SavedTable};
 use crate::definition::Operator;
 use crate::error::Error;
 use crate::files::write_batch;
 use crate::fitted::Fitted;
-use crate::saved::{Saved, SavedChain, SavedFitted, SavedOperator, SavedStage, SavedTable};
+use crate::parts::{FORMAT, Parts, WORKFLOW_FILE};
 use crate::similarity::Features;
 use crate::vocabulary::{GroupTable, Vocabulary};
-use crate::workflow::{FORMAT, Parts, WORKFLOW_FILE};
 
-pub(crate) fn write(parts: &Parts, folder: &Path) -> Result<(), Error> {
+pub(crate) fn write<'a>(
+    before: impl Iterator<Item = &'a Parts>,
+    parts: &Parts,
+    folder: &Path,
+) -> Result<(), Error> {
     let mut files = Files::default();
-    let before = parts.before.iter();
     let before = before
-        .map(|workflow| stage(&workflow.parts, &mut files))
+        .map(|parts| stage(parts, &mut files))
         .collect::<Result<Vec<_>, Error>>()?;
     let SavedStage {
         inputs,
@@ -54,7 +57,6 @@ pub(crate) fn write(parts: &Parts, folder: &Path) -> Result<(), Error> {
 fn stage(parts: &Parts, files: &mut Files) -> Result<SavedStage, Error> {
     let Parts {
         definition,
-        before: _,
         inputs,
         sources,
         table,
