@@ -1,6 +1,7 @@
 //! Checks of a definition beyond its syntax, so that a mistake is reported here and not in a later step.
 
 use saker_workflow::Operator;
+use saker_workflow::operators::Categorify;
 
 use crate::{
     Column, ColumnType, Default as Fallback, Derive, EmbeddingSource, Entity, Error, Feature,
@@ -300,11 +301,11 @@ impl Pipeline {
         };
         let decodable = matches!(
             feature.operators.as_slice(),
-            [Operator::Categorify {
+            [Operator::Categorify(Categorify {
                 num_buckets: 1,
                 padding: Some(-1),
                 ..
-            }]
+            })]
         );
         check(
             decodable && feature.columns() == [self.item.id.as_str()],

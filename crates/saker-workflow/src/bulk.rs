@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray,
-    UInt64Array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
-use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 
 use crate::column::{Column, DType, SliceMut};
 use crate::compile;
-use crate::definition::{Chain, Operator, list_slice_bounds, list_slice_length};
+use crate::definition::{Chain, Operator};
 use crate::error::Error;
-use crate::fitted::Fitted;
 use crate::folds::BatchFolds;
 use crate::ingest::{Ingested, arrow_unit, convert, fold_column, ingest};
+use crate::operators::Fitted;
 use crate::program::{self, Expression, Scratch};
 use crate::variable::{SmallInt, Variable};
 
@@ -52,17 +50,16 @@ fn apply_operator(
         .enumerate()
         .map(|(index, column)| column.variable(index))
         .collect();
-    let mut side_columns = Vec::new();
-    if let Operator::DifferenceLag { partition, .. } = operator {
-        for name in partition {
-            side_columns.push(ingest(batch, name)?);
-        }
+    if let Some(columns) = operator.transform().apply_to_lists(&columns)? {
+        return Ok(columns);
     }
+    let read = operator.transform().reads().iter();
+    let mut side_columns = read
+        .map(|name| ingest(batch, name))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut in_fold = false;
-    if let Operator::TargetEncoding {
-        kfold, fold_seed, ..
-    } = operator
-        && let Some(folds) = folds.and_then(|folds| folds.of((*kfold, *fold_seed)))
+    if let Some(draw) = operator.folds()
+        && let Some(folds) = folds.and_then(|folds| folds.of(draw))
     {
         side_columns.push(fold_column(folds)?);
         in_fold = true;
@@ -78,21 +75,9 @@ fn apply_operator(
                 given: "none".to_owned(),
             })
     };
-    let fold = side_columns.first().filter(|_| in_fold);
-    let fold = fold.map(|column| column.variable(first_side));
+    let fold = side_columns.last().filter(|_| in_fold);
+    let fold = fold.map(|column| column.variable(first_side + side_columns.len() - 1));
     let outputs = compile::compile(operator, fitted, &variables, &side_variable, fold.as_ref())?;
-    if let Operator::ListSlice {
-        start,
-        end,
-        pad,
-        pad_value,
-    } = operator
-    {
-        return columns
-            .iter()
-            .map(|column| slice_lists(column, *start, *end, pad.then_some(*pad_value)))
-            .collect();
-    }
     columns.extend(side_columns);
     let strings: Vec<Vec<&[u8]>> = columns.iter().map(Ingested::strings).collect();
     let booleans: Vec<Vec<bool>> = columns.iter().map(Ingested::booleans).collect();
@@ -206,58 +191,6 @@ fn evaluate(
         // No kernel gives strings.
         DType::Bool | DType::String => run!(SliceMut::Bool, false, BooleanArray),
     }
-}
-
-fn slice_lists(
-    column: &Ingested,
-    start: i64,
-    end: Option<i64>,
-    pad: Option<f64>,
-) -> Result<Ingested, Error> {
-    let Some((offsets, nulls)) = &column.lists else {
-        return Err(Error::types(&column.name, column.dtype, "lists"));
-    };
-    let arrow_error = |error| Error::Value {
-        column: column.name.clone(),
-        value: "a list".to_owned(),
-        accepted: format!("lists that can be cut ({error})"),
-    };
-    let length = list_slice_length(start, end);
-    let (start, end) = list_slice_bounds(start, end);
-    let mut elements = Arc::clone(&column.elements);
-    let padding = elements.len() as u64;
-    if let Some(value) = pad {
-        let value: ArrayRef = Arc::new(Float64Array::from(vec![value]));
-        let value = convert(&column.name, &value, elements.data_type())?;
-        elements = concat(&[&elements, &value]).map_err(arrow_error)?;
-    }
-    let mut indices = Vec::new();
-    let mut lengths = Vec::with_capacity(offsets.len());
-    for (&first, size) in offsets.iter().zip(offsets.lengths()) {
-        let (first, size) = (i64::from(first), size as i64);
-        let clamp = |at: i64| {
-            if at < 0 {
-                (size + at).max(0)
-            } else {
-                at.min(size)
-            }
-        };
-        let (from, to) = (clamp(start), clamp(end));
-        let before = indices.len();
-        indices.extend((from..to).map(|at| (first + at) as u64));
-        if pad.is_some() {
-            indices.resize((before + length.unwrap_or(0)).max(indices.len()), padding);
-        }
-        lengths.push(indices.len() - before);
-    }
-    let elements = take(&elements, &UInt64Array::from(indices), None).map_err(arrow_error)?;
-    let lists: ArrayRef = Arc::new(ListArray::new(
-        Arc::new(Field::new("item", elements.data_type().clone(), true)),
-        OffsetBuffer::from_lengths(lengths),
-        elements,
-        nulls.clone(),
-    ));
-    Ingested::new(&column.name, &lists)
 }
 
 /// Applies all chains: one output column each, in order.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::column::DType;
 use crate::definition::Definition;
-use crate::fitted::Fitted;
+use crate::operators::Fitted;
 
 /// Name of the file in a workflow's folder.
 pub const WORKFLOW_FILE: &str = "workflow.json";

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::column::DType;
-use crate::definition::{Properties, TimeUnit};
 use crate::error::Error;
+use crate::kernels;
+use crate::parameters::{Properties, TimeUnit};
 use crate::parts::InputColumn;
-use crate::program::{Expression, Kernel, Node};
+use crate::program::{self, Arguments, Buffers, Element, Expression, Node};
 use crate::vocabulary::Vocabulary;
 
 /// A column between operators.
@@ -51,20 +52,81 @@ impl Variable {
         }
     }
 
-    pub(crate) fn apply(&self, dtype: DType, kernel: Kernel) -> Self {
-        apply(
-            self.name.clone(),
-            dtype,
-            self.list,
+    /// The column under its name after a kernel that treats each value by itself: `run` writes an output of the length of its input.
+    /// `null` says what becomes of null rows, whose input is any value.
+    ///
+    /// # Panics
+    /// The column is not of type `T`: use `by_number` to find the type.
+    pub(crate) fn map<T: Element, U: Element>(
+        &self,
+        null: Null<U>,
+        run: impl Fn(&[T], &mut [U]) + Send + Sync + 'static,
+    ) -> Self {
+        if self.dtype != T::DTYPE {
+            program::mismatch(T::DTYPE, self.dtype);
+        }
+        let keeps_nulls = matches!(null, Null::Stays);
+        let kernel = U::kernel(Box::new(move |arguments, output, _| {
+            run(arguments.values(0), output);
+            if let Null::Becomes(value) = null {
+                arguments.get(0).replace_nulls(output, value);
+            }
+        }));
+        let node = Node {
             kernel,
-            vec![self.expression.clone()],
-        )
+            arguments: vec![self.expression.clone()],
+            keeps_nulls,
+        };
+        Self::computed(self.name.clone(), self.list, node)
+    }
+
+    /// The column with each value as `convert` gives it.
+    pub(crate) fn convert<T: Element, U: Element>(
+        &self,
+        null: Null<U>,
+        convert: impl Fn(T) -> U + Send + Sync + 'static,
+    ) -> Self {
+        self.map(null, move |x: &[T], output| {
+            kernels::map(x, output, &convert)
+        })
+    }
+
+    /// One value a row of these columns; lists of them, where `list`. `run` gets them in their order and sees to nulls itself: the
+    /// output has none.
+    pub(crate) fn of<'a, U: Element>(
+        name: String,
+        list: bool,
+        columns: impl IntoIterator<Item = &'a Self>,
+        run: impl Fn(&Arguments<'_>, &mut [U], &mut Buffers) + Send + Sync + 'static,
+    ) -> Self {
+        let arguments = columns.into_iter().map(|column| column.expression.clone());
+        let node = Node {
+            kernel: U::kernel(Box::new(run)),
+            arguments: arguments.collect(),
+            keeps_nulls: false,
+        };
+        Self::computed(name, list, node)
+    }
+
+    fn computed(name: String, list: bool, node: Node) -> Self {
+        Self {
+            name,
+            dtype: node.kernel.dtype(),
+            list,
+            datetime: None,
+            expression: Expression::Apply(Arc::new(node)),
+            cardinality: None,
+            vocabulary: None,
+            small: None,
+            tags: Vec::new(),
+            properties: Properties::new(),
+        }
     }
 
     /// Truth values as 0 and 1; any other column as it is.
     pub(crate) fn as_number(&self) -> Self {
         match self.dtype {
-            DType::Bool => self.apply(DType::Int32, Kernel::Cast),
+            DType::Bool => self.convert(Null::Stays, |x: bool| i32::from(x)),
             _ => self.clone(),
         }
     }
@@ -85,19 +147,16 @@ impl Variable {
     }
 
     pub(crate) fn numeric(&self) -> Result<(), Error> {
-        let number = self.dtype.is_numeric() && self.datetime.is_none();
-        self.require(number, "int32, int64, float32 or float64")
+        if self.dtype.is_numeric() && self.datetime.is_none() {
+            Ok(())
+        } else {
+            Err(self.no_number())
+        }
     }
 
-    /// Refuses what FillMissing and FillMedian do not fill. A list has no single flag.
-    pub(crate) fn fillable(&self, flagged: bool) -> Result<(), Error> {
-        if self.dtype != DType::Bool {
-            self.numeric()?;
-        }
-        self.require(
-            !(flagged && self.list),
-            "one value a row where add_binary_cols is true",
-        )
+    pub(crate) fn no_number(&self) -> Error {
+        let accepted = "int32, int64, float32 or float64";
+        Error::types(&self.name, self.type_name(), accepted)
     }
 
     pub(crate) fn scalar(&self) -> Result<(), Error> {
@@ -131,27 +190,63 @@ impl Variable {
     }
 }
 
-pub(crate) fn apply(
-    name: String,
-    dtype: DType,
-    list: bool,
-    kernel: Kernel,
-    arguments: Vec<Expression>,
-) -> Variable {
-    Variable {
-        name,
-        dtype,
-        list,
-        datetime: None,
-        expression: Expression::Apply(Arc::new(Node {
-            kernel,
-            arguments,
-            dtype,
-        })),
-        cardinality: None,
-        vocabulary: None,
-        small: None,
-        tags: Vec::new(),
-        properties: Properties::new(),
-    }
+/// What becomes of a null row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Null<T> {
+    /// It stays null.
+    Stays,
+    /// It gets this value.
+    Becomes(T),
+}
+
+/// Makes a column of a column of numbers: `$body` with the type of the numbers as `$type`. Any other column is an error, which the
+/// function around it returns.
+macro_rules! by_number {
+    ($column:expr, $type:ident => $body:expr) => {
+        match $column.dtype {
+            $crate::column::DType::Int32 => {
+                type $type = i32;
+                $body
+            }
+            $crate::column::DType::Int64 => {
+                type $type = i64;
+                $body
+            }
+            $crate::column::DType::Float32 => {
+                type $type = f32;
+                $body
+            }
+            $crate::column::DType::Float64 => {
+                type $type = f64;
+                $body
+            }
+            $crate::column::DType::Bool | $crate::column::DType::String => {
+                return Err($column.no_number());
+            }
+        }
+    };
+}
+
+/// Makes a column of floats: `$body` with the type of the output as `$type`.
+macro_rules! by_float {
+    ($dtype:expr, $type:ident => $body:expr) => {
+        match $dtype {
+            $crate::parameters::FloatType::Float32 => {
+                type $type = f32;
+                $body
+            }
+            $crate::parameters::FloatType::Float64 => {
+                type $type = f64;
+                $body
+            }
+        }
+    };
+}
+
+pub(crate) use {by_float, by_number};
+
+/// The names of columns, joined.
+pub(crate) fn joined(columns: &[Variable], separator: &str) -> String {
+    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+    names.join(separator)
 }

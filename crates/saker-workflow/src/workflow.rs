@@ -7,7 +7,7 @@ use crate::column::DType;
 use crate::compile;
 use crate::definition::{Definition, Properties};
 use crate::error::Error;
-use crate::fitted::Fitted;
+use crate::operators::Fitted;
 use crate::parts::{InputColumn, Parts};
 use crate::saved;
 use crate::variable::Variable;

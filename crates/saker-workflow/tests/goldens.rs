@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 
 use arrow::compute::cast;
 use arrow::record_batch::RecordBatch;
-use saker_workflow::{
-    ColumnStatistics, Definition, Fitted, GroupTable, Keys, Vocabulary, Workflow, read_parquet,
-};
+use saker_workflow::operators::{ColumnStatistics, Statistics, Target};
+use saker_workflow::{Definition, Fitted, GroupTable, Keys, Vocabulary, Workflow, read_parquet};
 use serde_json::{Value, json};
 
 mod support;
@@ -580,6 +579,39 @@ fn check_table(ours: &GroupTable, theirs: &GroupTable) -> Result<(), String> {
     Ok(())
 }
 
+fn check_target(ours: &Target, theirs: &Target) -> Result<(), String> {
+    if !near(ours.mean, theirs.mean, 1e-6) {
+        return Err(format!("target mean {}, not {}", ours.mean, theirs.mean));
+    }
+    let numbers = |state: &Target| (state.tables.len(), state.folds.len());
+    if numbers(ours) != numbers(theirs) {
+        return Err("another number of tables".to_owned());
+    }
+    let theirs = theirs.tables.iter().chain(&theirs.folds);
+    for (ours, theirs) in ours.tables.iter().chain(&ours.folds).zip(theirs) {
+        check_table(ours, theirs)?;
+    }
+    Ok(())
+}
+
+fn check_statistics(ours: &Statistics, theirs: &Statistics) -> Result<(), String> {
+    let parts = |s: &ColumnStatistics| [s.min, s.max, s.mean, s.std, Some(s.per_nan)];
+    for (name, ours) in &ours.columns {
+        let theirs = &theirs.columns[name];
+        let close = |(a, b): (Option<f64>, Option<f64>)| match (a, b) {
+            (Some(a), Some(b)) => near(a, b, 1e-9),
+            (a, b) => a == b,
+        };
+        if ours.cardinality != theirs.cardinality
+            || ours.dtype != theirs.dtype
+            || !parts(ours).into_iter().zip(parts(theirs)).all(close)
+        {
+            return Err(format!("statistics of {name}: {ours:?}, not {theirs:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn check_fitted(case: &str, ours: &Workflow, saved: &Workflow) -> Result<(), String> {
     let numbers = |what: &str, a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>| {
         for (column, &theirs) in b {
@@ -598,86 +630,40 @@ fn check_fitted(case: &str, ours: &Workflow, saved: &Workflow) -> Result<(), Str
     for (ours, saved) in pairs {
         match (ours, saved) {
             (Fitted::Nothing, Fitted::Nothing) => {}
-            (
-                Fitted::Moments { means, stds },
-                Fitted::Moments {
-                    means: their_means,
-                    stds: their_stds,
-                },
-            ) => {
-                numbers("mean", means, their_means)?;
-                numbers("std", stds, their_stds)?;
+            (Fitted::Moments(ours), Fitted::Moments(theirs)) => {
+                numbers("mean", &ours.means, &theirs.means)?;
+                numbers("std", &ours.stds, &theirs.stds)?;
             }
-            (
-                Fitted::Extremes { mins, maxs },
-                Fitted::Extremes {
-                    mins: their_mins,
-                    maxs: their_maxs,
-                },
-            ) => {
-                numbers("min", mins, their_mins)?;
-                numbers("max", maxs, their_maxs)?;
+            (Fitted::Extremes(ours), Fitted::Extremes(theirs)) => {
+                numbers("min", &ours.mins, &theirs.mins)?;
+                numbers("max", &ours.maxs, &theirs.maxs)?;
             }
-            (Fitted::Medians { medians }, Fitted::Medians { medians: theirs }) => {
-                numbers("median", medians, theirs)?;
+            (Fitted::Medians(ours), Fitted::Medians(theirs)) => {
+                numbers("median", &ours.medians, &theirs.medians)?;
             }
-            (Fitted::Lengths { .. }, Fitted::Lengths { .. }) => {}
+            (Fitted::Lengths(_), Fitted::Lengths(_)) => {}
             (Fitted::Vocabularies(ours), Fitted::Vocabularies(theirs)) => {
-                for (ours, theirs) in ours.iter().zip(theirs) {
+                for (ours, theirs) in ours.vocabularies.iter().zip(&theirs.vocabularies) {
                     check_vocabulary(ours, theirs, case == "categorify_max_size")?;
                 }
             }
             (Fitted::Groups(ours), Fitted::Groups(theirs)) => {
-                for (ours, theirs) in ours.iter().zip(theirs) {
+                for (ours, theirs) in ours.tables.iter().zip(&theirs.tables) {
                     check_table(ours, theirs)?;
                 }
             }
-            (
-                Fitted::Target {
-                    tables,
-                    mean,
-                    folds,
-                },
-                Fitted::Target {
-                    tables: theirs,
-                    mean: their_mean,
-                    folds: their_folds,
-                },
-            ) => {
-                if !near(*mean, *their_mean, 1e-6) {
-                    return Err(format!("target mean {mean}, not {their_mean}"));
-                }
-                if (tables.len(), folds.len()) != (theirs.len(), their_folds.len()) {
-                    return Err("another number of tables".to_owned());
-                }
-                let theirs = theirs.iter().chain(their_folds);
-                for (ours, theirs) in tables.iter().chain(folds).zip(theirs) {
-                    check_table(ours, theirs)?;
+            (Fitted::Target(ours), Fitted::Target(theirs)) => check_target(ours, theirs)?,
+            (Fitted::Ranges(ours), Fitted::Ranges(theirs)) => {
+                if ours != theirs {
+                    return Err(format!("ranges {ours:?}, not {theirs:?}"));
                 }
             }
-            (Fitted::Ranges { ranges }, Fitted::Ranges { ranges: theirs }) => {
-                if ranges != theirs {
-                    return Err(format!("ranges {ranges:?}, not {theirs:?}"));
-                }
+            (Fitted::Statistics(ours), Fitted::Statistics(theirs)) => {
+                check_statistics(ours, theirs)?;
             }
-            (Fitted::Statistics { columns }, Fitted::Statistics { columns: theirs }) => {
-                let parts = |s: &ColumnStatistics| [s.min, s.max, s.mean, s.std, Some(s.per_nan)];
-                for (name, ours) in columns {
-                    let theirs = &theirs[name];
-                    let close = |(a, b): (Option<f64>, Option<f64>)| match (a, b) {
-                        (Some(a), Some(b)) => near(a, b, 1e-9),
-                        (a, b) => a == b,
-                    };
-                    if ours.cardinality != theirs.cardinality
-                        || ours.dtype != theirs.dtype
-                        || !parts(ours).into_iter().zip(parts(theirs)).all(close)
-                    {
-                        return Err(format!("statistics of {name}: {ours:?}, not {theirs:?}"));
-                    }
-                }
-            }
-            (Fitted::Columns { kept }, Fitted::Columns { kept: theirs }) if kept == theirs => {}
-            (Fitted::Similarity(a, b), Fitted::Similarity(c, d)) if a == c && b == d => {}
+            (Fitted::Columns(ours), Fitted::Columns(theirs)) if ours == theirs => {}
+            (Fitted::Similarity(ours), Fitted::Similarity(theirs))
+                if ours.left == theirs.left && ours.right == theirs.right => {}
             _ => return Err("kinds of fitted state differ".to_owned()),
         }
     }
@@ -710,7 +696,7 @@ fn check_said(ours: &Workflow, info: &Value) -> Result<(), String> {
     }
     for states in ours.fitted() {
         for state in states {
-            if let Fitted::Statistics { columns } = state {
+            if let Fitted::Statistics(Statistics { columns }) = state {
                 for (name, ours) in columns {
                     let theirs = &info["fitted"]["DataStats"]["columns"][name];
                     for (what, ours) in [

@@ -1,22 +1,22 @@
 //! A workflow's folder: `workflow.json` and the tables beside it.
 
 #[cfg(feature = "tables")]
+mod files;
+#[cfg(feature = "tables")]
 mod write;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tables")]
+pub(crate) use self::files::Files;
+#[cfg(feature = "tables")]
 pub(crate) use self::write::write;
-use crate::definition::{Chain, Definition, Grouping, Operator, Similarity, TableOperator};
+use crate::definition::{Chain, Definition, Operator, TableOperator};
 use crate::error::Error;
-use crate::fitted::{ColumnStatistics, Fitted};
+use crate::operators::{Fitted, SavedFitted};
 use crate::parts::{FORMAT, InputColumn, Parts, WORKFLOW_FILE};
-use crate::similarity::Features;
-use crate::vocabulary::{Codes, GroupTable, Vocabulary};
 
 /// The definitions that come before, and the last one.
 pub(crate) fn read(folder: &Path) -> Result<(Vec<Parts>, Parts), Error> {
@@ -133,53 +133,6 @@ pub(crate) struct SavedOperator<T> {
     pub(crate) fitted: Option<SavedFitted>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum SavedFitted {
-    Moments {
-        means: BTreeMap<String, f64>,
-        stds: BTreeMap<String, f64>,
-    },
-    Extremes {
-        mins: BTreeMap<String, f64>,
-        maxs: BTreeMap<String, f64>,
-    },
-    Medians {
-        medians: BTreeMap<String, f64>,
-    },
-    Lengths {
-        lengths: BTreeMap<String, (usize, usize)>,
-    },
-    Vocabularies {
-        vocabularies: Vec<SavedTable>,
-    },
-    Groups {
-        tables: Vec<SavedTable>,
-    },
-    Target {
-        mean: f64,
-        tables: Vec<SavedTable>,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        folds: Vec<SavedTable>,
-    },
-    Ranges {
-        ranges: BTreeMap<String, (f64, f64)>,
-    },
-    Statistics {
-        columns: BTreeMap<String, ColumnStatistics>,
-    },
-    Columns {
-        kept: Vec<String>,
-    },
-    Similarity {
-        left: PathBuf,
-        right: PathBuf,
-    },
-    External {
-        file: PathBuf,
-    },
-}
-
 /// A parquet file, or a folder of them, beside `workflow.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,82 +152,7 @@ fn load_fitted(
     operator: Option<&Operator>,
     saved: Option<SavedFitted>,
 ) -> Result<Fitted, Error> {
-    let tables = |saved: Vec<SavedTable>| {
-        saved
-            .into_iter()
-            .map(|table| GroupTable::read(&inside(folder, &table.file)?, &table.keys).map(Arc::new))
-            .collect::<Result<Vec<_>, Error>>()
-    };
-    Ok(match saved {
-        None => Fitted::Nothing,
-        Some(SavedFitted::Moments { means, stds }) => Fitted::Moments { means, stds },
-        Some(SavedFitted::Extremes { mins, maxs }) => Fitted::Extremes { mins, maxs },
-        Some(SavedFitted::Medians { medians }) => Fitted::Medians { medians },
-        Some(SavedFitted::Lengths { lengths }) => Fitted::Lengths { lengths },
-        Some(SavedFitted::Vocabularies { vocabularies }) => {
-            let (buckets, combo) = match operator {
-                Some(Operator::Categorify {
-                    num_buckets,
-                    encode_type,
-                    ..
-                }) => (*num_buckets, *encode_type == Grouping::Combo),
-                _ => (1, false),
-            };
-            let vocabularies = vocabularies
-                .into_iter()
-                .map(|saved| {
-                    let path = inside(folder, &saved.file)?;
-                    let codes = match saved.start {
-                        None => Codes::new(buckets),
-                        Some(start) => Codes::in_single_table(&path, start)?,
-                    };
-                    let vocabulary = Vocabulary::read_with(&path, &saved.name, codes)?;
-                    if vocabulary.columns().len() > 1 && !combo {
-                        return Err(Error::file(
-                            &path,
-                            format!("expected one key column '{}'", saved.name),
-                        ));
-                    }
-                    Ok(Arc::new(vocabulary))
-                })
-                .collect::<Result<_, Error>>()?;
-            Fitted::Vocabularies(vocabularies)
-        }
-        Some(SavedFitted::Groups { tables: saved }) => Fitted::Groups(tables(saved)?),
-        Some(SavedFitted::Target {
-            mean,
-            tables: saved,
-            folds,
-        }) => Fitted::Target {
-            mean,
-            tables: tables(saved)?,
-            folds: tables(folds)?,
-        },
-        Some(SavedFitted::Ranges { ranges }) => Fitted::Ranges { ranges },
-        Some(SavedFitted::Statistics { columns }) => Fitted::Statistics { columns },
-        Some(SavedFitted::Columns { kept }) => Fitted::Columns { kept },
-        Some(SavedFitted::Similarity { left, right }) => {
-            // What was saved is weighted already.
-            let read = |file: &Path| {
-                Features::read(&inside(folder, file)?, Similarity::Inner).map(Arc::new)
-            };
-            let features = read(&left)?;
-            let other = if left == right {
-                Arc::clone(&features)
-            } else {
-                read(&right)?
-            };
-            Fitted::Similarity(features, other)
-        }
-        #[cfg(feature = "tables")]
-        Some(SavedFitted::External { file }) => {
-            let table = crate::files::read_parquet(&inside(folder, &file)?)?;
-            Fitted::External(Arc::new(table))
-        }
-        // An operator over the table, which does not serve.
-        #[cfg(not(feature = "tables"))]
-        Some(SavedFitted::External { .. }) => Fitted::Nothing,
-    })
+    saved.map_or(Ok(Fitted::Nothing), |saved| saved.load(folder, operator))
 }
 
 /// A file named by `workflow.json`, which must lie in its folder.

@@ -17,8 +17,8 @@ use arrow::record_batch::RecordBatch;
 use crate::definition::{Definition, TableOperator};
 use crate::error::Error;
 use crate::files::read_parquet;
-use crate::fitted::Fitted;
 use crate::ingest;
+use crate::operators::Fitted;
 use crate::parts::InputColumn;
 
 /// What an operator needs before the first batch.
