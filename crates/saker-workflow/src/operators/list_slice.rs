@@ -169,3 +169,28 @@ impl ListSlice {
         Ingested::new(&column.name, &lists)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ListSlice;
+
+    #[test]
+    fn the_length_of_a_slice_is_known_where_it_is_limited() {
+        let length = |start, end| {
+            let slice = ListSlice {
+                start,
+                end,
+                pad: false,
+                pad_value: 0.0,
+            };
+            slice.length()
+        };
+        assert_eq!(length(3, None), Some(3));
+        assert_eq!(length(-3, None), Some(3));
+        assert_eq!(length(0, None), None);
+        assert_eq!(length(1, Some(4)), Some(3));
+        assert_eq!(length(-4, Some(-1)), Some(3));
+        assert_eq!(length(4, Some(1)), Some(0));
+        assert_eq!(length(0, Some(-1)), None);
+    }
+}

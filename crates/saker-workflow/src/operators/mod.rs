@@ -1,6 +1,6 @@
 //! The operators of a chain, a file each: parameters, checks, names, fit, arithmetic, and the form that NVTabular gives them.
 //!
-//! The lists below are the only places that name all operators. [`Transform`] is what each says of itself.
+//! The lists below are the only places that name all operators. `Transform` is what each says of itself.
 
 #[macro_use]
 mod list;
@@ -92,3 +92,63 @@ states! {
 
 pub use self::data_stats::ColumnStatistics;
 pub use self::lambda_op::Function;
+
+#[cfg(test)]
+mod tests {
+    use super::Operator;
+
+    /// Every operator as it is written, all parameters given.
+    const WRITTEN: [&str; 29] = [
+        r#"{"op":"Categorify","freq_threshold":2,"max_size":0,"num_buckets":3,"encode_type":"joint","padding":-1,"dtype":"int64","hash":"value_and_row"}"#,
+        r#"{"op":"HashBucket","num_buckets":7,"hash":"value"}"#,
+        r#"{"op":"HashedCross","num_buckets":7,"hash":"value"}"#,
+        r#"{"op":"Bucketize","boundaries":[1.0,2.5]}"#,
+        r#"{"op":"LogOp"}"#,
+        r#"{"op":"Normalize","dtype":"float32"}"#,
+        r#"{"op":"NormalizeMinMax","dtype":"float64"}"#,
+        r#"{"op":"Clip","min":-1.0,"max":1.0}"#,
+        r#"{"op":"FillMissing","value":3.0,"add_binary_cols":true}"#,
+        r#"{"op":"FillMedian","add_binary_cols":false}"#,
+        r#"{"op":"ListSlice","start":-3,"end":-1,"pad":true,"pad_value":0.0}"#,
+        r#"{"op":"ValueCount"}"#,
+        r#"{"op":"DifferenceLag","partition":["user"],"shift":[1,-1]}"#,
+        r#"{"op":"JoinGroupby","columns":["price"],"stats":["count","mean"],"group":"combo"}"#,
+        r#"{"op":"TargetEncoding","target":"click","p_smooth":20.0,"group":"separate","kfold":3,"fold_seed":7}"#,
+        r#"{"op":"ColumnSimilarity","left":"a.parquet","right":"b.parquet","metric":"cosine","dtype":"float32"}"#,
+        r#"{"op":"DropLowCardinality","min_cardinality":4}"#,
+        r#"{"op":"ReduceDtypeSize"}"#,
+        r#"{"op":"DataStats"}"#,
+        r#"{"op":"AddMetadata","tags":["item"],"properties":{"unit":"euro"}}"#,
+        r#"{"op":"AddTags","tags":["item"]}"#,
+        r#"{"op":"AddProperties","properties":{"unit":"euro"}}"#,
+        r#"{"op":"TagAsUserID"}"#,
+        r#"{"op":"TagAsItemID"}"#,
+        r#"{"op":"TagAsUserFeatures"}"#,
+        r#"{"op":"TagAsItemFeatures"}"#,
+        r#"{"op":"Rename","name":"x","postfix":"_y"}"#,
+        r#"{"op":"Select","columns":["x"]}"#,
+        r#"{"op":"LambdaOp","function":"hour","unit":"ms"}"#,
+    ];
+
+    #[test]
+    fn operators_are_written_as_they_are_read() {
+        for written in WRITTEN {
+            let operator: Operator = serde_json::from_str(written).unwrap();
+            assert_eq!(serde_json::to_string(&operator).unwrap(), written);
+            let name = format!("{{\"op\":\"{}\"", operator.name());
+            assert!(written.starts_with(&name), "{written}");
+        }
+        let error = serde_json::from_str::<Operator>(r#"{"op":"?"}"#).unwrap_err();
+        let accepted = error.to_string().matches('`').count() / 2 - 1;
+        assert_eq!(accepted, WRITTEN.len(), "{error}");
+    }
+
+    #[test]
+    fn parameters_that_an_operator_has_not_are_refused() {
+        let error = serde_json::from_str::<Operator>(r#"{"op":"Clip","least":1}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown field `least`, expected `min` or `max`"
+        );
+    }
+}
