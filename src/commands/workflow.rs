@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use saker_workflow::{Fitted, WORKFLOW_FILE, Workflow, nvtabular};
+use saker_workflow::{WORKFLOW_FILE, Workflow, nvtabular};
 
 /// Arguments of `saker workflow`.
 #[derive(clap::Args)]
@@ -108,19 +107,17 @@ fn add_rows(table: &mut Table, workflow: &Workflow) -> Result<()> {
     }
     let mut outputs = workflow.outputs().iter();
     for (chain, fitted) in definition.chains.iter().zip(workflow.fitted()) {
-        let mut given = chain.output_names()?.len();
+        let mut names = chain.columns.clone();
         let mut operators = Vec::new();
         for (operator, state) in chain.operators.iter().zip(fitted) {
-            if let Fitted::Columns { kept } = state {
-                given = kept.len();
-            }
-            let state = fitted_numbers(state);
+            names = operator.fitted_output_names(state, &names);
+            let state = state.lines().join("\n  ");
             operators.push(match state.as_str() {
                 "" => written(operator)?,
                 state => format!("{}\n  {state}", written(operator)?),
             });
         }
-        let columns = outputs.by_ref().take(given).map(|output| {
+        let columns = outputs.by_ref().take(names.len()).map(|output| {
             let list = if output.list { "list of " } else { "" };
             let codes = output
                 .cardinality
@@ -154,88 +151,4 @@ fn written(operator: &impl serde::Serialize) -> Result<String> {
     let name = fields.remove("op").unwrap_or_default();
     let parameters = fields.iter().map(|(key, value)| format!(" {key}={value}"));
     Ok(name.as_str().unwrap_or_default().to_owned() + &parameters.collect::<String>())
-}
-
-/// The fitted values, in one or a few lines.
-fn fitted_numbers(fitted: &Fitted) -> String {
-    let numbers = |what: &[(&str, &BTreeMap<String, f64>)]| {
-        let columns = what
-            .first()
-            .into_iter()
-            .flat_map(|(_, columns)| columns.keys());
-        let lines = columns.map(|column| {
-            let parts = what.iter().map(|(name, columns)| {
-                format!(
-                    "{name} {}",
-                    columns.get(column).copied().unwrap_or(f64::NAN)
-                )
-            });
-            format!("{column}: {}", parts.collect::<Vec<_>>().join(", "))
-        });
-        lines.collect::<Vec<_>>().join("\n  ")
-    };
-    let lines = |lines: Vec<String>| lines.join("\n  ");
-    match fitted {
-        Fitted::Nothing => String::new(),
-        Fitted::Moments { means, stds } => numbers(&[("mean", means), ("std", stds)]),
-        Fitted::Extremes { mins, maxs } => numbers(&[("min", mins), ("max", maxs)]),
-        Fitted::Medians { medians } => numbers(&[("median", medians)]),
-        Fitted::Lengths { lengths } => lines(
-            (lengths.iter())
-                .map(|(column, (least, most))| format!("{column}: {least} to {most} elements"))
-                .collect(),
-        ),
-        Fitted::Vocabularies(vocabularies) => lines(
-            (vocabularies.iter())
-                .map(|v| format!("{}: {} values, codes from {}", v.name(), v.len(), v.start()))
-                .collect(),
-        ),
-        Fitted::Groups(tables) => lines((tables.iter()).map(|table| keys(table)).collect()),
-        Fitted::Target {
-            tables,
-            mean,
-            folds,
-        } => {
-            let mut all: Vec<String> = tables.iter().map(|table| keys(table)).collect();
-            all.push(format!("mean {mean}"));
-            if !folds.is_empty() {
-                all.push("and by fold".to_owned());
-            }
-            lines(all)
-        }
-        Fitted::Ranges { ranges } => lines(
-            (ranges.iter())
-                .map(|(column, (least, most))| format!("{column}: {least} to {most}"))
-                .collect(),
-        ),
-        Fitted::Statistics { columns } => lines(
-            (columns.iter())
-                .map(|(column, found)| {
-                    let number = |x: Option<f64>| x.map_or("none".to_owned(), |x| x.to_string());
-                    let distinct = found
-                        .cardinality
-                        .map_or(String::new(), |n| format!(", {n} distinct"));
-                    format!(
-                        "{column}: {} to {}, mean {}, std {}, {} % missing{distinct}",
-                        number(found.min),
-                        number(found.max),
-                        number(found.mean),
-                        number(found.std),
-                        found.per_nan
-                    )
-                })
-                .collect(),
-        ),
-        Fitted::Columns { kept } => format!("keeps {}", kept.join(", ")),
-        Fitted::Similarity(left, right) => {
-            format!("{} and {} rows of features", left.rows(), right.rows())
-        }
-        Fitted::External(table) => format!("{} rows", table.num_rows()),
-    }
-}
-
-fn keys(table: &saker_workflow::GroupTable) -> String {
-    let names: Vec<&str> = table.keys().iter().map(|(name, _)| name.as_str()).collect();
-    let rows = table.keys().first().map_or(0, |(_, keys)| keys.len());
-    format!("{}: {rows} keys", names.join(", "))
 }

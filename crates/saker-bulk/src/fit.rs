@@ -9,9 +9,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::prelude::{Expr, ident, lit};
-use saker_workflow::{
-    Definition, Fitter, Function, HashKey, Operator, Pass, TableOperator, Workflow,
-};
+use saker_workflow::{Definition, Fitter, Operator, Pass, TableOperator, Workflow};
 
 use crate::engine::{Engine, Progress};
 use crate::error::Error;
@@ -240,7 +238,7 @@ pub(crate) fn row_by_row(definition: &Definition) -> bool {
     definition.stages().all(|stage| {
         let mut operators = stage.chains.iter().flat_map(|chain| &chain.operators);
         let mut tables = stage.table.iter();
-        operators.all(of_row_alone)
+        operators.all(Operator::of_row_alone)
             && tables.all(|operator| !matches!(operator, TableOperator::Groupby { .. }))
     })
 }
@@ -252,57 +250,10 @@ fn reading(definition: &Definition, nested: bool) -> Reading {
     }
     let chains = definition.stages().flat_map(|stage| &stage.chains);
     let mut operators = chains.flat_map(|chain| &chain.operators);
-    let folds = operators
-        .any(|operator| matches!(operator, Operator::TargetEncoding { kfold, .. } if *kfold > 1));
+    let folds = operators.any(|operator| operator.folds().is_some());
     let tables = definition.stages().any(|stage| !stage.table.is_empty());
     if nested || tables || folds || !definition.before.is_empty() {
         return Reading::Streamed;
     }
     Reading::Grouped
-}
-
-/// Whether an operator's result for a row is independent of all other rows. Unknown operators count as dependent.
-fn of_row_alone(operator: &Operator) -> bool {
-    match operator {
-        Operator::Categorify { hash, .. }
-        | Operator::HashBucket { hash, .. }
-        | Operator::HashedCross { hash, .. } => *hash == HashKey::Value,
-        Operator::Bucketize { .. }
-        | Operator::LogOp
-        | Operator::Normalize { .. }
-        | Operator::NormalizeMinMax { .. }
-        | Operator::Clip { .. }
-        | Operator::FillMissing { .. }
-        | Operator::FillMedian { .. }
-        | Operator::ListSlice { .. }
-        | Operator::ValueCount
-        | Operator::JoinGroupby { .. }
-        | Operator::TargetEncoding { .. }
-        | Operator::ColumnSimilarity { .. }
-        | Operator::DropLowCardinality { .. }
-        | Operator::ReduceDtypeSize
-        | Operator::DataStats
-        | Operator::AddMetadata { .. }
-        | Operator::AddTags { .. }
-        | Operator::AddProperties { .. }
-        | Operator::TagAsUserID
-        | Operator::TagAsItemID
-        | Operator::TagAsUserFeatures
-        | Operator::TagAsItemFeatures
-        | Operator::Rename { .. }
-        | Operator::Select { .. }
-        | Operator::LambdaOp(
-            Function::Hour { .. }
-            | Function::Weekday { .. }
-            | Function::Day { .. }
-            | Function::Month { .. }
-            | Function::Datetime { .. }
-            | Function::Sine { .. }
-            | Function::Cosine { .. }
-            | Function::Compare { .. }
-            | Function::Linear { .. }
-            | Function::Cast { .. },
-        ) => true,
-        _ => false,
-    }
 }

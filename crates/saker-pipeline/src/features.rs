@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use saker_workflow::{Chain, Function, Operator};
+use saker_workflow::operators::Rename;
+use saker_workflow::{Chain, Operator, OutputKind};
 use serde::{Deserialize, Serialize};
 
 use crate::Codes;
@@ -170,44 +171,17 @@ impl Feature {
 
     /// Whether the feature's values are codes or numbers.
     pub fn kind(&self) -> FeatureKind {
-        let kind = self
-            .operators
-            .iter()
-            .rev()
-            .find_map(|operator| match operator {
-                Operator::Categorify { .. }
-                | Operator::HashBucket { .. }
-                | Operator::HashedCross { .. }
-                | Operator::Bucketize { .. }
-                | Operator::LambdaOp(
-                    Function::Hour { .. }
-                    | Function::Weekday { .. }
-                    | Function::Day { .. }
-                    | Function::Month { .. }
-                    | Function::Compare { .. },
-                ) => Some(FeatureKind::Categorical),
-                Operator::LogOp
-                | Operator::Normalize { .. }
-                | Operator::NormalizeMinMax { .. }
-                | Operator::DifferenceLag { .. }
-                | Operator::JoinGroupby { .. }
-                | Operator::TargetEncoding { .. }
-                | Operator::ColumnSimilarity { .. }
-                | Operator::LambdaOp(
-                    Function::Sine { .. } | Function::Cosine { .. } | Function::Linear { .. },
-                ) => Some(FeatureKind::Continuous),
-                _ => None,
-            });
-        kind.unwrap_or(FeatureKind::Categorical)
+        let kinds = self.operators.iter().rev().map(Operator::kind);
+        let mut kinds = kinds.filter(|kind| *kind != OutputKind::Unchanged);
+        match kinds.next() {
+            Some(OutputKind::Numbers) => FeatureKind::Continuous,
+            _ => FeatureKind::Categorical,
+        }
     }
 
     /// The workflow's chain: the input columns, the operators, and the feature's name as output.
     pub fn chain(&self) -> Chain {
         let columns = self.columns();
-        let rename = Operator::Rename {
-            name: Some(self.name.clone()),
-            postfix: None,
-        };
         let mut chain = match columns.as_slice() {
             // Renamed first, so that fitted numbers and vocabularies carry the feature's name.
             [column] => Chain::feature(&self.name, column, self.operators.clone()),
@@ -216,7 +190,7 @@ impl Feature {
         if let Ok([name]) = chain.output_names().as_deref()
             && *name != self.name
         {
-            chain.operators.push(rename);
+            chain.operators.push(Rename::to(&self.name).into());
         }
         chain
     }

@@ -2,6 +2,7 @@
 
 use saker_contract::{RawId, Step};
 use saker_workflow::Operator;
+use saker_workflow::operators::Categorify;
 
 use crate::{
     Column, ColumnType, Default as Fallback, Derive, EmbeddingSource, Entity, Error, Feature,
@@ -282,11 +283,11 @@ impl Pipeline {
         };
         let decodable = matches!(
             feature.operators.as_slice(),
-            [Operator::Categorify {
+            [Operator::Categorify(Categorify {
                 num_buckets: 1,
                 padding: Some(RawId::NONE),
                 ..
-            }]
+            })]
         );
         check(
             decodable && feature.columns() == [self.item.id.as_str()],

@@ -12,7 +12,7 @@ use saker_bulk::plan::{JoinType, ScalarValue, ident, lit, when};
 use saker_bulk::{DataFrame, Engine, Progress};
 use saker_pipeline::{Default as Fallback, Entity, Feature, FeatureKind, Group, Pipeline};
 use saker_serving::layout::Layout;
-use saker_workflow::{Definition, Operator, Workflow};
+use saker_workflow::{Definition, Workflow};
 
 use crate::split::PARTS;
 
@@ -122,13 +122,7 @@ pub(crate) fn cardinality(workflow: &Workflow, feature: &Feature) -> Result<Opti
     if feature.kind() == FeatureKind::Continuous {
         return Ok(None);
     }
-    let counted = workflow
-        .cardinality(&feature.name)
-        .or_else(|| match feature.operators.last() {
-            Some(Operator::Bucketize { boundaries }) => Some(boundaries.len() + 1),
-            Some(Operator::LambdaOp(function)) => function.cardinality(),
-            _ => None,
-        });
+    let counted = workflow.cardinality(&feature.name);
     let counted = counted.with_context(|| {
         format!(
             "feature {} is a number of unknown range; end its operators in Categorify or Normalize",

@@ -10,9 +10,11 @@ use crate::definition::Definition;
 use crate::error::Error;
 use crate::fit::{Fitter, Pass};
 use crate::folds::Folds;
-use crate::save;
+use crate::ingest;
+use crate::parts::{InputColumn, Parts};
+use crate::saved;
 use crate::table;
-use crate::workflow::{InputColumn, Parts, Workflow};
+use crate::workflow::Workflow;
 
 impl Workflow {
     /// Fits a definition on data that lies in memory.
@@ -38,23 +40,15 @@ impl Workflow {
     /// Two give the same output column, two read a column of the same name with different types, or one has operators over the table, which
     /// the others' chains would pass through too.
     pub fn concat(workflows: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
-        let mut all = Parts {
-            definition: Definition::default(),
-            before: Vec::new(),
-            inputs: Vec::new(),
-            sources: Vec::new(),
-            table: Vec::new(),
-            fitted: Vec::new(),
-        };
-        for workflow in workflows {
-            let parts = workflow.parts;
+        let mut all = Parts::default();
+        for Self { parts, before, .. } in workflows {
             if let Some(operator) = parts.definition.table.first() {
                 return Err(Error::definition(
                     &operator.reads().join(", "),
                     &format!("{}: fit the whole definition at once", operator.name()),
                 ));
             }
-            if !parts.before.is_empty() {
+            if !before.is_empty() {
                 return Err(Error::definition(
                     &parts.definition.input_names().join(", "),
                     "it has definitions in `before`: fit the whole definition at once",
@@ -107,7 +101,7 @@ impl Workflow {
         mut folds: Option<&mut [Folds]>,
     ) -> Result<RecordBatch, Error> {
         let mut batch = Cow::Borrowed(batch);
-        for (place, stage) in self.parts.before.iter().enumerate() {
+        for (place, stage) in self.before.iter().enumerate() {
             let of_stage = folds.as_deref_mut();
             let of_stage = of_stage.and_then(|folds| folds.get_mut(place..=place));
             batch = Cow::Owned(stage.transform(&batch, of_stage)?);
@@ -118,8 +112,8 @@ impl Workflow {
             fitted,
             ..
         } = &self.parts;
-        let batch = &bulk::typed_nulls(&batch, &self.parts.inputs)?;
-        bulk::check_datetimes(batch, &self.parts.inputs)?;
+        let batch = &ingest::typed_nulls(&batch, &self.parts.inputs)?;
+        ingest::check_datetimes(batch, &self.parts.inputs)?;
         let table = table::apply(&definition.table, states, batch)?;
         let folds = folds.and_then(|folds| folds.last_mut());
         let folds = folds.map(|folds| folds.next(table.num_rows()));
@@ -143,7 +137,8 @@ impl Workflow {
     /// # Errors
     /// Names the file that cannot be written, or the two chains whose vocabularies would share a file.
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
-        save::write(&self.parts, folder)
+        let before = self.before.iter().map(|workflow| &workflow.parts);
+        saved::write(before, &self.parts, folder)
     }
 }
 

@@ -123,4 +123,31 @@ impl Column<'_> {
         self.valid
             .is_none_or(|valid| valid.get(row).copied().unwrap_or(false))
     }
+
+    /// Whether a row holds no value: null, or NaN.
+    #[inline]
+    pub(crate) fn is_missing(&self, row: usize) -> bool {
+        match self.values {
+            _ if !self.is_valid(row) => true,
+            Slice::Float32(x) => x.get(row).is_none_or(|x| x.is_nan()),
+            Slice::Float64(x) => x.get(row).is_none_or(|x| x.is_nan()),
+            Slice::Int32(_) | Slice::Int64(_) | Slice::Bool(_) | Slice::String(_) => false,
+        }
+    }
+
+    /// Whether any row may be missing.
+    pub(crate) fn may_miss(&self) -> bool {
+        self.valid.is_some() || matches!(self.values, Slice::Float32(_) | Slice::Float64(_))
+    }
+
+    /// Writes `value` where a row is null.
+    pub(crate) fn replace_nulls<T: Copy>(&self, output: &mut [T], value: T) {
+        if let Some(valid) = self.valid {
+            for (out, &valid) in output.iter_mut().zip(valid) {
+                if !valid {
+                    *out = value;
+                }
+            }
+        }
+    }
 }

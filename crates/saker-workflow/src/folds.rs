@@ -3,9 +3,9 @@
 
 use rand_mt::Mt;
 
-use crate::definition::{Definition, Operator};
+use crate::definition::Definition;
 
-/// How a TargetEncoding draws folds: their number, and the seed.
+/// How an operator draws folds: their number, and the seed.
 pub(crate) type Draw = (u32, Option<u32>);
 
 /// The folds of rows in the order of the data.
@@ -29,18 +29,14 @@ impl Folds {
     pub(crate) fn new(definition: &Definition) -> Self {
         let mut streams: Vec<(Draw, Stream)> = Vec::new();
         for operator in definition.chains.iter().flat_map(|chain| &chain.operators) {
-            if let Operator::TargetEncoding {
-                kfold, fold_seed, ..
-            } = operator
+            if let Some(draw) = operator.folds()
+                && streams.iter().all(|(other, _)| *other != draw)
             {
-                let draw = (*kfold, *fold_seed);
-                if *kfold > 1 && streams.iter().all(|(other, _)| *other != draw) {
-                    let stream = match fold_seed {
-                        Some(seed) => Stream::Seeded(Box::new(Mt::new(*seed))),
-                        None => Stream::InTurn(0),
-                    };
-                    streams.push((draw, stream));
-                }
+                let stream = match draw.1 {
+                    Some(seed) => Stream::Seeded(Box::new(Mt::new(seed))),
+                    None => Stream::InTurn(0),
+                };
+                streams.push((draw, stream));
             }
         }
         Self { streams }

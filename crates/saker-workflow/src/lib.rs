@@ -4,6 +4,7 @@
 //! - [`Workflow`]: a fitted definition; applied in bulk to arrow batches, saved to and loaded from a folder.
 //! - [`Fitter`]: fitting batch by batch.
 //! - [`Plan`]: a workflow made ready to serve rows from and to plain slices.
+//! - [`operators`]: each operator, and what it is fitted to.
 //! - [`kernels`] and [`hash`]: the arithmetic, as pure functions.
 //!
 //! Training data and requests go through the same kernels.
@@ -25,22 +26,25 @@ mod error;
 mod files;
 #[cfg(feature = "tables")]
 mod fit;
-mod fitted;
 #[cfg(feature = "tables")]
 mod folds;
 pub mod hash;
+#[cfg(feature = "tables")]
+mod ingest;
 pub mod kernels;
 mod lookup;
 #[cfg(feature = "tables")]
 pub mod nvtabular;
+pub mod operators;
+mod parameters;
+mod parts;
 mod plan;
 mod program;
-#[cfg(feature = "tables")]
-mod save;
 mod saved;
 mod similarity;
 #[cfg(feature = "tables")]
 mod table;
+mod variable;
 mod vocabulary;
 mod workflow;
 
@@ -56,10 +60,11 @@ pub use error::Error;
 pub use files::{read_parquet, write_batch};
 #[cfg(feature = "tables")]
 pub use fit::{Fitter, Pass};
-pub use fitted::{ColumnStatistics, Fitted};
 pub use lookup::Keys;
+pub use operators::{Fitted, OutputKind};
+pub use parts::{FORMAT, InputColumn, WORKFLOW_FILE};
 pub use plan::{Bound, Plan, PlanOutput};
 pub use program::Scratch;
 pub use similarity::Features;
 pub use vocabulary::{GroupTable, NULL_CODE, OOV_CODE, PADDING_CODE, Vocabulary};
-pub use workflow::{FORMAT, InputColumn, OutputColumn, WORKFLOW_FILE, Workflow};
+pub use workflow::{OutputColumn, Workflow};

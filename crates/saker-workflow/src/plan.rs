@@ -4,8 +4,9 @@ use smallvec::SmallVec;
 
 use crate::column::{Column, DType, Slice, SliceMut};
 use crate::error::Error;
+use crate::parts::InputColumn;
 use crate::program::{self, Expression, Scratch};
-use crate::workflow::{InputColumn, Workflow};
+use crate::workflow::Workflow;
 
 /// A workflow compiled for inputs of given types. Shared by threads; each brings its own [`Scratch`].
 ///

@@ -3,39 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::column::DType;
-use crate::compile::{self, Variable};
+use crate::compile;
 use crate::definition::{Definition, Properties};
 use crate::error::Error;
-use crate::fitted::Fitted;
+use crate::operators::Fitted;
+use crate::parts::{InputColumn, Parts};
 use crate::saved;
+use crate::variable::Variable;
 use crate::vocabulary::Vocabulary;
-
-/// Name of the file in a workflow's folder.
-pub const WORKFLOW_FILE: &str = "workflow.json";
-
-/// The format this library writes, and the newest it reads. Format 2 added operators over the table, folds and tags to format 1; format 3
-/// added datetimes, units of time, tables of codes that columns share, and definitions that come before. What an earlier format holds
-/// means the same in it.
-pub const FORMAT: u32 = 3;
-
-/// A column that a workflow reads, as it was when fitting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputColumn {
-    /// Name.
-    pub name: String,
-    /// Element type.
-    pub dtype: DType,
-    /// Whether a row holds a list of them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub list: bool,
-    /// Whether the column holds datetimes, as int64: nanoseconds since 1970 in UTC, as pandas has them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub datetime: bool,
-}
 
 /// A column that a workflow gives.
 #[derive(Debug, Clone)]
@@ -58,44 +34,30 @@ pub struct OutputColumn {
     pub properties: Properties,
 }
 
-/// A definition and what fitting found.
-#[derive(Debug, Clone)]
-pub(crate) struct Parts {
-    pub(crate) definition: Definition,
-    /// The definitions in `before`, fitted.
-    pub(crate) before: Vec<Workflow>,
-    /// The columns read of the input, or of what the workflows before give.
-    pub(crate) inputs: Vec<InputColumn>,
-    /// The columns that the chains read: of the input, or of what the table's operators make of it.
-    pub(crate) sources: Vec<InputColumn>,
-    /// State of each of the table's operators.
-    pub(crate) table: Vec<Fitted>,
-    /// State of each chain's operators.
-    pub(crate) fitted: Vec<Vec<Fitted>>,
-}
-
-impl Parts {
-    /// The same, for rows that pass through these workflows before.
-    pub(crate) fn after(mut self, before: Vec<Workflow>) -> Self {
-        let definitions = before.iter().map(Workflow::definition);
-        self.definition.before = definitions.cloned().collect();
-        self.before = before;
-        self
-    }
-}
-
 /// A fitted workflow.
 #[derive(Debug, Clone)]
 pub struct Workflow {
+    /// The definition holds those in `before`, too.
     pub(crate) parts: Parts,
+    /// The definitions in `before`, fitted.
+    pub(crate) before: Vec<Self>,
     outputs: Vec<OutputColumn>,
 }
 
 impl Workflow {
+    /// A workflow of one definition.
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, Error> {
+        Self::after(Vec::new(), parts)
+    }
+
+    /// A workflow for rows that pass through these workflows before.
+    pub(crate) fn after(before: Vec<Self>, mut parts: Parts) -> Result<Self, Error> {
+        let definitions = before.iter().map(Self::definition);
+        parts.definition.before = definitions.cloned().collect();
         parts.definition.validate()?;
         let mut workflow = Self {
             parts,
+            before,
             outputs: Vec::new(),
         };
         workflow.outputs = workflow
@@ -119,11 +81,10 @@ impl Workflow {
     fn sources(&self) -> Vec<Variable> {
         let Parts {
             definition,
-            before,
             sources,
             ..
         } = &self.parts;
-        let known = before.last().map_or(&[][..], |before| before.outputs());
+        let known = self.before.last().map_or(&[][..], Self::outputs);
         let describe = |(index, source): (usize, &InputColumn)| {
             let mut variable = Variable::input(source, index);
             let mut operators = definition.table.iter().rev();
@@ -149,7 +110,7 @@ impl Workflow {
         let mut columns = inputs
             .map(|(index, input)| Variable::input(input, index))
             .collect::<Vec<_>>();
-        for stage in &self.parts.before {
+        for stage in &self.before {
             columns = stage.compile_chains(&columns)?;
         }
         self.compile_chains(&columns)
@@ -199,7 +160,7 @@ impl Workflow {
         if parts.table.is_empty() {
             parts.sources.clone_from(&parts.inputs);
         }
-        Self::from_parts(parts)
+        Self::after(self.before.clone(), parts)
     }
 
     /// What the workflow does.
@@ -209,7 +170,7 @@ impl Workflow {
 
     /// The columns it reads.
     pub fn inputs(&self) -> &[InputColumn] {
-        match self.parts.before.first() {
+        match self.before.first() {
             Some(first) => first.inputs(),
             None => &self.parts.inputs,
         }
@@ -217,7 +178,7 @@ impl Workflow {
 
     /// The workflows of the definitions in [`Definition::before`].
     pub fn before(&self) -> &[Self] {
-        &self.parts.before
+        &self.before
     }
 
     /// Whether an input column held datetimes in the fit.
@@ -256,6 +217,8 @@ impl Workflow {
     /// # Errors
     /// Names the file that is missing, not as it should be, or of a newer format.
     pub fn load(folder: &Path) -> Result<Self, Error> {
-        Self::from_parts(saved::read(folder)?)
+        let (before, parts) = saved::read(folder)?;
+        let before = before.into_iter().map(Self::from_parts);
+        Self::after(before.collect::<Result<_, Error>>()?, parts)
     }
 }

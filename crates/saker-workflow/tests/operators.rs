@@ -12,6 +12,7 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
+use saker_workflow::operators::{Medians, Statistics};
 use saker_workflow::{
     Condition, DType, Definition, Fitted, Fitter, Pass, Plan, Scratch, Slice, SliceMut, Workflow,
     write_batch,
@@ -214,7 +215,7 @@ proptest! {
             definition(r#"{ "chains": [{ "columns": ["x"], "operators": [{ "op": "FillMedian" }] }] }"#),
             &[batch(vec![("x", floats(x))])],
         ).unwrap();
-        let Fitted::Medians { medians } = &workflow.fitted()[0][0] else { panic!("no medians") };
+        let Fitted::Medians(Medians { medians }) = &workflow.fitted()[0][0] else { panic!("no medians") };
         prop_assert_eq!(medians["x"], (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0);
     }
 
@@ -400,7 +401,7 @@ fn statistics_of_columns_with_gaps() {
     )
     .unwrap();
     let workflow = reloaded(&workflow);
-    let Fitted::Statistics { columns } = &workflow.fitted()[0][0] else {
+    let Fitted::Statistics(Statistics { columns }) = &workflow.fitted()[0][0] else {
         panic!("no statistics")
     };
     let x = &columns["x"];
@@ -505,7 +506,7 @@ fn columns_of_different_length_find_their_medians() {
             Pass::Again(next) => fitter = next,
         }
     };
-    let Fitted::Medians { medians } = &workflow.fitted()[0][0] else {
+    let Fitted::Medians(Medians { medians }) = &workflow.fitted()[0][0] else {
         panic!("no medians")
     };
     assert_eq!((medians["short"], medians["long"]), (4.5, 655_359.5));

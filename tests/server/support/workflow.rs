@@ -56,14 +56,14 @@ pub(crate) fn golden_workflow(group: Group, folder: &Path) {
 
 fn saved(operator: &Operator, output: &str, numbers: &Value) -> Value {
     let fitted = match operator {
-        Operator::Categorify { .. } => json!({
+        Operator::Categorify(_) => json!({
             "kind": "vocabularies",
             "vocabularies": [{
                 "name": output,
                 "file": format!("categories/unique.{output}.parquet"),
             }],
         }),
-        Operator::Normalize { .. } => {
+        Operator::Normalize(_) => {
             let numbers = numbers
                 .as_array()
                 .into_iter()

@@ -14,21 +14,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod operator;
-mod parameters;
 mod table;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::operator::Operator;
-pub(crate) use self::operator::joined_statistics;
-#[cfg(feature = "tables")]
-pub(crate) use self::operator::{list_slice_bounds, list_slice_length};
-pub use self::parameters::{
-    FloatType, Function, Grouping, HashKey, IntType, Properties, Similarity, Statistic, TimeUnit,
-};
-pub use self::table::{Aggregation, Comparison, Condition, Join, Scalar, TableOperator};
+pub use self::table::{Aggregation, Condition, Join, Scalar, TableOperator};
 use crate::error::Error;
+use crate::operators::Rename;
+pub use crate::operators::{Function, Operator};
+pub use crate::parameters::{
+    Comparison, FloatType, Grouping, HashKey, IntType, Properties, Similarity, Statistic, TimeUnit,
+};
 
 /// A workflow's chains. Their outputs, in order, are the workflow's output columns.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -49,8 +45,8 @@ pub struct Definition {
 /// One or more input columns passed through operators, first to last.
 ///
 /// Every operator maps the columns it gets to the columns it gives, as a chain of `>>` does in NVTabular: most keep
-/// the names and treat each column by itself, some join their columns into one ([`Operator::HashedCross`]), some add columns
-/// ([`Operator::FillMissing`] with a flag).
+/// the names and treat each column by itself, some join their columns into one ([`HashedCross`](crate::operators::HashedCross)), some add columns
+/// ([`FillMissing`](crate::operators::FillMissing) with a flag).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
@@ -123,15 +119,11 @@ impl Definition {
         for chain in &self.chains {
             chain.columns.iter().for_each(|name| add(name.as_str()));
             for operator in &chain.operators {
-                match operator {
-                    Operator::DifferenceLag { partition, .. } => {
-                        partition.iter().for_each(|name| add(name.as_str()));
-                    }
-                    Operator::JoinGroupby { columns, .. } if fitting => {
-                        columns.iter().for_each(|name| add(name.as_str()));
-                    }
-                    Operator::TargetEncoding { target, .. } if fitting => add(target.as_str()),
-                    _ => {}
+                let operator = operator.transform();
+                operator.reads().iter().for_each(|name| add(name.as_str()));
+                if fitting {
+                    let names = operator.reads_to_fit().iter();
+                    names.for_each(|name| add(name.as_str()));
                 }
             }
         }
@@ -217,10 +209,7 @@ impl Chain {
     pub fn feature(name: &str, source: &str, operators: Vec<Operator>) -> Self {
         let mut all = Vec::with_capacity(operators.len() + 1);
         if name != source {
-            all.push(Operator::Rename {
-                name: Some(name.to_owned()),
-                postfix: None,
-            });
+            all.push(Rename::to(name).into());
         }
         all.extend(operators);
         Self::new([source], all)

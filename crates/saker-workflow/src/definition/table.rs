@@ -1,12 +1,12 @@
 //! Operators over the whole table: those that choose, join or aggregate rows.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::parameters::Comparison;
 
 /// An operator over all columns of the table, before the chains. It may change the number of rows, so a workflow with one prepares
 /// data but does not serve: a request must get one answer a row.
@@ -155,43 +155,6 @@ pub enum Condition {
     Or(Vec<Condition>),
     /// `{ "not": {...} }`: not this one.
     Not(Box<Condition>),
-}
-
-/// A comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Comparison {
-    /// Equal.
-    #[serde(rename = "==")]
-    Equal,
-    /// Not equal, or missing.
-    #[serde(rename = "!=")]
-    NotEqual,
-    /// Less.
-    #[serde(rename = "<")]
-    Less,
-    /// Less or equal.
-    #[serde(rename = "<=")]
-    LessOrEqual,
-    /// Greater.
-    #[serde(rename = ">")]
-    Greater,
-    /// Greater or equal.
-    #[serde(rename = ">=")]
-    GreaterOrEqual,
-}
-
-impl Comparison {
-    /// Whether a value in this order to the constant meets the comparison; `None` stands for a missing value.
-    pub(crate) fn meets(self, order: Option<Ordering>) -> bool {
-        match self {
-            Self::Equal => order == Some(Ordering::Equal),
-            Self::NotEqual => order != Some(Ordering::Equal),
-            Self::Less => order == Some(Ordering::Less),
-            Self::LessOrEqual => order.is_some_and(Ordering::is_le),
-            Self::Greater => order == Some(Ordering::Greater),
-            Self::GreaterOrEqual => order.is_some_and(Ordering::is_ge),
-        }
-    }
 }
 
 /// A value to compare with.

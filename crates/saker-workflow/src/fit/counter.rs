@@ -5,14 +5,13 @@ use rustc_hash::FxHashMap;
 
 use super::counts::Counts;
 use super::keys::{Key, KeyColumn, KeyRow, key_columns, table_keys};
-use crate::bulk::Ingested;
 use crate::column::DType;
-use crate::definition::Operator;
 use crate::error::Error;
+use crate::ingest::Ingested;
 use crate::vocabulary::{Codes, Vocabulary};
 
 #[derive(Debug)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     name: String,
     /// Key columns, and whether they hold strings.
     columns: Vec<(String, bool)>,
@@ -24,7 +23,7 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    pub(super) fn new(name: &str, members: &[Ingested], joint: bool) -> Self {
+    pub(crate) fn new(name: &str, members: &[Ingested], joint: bool) -> Self {
         let string = |c: &Ingested| c.dtype == DType::String;
         let columns = if joint {
             vec![(name.to_owned(), members.iter().any(string))]
@@ -44,7 +43,7 @@ impl Counter {
         }
     }
 
-    pub(super) fn update(&mut self, members: &[Ingested], counts: Counts<'_>) -> Result<(), Error> {
+    pub(crate) fn update(&mut self, members: &[Ingested], counts: Counts<'_>) -> Result<(), Error> {
         if !self.joint && members.len() > 1 {
             if let Some(list) = members.iter().find(|column| column.lists.is_some()) {
                 return Err(Error::types(
@@ -100,17 +99,8 @@ impl Counter {
         Ok(())
     }
 
-    pub(super) fn finish(self, operator: &Operator) -> Vocabulary {
-        let (threshold, max_size, buckets) = match operator {
-            Operator::Categorify {
-                freq_threshold,
-                max_size,
-                num_buckets,
-                ..
-            } => (*freq_threshold, *max_size, *num_buckets),
-            _ => (0, 0, 1),
-        };
-        let codes = Codes::new(buckets);
+    /// The vocabulary of the values that were seen at least `threshold` times, of at most `max_size` codes unless that is 0.
+    pub(crate) fn finish(self, threshold: u64, max_size: usize, codes: Codes) -> Vocabulary {
         let single = |key: Key, count| (KeyRow::from_iter([key]), count);
         let mut counted: Vec<(KeyRow, u64)> = (self.ints.into_iter())
             .map(|(key, count)| single(Key::Int(key), count))

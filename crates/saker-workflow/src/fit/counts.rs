@@ -1,20 +1,20 @@
 //! For how many rows each row of a batch stands.
 
-use crate::bulk::Ingested;
+use crate::ingest::Ingested;
 
 /// Each row for itself, or for as many as it was counted.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Counts<'a> {
+pub(crate) enum Counts<'a> {
     Ones,
     Each(&'a [u64]),
 }
 
 /// The counts of a column's elements.
 #[derive(Debug)]
-pub(super) struct ElementCounts(Option<Vec<u64>>);
+pub(crate) struct ElementCounts(Option<Vec<u64>>);
 
 impl Counts<'_> {
-    pub(super) fn at(self, row: usize) -> u64 {
+    pub(crate) fn at(self, row: usize) -> u64 {
         match self {
             Self::Ones => 1,
             Self::Each(counts) => counts.get(row).copied().unwrap_or_default(),
@@ -22,7 +22,7 @@ impl Counts<'_> {
     }
 
     /// The same for a column's elements: those of a row's list stand for as many rows as it does.
-    pub(super) fn of_elements(self, column: &Ingested) -> ElementCounts {
+    pub(crate) fn of_elements(self, column: &Ingested) -> ElementCounts {
         let Self::Each(counts) = self else {
             return ElementCounts(None);
         };
@@ -36,7 +36,7 @@ impl Counts<'_> {
 }
 
 impl ElementCounts {
-    pub(super) fn at(&self, element: usize) -> u64 {
+    pub(crate) fn at(&self, element: usize) -> u64 {
         match &self.0 {
             None => 1,
             Some(counts) => counts.get(element).copied().unwrap_or_default(),

@@ -2,19 +2,20 @@
 
 use rustc_hash::FxHashMap;
 
+use super::accumulator::numbers;
 use super::counts::Counts;
 use super::keys::{KeyRow, key_columns, table_keys};
 use super::moments::Moments;
-use super::numbers;
-use crate::bulk::Ingested;
 use crate::column::DType;
-use crate::definition::{Grouping, Statistic, joined_statistics};
 use crate::error::Error;
+use crate::ingest::Ingested;
+use crate::operators::grouped;
+use crate::parameters::{Grouping, Statistic, joined_statistics};
 use crate::vocabulary::GroupTable;
 
 /// The groups of one key.
 #[derive(Debug)]
-pub(super) struct Groups {
+pub(crate) struct Groups {
     name: String,
     columns: Vec<(String, bool)>,
     rows: FxHashMap<KeyRow, usize>,
@@ -23,23 +24,9 @@ pub(super) struct Groups {
     moments: Vec<(bool, Vec<Moments>)>,
 }
 
-/// The keys that a grouping forms of the columns, by name.
-pub(super) fn grouped(group: Grouping, columns: &[Ingested]) -> Vec<(String, &[Ingested])> {
-    match group {
-        Grouping::Separate => columns
-            .iter()
-            .map(|c| (c.name.clone(), std::slice::from_ref(c)))
-            .collect(),
-        Grouping::Joint | Grouping::Combo => {
-            let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
-            vec![(names.join("_"), columns)]
-        }
-    }
-}
-
 impl Groups {
     /// Takes the values of a batch into the groups of each key.
-    pub(super) fn update_all(
+    pub(crate) fn update_all(
         groups: &mut Vec<Self>,
         group: Grouping,
         columns: &[Ingested],
@@ -59,7 +46,7 @@ impl Groups {
         Ok(())
     }
 
-    pub(super) fn new(name: &str, members: &[Ingested], values: &[Ingested]) -> Self {
+    pub(crate) fn new(name: &str, members: &[Ingested], values: &[Ingested]) -> Self {
         Self {
             name: name.to_owned(),
             columns: members
@@ -75,7 +62,7 @@ impl Groups {
         }
     }
 
-    pub(super) fn update(
+    pub(crate) fn update(
         &mut self,
         members: &[Ingested],
         values: &[Ingested],
@@ -107,7 +94,7 @@ impl Groups {
         Ok(())
     }
 
-    pub(super) fn finish(self, aggregated: &[String], stats: &[Statistic]) -> GroupTable {
+    pub(crate) fn finish(self, aggregated: &[String], stats: &[Statistic]) -> GroupTable {
         // In the order of the keys, so that a fit is reproducible.
         let mut rows: Vec<(KeyRow, usize)> = self.rows.into_iter().collect();
         rows.sort_unstable();

@@ -5,30 +5,30 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use smallvec::SmallVec;
 
-use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::error::Error;
+use crate::ingest::Ingested;
 use crate::lookup::Keys;
 
 /// A value of a key column, in the order in which ties are broken.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Null,
     Int(i64),
     String(Box<str>),
 }
 
 /// A row's values in the key columns.
-pub(super) type KeyRow = SmallVec<[Key; 2]>;
+pub(crate) type KeyRow = SmallVec<[Key; 2]>;
 
 /// A key column of a batch: integers of any width, or strings.
-pub(super) enum KeyColumn<'a> {
+pub(crate) enum KeyColumn<'a> {
     Int(Int64Array),
     String(&'a StringArray),
 }
 
 impl<'a> KeyColumn<'a> {
-    pub(super) fn new(column: &'a Ingested) -> Result<Self, Error> {
+    pub(crate) fn new(column: &'a Ingested) -> Result<Self, Error> {
         let elements = &column.elements;
         let failed = |error| Error::types(&column.name, error, "integers, strings or bool");
         Ok(match column.dtype {
@@ -51,7 +51,7 @@ impl<'a> KeyColumn<'a> {
         })
     }
 
-    pub(super) fn get(&self, row: usize) -> Key {
+    pub(crate) fn get(&self, row: usize) -> Key {
         match self {
             Self::Int(keys) if keys.is_valid(row) => Key::Int(keys.value(row)),
             Self::String(keys) if keys.is_valid(row) => Key::String(keys.value(row).into()),
@@ -77,12 +77,12 @@ fn whole(column: &str, x: f64) -> Result<Option<i64>, Error> {
 }
 
 /// The key columns of the columns, in their order.
-pub(super) fn key_columns(columns: &[Ingested]) -> Result<Vec<KeyColumn<'_>>, Error> {
+pub(crate) fn key_columns(columns: &[Ingested]) -> Result<Vec<KeyColumn<'_>>, Error> {
     columns.iter().map(KeyColumn::new).collect()
 }
 
 /// The keys' columns of a table, from its rows; strings when the first batch said so.
-pub(super) fn table_keys(names: &[(String, bool)], rows: &[KeyRow]) -> Vec<(String, Keys)> {
+pub(crate) fn table_keys(names: &[(String, bool)], rows: &[KeyRow]) -> Vec<(String, Keys)> {
     names
         .iter()
         .enumerate()

@@ -8,7 +8,7 @@ const DIGIT: u32 = 16;
 /// Finds the middle value by passes over the data: each counts the values by their next 16 bits and goes on in the bucket that holds
 /// the middle, until that bucket's values can be kept. For the mean of two middle values there may be two buckets.
 #[derive(Debug)]
-pub(super) struct Median {
+pub(crate) struct Median {
     intervals: Vec<Interval>,
     known: Option<f64>,
 }
@@ -31,7 +31,7 @@ struct Interval {
 
 /// What a pass led to.
 #[derive(Debug)]
-pub(super) enum Search {
+pub(crate) enum Search {
     /// The median; none of no values.
     Found(Option<f64>),
     /// Pass the same values again.
@@ -49,7 +49,7 @@ impl Default for Median {
 
 impl Median {
     /// A search that is over, while those of other columns go on.
-    pub(super) fn known(median: f64) -> Self {
+    pub(crate) fn known(median: f64) -> Self {
         Self {
             intervals: Vec::new(),
             known: Some(median),
@@ -57,7 +57,7 @@ impl Median {
     }
 
     /// Takes in the value of n rows; NaN is a missing one.
-    pub(super) fn add(&mut self, x: f64, n: u64) {
+    pub(crate) fn add(&mut self, x: f64, n: u64) {
         if !x.is_nan() {
             let key = to_key(x);
             self.intervals.iter_mut().for_each(|i| i.add(key, n));
@@ -65,7 +65,7 @@ impl Median {
     }
 
     /// Ends a pass.
-    pub(super) fn finish(mut self) -> Search {
+    pub(crate) fn finish(mut self) -> Search {
         if self.known.is_some() {
             return Search::Found(self.known);
         }

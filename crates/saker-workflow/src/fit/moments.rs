@@ -36,12 +36,12 @@ impl Sum {
 
 /// Running count, sum, sum of squares and extremes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moments {
-    pub(super) count: u64,
+pub(crate) struct Moments {
+    pub(crate) count: u64,
     sum: Sum,
     squares: Sum,
-    pub(super) min: f64,
-    pub(super) max: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Default for Moments {
@@ -58,7 +58,7 @@ impl Default for Moments {
 
 impl Moments {
     /// Takes in the value of n rows; NaN is a missing one.
-    pub(super) fn add(&mut self, x: f64, n: u64) {
+    pub(crate) fn add(&mut self, x: f64, n: u64) {
         if x.is_nan() {
             return;
         }
@@ -69,16 +69,16 @@ impl Moments {
         self.max = self.max.max(x);
     }
 
-    pub(super) fn sum(&self) -> f64 {
+    pub(crate) fn sum(&self) -> f64 {
         self.sum.high
     }
 
-    pub(super) fn mean(&self) -> Option<f64> {
+    pub(crate) fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum() / self.count as f64)
     }
 
     /// One delta degree of freedom; NaN for a single value.
-    pub(super) fn variance(&self) -> f64 {
+    pub(crate) fn variance(&self) -> f64 {
         let n = self.count as f64;
         if self.count < 2 {
             return f64::NAN;

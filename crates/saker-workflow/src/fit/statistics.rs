@@ -3,17 +3,17 @@
 use arrow::array::{Array, AsArray};
 use rustc_hash::FxHashSet;
 
+use super::accumulator::numbers;
 use super::counts::Counts;
 use super::keys::{Key, KeyColumn};
 use super::moments::Moments;
-use super::numbers;
-use crate::bulk::Ingested;
 use crate::column::DType;
 use crate::error::Error;
-use crate::fitted::ColumnStatistics;
+use crate::ingest::Ingested;
+use crate::operators::ColumnStatistics;
 
 #[derive(Debug, Default)]
-pub(super) struct Statistics {
+pub(crate) struct Statistics {
     dtype: Option<DType>,
     rows: u64,
     moments: Moments,
@@ -21,7 +21,7 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    pub(super) fn update(&mut self, column: &Ingested, counts: Counts<'_>) -> Result<(), Error> {
+    pub(crate) fn update(&mut self, column: &Ingested, counts: Counts<'_>) -> Result<(), Error> {
         let counts = counts.of_elements(column);
         self.dtype = Some(column.dtype);
         self.rows += (0..column.elements.len())
@@ -51,7 +51,7 @@ impl Statistics {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> ColumnStatistics {
+    pub(crate) fn finish(self) -> ColumnStatistics {
         let Self {
             dtype,
             rows,

@@ -1,17 +1,17 @@
 //! From chains to NVTabular's graph.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::form::{Export, Form};
 use super::{Column, FORMAT_VERSION, GRAPH_FILE, Graph, Node, Selector};
 use crate::column::DType;
-use crate::compile::{self, Variable};
-use crate::definition::{Chain, FloatType, Grouping, HashKey, IntType, Operator};
+use crate::compile;
+use crate::definition::Chain;
 use crate::error::Error;
-use crate::fitted::Fitted;
-use crate::vocabulary::{GroupTable, Vocabulary};
+use crate::operators::Fitted;
+use crate::variable::Variable;
 use crate::workflow::Workflow;
 
 /// Writes a workflow as NVTabular does after 23.8: `graph.json`, `metadata.json`, and each operator's tables under `artifacts/`.
@@ -155,7 +155,17 @@ impl Nodes<'_> {
                 .folder
                 .join("artifacts")
                 .join(format!("node_{}", self.nodes.len()));
-            let (class, params, state) = form(operator, state, &columns, &folder)?;
+            let export = Export {
+                operator: operator.name(),
+                fitted: state,
+                columns: &columns,
+                folder: &folder,
+            };
+            let Form {
+                class,
+                params,
+                state,
+            } = operator.transform().export(&export)?;
             let node = self.push(class, params, state, &columns, &outputs);
             if let Some(node) = self.nodes.get_mut(node) {
                 node.parent_ids = vec![last];
@@ -164,218 +174,6 @@ impl Nodes<'_> {
             columns = outputs;
         }
         Ok((last, columns))
-    }
-}
-
-/// The class, parameters and state of an operator; its tables are written below `folder`.
-fn form(
-    operator: &Operator,
-    fitted: &Fitted,
-    columns: &[Column],
-    folder: &Path,
-) -> Result<(&'static str, Value, Value), Error> {
-    let fail = |message: &str| {
-        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        Err(Error::definition(
-            &names.join(", "),
-            &format!("{}: graph.json has no form for {message}", operator.name()),
-        ))
-    };
-    let none = json!({});
-    Ok(match (operator, fitted) {
-        (
-            Operator::Categorify {
-                freq_threshold,
-                max_size,
-                num_buckets,
-                encode_type,
-                padding,
-                dtype,
-                hash,
-            },
-            Fitted::Vocabularies(vocabularies),
-        ) => {
-            if padding.is_some() {
-                return fail("padding");
-            }
-            if *num_buckets > 1 && *hash == HashKey::Value {
-                return fail(
-                    "hash = \"value\": NVTabular takes in the row number, which is hash = \"value_and_row\"",
-                );
-            }
-            if vocabularies.iter().any(|v| v.in_single_table()) {
-                return fail("codes in a table that columns share (single_table)");
-            }
-            if *encode_type == Grouping::Combo {
-                return fail("combinations of columns");
-            }
-            let records = vocabularies.iter().map(|v| write_vocabulary(v, folder));
-            let storage: Map<String, Value> = match encode_type {
-                Grouping::Joint => (columns.iter())
-                    .flat_map(|column| {
-                        Some((column.name.clone(), json!(vocabularies.first()?.name())))
-                    })
-                    .collect(),
-                _ => Map::new(),
-            };
-            let params = json!({
-                "freq_threshold": freq_threshold, "max_size": max_size, "encode_type": "joint",
-                "num_buckets": if *num_buckets > 1 { json!(num_buckets) } else { Value::Null },
-                "dtype": { "name": match dtype { IntType::Int32 => "<i4", IntType::Int64 => "<i8" } },
-                "cat_cache": "host", "on_host": false, "name_sep": "_", "search_sorted": false, "single_table": false,
-                "cardinality_memory_limit": null, "split_out": 1, "split_every": 8,
-            });
-            let records = records.collect::<Result<Vec<_>, _>>()?;
-            let state = json!({ "categories": records, "storage_name": storage });
-            ("nvtabular.ops.categorify.Categorify", params, state)
-        }
-        (Operator::HashBucket { num_buckets, hash }, _) => {
-            if *hash == HashKey::Value {
-                return fail(
-                    "hash = \"value\": NVTabular takes in the row number, which is hash = \"value_and_row\"",
-                );
-            }
-            (
-                "nvtabular.ops.hash_bucket.HashBucket",
-                json!({ "num_buckets": num_buckets }),
-                none,
-            )
-        }
-        (Operator::Bucketize { boundaries }, _) => (
-            "nvtabular.ops.bucketize.Bucketize",
-            json!({ "boundaries": boundaries }),
-            none,
-        ),
-        (Operator::LogOp, _) => ("nvtabular.ops.logop.LogOp", none, json!({})),
-        (Operator::Normalize { dtype }, Fitted::Moments { means, stds }) => (
-            "nvtabular.ops.normalize.Normalize",
-            json!({ "out_dtype": { "name": float(*dtype) } }),
-            json!({ "means": means, "stds": stds }),
-        ),
-        (Operator::NormalizeMinMax { dtype }, Fitted::Extremes { mins, maxs }) => (
-            "nvtabular.ops.normalize.NormalizeMinMax",
-            json!({ "out_dtype": { "name": float(*dtype) } }),
-            json!({ "mins": mins, "maxs": maxs }),
-        ),
-        (Operator::Clip { min, max }, _) => (
-            "nvtabular.ops.clip.Clip",
-            json!({ "min_value": min, "max_value": max }),
-            none,
-        ),
-        (
-            Operator::FillMissing {
-                value,
-                add_binary_cols,
-            },
-            _,
-        ) => (
-            "nvtabular.ops.fill.FillMissing",
-            json!({ "fill_val": value, "add_binary_cols": add_binary_cols }),
-            none,
-        ),
-        (Operator::FillMedian { add_binary_cols }, Fitted::Medians { medians }) => (
-            "nvtabular.ops.fill.FillMedian",
-            json!({ "add_binary_cols": add_binary_cols }),
-            json!({ "medians": medians }),
-        ),
-        (
-            Operator::ListSlice {
-                start,
-                end,
-                pad,
-                pad_value,
-            },
-            _,
-        ) => (
-            "nvtabular.ops.list_slice.ListSlice",
-            json!({ "start": start, "end": end, "pad": pad, "pad_value": pad_value }),
-            none,
-        ),
-        (
-            Operator::JoinGroupby {
-                columns,
-                stats,
-                group,
-            },
-            Fitted::Groups(tables),
-        ) => {
-            if *group != Grouping::Separate {
-                return fail("combinations of columns");
-            }
-            let records = tables.iter().map(|table| write_table(table, folder));
-            let params = json!({
-                "cont_cols": columns, "stats": stats, "split_out": null, "split_every": null, "on_host": false,
-                "cat_cache": "host", "name_sep": "_",
-            });
-            let records = records.collect::<Result<Vec<_>, _>>()?;
-            let state = json!({ "categories": records, "storage_name": {} });
-            ("nvtabular.ops.join_groupby.JoinGroupby", params, state)
-        }
-        (
-            Operator::TargetEncoding {
-                target,
-                p_smooth,
-                group,
-                kfold,
-                fold_seed,
-            },
-            Fitted::Target {
-                tables,
-                mean,
-                folds,
-            },
-        ) => {
-            if *group != Grouping::Separate {
-                return fail("combinations of columns");
-            }
-            let records = tables
-                .iter()
-                .chain(folds)
-                .map(|table| write_table(table, folder));
-            let params = json!({
-                "target_cols": [target], "target_mean": null, "kfold": kfold, "fold_seed": fold_seed, "p_smooth": p_smooth,
-                "out_col": null, "out_dtype": null, "split_out": null, "split_every": null, "on_host": true, "cat_cache": "host",
-                "name_sep": "_", "drop_folds": true,
-            });
-            let records = records.collect::<Result<Vec<_>, _>>()?;
-            let means = Map::from_iter([(target.clone(), json!(mean))]);
-            (
-                "nvtabular.ops.target_encoding.TargetEncoding",
-                params,
-                json!({ "stats": records, "means": means }),
-            )
-        }
-        (Operator::Rename { name, postfix }, _) => (
-            "nvtabular.ops.rename.Rename",
-            json!({ "f": null, "name": name, "postfix": postfix }),
-            none,
-        ),
-        (operator, _) if operator.is_metadata() => {
-            let (tags, properties) = operator.metadata();
-            let params = json!({ "tags": tags, "properties": properties });
-            ("nvtabular.ops.add_metadata.AddMetadata", params, none)
-        }
-        _ => return fail("this operator"),
-    })
-}
-
-fn write_vocabulary(vocabulary: &Arc<Vocabulary>, folder: &Path) -> Result<Value, Error> {
-    let path = format!("categories/unique.{}.parquet", vocabulary.name());
-    vocabulary.write(&folder.join(&path))?;
-    Ok(json!({ "key": [vocabulary.name()], "path": path }))
-}
-
-fn write_table(table: &GroupTable, folder: &Path) -> Result<Value, Error> {
-    let names: Vec<&str> = table.keys().iter().map(|(name, _)| name.as_str()).collect();
-    let path = format!("categories/cat_stats.{}.parquet", names.join("_"));
-    table.write(&folder.join(&path))?;
-    Ok(json!({ "key": [names.join("_")], "path": path }))
-}
-
-fn float(dtype: FloatType) -> &'static str {
-    match dtype {
-        FloatType::Float32 => "float32",
-        FloatType::Float64 => "float64",
     }
 }
 

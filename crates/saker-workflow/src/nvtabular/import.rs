@@ -1,16 +1,19 @@
 //! From NVTabular's graph to chains.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::operators::{Read, Step};
+use super::read::{Part, Read};
 use super::{FORMAT_VERSION, GRAPH_FILE, Graph, Node};
 use crate::column::DType;
-use crate::definition::{Chain, Definition, Operator, TableOperator};
+use crate::definition::{Chain, Definition, Join, Operator, TableOperator};
 use crate::error::Error;
-use crate::fitted::Fitted;
+use crate::files::read_parquet;
+use crate::operators::{Fitted, Select};
+use crate::parts::{InputColumn, Parts};
 use crate::table;
-use crate::workflow::{InputColumn, Parts, Workflow};
+use crate::workflow::Workflow;
 
 /// Reads a workflow that NVTabular saved as `graph.json`, or that `scripts/export-nvtabular` made of one of 23.8.
 ///
@@ -74,7 +77,7 @@ pub fn import(folder: &Path) -> Result<Workflow, Error> {
         before.push(Workflow::from_parts(parts)?);
     }
     let parts = last.parts(&path, &types, before.last())?;
-    Workflow::from_parts(parts.after(before))
+    Workflow::after(before, parts)
 }
 
 /// A definition before it has types.
@@ -121,7 +124,6 @@ impl Stage {
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         Ok(Parts {
             sources: table::sources(&definition, &table, &inputs)?,
-            before: Vec::new(),
             inputs,
             table,
             fitted,
@@ -161,7 +163,7 @@ impl Bundle {
             .cloned()
             .collect();
         if columns.len() < self.names.len() {
-            self.push(Operator::Select { columns }, Fitted::Nothing);
+            self.push(Select { columns }.into(), Fitted::Nothing);
         }
         self
     }
@@ -185,10 +187,7 @@ impl Bundle {
 
     /// The chain with one more operator.
     pub(super) fn push(&mut self, operator: Operator, fitted: Fitted) {
-        self.names = match &fitted {
-            Fitted::Columns { kept } => kept.clone(),
-            _ => operator.output_names(&self.names),
-        };
+        self.names = operator.fitted_output_names(&fitted, &self.names);
         self.operators.push(operator);
         self.fitted.push(fitted);
     }
@@ -245,10 +244,7 @@ impl<'a> Import<'a> {
         } else if !joins && !selected.is_empty() {
             bundles = self.select(node, bundles, selected)?;
         }
-        if matches!(
-            node.operator(),
-            "Groupby" | "DifferenceLag" | "JoinGroupby" | "TargetEncoding"
-        ) {
+        if node.operator() == "Groupby" || Operator::imports_input(node.operator()) {
             bundles = self.with_input_columns(node, bundles)?;
         }
         let bundles = self.apply(node, bundles)?;
@@ -339,7 +335,7 @@ impl<'a> Import<'a> {
         };
         let failed = |error: Error| self.fail(node, &error.to_string());
         let mut given = Vec::new();
-        match read.steps().map_err(failed)? {
+        match step(&read).map_err(failed)? {
             Step::Pass => return Ok(bundles),
             Step::Table(operator, state) => {
                 for bundle in &bundles {
@@ -363,7 +359,7 @@ impl<'a> Import<'a> {
             }
             Step::Each(steps) => {
                 let mut left = bundles;
-                for (names, operators) in steps {
+                for Part { names, operators } in steps {
                     let (mut taken, rest): (Vec<_>, Vec<_>) = (left.into_iter())
                         .partition(|bundle| bundle.names.iter().any(|name| names.contains(name)));
                     left = rest;
@@ -459,6 +455,67 @@ impl<'a> Import<'a> {
             self.path,
             format!("node {}, {}: {message}", node.id, node.operator()),
         )
+    }
+}
+
+/// What a node does to its columns.
+enum Step {
+    /// Hands them on.
+    Pass,
+    /// Changes the table's rows or columns.
+    Table(Box<TableOperator>, Fitted),
+    /// Passes columns through operators.
+    Each(Vec<Part>),
+}
+
+fn step(node: &Read<'_>) -> Result<Step, Error> {
+    match node.operator() {
+        "SelectionOp" | "ConcatColumns" | "SubsetColumns" | "SubtractionOp" => Ok(Step::Pass),
+        "Dropna" | "Groupby" | "JoinExternal" | "Filter" => table_step(node),
+        other => match Operator::import(node) {
+            Some(parts) => Ok(Step::Each(parts?)),
+            None => Err(node.fail(&format!("there is no operator '{other}' here"))),
+        },
+    }
+}
+
+fn table_step(node: &Read<'_>) -> Result<Step, Error> {
+    match node.operator() {
+        "Dropna" => {
+            let columns = node.names.clone();
+            let operator = TableOperator::Dropna { columns };
+            Ok(Step::Table(Box::new(operator), Fitted::Nothing))
+        }
+        "Groupby" => {
+            let operator = TableOperator::Groupby {
+                groupby_cols: node.param("groupby_cols")?,
+                sort_cols: node.param("sort_cols")?,
+                ascending: node.param("ascending")?,
+                aggs: node.param("aggs")?,
+                name_sep: node.param("name_sep")?,
+            };
+            Ok(Step::Table(Box::new(operator), Fitted::Nothing))
+        }
+        "JoinExternal" => {
+            let path = node.file(&node.param::<PathBuf>("path")?)?;
+            let operator = TableOperator::JoinExternal {
+                on: node.param("on")?,
+                on_ext: node.param("on_ext")?,
+                how: node.param::<Join>("how")?,
+                columns_ext: node.param("columns_ext")?,
+                // The table was saved without them.
+                drop_duplicates_ext: false,
+                path: path.clone(),
+            };
+            let state = Fitted::External(Arc::new(read_parquet(&path)?));
+            Ok(Step::Table(Box::new(operator), state))
+        }
+        "Filter" => Err(node.fail(&format!(
+            "{} is a Python function, which cannot be read. Filter the table before the workflow, or write the condition into the \
+             definition: {{ op = \"Filter\", condition = {{ column = \"price\", is = \">=\", value = 0 }} }}",
+            node.callable()
+        ))),
+        other => Err(node.fail(&format!("there is no operator '{other}' here"))),
     }
 }
 

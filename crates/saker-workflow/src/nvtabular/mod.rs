@@ -4,8 +4,9 @@
 //! A workflow of 23.8 itself, which is a Python pickle, becomes this form by `scripts/export-nvtabular`.
 
 mod export;
+mod form;
 mod import;
-mod operators;
+mod read;
 
 use std::path::PathBuf;
 
@@ -13,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::export::export;
+pub(crate) use self::form::{Export, Form};
 pub use self::import::import;
+pub(crate) use self::read::{Part, Read};
 
 /// Name of the file in a workflow's folder.
 pub const GRAPH_FILE: &str = "graph.json";
@@ -74,9 +77,16 @@ struct Column {
 
 /// A table of a fitted state: the column, or columns joined by `_`, and its file below the node's folder.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    key: Vec<String>,
-    path: PathBuf,
+pub(crate) struct Record {
+    pub(crate) key: Vec<String>,
+    pub(crate) path: PathBuf,
+}
+
+impl Record {
+    /// The key's columns, joined.
+    pub(crate) fn name(&self) -> String {
+        self.key.join("_")
+    }
 }
 
 impl Node {

@@ -7,10 +7,10 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 
-use crate::bulk;
 use crate::column::DType;
 use crate::definition::{Comparison, Condition, Scalar};
 use crate::error::Error;
+use crate::ingest;
 
 /// One truth value a row.
 pub(super) fn evaluate(condition: &Condition, table: &RecordBatch) -> Result<Vec<bool>, Error> {
@@ -37,7 +37,7 @@ fn compare(
     is: Comparison,
     value: &Scalar,
 ) -> Result<Vec<bool>, Error> {
-    let column = bulk::ingest(table, name)?;
+    let column = ingest::ingest(table, name)?;
     if column.lists.is_some() {
         return Err(Error::types(name, "list", "one value a row to compare"));
     }

@@ -14,12 +14,12 @@ use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type, S
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use crate::bulk;
 use crate::definition::{Definition, TableOperator};
 use crate::error::Error;
 use crate::files::read_parquet;
-use crate::fitted::Fitted;
-use crate::workflow::InputColumn;
+use crate::ingest;
+use crate::operators::Fitted;
+use crate::parts::InputColumn;
 
 /// What an operator needs before the first batch.
 pub(crate) fn prepare(operator: &TableOperator) -> Result<Fitted, Error> {
@@ -61,13 +61,13 @@ pub(crate) fn sources(
     states: &[Fitted],
     inputs: &[InputColumn],
 ) -> Result<Vec<InputColumn>, Error> {
-    let fields: Vec<Field> = inputs.iter().map(bulk::field).collect();
+    let fields: Vec<Field> = inputs.iter().map(ingest::field).collect();
     let rows = RecordBatch::new_empty(Arc::new(Schema::new(fields)));
     let table = apply(&definition.table, states, &rows)?;
     let names = definition.chain_inputs(false);
     let sources = names
         .iter()
-        .map(|name| Ok(bulk::ingest(&table, name)?.described()));
+        .map(|name| Ok(ingest::ingest(&table, name)?.described()));
     sources.collect()
 }
 
