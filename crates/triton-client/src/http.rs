@@ -28,16 +28,14 @@ const LARGEST: u64 = 1 << 30;
 /// Default maximum time for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// The header with the key of a server whose control API is restricted, as `--http-restricted-api` names it.
-pub const CONTROL_HEADER: &str = "saker-control-key";
-
 /// A Triton server.
 pub struct Triton {
     address: String,
     agent: ureq::Agent,
     /// Maximum time for a request to the control API.
     control_timeout: Duration,
-    control_key: Option<String>,
+    /// Name and value of the header that the control API asks for.
+    control_header: Option<(String, String)>,
 }
 
 impl Triton {
@@ -63,14 +61,16 @@ impl Triton {
             address: address.to_owned(),
             agent,
             control_timeout,
-            control_key: None,
+            control_header: None,
         }
     }
 
-    /// Sends this key with every request to the control API.
+    /// Sends this header with every request to the control API.
+    ///
+    /// A server that was started with `--http-restricted-api=model-repository:NAME=VALUE` refuses such requests without it.
     #[must_use]
-    pub fn with_control_key(mut self, key: Option<String>) -> Self {
-        self.control_key = key;
+    pub fn with_control_header(mut self, name: &str, value: &str) -> Self {
+        self.control_header = Some((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -248,8 +248,8 @@ impl Triton {
             .timeout_global(Some(self.control_timeout))
             .build()
             .header("Content-Type", "application/json");
-        if let Some(key) = &self.control_key {
-            request = request.header(CONTROL_HEADER, key);
+        if let Some((name, value)) = &self.control_header {
+            request = request.header(name, value);
         }
         let response = request.send(body.to_string());
         self.answered(response).map(|(_, body)| body)

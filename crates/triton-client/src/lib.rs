@@ -19,5 +19,5 @@ pub mod tensor;
 mod error;
 
 pub use error::{Error, Result};
-pub use http::{CONTROL_HEADER, ModelVersion, Triton};
+pub use http::{ModelVersion, Triton};
 pub use tensor::Tensor;
