@@ -1,5 +1,6 @@
 //! Asking Triton over HTTP, one request at a time: binary tensors, statistics, configurations and the repository.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -36,6 +37,16 @@ pub struct Triton {
     control_timeout: Duration,
     /// Name and value of the header that the control API asks for.
     control_header: Option<(String, String)>,
+}
+
+/// Without the value of the control header, which is a secret.
+impl fmt::Debug for Triton {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Triton")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Triton {
@@ -101,7 +112,7 @@ impl Triton {
     /// # Errors
     /// Returns an error if the server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
-        let statistics = self.get("v2/models/stats")?;
+        let statistics = self.get_json("v2/models/stats")?;
         let models = statistics
             .get("model_stats")
             .and_then(Value::as_array)
@@ -180,7 +191,7 @@ impl Triton {
     /// # Errors
     /// Returns an error if the server does not answer, or has no such model.
     pub fn config(&self, model: &str) -> Result<Value> {
-        self.get(&format!("v2/models/{model}/config"))
+        self.get_json(&format!("v2/models/{model}/config"))
     }
 
     /// Asks a model, the latest version of it; all its outputs come back.
@@ -188,7 +199,20 @@ impl Triton {
     /// # Errors
     /// Returns an error if the server does not answer, or answers with an error.
     pub fn infer(&self, model: &str, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.infer_at(&format!("v2/models/{model}/infer"), inputs)
+        self.infer_outputs(model, inputs, &[])
+    }
+
+    /// Asks a model, the latest version of it, for these outputs (all, when empty).
+    ///
+    /// # Errors
+    /// Returns an error as [`infer`](Self::infer) does, or if the model lacks an output.
+    pub fn infer_outputs(
+        &self,
+        model: &str,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>> {
+        self.infer_at(&format!("v2/models/{model}/infer"), inputs, outputs)
     }
 
     /// Asks this version of a model; otherwise as [`infer`](Self::infer).
@@ -204,10 +228,11 @@ impl Triton {
         self.infer_at(
             &format!("v2/models/{model}/versions/{version}/infer"),
             inputs,
+            &[],
         )
     }
 
-    fn infer_at(&self, path: &str, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    fn infer_at(&self, path: &str, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>> {
         let described: Vec<Value> = inputs
             .iter()
             .map(|input| {
@@ -219,7 +244,14 @@ impl Triton {
                 })
             })
             .collect();
-        let request = json!({ "inputs": described, "parameters": { "binary_data_output": true } });
+        let mut request =
+            json!({ "inputs": described, "parameters": { "binary_data_output": true } });
+        if !outputs.is_empty() {
+            request["outputs"] = outputs
+                .iter()
+                .map(|name| json!({ "name": name, "parameters": { "binary_data": true } }))
+                .collect();
+        }
         let mut body = request.to_string().into_bytes();
         let header = body.len();
         inputs
@@ -235,12 +267,25 @@ impl Triton {
         decode(&body, header.unwrap_or(body.len()))
     }
 
-    fn get(&self, path: &str) -> Result<Value> {
-        let (_, body) = self.answered(self.agent.get(self.url(path)).call())?;
-        serde_json::from_slice(&body).map_err(|error| answer(format!("no JSON: {error}")))
+    fn get_json(&self, path: &str) -> Result<Value> {
+        serde_json::from_slice(&self.get(path)?)
+            .map_err(|error| answer(format!("no JSON: {error}")))
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<Vec<u8>> {
+    /// The answer to a GET request of a path for which this client has no method, such as `v2/trace/setting`.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, or answers with an error.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let (_, body) = self.answered(self.agent.get(self.url(path)).call())?;
+        Ok(body)
+    }
+
+    /// Sends JSON to a path for which this client has no method, such as `v2/logging`, and returns the answer.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, or answers with an error.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Vec<u8>> {
         let mut request = self
             .agent
             .post(self.url(path))
@@ -332,6 +377,9 @@ fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -350,5 +398,70 @@ mod tests {
             decode(&body[..body.len() - 1], json.len()).is_err(),
             "a cut answer is an error"
         );
+    }
+
+    /// Answers one request with this JSON, and returns what was asked: head and body.
+    fn asked(answer: &'static str, ask: impl FnOnce(&str)) -> (String, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                stream.read_line(&mut head).unwrap();
+            }
+            let head = head.to_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            stream.read_exact(&mut body).unwrap();
+            let length = answer.len();
+            write!(
+                stream.get_mut(),
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}"
+            )
+            .unwrap();
+            (head, body)
+        });
+        ask(&address);
+        server.join().unwrap()
+    }
+
+    #[test]
+    fn a_request_names_the_outputs_that_it_wants() {
+        let (head, body) = asked(r#"{"outputs":[]}"#, |address| {
+            let inputs = [Tensor::int32("id", &[7])];
+            let answer = Triton::new(address).infer_outputs("m", &inputs, &["y"]);
+            assert_eq!(answer.unwrap(), []);
+        });
+        assert!(head.starts_with("post /v2/models/m/infer "), "{head}");
+        let json = body.len() - 4;
+        assert!(
+            head.contains(&format!("inference-header-content-length: {json}\r")),
+            "{head}"
+        );
+        assert_eq!(body[json..], [7, 0, 0, 0]);
+        let request: Value = serde_json::from_slice(&body[..json]).unwrap();
+        assert_eq!(request["inputs"][0]["shape"], json!([1]));
+        assert_eq!(
+            request["outputs"],
+            json!([{ "name": "y", "parameters": { "binary_data": true } }])
+        );
+    }
+
+    #[test]
+    fn the_control_api_alone_gets_the_header() {
+        let client = |address: &str| Triton::new(address).with_control_header("the-key", "word");
+        let (head, _) = asked("", |address| client(address).load("m").unwrap());
+        assert!(
+            head.starts_with("post /v2/repository/models/m/load "),
+            "{head}"
+        );
+        assert!(head.contains("the-key: word\r"), "{head}");
+        let (head, _) = asked("", |address| assert!(client(address).is_model_ready("m")));
+        assert!(!head.contains("the-key"), "{head}");
+        let shown = format!("{:?}", client("a:1"));
+        assert!(shown.contains("a:1") && !shown.contains("word"), "{shown}");
     }
 }

@@ -10,7 +10,9 @@
 
 #![warn(clippy::indexing_slicing)]
 
+#[cfg(feature = "grpc")]
 pub mod balance;
+#[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod http;
 pub mod steps;

@@ -20,7 +20,9 @@ impl Repository {
     /// Returns an error if the temporary folder cannot be made.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            folder: tempfile::Builder::new().prefix("saker-models-").tempdir()?,
+            folder: tempfile::Builder::new()
+                .prefix("triton-models-")
+                .tempdir()?,
         })
     }
 

@@ -51,6 +51,28 @@ elements! {
     f64, to_f64, f64, "FP64";
 }
 
+impl From<Tensor> for triton_client::Tensor {
+    fn from(tensor: Tensor) -> Self {
+        Self {
+            name: tensor.name,
+            data_type: tensor.data_type,
+            shape: tensor.shape,
+            data: tensor.data,
+        }
+    }
+}
+
+impl From<triton_client::Tensor> for Tensor {
+    fn from(tensor: triton_client::Tensor) -> Self {
+        Self {
+            name: tensor.name,
+            data_type: tensor.data_type,
+            shape: tensor.shape,
+            data: tensor.data,
+        }
+    }
+}
+
 impl Tensor {
     /// A tensor of any type from its bytes.
     #[must_use]
