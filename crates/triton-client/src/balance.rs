@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use addresses::Resolver;
+pub use servers::ServerState;
 
 use crate::grpc::{Call, Client};
 use crate::{Error, Result, Tensor};
@@ -63,21 +64,6 @@ impl Settings {
             resolver: Resolver::default(),
         }
     }
-}
-
-/// How it stands with a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerState {
-    /// `HOST:PORT`
-    pub address: String,
-    /// Whether the server gets requests. Otherwise it has left, or has not answered yet.
-    pub is_ready: bool,
-    /// Requests on their way to it.
-    pub in_flight: usize,
-    /// Requests sent to it.
-    pub requests: u64,
-    /// Number of requests that the server did not answer, or answered with an error.
-    pub failures: u64,
 }
 
 /// Triton servers behind one or more addresses. Clones share everything.

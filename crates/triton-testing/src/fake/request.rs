@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use triton_rs_sys as sys;
 
-use super::Element;
+use super::element::Element;
 
 /// A model's config, in the JSON form that Triton passes to a backend.
 #[derive(Debug, Clone)]

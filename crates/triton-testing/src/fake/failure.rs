@@ -1,0 +1,21 @@
+//! What a backend says of a request: an error, or its statistics.
+
+use triton_rs_sys as sys;
+
+/// An error that crossed the C API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// `TRITONSERVER_ERROR_*`
+    pub code: sys::TRITONSERVER_Error_Code,
+    /// The message.
+    pub message: String,
+}
+
+/// The statistics reported for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statistic {
+    /// As reported.
+    pub success: bool,
+    /// Start of execution, start of computation, end of computation, end of execution, in ns.
+    pub times_ns: [u64; 4],
+}
