@@ -244,14 +244,16 @@ impl Triton {
                 })
             })
             .collect();
-        let mut request =
-            json!({ "inputs": described, "parameters": { "binary_data_output": true } });
-        if !outputs.is_empty() {
-            request["outputs"] = outputs
+        let parameters = json!({ "binary_data_output": true });
+        let request = if outputs.is_empty() {
+            json!({ "inputs": described, "parameters": parameters })
+        } else {
+            let wanted: Vec<Value> = outputs
                 .iter()
                 .map(|name| json!({ "name": name, "parameters": { "binary_data": true } }))
                 .collect();
-        }
+            json!({ "inputs": described, "outputs": wanted, "parameters": parameters })
+        };
         let mut body = request.to_string().into_bytes();
         let header = body.len();
         inputs
