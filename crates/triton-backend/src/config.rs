@@ -26,6 +26,25 @@ pub struct TensorConfig {
 const RELEASE_OUTPUT: &str = "release";
 
 /// The parts of config.pbtxt that concern a backend.
+///
+/// ```
+/// use triton_backend::{DataType, ModelConfig};
+///
+/// # fn main() -> Result<(), triton_backend::Error> {
+/// let config = ModelConfig::from_json(
+///     r#"{
+///         "max_batch_size": 8,
+///         "input": [{ "name": "x", "data_type": "TYPE_FP32", "dims": [64] }],
+///         "parameters": { "FACTOR": { "string_value": "2" } }
+///     }"#,
+/// )?;
+/// let x = config.input("x")?;
+/// assert_eq!((x.data_type, x.dims.as_slice()), (DataType::Fp32, &[64][..]));
+/// assert_eq!(config.parameters()["FACTOR"], "2");
+/// assert!(config.input("y").unwrap_err().message().contains("'x'"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
     inputs: Vec<TensorConfig>,
@@ -166,6 +185,13 @@ fn find<'a>(
 }
 
 /// The tensors' names for a message: `'a', 'b'`, or `none`.
+///
+/// ```
+/// use triton_backend::{ModelConfig, tensor_names};
+///
+/// let config = ModelConfig::from_json(r#"{ "input": [{ "name": "x", "data_type": "TYPE_FP32" }] }"#);
+/// assert_eq!(tensor_names(config.unwrap().inputs()), "'x'");
+/// ```
 #[must_use]
 pub fn tensor_names(tensors: &[TensorConfig]) -> String {
     if tensors.is_empty() {

@@ -39,6 +39,18 @@ const NOT_FOUND: u16 = 5;
 const QUEUE_FULL: &str = "maximum queue size";
 
 /// How several servers are asked.
+///
+/// ```
+/// use std::time::Duration;
+/// use triton_client::balance::Settings;
+///
+/// let settings = Settings {
+///     connections: 4,
+///     resolve_every: Duration::from_secs(30),
+///     ..Settings::new("dns://triton.shop.svc:8001", "ranker")
+/// };
+/// assert_eq!(settings.model, "ranker");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `HOST:PORT` or `dns://NAME:PORT`, several of them separated by commas. All addresses of a name are used.
@@ -67,6 +79,22 @@ impl Settings {
 }
 
 /// Triton servers behind one or more addresses. Clones share everything.
+///
+/// ```no_run
+/// use triton_client::balance::{Balanced, Settings};
+/// use triton_client::grpc::Call;
+/// use triton_client::{Result, Tensor};
+///
+/// # async fn example() -> Result<()> {
+/// let servers = Balanced::open(&Settings::new("dns://triton.shop.svc:8001", "ranker"))?;
+/// let inputs = || vec![Tensor::int32("user_id", &[42])];
+/// let outputs = servers.infer("ranker", inputs, &["ids"], Call::default()).await?;
+/// for server in servers.servers() {
+///     println!("{} ready: {}, requests: {}", server.address, server.is_ready, server.requests);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Balanced {
     pool: Arc<Pool>,

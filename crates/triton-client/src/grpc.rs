@@ -220,6 +220,27 @@ pub struct Call<'c> {
 }
 
 /// A Triton server. Clones share its connection.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use triton_client::grpc::{Call, Client};
+/// use triton_client::{Result, Tensor};
+///
+/// async fn ranked(client: &Client, user: i32) -> Result<Vec<Tensor>> {
+///     let call = Call {
+///         deadline: Some(Duration::from_millis(50)),
+///         ..Call::default()
+///     };
+///     client.infer("ranker", vec![Tensor::int32("user_id", &[user])], &["ids"], call).await
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<()> {
+///     let client = Client::new("127.0.0.1:8001")?;
+///     println!("{:?}", ranked(&client, 42).await?);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     address: String,

@@ -30,6 +30,21 @@ const LARGEST: u64 = 1 << 30;
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A Triton server.
+///
+/// Each request opens a connection and blocks the thread. The module `grpc` has an asynchronous client.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use triton_client::{Tensor, Triton};
+///
+/// # fn main() -> triton_client::Result<()> {
+/// let triton = Triton::with_timeout("127.0.0.1:8000", Duration::from_secs(5));
+/// triton.load("double")?;
+/// let outputs = triton.infer("double", &[Tensor::float32("x", &[1.0, 3.0])])?;
+/// println!("{:?}", outputs[0].float32s()?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Triton {
     address: String,
     agent: ureq::Agent,
@@ -109,6 +124,16 @@ impl Triton {
 
     /// Statistics of every model since the server's start, by its name and version, such as `faiss_retrieval/1`.
     ///
+    /// ```no_run
+    /// # fn main() -> triton_client::Result<()> {
+    /// let statistics = triton_client::Triton::new("127.0.0.1:8000").statistics()?;
+    /// for (model, counted) in &statistics {
+    ///     println!("{model}: {:?} requests", counted.pointer("/inference_stats/success/count"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Returns an error if the server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
@@ -126,6 +151,15 @@ impl Triton {
     }
 
     /// Every version of every model that the server knows.
+    ///
+    /// ```no_run
+    /// # fn main() -> triton_client::Result<()> {
+    /// for version in triton_client::Triton::new("127.0.0.1:8000").models()? {
+    ///     println!("{} {}: {}", version.model, version.version, version.ready);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error if the server does not answer.
@@ -154,6 +188,16 @@ impl Triton {
     }
 
     /// Loads a model by this configuration, whatever its folder says.
+    ///
+    /// ```no_run
+    /// # fn main() -> triton_client::Result<()> {
+    /// let triton = triton_client::Triton::new("127.0.0.1:8000");
+    /// let mut config = triton.config("double")?;
+    /// config["max_batch_size"] = 16.into();
+    /// triton.load_config("double", &config)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error as [`load`](Self::load) does.
@@ -203,6 +247,16 @@ impl Triton {
     }
 
     /// Asks a model, the latest version of it, for these outputs (all, when empty).
+    ///
+    /// ```no_run
+    /// # use triton_client::{Tensor, Triton};
+    /// # fn main() -> triton_client::Result<()> {
+    /// let triton = Triton::new("127.0.0.1:8000");
+    /// let request = [Tensor::int32("user_id", &[42])];
+    /// let ids = triton.infer_outputs("ranker", &request, &["ids"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error as [`infer`](Self::infer) does, or if the model lacks an output.

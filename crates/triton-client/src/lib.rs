@@ -1,13 +1,8 @@
-//! Asking Triton Inference Server, by the KServe v2 protocol.
-//!
-//! | module | what it holds |
-//! |---|---|
-//! | [`tensor`] | a tensor as it travels |
-//! | [`http`] | a blocking client over HTTP: requests, repository, configurations, statistics |
-//! | [`grpc`] | an asynchronous client over gRPC, for many requests at once on one connection |
-//! | [`balance`] | several servers asked as one: by load, without those that fail |
-//! | [`steps`] | an ensemble's steps asked one by one, to see the tensors between them |
-
+#![cfg_attr(feature = "grpc", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "grpc"),
+    doc = "A blocking client of NVIDIA Triton Inference Server; the feature `grpc` adds an asynchronous one."
+)]
 #![warn(clippy::indexing_slicing)]
 
 #[cfg(feature = "grpc")]

@@ -39,6 +39,20 @@ pub struct Explained {
 /// Asks the ensemble, and then each of its steps by itself to see the tensors between them. The times are those of the first
 /// request: differences of Triton's statistics, so other clients' requests at the same moment count in.
 ///
+/// ```no_run
+/// use triton_client::steps::explain;
+/// use triton_client::{Tensor, Triton};
+///
+/// # fn main() -> triton_client::Result<()> {
+/// let triton = Triton::new("127.0.0.1:8000");
+/// let explained = explain(&triton, "ensemble", &[Tensor::int32("user_id", &[42])])?;
+/// for step in &explained.steps {
+///     println!("{}: {} ns", step.model, step.nanoseconds.iter().sum::<u64>());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// Returns the errors of the requests.
 pub fn explain(triton: &Triton, ensemble: &str, request: &[Tensor]) -> Result<Explained> {

@@ -1,6 +1,4 @@
-//! Test doubles and harnesses for Triton backends: a fake of the C API for lifecycle tests, and
-//! the real Triton, started for one test.
-
+#![doc = include_str!("../README.md")]
 #![allow(
     clippy::expect_used,
     reason = "a test double that is used wrongly ends its test"

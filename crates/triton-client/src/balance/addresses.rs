@@ -19,6 +19,13 @@ const UNRESOLVED: Duration = Duration::from_secs(1);
 type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Resolves names.
+///
+/// ```
+/// use triton_client::balance::Resolver;
+///
+/// // For a test: any name is this machine.
+/// let local = Resolver::new(|_name| Ok(vec!["127.0.0.1:8001".parse().expect("an address")]));
+/// ```
 #[derive(Clone)]
 pub struct Resolver(Arc<Resolve>);
 

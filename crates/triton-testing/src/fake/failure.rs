@@ -7,14 +7,14 @@ use triton_rs_sys as sys;
 pub struct Failure {
     /// `TRITONSERVER_ERROR_*`
     pub code: sys::TRITONSERVER_Error_Code,
-    /// The message.
+    /// The text that a client sees, with the model's name before it.
     pub message: String,
 }
 
 /// The statistics reported for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistic {
-    /// As reported.
+    /// Whether the backend reported the request as answered with success.
     pub success: bool,
     /// Start of execution, start of computation, end of computation, end of execution, in ns.
     pub times_ns: [u64; 4],

@@ -7,6 +7,16 @@ use super::failure::{Failure, Statistic};
 use super::objects::RequestObject;
 
 /// The backend's calls for a batch.
+///
+/// ```no_run
+/// use triton_testing::fake::{Input, LoadedModel, Request};
+///
+/// fn a_wrong_type_is_refused(model: &LoadedModel<'_>) {
+///     let request = Request::new().id("7").input(Input::new("x", &[1], &[1i64])).output("y");
+///     let report = model.execute([request]);
+///     assert!(report.failure(0).message.contains("'x' is INT64; accepted: FP32"));
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Report {
     returned: Result<(), Failure>,
@@ -31,16 +41,16 @@ pub struct Response {
     pub parameters: Vec<(String, String)>,
 }
 
-/// An output of a response.
+/// An output of a response, as bytes; [`Response::output`] gives its elements.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The name.
+    /// The name in the config.
     pub name: String,
     /// `TRITONSERVER_TYPE_*`
     pub data_type: sys::TRITONSERVER_DataType,
-    /// The dimensions.
+    /// The length of each dimension.
     pub shape: Vec<i64>,
-    /// The contents.
+    /// The elements in row order, as the server would send them.
     pub bytes: Vec<u8>,
 }
 

@@ -6,6 +6,17 @@ use triton_rs_sys as sys;
 use super::element::Element;
 
 /// A model's config, in the JSON form that Triton passes to a backend.
+///
+/// ```
+/// use triton_testing::fake::Config;
+///
+/// let config = Config::new()
+///     .max_batch_size(8)
+///     .input("x", "TYPE_FP32", &[64])
+///     .optional_input("user_id", "TYPE_INT64", &[1])
+///     .output("y", "TYPE_FP32", &[64])
+///     .parameter("FACTOR", "2");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(super) json: Value,
@@ -100,6 +111,13 @@ impl Memory {
 }
 
 /// An input of a request.
+///
+/// ```
+/// use triton_testing::fake::Input;
+///
+/// let matrix = Input::new("x", &[2, 2], &[1.0f32, 2.0, 3.0, 4.0]);
+/// let names = Input::strings("name", &[2], &["a", "b"]).unaligned();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Input {
     pub(super) name: String,
@@ -168,6 +186,13 @@ impl Input {
 }
 
 /// A request.
+///
+/// ```
+/// use triton_testing::fake::{Input, Request};
+///
+/// let request = Request::new().id("7").input(Input::new("x", &[1], &[1.0f32])).output("y");
+/// let given_up = request.clone().cancelled();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(super) id: String,

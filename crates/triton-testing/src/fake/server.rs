@@ -114,6 +114,21 @@ impl Drop for Server {
 }
 
 /// A model with one instance. Dropped: unloaded.
+///
+/// ```no_run
+/// use triton_testing::fake::{Input, LoadedModel, Memory, Request};
+///
+/// /// The same rows, in one buffer and in two, aligned and not.
+/// fn placement_does_not_matter(model: &LoadedModel<'_>) {
+///     let x = || Input::new("x", &[2], &[1.0f32, 3.0]);
+///     let inputs = [x(), x().split(&[4]), x().unaligned(), x().memory(Memory::Pinned)];
+///     let requests = inputs.map(|input| Request::new().input(input).output("y"));
+///     let report = model.execute(requests);
+///     for index in 0..4 {
+///         assert_eq!(report.success(index).output::<f32>("y").0, [2.0, 6.0]);
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct LoadedModel<'s> {
     server: &'s Server,
