@@ -12,7 +12,7 @@ use crate::{DataType, Error};
 pub struct TensorConfig {
     /// The tensor's name.
     pub name: String,
-    /// Its element type.
+    /// The type of its elements.
     pub data_type: DataType,
     /// The dimensions without the batch dimension, as the backend sees them: those of `reshape` if the config has one. -1 accepts any size.
     pub dims: Vec<i64>,
@@ -132,7 +132,7 @@ impl ModelConfig {
         find(&self.outputs, "output", name)
     }
 
-    /// The index of an input, or `None`.
+    /// The index of an input in [`inputs`](Self::inputs), for [`Request::input_at`](crate::Request::input_at); `None` if the config lacks it.
     pub fn input_index(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|t| t.name == name)
     }
@@ -149,7 +149,8 @@ impl ModelConfig {
         })
     }
 
-    /// The index of an output, or `None`.
+    /// The index of an output in [`outputs`](Self::outputs), for [`Response::output_at`](crate::Response::output_at); `None` if the config
+    /// lacks it.
     pub fn output_index(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|t| t.name == name)
     }

@@ -101,12 +101,12 @@ impl ModelContext {
         }))
     }
 
-    /// The model's name.
+    /// The model's name, that of its folder.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The model's version.
+    /// The number of the version that is being loaded.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -121,7 +121,7 @@ impl ModelContext {
         &self.version_dir
     }
 
-    /// The config.
+    /// The config.pbtxt of the model, with the parameters of the release.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }

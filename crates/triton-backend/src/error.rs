@@ -112,7 +112,7 @@ impl Error {
         cancelled => Cancelled;
     }
 
-    /// The kind of failure.
+    /// The kind of failure, which Triton turns into a status.
     pub fn code(&self) -> Code {
         self.code
     }

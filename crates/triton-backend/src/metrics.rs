@@ -31,7 +31,7 @@ impl Counter {
         Self(None)
     }
 
-    /// Adds `amount`.
+    /// Adds `amount`, one call of Triton's API. Nothing happens on a server without metrics.
     pub fn increment(&self, amount: u64) {
         if let Some(metric) = &self.0 {
             // SAFETY: the metric lives as long as the `Arc`; Triton's metrics are thread-safe.
@@ -65,7 +65,7 @@ impl Gauge {
         Self(None)
     }
 
-    /// Sets the value.
+    /// Sets the value, one call of Triton's API. Nothing happens on a server without metrics.
     pub fn set(&self, value: f64) {
         if let Some(metric) = &self.0 {
             // SAFETY: as in `Counter::increment`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// Whether a thread shall end.
+/// Tells the work of a [`Periodic`] whether its thread shall end. A new one is never set.
 #[derive(Debug, Default)]
 pub struct Stop {
     stopped: Mutex<bool>,

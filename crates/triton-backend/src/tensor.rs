@@ -110,7 +110,7 @@ impl<'r> Tensor<'r> {
         })
     }
 
-    /// The name.
+    /// The name, as config.pbtxt declares it.
     pub fn name(&self) -> &'r str {
         self.name
     }
@@ -125,7 +125,7 @@ impl<'r> Tensor<'r> {
         self.shape
     }
 
-    /// Number of elements.
+    /// Number of elements: the product of the dimensions.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -467,7 +467,7 @@ impl Strings {
         self.len == 0
     }
 
-    /// All elements in order.
+    /// All elements in row-major order, without their lengths. They need not be UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         Elements {
             rest: &self.data,

@@ -57,11 +57,11 @@ pub struct Settings {
     pub addresses: String,
     /// The model whose readiness says that a server may be asked.
     pub model: String,
-    /// gRPC connections to each server.
+    /// Number of gRPC connections to each server, at least 1.
     pub connections: usize,
     /// The time between two resolutions of a name.
     pub resolve_every: Duration,
-    /// The resolver of names.
+    /// How names are resolved; the system's resolver by default.
     pub resolver: Resolver,
 }
 
@@ -158,7 +158,7 @@ impl Balanced {
         asked.map_err(|(error, _)| error)
     }
 
-    /// Every server, by address.
+    /// The state of every server, sorted by address.
     pub fn servers(&self) -> Vec<ServerState> {
         self.pool.states()
     }

@@ -11,9 +11,9 @@ use crate::{Error, Result, Tensor};
 /// A version of a model, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelVersion {
-    /// The model.
+    /// The model's name.
     pub model: String,
-    /// Its version.
+    /// The number of its version folder.
     pub version: u64,
     /// Whether requests can be sent to it.
     pub ready: bool,
@@ -65,12 +65,12 @@ impl fmt::Debug for Triton {
 }
 
 impl Triton {
-    /// The server at `host:port`.
+    /// A client of the server at `host:port`. An answer may take 30 s, the load of a model 10 minutes.
     pub fn new(address: &str) -> Self {
         Self::with_timeouts(address, ANSWER, LOAD)
     }
 
-    /// The server at `host:port`, each of whose answers may take so long.
+    /// A client of the server at `host:port`, each of whose answers may take so long, that to a load included.
     pub fn with_timeout(address: &str, timeout: Duration) -> Self {
         Self::with_timeouts(address, timeout, timeout)
     }
@@ -100,7 +100,7 @@ impl Triton {
         self
     }
 
-    /// `host:port`
+    /// The address that the client was made with, `host:port`.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -10,10 +10,10 @@ use crate::{Error, Result, Tensor, Triton};
 /// The times that Triton counts for a model, in this order.
 const TIMES: [&str; 4] = ["queue", "compute_input", "compute_infer", "compute_output"];
 
-/// One step.
+/// One step of an ensemble, as it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The model.
+    /// The name of the step's model.
     pub model: String,
     /// The version of it that the ensemble is pinned to.
     pub version: u64,

@@ -164,12 +164,12 @@ impl Builder {
     }
 }
 
-/// The server's error answer.
+/// An error that the server answered with, or a missing answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// The HTTP status, such as 400 for `INVALID_ARGUMENT`; 0 when no answer came at all.
     pub status: u16,
-    /// The text of the error.
+    /// The server's text; for a load it holds the backend's reason.
     pub message: String,
 }
 
@@ -271,7 +271,7 @@ pub struct TritonServer {
 }
 
 impl TritonServer {
-    /// Says how to start a server.
+    /// A server to be configured and started; [`Builder::start`] starts it.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()

@@ -24,13 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What is known of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerState {
-    /// `HOST:PORT`
+    /// Its address, `HOST:PORT`, after the resolution of a name.
     pub address: String,
     /// Whether the server gets requests. Otherwise it has left, or has not answered yet.
     pub is_ready: bool,
-    /// Requests on their way to it.
+    /// Requests that it has not answered yet, those that were given up included.
     pub in_flight: usize,
-    /// Requests sent to it.
+    /// Requests sent to it since it was added.
     pub requests: u64,
     /// Number of requests that the server did not answer, or answered with an error.
     pub failures: u64,

@@ -2,10 +2,10 @@
 
 use triton_rs_sys as sys;
 
-/// An error that crossed the C API.
+/// An error that a backend gave to the server: as an answer to a request, or of a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// `TRITONSERVER_ERROR_*`
+    /// One of `TRITONSERVER_ERROR_*`, such as `TRITONSERVER_ERROR_INVALID_ARG`.
     pub code: sys::TRITONSERVER_Error_Code,
     /// The text that a client sees, with the model's name before it.
     pub message: String,

@@ -31,12 +31,12 @@ pub(super) fn metrics_enabled() -> bool {
     METRICS.get()
 }
 
-/// A line of the server's log.
+/// A line that a backend wrote to the server's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// `TRITONSERVER_LOG_*`
+    /// One of `TRITONSERVER_LOG_*`, such as `TRITONSERVER_LOG_WARN`.
     pub level: sys::TRITONSERVER_LogLevel,
-    /// Without file and line number.
+    /// The text, without file and line number.
     pub message: String,
 }
 

@@ -32,12 +32,12 @@ struct Answer {
     statistics: Vec<Statistic>,
 }
 
-/// A response that was sent.
+/// A response that the backend has sent.
 #[derive(Debug, Clone)]
 pub struct Response {
     error: Option<Failure>,
     outputs: Vec<Output>,
-    /// In the order they were set.
+    /// Keys and values of its parameters, in the order in which the backend set them.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -46,7 +46,7 @@ pub struct Response {
 pub struct Output {
     /// The name in the config.
     pub name: String,
-    /// `TRITONSERVER_TYPE_*`
+    /// One of `TRITONSERVER_TYPE_*`, such as `TRITONSERVER_TYPE_FP32`.
     pub data_type: sys::TRITONSERVER_DataType,
     /// The length of each dimension.
     pub shape: Vec<i64>,
@@ -166,7 +166,7 @@ impl Report {
         &self.answers[index].statistics
     }
 
-    /// Violations of the API's contract.
+    /// Violations of the API's contract, such as a request that was released twice. [`answer`](Self::answer) fails if there is one.
     pub fn violations(&self) -> &[String] {
         &self.violations
     }

@@ -54,7 +54,7 @@ impl Config {
         )
     }
 
-    /// Adds an output.
+    /// Adds an output; arguments as for [`input`](Self::input).
     pub fn output(self, name: &str, data_type: &str, dims: &[i64]) -> Self {
         self.tensor(
             "output",
@@ -62,7 +62,7 @@ impl Config {
         )
     }
 
-    /// Adds a parameter.
+    /// Adds a parameter, a string as in config.pbtxt.
     pub fn parameter(mut self, key: &str, value: &str) -> Self {
         self.json["parameters"][key] = json!({"string_value": value});
         self
@@ -178,7 +178,7 @@ impl Input {
         self
     }
 
-    /// Tags the buffers.
+    /// Sets the memory that the buffers claim to be in.
     pub fn memory(mut self, memory: Memory) -> Self {
         self.memory = memory;
         self
@@ -226,19 +226,19 @@ impl Request {
         }
     }
 
-    /// The client's id.
+    /// Sets the id that the client gave the request.
     pub fn id(mut self, id: &str) -> Self {
         self.id = id.to_owned();
         self
     }
 
-    /// Adds an input.
+    /// Adds an input. A model's config need not declare it.
     pub fn input(mut self, input: Input) -> Self {
         self.inputs.push(input);
         self
     }
 
-    /// Asks for an output.
+    /// Asks for an output. An output that no request asks for must not be written.
     pub fn output(mut self, name: &str) -> Self {
         self.outputs.push(name.to_owned());
         self

@@ -18,7 +18,7 @@ use super::request::{Config, Request};
 const BACKEND_CONFIG: &str =
     r#"{"cmdline": {"auto-complete-config": "true", "default-max-batch-size": "4"}}"#;
 
-/// A server with one backend.
+/// A server with one backend, without its process: it calls the backend's entry points on the thread of the test.
 #[derive(Debug)]
 pub struct Server {
     entry_points: EntryPoints,
