@@ -16,7 +16,7 @@ use saker_store::feast::{
     self, EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, entity_key,
 };
 use saker_store::{Connection, Pipeline as Commands, Settings};
-use triton_testing::valkey::Valkey;
+use saker_testing::valkey::Valkey;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

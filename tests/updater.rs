@@ -21,7 +21,7 @@ use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Value};
 use saker_store::seen::bitmap::Filter;
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Connection, Pipeline, Reply, Settings, recent};
-use triton_testing::valkey::Valkey;
+use saker_testing::valkey::Valkey;
 
 const KILLS: usize = 50;
 const EVENTS_PER_SECOND: usize = 1000;

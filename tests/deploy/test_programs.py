@@ -83,11 +83,10 @@ def test_arguments_of_triton():
 
 
 def test_restrictions_are_those_of_saker_serve():
-    """The control API's services and its header, as crates/saker-serving/src/control.rs and triton-client name them."""
+    """The control API's services and its header, as crates/saker-serving/src/control.rs names them."""
     control = (chart.ROOT / "crates/saker-serving/src/control.rs").read_text()
-    client = (chart.ROOT / "crates/triton-client/src/http.rs").read_text()
     [services] = re.findall(r'const RESTRICTED: &str = "([^"]+)"', control)
-    [header] = re.findall(r'const CONTROL_HEADER: &str = "([^"]+)"', client)
+    [header] = re.findall(r'const CONTROL_HEADER: &str = "([^"]+)"', control)
     wanted = f"{services}:{header}=$(SAKER_CONTROL_KEY)"
     for values in SETS.values():
         [triton] = [t for w, t in chart.pods(chart.render(values)) if chart.component(w) == "triton"]

@@ -22,9 +22,9 @@ use saker_store::{
     Reply,
     seen::{Method, Prefixes},
 };
+use saker_testing::valkey::Valkey;
 use serde_json::{Value, json};
 use triton_client::{Tensor, grpc};
-use triton_testing::valkey::Valkey;
 
 use crate::pipeline::{ITEMS, STEPS, Shop, USERS, free_address, write_shop};
 use crate::support::{

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use triton_testing::runtime;
+use saker_testing::runtime;
 
 use crate::{
     gateway::Fixture,

@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path, thread, time::Duration};
 
+use saker_testing::valkey::Valkey;
 use serde_json::Value;
-use triton_testing::valkey::Valkey;
 
 use crate::pipeline::{STEPS, Shop, free_address, write_shop};
 use crate::support::until::until;

@@ -7,8 +7,8 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
+use saker_testing::runtime;
 use serde_json::{Value, json};
-use triton_testing::runtime;
 
 use crate::pipeline::{Shop, write_shop};
 use crate::support::until::until;

@@ -23,8 +23,8 @@ use saker_serving::registry::moves::Overtaken;
 use saker_serving::registry::promote::{Waiting, promote};
 use saker_serving::registry::{Named, Registry, Stage};
 use saker_serving::releases::Repository;
+use saker_testing::{runtime, s3_server::S3Server};
 use triton_client::Triton;
-use triton_testing::{runtime, s3_server::S3Server, server::TritonServer};
 
 use crate::releases::{Answer, Served, Shop, prepared};
 use crate::support::golden::artefacts;
@@ -173,7 +173,8 @@ impl Bucket {
             "{}",
             String::from_utf8_lossy(&fetched.stderr)
         );
-        let server = TritonServer::builder()
+        let server = runtime::triton()
+            .expect("an installed Triton and backends")
             .repository(&folder)
             .argument("--strict-readiness=false")
             .load(ENSEMBLE)

@@ -9,6 +9,7 @@ use std::{
 };
 
 use saker_store::seen::{Method, Prefixes};
+use saker_testing::runtime;
 use triton_client::Triton;
 use triton_testing::{
     server::{Outputs, TritonServer},
@@ -41,7 +42,8 @@ fn shop(deadline_ms: u32) -> Shop {
 }
 
 fn serve(shop: &Shop) -> TritonServer {
-    TritonServer::builder()
+    runtime::triton()
+        .expect("an installed Triton and backends")
         .repository(shop.folder.path().join("state/tiny/repository"))
         .load(STEPS)
         .load(FUSED)

@@ -18,6 +18,7 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use saker_testing::runtime;
 use serde_json::{Value, json};
 use triton_client::{Tensor, Triton, grpc, steps::explain};
 use triton_testing::server::TritonServer;
@@ -485,7 +486,8 @@ impl Memory {
 #[test]
 fn no_request_ends_or_stops_or_fattens_the_server() {
     let shop = shop();
-    let server = TritonServer::builder()
+    let server = runtime::triton()
+        .expect("an installed Triton and backends")
         .repository(shop.folder.path().join("state/tiny/repository"))
         .load(ENSEMBLES[0])
         .load(ENSEMBLES[1])

@@ -3,8 +3,9 @@
 
 use std::process::Command;
 
+use saker_testing::runtime;
 use serde_json::{Map, Value, json};
-use triton_testing::{runtime, tensor::Tensor};
+use triton_testing::tensor::Tensor;
 
 use crate::support::golden::{answers, golden};
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use saker_testing::{runtime, valkey::Valkey};
 use serde_json::Value;
-use triton_testing::{ports::free_port, runtime, valkey::Valkey};
+use triton_testing::ports::free_port;
 
 const DEFINITION: &str = r#"
 [pipeline]

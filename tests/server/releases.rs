@@ -18,9 +18,10 @@ use saker_pipeline::{Default as Fallback, Group, Pipeline};
 use saker_prepare::table;
 use saker_serving::layout::Layout;
 use saker_serving::releases::{self, Outcome, Repository, Stage};
+use saker_testing::{runtime, valkey::Valkey};
 use serde_json::Value;
 use triton_client::{Tensor, Triton};
-use triton_testing::{runtime, server::TritonServer, valkey::Valkey};
+use triton_testing::server::TritonServer;
 
 use crate::support::{
     golden::{answers, artefacts, pipeline},
@@ -153,7 +154,8 @@ impl Shop {
     }
 
     fn serve(&self) -> Served {
-        let server = TritonServer::builder()
+        let server = runtime::triton()
+            .expect("an installed Triton and backends")
             .repository(self.place("repository"))
             .argument("--strict-readiness=false")
             .load(ENSEMBLE)

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use saker_testing::onnx::{FLOAT, Graph, INT64, STRING};
 use serde_json::{Value, json};
-use triton_testing::onnx::{FLOAT, Graph, INT64, STRING};
 use triton_testing::server::{ServerError, TritonServer};
 
 use crate::support::{checks::is_clients_fault, config::Config, stage::Stage};

@@ -6,8 +6,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use saker_testing::runtime;
 use serde_json::Value;
-use triton_testing::runtime;
 
 use crate::pipeline::{STEPS, Shop, free_address};
 

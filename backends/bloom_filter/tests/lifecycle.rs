@@ -5,9 +5,9 @@ use std::time::Duration;
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, SeenWriter};
 use saker_store::{Connection, Settings};
+use saker_testing::valkey::Valkey;
 use triton_bloom_filter::BloomFilter;
 use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
-use triton_testing::valkey::Valkey;
 
 fn server() -> Server {
     Server::start(

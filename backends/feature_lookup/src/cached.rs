@@ -1,7 +1,6 @@
 //! Cached mode: a copy of a whole feature view, refreshed in the background.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -10,7 +9,7 @@ use saker_contract::RawId;
 use saker_steps::lookup::{Columns, Feature, Meters, Parameters};
 use saker_store::feast::{EntityType, FeatureView, load};
 use saker_store::{Connection, Pipeline, Reply, Settings, StoreError};
-use triton_backend::{Counter, Error, Gauge, ModelContext, log};
+use triton_backend::{Error, Gauge, ModelContext, Periodic, Stop, log};
 
 /// Maximum duration of each round trip of a load.
 const ROUND_TRIP: Duration = Duration::from_secs(10);
@@ -45,33 +44,7 @@ impl Table {
 /// The current table and the thread that refreshes it; dropping it joins the thread.
 pub(crate) struct Cache {
     table: Arc<ArcSwap<Table>>,
-    refresher: Option<(Arc<Stop>, JoinHandle<()>)>,
-}
-
-#[derive(Default)]
-struct Stop {
-    stopped: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Stop {
-    fn is_set(&self) -> bool {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.wake.notify_all();
-    }
-
-    /// Sleeps until the time has passed or the cache is dropped; returns whether it was dropped.
-    fn sleep(&self, time: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken = self
-            .wake
-            .wait_timeout_while(stopped, time, |stopped| !*stopped);
-        *woken.unwrap_or_else(PoisonError::into_inner).0
-    }
+    _refresher: Option<Periodic>,
 }
 
 /// The metrics of a table.
@@ -96,7 +69,6 @@ struct Source {
     features: Arc<[Feature]>,
     version_key: Option<String>,
     meters: Arc<Meters>,
-    stop: Arc<Stop>,
 }
 
 impl Cache {
@@ -110,7 +82,6 @@ impl Cache {
         meters: Arc<Meters>,
     ) -> Result<Self, Error> {
         let url = settings.url().clone();
-        let stop = Arc::new(Stop::default());
         let version_key = parameters.refresh_key.clone();
         let source = Source {
             settings,
@@ -119,7 +90,6 @@ impl Cache {
             features,
             version_key,
             meters,
-            stop: Arc::clone(&stop),
         };
         let failures = context.counter(
             "saker_feature_lookup_refresh_failures_total",
@@ -134,7 +104,7 @@ impl Cache {
 
         let begin = Instant::now();
         let table = loop {
-            match source.read() {
+            match source.read(&Stop::default()) {
                 Ok(table) => break table,
                 Err(_) if begin.elapsed() < parameters.load_timeout() => std::thread::sleep(RETRY),
                 Err(error) => {
@@ -173,16 +143,24 @@ impl Cache {
             None => None,
             Some(every) => {
                 let shared = Arc::clone(&table);
-                let thread = std::thread::Builder::new()
-                    .name("saker-refresh".into())
-                    .spawn(move || source.keep_fresh(&shared, every, &failures, &gauges))
-                    .map_err(|error| {
-                        Error::internal(format!("no thread to renew the cached view: {error}"))
-                    })?;
-                Some((stop, thread))
+                Some(Periodic::start("saker-refresh", every, move |stop| {
+                    match source.renew(&shared, stop) {
+                        Ok(true) => gauges.set(&shared.load()),
+                        Ok(false) => {}
+                        Err(_) if stop.is_set() => {}
+                        Err(error) => {
+                            failures.increment(1);
+                            source.meters.stale(source.view.name(), &error);
+                        }
+                    }
+                    every
+                })?)
             }
         };
-        Ok(Self { table, refresher })
+        Ok(Self {
+            table,
+            _refresher: refresher,
+        })
     }
 
     /// The current table. A later refresh does not change the returned one.
@@ -191,50 +169,20 @@ impl Cache {
     }
 }
 
-impl Drop for Cache {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.refresher.take() {
-            stop.set();
-            // If the thread panicked, the last table stayed in use. No further action is needed.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Source {
-    fn keep_fresh(
-        &self,
-        table: &ArcSwap<Table>,
-        every: Duration,
-        failures: &Counter,
-        gauges: &Gauges,
-    ) {
-        while !self.stop.sleep(every) {
-            match self.renew(table) {
-                Ok(true) => gauges.set(&table.load()),
-                Ok(false) => {}
-                Err(_) if self.stop.is_set() => return,
-                Err(error) => {
-                    failures.increment(1);
-                    self.meters.stale(self.view.name(), &error);
-                }
-            }
-        }
-    }
-
     /// Reads the view again, unless a version key exists and is unchanged. Returns whether the view was read.
-    fn renew(&self, table: &ArcSwap<Table>) -> Result<bool, StoreError> {
+    fn renew(&self, table: &ArcSwap<Table>, stop: &Stop) -> Result<bool, StoreError> {
         if self.version_key.is_some() {
             let mut connection = Connection::open(&self.settings)?;
             if self.version(&mut connection)? == table.load().version {
                 return Ok(false);
             }
         }
-        table.store(Arc::new(self.read()?));
+        table.store(Arc::new(self.read(stop)?));
         Ok(true)
     }
 
-    fn read(&self) -> Result<Table, StoreError> {
+    fn read(&self, stop: &Stop) -> Result<Table, StoreError> {
         let mut connection = Connection::open(&self.settings)?;
         // Read before the rows: if the version changes during the read, the next refresh reads the rows again.
         let version = self.version(&mut connection)?;
@@ -244,7 +192,7 @@ impl Source {
         let mut left_out = 0;
         let mut columns = Columns::new(&self.features);
         load(&mut connection, &self.view, ROUND_TRIP, &mut |id, row| {
-            if self.stop.is_set() {
+            if stop.is_set() {
                 return Err(StoreError::Data("the model is being unloaded".into()));
             }
             let kind = id.entity_type();

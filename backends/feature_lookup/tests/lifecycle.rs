@@ -6,9 +6,9 @@ use saker_store::feast::{
     EntityId, EntityKeyVersion, EntityType, FeatureView, Timestamp, Value, Writer, feature_field,
 };
 use saker_store::{Connection, Pipeline, Settings};
+use saker_testing::valkey::Valkey;
 use triton_feature_lookup::FeatureLookup;
 use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
-use triton_testing::valkey::Valkey;
 
 fn server() -> Server {
     Server::start(

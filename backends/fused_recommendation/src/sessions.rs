@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use ort::environment::Environment;
-use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionOutputs};
 use ort::value::Outlet;
 use saker_steps::onnx;
@@ -13,7 +12,7 @@ use triton_backend::{Error, ModelContext};
 pub(crate) struct Sessions {
     environment: Environment,
     path: PathBuf,
-    threads: usize,
+    options: onnx::Options,
     release: Option<String>,
 }
 
@@ -30,22 +29,18 @@ impl Sessions {
         Ok(Self {
             environment: onnx::environment()?,
             path,
-            threads,
+            options: onnx::Options::with_threads(threads),
             release: context.release().map(|release| release.id.clone()),
         })
     }
 
     /// Creates a new session.
     pub(crate) fn session(&self) -> Result<Session, Error> {
-        let build = || -> ort::Result<Session> {
-            Session::builder(&self.environment)?
-                .with_intra_threads(self.threads)?
-                .with_inter_threads(1)?
-                .with_optimization_level(GraphOptimizationLevel::All)?
-                .commit_from_file(&self.path)
-        };
-        let session =
-            build().map_err(|error| self.invalid(&format!("cannot be loaded: {error}")))?;
+        let session = self
+            .options
+            .builder(&self.environment)
+            .and_then(|mut builder| builder.commit_from_file(&self.path))
+            .map_err(|error| self.invalid(&format!("cannot be loaded: {error}")))?;
         if let Some(release) = &self.release {
             onnx::check_release(&session, release)?;
         }

@@ -13,6 +13,7 @@ use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Val
 use saker_store::seen::bitmap::Geometry;
 use saker_store::seen::{Mode, Prefixes, SeenWriter};
 use saker_store::{Connection, Pipeline, Reply, Settings};
+use saker_testing::valkey::Valkey;
 use saker_train::data::{Categorical, Continuous, Dataset, Table};
 use saker_train::onnx::{self, Items};
 use saker_train::ranker::Ranker;
@@ -20,7 +21,6 @@ use saker_train::towers::Towers;
 use saker_workflow::{Chain, Definition, Operator, Workflow};
 use triton_fused_recommendation::FusedRecommendation;
 use triton_testing::fake::{self, Config, Input, LoadedModel, Request, Server};
-use triton_testing::valkey::Valkey;
 
 const ITEMS: i32 = 6;
 /// Codes of the users 7, 8 and 9 follow the codes of padding, null and out-of-vocabulary.

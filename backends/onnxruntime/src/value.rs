@@ -4,35 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 
-use half::{bf16, f16};
 use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, Shape, Tensor as OrtTensor, TensorRef};
 use smallvec::SmallVec;
-use triton_backend::{DataType, Element, Error, Response, Tensor, TensorConfig};
+use triton_backend::{DataType, Element, Error, Response, Tensor, TensorConfig, with_element};
 
 use crate::PerRun;
-
-/// Calls a generic function with the Rust type of a Triton type; BYTES has none.
-macro_rules! with_element {
-    ($data_type:expr, $function:ident ( $($argument:expr),* ), else $bytes:expr) => {
-        match $data_type {
-            DataType::Bool => $function::<bool>($($argument),*),
-            DataType::Uint8 => $function::<u8>($($argument),*),
-            DataType::Uint16 => $function::<u16>($($argument),*),
-            DataType::Uint32 => $function::<u32>($($argument),*),
-            DataType::Uint64 => $function::<u64>($($argument),*),
-            DataType::Int8 => $function::<i8>($($argument),*),
-            DataType::Int16 => $function::<i16>($($argument),*),
-            DataType::Int32 => $function::<i32>($($argument),*),
-            DataType::Int64 => $function::<i64>($($argument),*),
-            DataType::Fp16 => $function::<f16>($($argument),*),
-            DataType::Fp32 => $function::<f32>($($argument),*),
-            DataType::Fp64 => $function::<f64>($($argument),*),
-            DataType::Bf16 => $function::<bf16>($($argument),*),
-            DataType::Bytes => $bytes,
-        }
-    };
-}
 
 /// Builds one input: a value for each run, with the run's rows, in the shape that the graph accepts. Floats point into Triton's buffer if
 /// it is one aligned block of host memory; other data is copied. A single run has all rows.
@@ -45,7 +22,7 @@ pub(crate) fn inputs<'r>(
     shape: &'r [i64],
     runs: &[Range<usize>],
 ) -> Result<PerRun<SessionInputValue<'r>>, Error> {
-    with_element!(tensor.data_type(), numbers(tensor, shape, runs), else strings(tensor, shape, runs))
+    with_element!(tensor.data_type(), T => numbers::<T>(tensor, shape, runs), else strings(tensor, shape, runs))
 }
 
 fn numbers<'r, T>(
@@ -162,7 +139,7 @@ pub(crate) fn output(
     (values, runs): (&[DynValue], &[Range<usize>]),
 ) -> Result<(), Error> {
     let name = &declared.name;
-    with_element!(declared.data_type, copy(response, position, name, shape, (values, runs)), else {
+    with_element!(declared.data_type, T => copy::<T>(response, position, name, shape, (values, runs)), else {
         if let [value] = values {
             let (found, elements) = value.try_extract_strings().map_err(|error| odd(name, &error))?;
             return response.write_strings(name, shape.unwrap_or(found), &elements);
@@ -258,7 +235,7 @@ pub(crate) fn empty(
     data_type: DataType,
     shape: &[i64],
 ) -> Result<(), Error> {
-    with_element!(data_type, empty_of(response, position, shape), else {
+    with_element!(data_type, T => empty_of::<T>(response, position, shape), else {
         response.write_strings::<&str>(name, shape, &[])
     })
 }

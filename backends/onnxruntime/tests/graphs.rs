@@ -1,11 +1,11 @@
 //! Runs graphs as other projects export them against the fake C API, with the real ONNX Runtime.
 
 use proptest::prelude::*;
+use saker_testing::onnx::{FLOAT, Graph, INT64, STRING};
 use triton_backend::entry_points;
 use triton_onnxruntime::OnnxRuntime;
 use triton_rs_sys as sys;
 use triton_testing::fake::{self, Config, Failure, Input, Request, Server};
-use triton_testing::onnx::{FLOAT, Graph, INT64, STRING};
 
 fn server() -> Server {
     Server::start("onnxruntime", entry_points::<OnnxRuntime>()).unwrap()

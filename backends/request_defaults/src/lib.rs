@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, Instance, Model, ModelContext, Request, Response, Signature,
-    Tensor, tensor_names,
+    Tensor, tensor_names, with_element,
 };
 
 use saker_steps::defaults::{self, Default, Number};
@@ -160,18 +160,11 @@ impl Instance<RequestDefaults> for Worker {
 /// Selects the function for elements of a type that the signature accepts.
 macro_rules! of_type {
     ($data_type:expr, $function:ident) => {
-        match $data_type {
-            DataType::Int8 => $function::<i8>,
-            DataType::Int16 => $function::<i16>,
-            DataType::Int32 => $function::<i32>,
-            DataType::Int64 => $function::<i64>,
-            DataType::Uint8 => $function::<u8>,
-            DataType::Uint16 => $function::<u16>,
-            DataType::Uint32 => $function::<u32>,
-            DataType::Uint64 => $function::<u64>,
-            DataType::Fp32 => $function::<f32>,
-            _ => $function::<f64>, // the signature accepts no other type
-        }
+        with_element!(
+            $data_type,
+            T of [Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Fp32] => $function::<T>,
+            else $function::<f64> // the signature accepts no other type
+        )
     };
 }
 

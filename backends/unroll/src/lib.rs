@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use saker_contract::tensor;
 use serde::Deserialize;
 use triton_backend::{
     Batch, DataType, Element, Error, FIXED_SIZE_TYPES, Instance, Model, ModelContext, Request,
-    Response, Signature, Tensor,
+    Response, Signature, Tensor, with_element,
 };
 
 pub mod repeat;
@@ -105,28 +104,11 @@ fn answer(model: &Unroll, request: &Request<'_>, response: &Response<'_>) -> Res
     }
     for (output, (input, data_type)) in model.outputs.iter().enumerate() {
         let input = tensor(request, *input)?;
-        let write = match data_type {
-            DataType::Bool => write::<bool>,
-            DataType::Uint8 => write::<u8>,
-            DataType::Uint16 => write::<u16>,
-            DataType::Uint32 => write::<u32>,
-            DataType::Uint64 => write::<u64>,
-            DataType::Int8 => write::<i8>,
-            DataType::Int16 => write::<i16>,
-            DataType::Int32 => write::<i32>,
-            DataType::Int64 => write::<i64>,
-            DataType::Fp16 => write::<f16>,
-            DataType::Fp32 => write::<f32>,
-            DataType::Fp64 => write::<f64>,
-            DataType::Bf16 => write::<bf16>,
-            DataType::Bytes => {
-                return Err(Error::unsupported(format!(
-                    "tensor '{}' is BYTES",
-                    input.name()
-                )));
-            }
-        };
-        write(output, &input, candidates, user_count, response)?;
+        with_element!(
+            *data_type,
+            T => write::<T>(output, &input, candidates, user_count, response),
+            else Err(Error::unsupported(format!("tensor '{}' is BYTES", input.name())))
+        )?;
     }
     Ok(())
 }

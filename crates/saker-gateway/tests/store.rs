@@ -8,9 +8,9 @@ use saker_store::popularity::{self, Set};
 use saker_store::recent::{self, Event};
 use saker_store::seen::{Method, Prefixes};
 use saker_store::{Connection, Pipeline, Reply, Settings};
+use saker_testing::valkey::Valkey;
 use serde_json::{Value, json};
 use support::{Fixture, Mode, NO_STORE, catalogue_of};
-use triton_testing::valkey::Valkey;
 
 fn start(valkey: &Valkey) -> Fixture {
     let url = valkey.url(0);

@@ -85,9 +85,8 @@ impl Index {
         let make = || Handle::factory(factory, native_dimension, native_metric).map_err(not_made);
 
         threads::limit(threads);
-        threads::limit_blas(threads);
-        let native = fill(make()?, factory, vectors, ids);
-        threads::limit_blas(NonZeroUsize::MIN);
+        let native = make()?;
+        let native = threads::with_blas(threads, || fill(native, factory, vectors, ids));
         Self::own(native?)
     }
 
@@ -188,10 +187,10 @@ impl Index {
     /// Sets how many threads one search may use; 1 unless set. More pay off for batches of queries only.
     ///
     /// The part that OpenBLAS computes (flat and coarse search of 20 queries and more) has one thread count in the whole
-    /// process: that of the index loaded or set last.
+    /// process: the largest that an index asked for.
     pub fn set_threads(&mut self, count: NonZeroUsize) {
         self.threads = count;
-        threads::limit_blas(count);
+        threads::blas_at_least(count);
     }
 
     /// Finds the `k` nearest vectors of each query, nearest first.
@@ -243,7 +242,7 @@ impl Index {
 
     fn own(native: Handle) -> Result<Self, Error> {
         let dimension = usize::try_from(native.dimension()).unwrap_or(0);
-        threads::limit_blas(NonZeroUsize::MIN);
+        threads::blas_at_least(NonZeroUsize::MIN);
         Ok(Self {
             native,
             dimension,

@@ -12,7 +12,16 @@ use faiss::{Idx, Index as _, MetricType, index_factory};
 use faiss_sys as ffi;
 
 /// An index in FAISS's memory.
+///
+/// Backends search one index from several threads, and drop it on another one than it was made on. `faiss` declares
+/// `IndexImpl` as `Send` and `Sync`. That is sound here: an index on the CPU belongs to no thread, a search through `&self`
+/// changes nothing that another one reads, and whatever changes the index takes `&mut self`.
 pub(crate) struct Handle(IndexImpl);
+
+const _: () = {
+    const fn any_thread<T: Send + Sync>() {}
+    any_thread::<Handle>();
+};
 
 impl Handle {
     /// An empty index by factory string.

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, TimestampMicrosec
 use arrow::datatypes::Int32Type;
 use chrono::{NaiveDate, NaiveTime};
 use saker_offline::{EVENT_TIMESTAMP, Error, OfflineStore};
-use triton_testing::{runtime, s3_server::S3Server};
+use saker_testing::{runtime, s3_server::S3Server};
 
 const VIEW: &str = "user_activity";
 

@@ -10,13 +10,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use triton_client::{CONTROL_HEADER, Triton};
+use triton_client::Triton;
 
 use crate::files;
 use crate::layout::Layout;
 
 /// Triton's services that change the server, or read and write memory for it.
 const RESTRICTED: &str = "model-repository,shared-memory,logging,trace";
+/// The header that carries the key.
+const CONTROL_HEADER: &str = "saker-control-key";
 /// The variable with the key of a server that `saker serve` did not start.
 const VARIABLE: &str = "SAKER_CONTROL_KEY";
 
@@ -62,10 +64,18 @@ pub fn key_from_environment() -> Option<String> {
 
 /// A client with the key of the server at `host:port`.
 pub fn client(layout: &Layout, address: &str, timeout: Duration) -> Triton {
-    Triton::with_timeout(address, timeout).with_control_key(key(layout))
+    with_key(Triton::with_timeout(address, timeout), key(layout))
 }
 
 /// Like [`client`], with the default timeout.
 pub fn patient_client(layout: &Layout, address: &str) -> Triton {
-    Triton::new(address).with_control_key(key(layout))
+    with_key(Triton::new(address), key(layout))
+}
+
+/// The client, which sends the key with each request to the control API.
+pub fn with_key(triton: Triton, key: Option<String>) -> Triton {
+    match key {
+        Some(key) => triton.with_control_header(CONTROL_HEADER, &key),
+        None => triton,
+    }
 }

@@ -288,7 +288,7 @@ fn outcome(reply: Reply) -> Result<Published, StoreError> {
 mod tests {
     use super::*;
     use crate::{Connection, Settings};
-    use triton_testing::valkey::Valkey;
+    use saker_testing::valkey::Valkey;
 
     fn event(id: &str) -> Event {
         Event {

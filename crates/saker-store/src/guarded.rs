@@ -305,7 +305,7 @@ impl Outcome {
 mod tests {
     use super::*;
     use crate::Settings;
-    use triton_testing::valkey::Valkey;
+    use saker_testing::valkey::Valkey;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
     const GROUP: Group<'_> = Group {

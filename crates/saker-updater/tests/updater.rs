@@ -14,10 +14,10 @@ use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Val
 use saker_store::seen::bitmap::{Filter, Geometry};
 use saker_store::seen::{Method, Mode, Prefixes};
 use saker_store::{Connection, Pipeline, Reply};
+use saker_testing::valkey::Valkey;
 use saker_updater::item_categories::{Item, ItemCategories};
 use saker_updater::offline::{ENTRY, Place};
 use saker_updater::{Settings, Updater};
-use triton_testing::valkey::Valkey;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const NOW: i64 = 1_790_000_000_000_000;

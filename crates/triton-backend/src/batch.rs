@@ -18,6 +18,30 @@ use crate::{Code, Error, ModelContext, Response, Tensor, clock, log};
 /// [`reject`](Self::reject) invalid ones, compute, and [`respond`](Self::respond) to the rest. Requests without an answer when `execute`
 /// returns are answered with an error. Each request is released exactly once after that, so all inputs stay readable until `execute`
 /// returns.
+///
+/// Requests that are computed together:
+///
+/// ```no_run
+/// use triton_backend::{Batch, Error};
+///
+/// fn execute(batch: &Batch<'_>) -> Result<(), Error> {
+///     let mut rows = Vec::new();
+///     for (index, request) in batch.pending() {
+///         let x = request.input("x").and_then(|x| x.as_slice::<f32>());
+///         match x {
+///             Ok(x) => rows.push((index, x)),
+///             Err(error) => batch.reject(index, error),
+///         }
+///     }
+///     batch.compute_starts();
+///     let sums: Vec<f32> = rows.iter().map(|(_, x)| x.iter().sum()).collect();
+///     batch.compute_ends();
+///     for ((index, _), sum) in rows.iter().zip(sums) {
+///         batch.respond(*index, |_, response| response.write("sum", &[1], &[sum]));
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Batch<'b> {
     requests: SmallVec<[Request<'b>; 8]>,
@@ -29,6 +53,20 @@ pub struct Batch<'b> {
 }
 
 /// One request of a batch.
+///
+/// ```no_run
+/// use triton_backend::{Error, Request};
+///
+/// /// The FP32 vector `x`, times the FP32 number `factor` if the request has one.
+/// fn scaled(request: &Request<'_>) -> Result<Vec<f32>, Error> {
+///     let factor = match request.optional_input("factor")? {
+///         Some(factor) => factor.as_slice::<f32>()?.first().copied().unwrap_or(1.0),
+///         None => 1.0,
+///     };
+///     let x = request.input("x")?.as_slice::<f32>()?;
+///     Ok(x.iter().map(|x| factor * x).collect())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Request<'b> {
     raw: *mut sys::TRITONBACKEND_Request,
@@ -103,6 +141,17 @@ impl<'b> Batch<'b> {
 
     /// Answers each pending request with `answer`. A request that the client has cancelled is answered without calling it. An error or a
     /// panic of `answer` concerns that request alone.
+    ///
+    /// ```no_run
+    /// # use triton_backend::Batch;
+    /// # fn execute(batch: &Batch<'_>) {
+    /// batch.respond_each(|request, response| {
+    ///     let names = request.input("name")?.strings()?;
+    ///     let lengths: Vec<i32> = names.iter().map(|name| name.len() as i32).collect();
+    ///     response.write("length", &[lengths.len() as i64], &lengths)
+    /// });
+    /// # }
+    /// ```
     pub fn respond_each(
         &self,
         mut answer: impl FnMut(&Request<'b>, &Response<'_>) -> Result<(), Error>,

@@ -12,7 +12,7 @@ use crate::{DataType, Error};
 pub struct TensorConfig {
     /// The tensor's name.
     pub name: String,
-    /// Its element type.
+    /// The type of its elements.
     pub data_type: DataType,
     /// The dimensions without the batch dimension, as the backend sees them: those of `reshape` if the config has one. -1 accepts any size.
     pub dims: Vec<i64>,
@@ -26,6 +26,25 @@ pub struct TensorConfig {
 const RELEASE_OUTPUT: &str = "release";
 
 /// The parts of config.pbtxt that concern a backend.
+///
+/// ```
+/// use triton_backend::{DataType, ModelConfig};
+///
+/// # fn main() -> Result<(), triton_backend::Error> {
+/// let config = ModelConfig::from_json(
+///     r#"{
+///         "max_batch_size": 8,
+///         "input": [{ "name": "x", "data_type": "TYPE_FP32", "dims": [64] }],
+///         "parameters": { "FACTOR": { "string_value": "2" } }
+///     }"#,
+/// )?;
+/// let x = config.input("x")?;
+/// assert_eq!((x.data_type, x.dims.as_slice()), (DataType::Fp32, &[64][..]));
+/// assert_eq!(config.parameters()["FACTOR"], "2");
+/// assert!(config.input("y").unwrap_err().message().contains("'x'"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
     inputs: Vec<TensorConfig>,
@@ -113,7 +132,7 @@ impl ModelConfig {
         find(&self.outputs, "output", name)
     }
 
-    /// The index of an input, or `None`.
+    /// The index of an input in [`inputs`](Self::inputs), for [`Request::input_at`](crate::Request::input_at); `None` if the config lacks it.
     pub fn input_index(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|t| t.name == name)
     }
@@ -130,7 +149,8 @@ impl ModelConfig {
         })
     }
 
-    /// The index of an output, or `None`.
+    /// The index of an output in [`outputs`](Self::outputs), for [`Response::output_at`](crate::Response::output_at); `None` if the config
+    /// lacks it.
     pub fn output_index(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|t| t.name == name)
     }
@@ -166,6 +186,13 @@ fn find<'a>(
 }
 
 /// The tensors' names for a message: `'a', 'b'`, or `none`.
+///
+/// ```
+/// use triton_backend::{ModelConfig, tensor_names};
+///
+/// let config = ModelConfig::from_json(r#"{ "input": [{ "name": "x", "data_type": "TYPE_FP32" }] }"#);
+/// assert_eq!(tensor_names(config.unwrap().inputs()), "'x'");
+/// ```
 #[must_use]
 pub fn tensor_names(tensors: &[TensorConfig]) -> String {
     if tensors.is_empty() {

@@ -13,6 +13,25 @@ use crate::{Error, ModelConfig};
 /// Name, version, folder and config of a model that is being loaded.
 ///
 /// The context is shared: keep a clone of the `Arc` if the model needs it after the load.
+///
+/// ```no_run
+/// use std::fs;
+/// use std::sync::Arc;
+/// use triton_backend::{Counter, Error, ModelContext};
+///
+/// struct Table {
+///     rows: Vec<u8>,
+///     misses: Counter,
+/// }
+///
+/// fn load(context: &Arc<ModelContext>) -> Result<Table, Error> {
+///     let path = context.version_dir().join("table.bin");
+///     let rows = fs::read(&path)
+///         .map_err(|error| Error::not_found(format!("{}: {error}", path.display())))?;
+///     let misses = context.counter("table_misses_total", "Requested rows that do not exist", &[])?;
+///     Ok(Table { rows, misses })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ModelContext {
     name: String,
@@ -31,6 +50,18 @@ pub struct ModelContext {
 impl ModelContext {
     /// Creates a context, checks its release, and applies the release's own parameters, see [`Release`]. Tests of a backend's `load` use
     /// it; in the server the SDK calls it.
+    ///
+    /// ```
+    /// use triton_backend::{ModelConfig, ModelContext};
+    ///
+    /// # fn main() -> Result<(), triton_backend::Error> {
+    /// let config = ModelConfig::from_json("{}")?;
+    /// let context = ModelContext::new("double", 1, "/models/double", config)?;
+    /// assert!(context.version_dir().ends_with("double/1"));
+    /// assert!(context.release().is_none(), "the folder has no release.json");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error if the release file of the version folder is invalid or belongs to another release. It also returns an error if a
@@ -70,12 +101,12 @@ impl ModelContext {
         }))
     }
 
-    /// The model's name.
+    /// The model's name, that of its folder.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The model's version.
+    /// The number of the version that is being loaded.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -90,7 +121,7 @@ impl ModelContext {
         &self.version_dir
     }
 
-    /// The config.
+    /// The config.pbtxt of the model, with the parameters of the release.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }

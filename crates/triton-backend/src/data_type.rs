@@ -6,6 +6,14 @@ use half::{bf16, f16};
 use triton_rs_sys as sys;
 
 /// The element type of a tensor.
+///
+/// ```
+/// use triton_backend::DataType;
+///
+/// assert_eq!(DataType::Fp32.size(), Some(4));
+/// assert_eq!(DataType::Bytes.config_name(), "TYPE_STRING");
+/// assert_eq!(DataType::from_config("TYPE_INT64"), Some(DataType::Int64));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names are Triton's")]
 pub enum DataType {
@@ -140,6 +148,16 @@ mod sealed {
 /// A Rust type that is an element of a tensor.
 ///
 /// The trait is sealed. `f16` and `bf16` are the types of the crate `half`. For BYTES see [`Tensor::strings`](crate::Tensor::strings).
+///
+/// ```no_run
+/// use triton_backend::{DataType, Element, Error, Response, Tensor};
+///
+/// /// Copies an input to an output of the same shape.
+/// fn copy<T: Element>(from: &Tensor<'_>, response: &Response<'_>, to: &str) -> Result<(), Error> {
+///     response.write(to, from.shape(), &from.as_slice::<T>()?)
+/// }
+/// assert_eq!(<i32 as Element>::DATA_TYPE, DataType::Int32);
+/// ```
 pub trait Element: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     /// The data type whose elements have this representation in memory.
     const DATA_TYPE: DataType;
@@ -167,4 +185,76 @@ impl sealed::Sealed for bool {}
 impl Element for bool {
     const DATA_TYPE: DataType = DataType::Bool;
     const ANY_BITS: bool = false;
+}
+
+/// Evaluates an expression with the Rust type of a data type that is known at run time only.
+///
+/// `T => …` is compiled for each type of the table below. BYTES has no such type and evaluates the `else` branch. With a list, `T of [Int32, Fp32]
+/// => …`, only the listed types do, and every other one evaluates the `else` branch.
+///
+/// ```
+/// use triton_backend::{DataType, Element, with_element};
+///
+/// fn zeros<T: Element>(count: usize) -> usize {
+///     vec![T::default(); count].len() * size_of::<T>()
+/// }
+///
+/// let bytes = |data_type| with_element!(data_type, T => Some(zeros::<T>(3)), else None);
+/// assert_eq!(bytes(DataType::Fp64), Some(24));
+/// assert_eq!(bytes(DataType::Bytes), None);
+///
+/// let whole = |data_type| with_element!(data_type, T of [Int32, Int64] => Some(T::MAX as i64), else None);
+/// assert_eq!(whole(DataType::Int32), Some(2_147_483_647));
+/// assert_eq!(whole(DataType::Fp32), None);
+/// ```
+#[macro_export]
+macro_rules! with_element {
+    (@rust Bool) => { bool };
+    (@rust Uint8) => { u8 };
+    (@rust Uint16) => { u16 };
+    (@rust Uint32) => { u32 };
+    (@rust Uint64) => { u64 };
+    (@rust Int8) => { i8 };
+    (@rust Int16) => { i16 };
+    (@rust Int32) => { i32 };
+    (@rust Int64) => { i64 };
+    (@rust Fp16) => { $crate::__private::half::f16 };
+    (@rust Fp32) => { f32 };
+    (@rust Fp64) => { f64 };
+    (@rust Bf16) => { $crate::__private::half::bf16 };
+    ($data_type:expr, $element:ident of [$($name:ident),+ $(,)?] => $body:expr, else $other:expr $(,)?) => {
+        match $data_type {
+            $($crate::DataType::$name => {
+                type $element = $crate::with_element!(@rust $name);
+                $body
+            })+
+            _ => $other,
+        }
+    };
+    ($data_type:expr, $element:ident => $body:expr, else $other:expr $(,)?) => {
+        $crate::with_element!(
+            $data_type,
+            $element of [
+                Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Fp32, Fp64, Bf16,
+            ] => $body,
+            else $other
+        )
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FIXED_SIZE_TYPES;
+
+    #[test]
+    fn each_type_has_its_elements() {
+        for data_type in FIXED_SIZE_TYPES {
+            let found =
+                with_element!(*data_type, T => Some((T::DATA_TYPE, size_of::<T>())), else None);
+            assert_eq!(found, data_type.size().map(|size| (*data_type, size)));
+        }
+        let bytes = with_element!(DataType::Bytes, T => Some(T::DATA_TYPE), else None);
+        assert_eq!(bytes, None);
+    }
 }

@@ -16,6 +16,45 @@ pub const LOWEST_API: (u32, u32) = (1, 16);
 
 /// The entry points of a model type, for tests that run it without a server. A backend library exports them with
 /// [`export!`](crate::export).
+///
+/// ```
+/// use std::sync::Arc;
+/// use triton_backend::{Batch, DataType, Error, Instance, Model, ModelContext, entry_points};
+/// use triton_testing::fake::{Config, Input, Request, Server};
+///
+/// struct Negate;
+/// struct Worker;
+///
+/// impl Model for Negate {
+///     type Parameters = ();
+///     type Instance = Worker;
+///
+///     fn load(_: &Arc<ModelContext>, _: ()) -> Result<Self, Error> {
+///         Ok(Negate)
+///     }
+///     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
+///         Ok(Worker)
+///     }
+/// }
+///
+/// impl Instance<Negate> for Worker {
+///     fn execute(&mut self, _: &Negate, batch: &Batch<'_>) -> Result<(), Error> {
+///         batch.respond_each(|request, response| {
+///             let x = request.input("x")?;
+///             let negated: Vec<f32> = x.as_slice::<f32>()?.iter().map(|x| -x).collect();
+///             response.write("y", x.shape(), &negated)
+///         });
+///         Ok(())
+///     }
+/// }
+///
+/// let server = Server::start("negate", entry_points::<Negate>()).unwrap();
+/// let config = Config::new().input("x", "TYPE_FP32", &[-1]).output("y", "TYPE_FP32", &[-1]);
+/// let model = server.load("negate", config).unwrap();
+/// let request = Request::new().input(Input::new("x", &[2], &[1.0f32, 3.0])).output("y");
+/// let report = model.execute([request]);
+/// assert_eq!(report.success(0).output::<f32>("y"), (vec![-1.0, -3.0], vec![2]));
+/// ```
 pub fn entry_points<M: Model>() -> sys::EntryPoints {
     sys::EntryPoints {
         initialize,

@@ -58,6 +58,21 @@ impl Code {
 ///
 /// The message names the wrong value, its tensor or file, and the accepted values. The SDK adds the prefix `model 'NAME': ` before the
 /// message leaves the server.
+///
+/// ```
+/// use triton_backend::{Code, Error};
+///
+/// fn rows(shape: &[i64]) -> Result<usize, Error> {
+///     let rows = shape.first().and_then(|rows| usize::try_from(*rows).ok());
+///     rows.ok_or_else(|| {
+///         Error::invalid_argument(format!("shape {shape:?}; accepted: one dimension or more"))
+///     })
+/// }
+///
+/// let error = rows(&[]).unwrap_err().context("tensor 'x'");
+/// assert_eq!(error.code(), Code::InvalidArgument);
+/// assert_eq!(error.message(), "tensor 'x': shape []; accepted: one dimension or more");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     code: Code,
@@ -83,21 +98,21 @@ impl Error {
     }
 
     shorthands! {
-        /// [`Code::Internal`]
+        /// An error with [`Code::Internal`]: a defect in the backend. HTTP clients see status 500.
         internal => Internal;
-        /// [`Code::NotFound`]
+        /// An error with [`Code::NotFound`]: a file or name does not exist.
         not_found => NotFound;
-        /// [`Code::InvalidArgument`]
+        /// An error with [`Code::InvalidArgument`]: the request or the config is wrong. HTTP clients see status 400.
         invalid_argument => InvalidArgument;
-        /// [`Code::Unavailable`]
+        /// An error with [`Code::Unavailable`]: a retry may succeed, for example when a store is down.
         unavailable => Unavailable;
-        /// [`Code::Unsupported`]
+        /// An error with [`Code::Unsupported`]: valid, but not possible with this backend or server.
         unsupported => Unsupported;
-        /// [`Code::Cancelled`]
+        /// An error with [`Code::Cancelled`]: the client no longer waits.
         cancelled => Cancelled;
     }
 
-    /// The kind of failure.
+    /// The kind of failure, which Triton turns into a status.
     pub fn code(&self) -> Code {
         self.code
     }

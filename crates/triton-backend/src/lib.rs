@@ -1,54 +1,4 @@
-//! Write backends for NVIDIA Triton Inference Server in safe Rust.
-//!
-//! A backend consists of a type that implements [`Model`] (shared by all instances), a type that implements [`Instance`] (exclusive), and
-//! one line, [`export!`]. `docs/writing-a-backend.md` leads from an empty folder to a model that Triton serves. `examples/backends/scale`
-//! is a complete small backend.
-//!
-//! ```no_run
-//! use std::sync::Arc;
-//! use triton_backend::{Batch, DataType, Error, Instance, Model, ModelContext, Signature};
-//!
-//! /// Doubles the FP32 vector `x` into `y`.
-//! struct Double;
-//! struct Worker;
-//!
-//! impl Model for Double {
-//!     type Parameters = ();
-//!     type Instance = Worker;
-//!
-//!     fn signature(_: &()) -> Signature {
-//!         Signature::new().input("x", &[DataType::Fp32]).output("y", &[DataType::Fp32])
-//!     }
-//!     fn load(_: &Arc<ModelContext>, _: ()) -> Result<Self, Error> {
-//!         Ok(Double)
-//!     }
-//!     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
-//!         Ok(Worker)
-//!     }
-//! }
-//!
-//! impl Instance<Double> for Worker {
-//!     fn execute(&mut self, _: &Double, batch: &Batch<'_>) -> Result<(), Error> {
-//!         batch.respond_each(|request, response| {
-//!             let x = request.input("x")?;
-//!             let elements = x.as_slice::<f32>()?;
-//!             if let Some(y) = response.output::<f32>("y", x.shape())? {
-//!                 for (y, x) in y.iter_mut().zip(elements.iter()) {
-//!                     *y = 2.0 * x;
-//!                 }
-//!             }
-//!             Ok(())
-//!         });
-//!         Ok(())
-//!     }
-//! }
-//!
-//! triton_backend::export!(Double);
-//! ```
-//!
-//! The SDK answers and releases each request exactly once, whatever the backend does. It turns a panic into an error. At load, it checks
-//! parameters, tensors, server version and release. It reports statistics, and copies inputs from a GPU to the host.
-
+#![doc = include_str!("../README.md")]
 #![allow(
     unsafe_code,
     reason = "this crate is the safe side of a C API; every block says why it is sound"
@@ -71,6 +21,7 @@ pub mod log;
 mod metrics;
 mod model;
 mod parameters;
+mod periodic;
 mod release;
 mod response;
 mod signature;
@@ -84,6 +35,7 @@ pub use entry::{LOWEST_API, entry_points};
 pub use error::{Code, Error};
 pub use metrics::{Counter, Gauge};
 pub use model::{Instance, Model};
+pub use periodic::{Periodic, Stop};
 pub use release::Release;
 pub use response::Response;
 pub use signature::{ANY_TYPE, FIXED_SIZE_TYPES, Signature};
@@ -92,10 +44,14 @@ pub use tensor::{Strings, Tensor};
 /// For use by [`export!`] only.
 #[doc(hidden)]
 pub mod __private {
+    pub use half;
     pub use triton_rs_sys as sys;
 }
 
 /// Exports a [`Model`] as the backend of this library: defines the functions that Triton looks up.
+///
+/// Once in a library, for the type that implements [`Model`]; the crate's example shows it. The library is a `cdylib` of the name
+/// `triton_<backend>`.
 #[macro_export]
 macro_rules! export {
     ($model:ty) => {

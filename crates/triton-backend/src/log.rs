@@ -16,7 +16,7 @@ use crate::ffi::c_string;
 
 pub use crate::{log_error as error, log_info as info, log_verbose as verbose, log_warn as warn};
 
-/// Severity of a log line.
+/// Severity of a log line; an operator turns levels off on the server's command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// Shown with `--log-verbose`.

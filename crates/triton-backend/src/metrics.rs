@@ -12,6 +12,16 @@ use crate::ffi::{c_string, check};
 use crate::{Code, Error};
 
 /// A number that only increases. Cheap to clone; a call is one atomic addition.
+///
+/// [`ModelContext::counter`](crate::ModelContext::counter) makes one.
+///
+/// ```no_run
+/// # fn load(context: &triton_backend::ModelContext) -> Result<(), triton_backend::Error> {
+/// let hits = context.counter("cache_hits_total", "Rows found in the cache", &[("cache", "users")])?;
+/// hits.increment(3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Counter(Option<Arc<Metric>>);
 
@@ -21,7 +31,7 @@ impl Counter {
         Self(None)
     }
 
-    /// Adds `amount`.
+    /// Adds `amount`, one call of Triton's API. Nothing happens on a server without metrics.
     pub fn increment(&self, amount: u64) {
         if let Some(metric) = &self.0 {
             // SAFETY: the metric lives as long as the `Arc`; Triton's metrics are thread-safe.
@@ -36,6 +46,16 @@ impl Counter {
 }
 
 /// A number that increases and decreases. Cheap to clone.
+///
+/// [`ModelContext::gauge`](crate::ModelContext::gauge) makes one.
+///
+/// ```no_run
+/// # fn load(context: &triton_backend::ModelContext) -> Result<(), triton_backend::Error> {
+/// let rows = context.gauge("table_rows", "Rows of the table in use", &[])?;
+/// rows.set(1_000.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Gauge(Option<Arc<Metric>>);
 
@@ -45,7 +65,7 @@ impl Gauge {
         Self(None)
     }
 
-    /// Sets the value.
+    /// Sets the value, one call of Triton's API. Nothing happens on a server without metrics.
     pub fn set(&self, value: f64) {
         if let Some(metric) = &self.0 {
             // SAFETY: as in `Counter::increment`.

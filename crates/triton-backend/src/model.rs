@@ -10,6 +10,56 @@ use crate::{Batch, Error, ModelContext, Signature};
 ///
 /// Loaded once per model version, dropped when Triton unloads it. `Drop` must join the threads that the model starts, because the library
 /// may be unmapped directly afterwards.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use serde::Deserialize;
+/// use triton_backend::{DataType, Error, Model, ModelContext, Signature};
+/// # use triton_backend::{Batch, Instance};
+///
+/// /// The parameters FACTOR and MODE of config.pbtxt.
+/// #[derive(Deserialize)]
+/// #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+/// struct Parameters {
+///     factor: f32,
+///     #[serde(default)]
+///     mode: Mode,
+/// }
+///
+/// #[derive(Default, Deserialize)]
+/// #[serde(rename_all = "lowercase")]
+/// enum Mode {
+///     #[default]
+///     Exact,
+///     Fast,
+/// }
+///
+/// struct Scale(Parameters);
+/// struct Worker;
+///
+/// impl Model for Scale {
+///     type Parameters = Parameters;
+///     type Instance = Worker;
+///
+///     fn signature(_: &Parameters) -> Signature {
+///         Signature::new().input("x", &[DataType::Fp32]).output("y", &[DataType::Fp32])
+///     }
+///     fn load(_: &Arc<ModelContext>, parameters: Parameters) -> Result<Self, Error> {
+///         if !parameters.factor.is_finite() {
+///             return Err(Error::invalid_argument("parameter FACTOR; accepted: a finite number"));
+///         }
+///         Ok(Scale(parameters))
+///     }
+///     fn instance(self: &Arc<Self>) -> Result<Worker, Error> {
+///         Ok(Worker)
+///     }
+/// }
+/// # impl Instance<Scale> for Worker {
+/// #     fn execute(&mut self, _: &Scale, _: &Batch<'_>) -> Result<(), Error> {
+/// #         Ok(())
+/// #     }
+/// # }
+/// ```
 pub trait Model: Sized + Send + Sync + 'static {
     /// The typed `parameters` of config.pbtxt: derive `serde::Deserialize`, usually with `#[serde(rename_all = "SCREAMING_SNAKE_CASE")]`.
     /// Use `()` for none.
@@ -59,6 +109,8 @@ pub trait Model: Sized + Send + Sync + 'static {
 }
 
 /// One instance of a model. Triton gives it one batch at a time.
+///
+/// The instance holds what one request needs to itself, such as buffers that are used again. [`Batch`] has examples of `execute`.
 pub trait Instance<M: Model>: Send + 'static {
     /// Answers the requests of a batch, see [`Batch`].
     ///

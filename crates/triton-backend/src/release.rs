@@ -36,7 +36,7 @@ const RELEASES_FORMATS: RangeInclusive<u32> = 1..=1;
 #[serde(deny_unknown_fields)]
 pub struct Release {
     format: u32,
-    /// The id of the training run.
+    /// The id of the training run, as `release.json` has it.
     #[serde(rename = "release")]
     pub id: String,
     /// SHA-256 of each artefact, lower-case hexadecimal, by file name.

@@ -18,6 +18,20 @@ const RELEASE: &CStr = c"release";
 
 /// The answer to one request while its outputs are being written.
 /// Outputs are Triton's own buffers, written in place. An output that the client did not request is `None`: skip its computation.
+///
+/// ```no_run
+/// use triton_backend::{Error, Response};
+///
+/// fn answer(response: &Response<'_>, scores: &[f32], titles: &[String]) -> Result<(), Error> {
+///     let shape = [scores.len() as i64];
+///     response.write("scores", &shape, scores)?;
+///     if let Some(ranks) = response.output::<i32>("ranks", &shape)? {
+///         ranks.iter_mut().zip(1..).for_each(|(rank, number)| *rank = number);
+///     }
+///     response.write_strings("titles", &shape, titles)?;
+///     response.parameter("model", "popularity")
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Response<'r> {
     raw: *mut sys::TRITONBACKEND_Response,
@@ -84,7 +98,6 @@ impl<'r> Response<'r> {
     /// # Errors
     /// Returns an error if the config declares no such output or another type, if the shape is negative or overflows, if the output was
     /// taken before, or if Triton has no memory.
-    /// overflows, the output was taken before, or Triton has no memory.
     #[allow(
         clippy::mut_from_ref,
         reason = "each output is handed out once, see `Progress`"

@@ -31,7 +31,7 @@ struct Rule {
     required: bool,
 }
 
-/// Every data type.
+/// Every data type, for [`Signature::other_inputs`] of a backend that takes any tensor.
 pub const ANY_TYPE: &[DataType] = &[
     DataType::Bool,
     DataType::Uint8,
@@ -53,7 +53,7 @@ pub const ANY_TYPE: &[DataType] = &[
 pub const FIXED_SIZE_TYPES: &[DataType] = ANY_TYPE.split_at(ANY_TYPE.len() - 1).0;
 
 impl Signature {
-    /// A signature without tensors.
+    /// A signature without tensors: a config that declares one is refused.
     pub fn new() -> Self {
         Self::default()
     }

@@ -19,6 +19,16 @@ use crate::{DataType, Element, Error, gpu};
 ///
 /// A client may place an input in shared memory and write there while its request runs. Borrowed elements may then have any values, and may
 /// differ when they are read again. Copy them if a check must stay valid; BOOL and BYTES are always copied.
+///
+/// ```no_run
+/// use triton_backend::{Error, Tensor};
+///
+/// /// The sum of each row of an FP32 tensor of shape `[rows, columns]`.
+/// fn sums(tensor: &Tensor<'_>) -> Result<Vec<f32>, Error> {
+///     let matrix = tensor.rows::<f32>()?;
+///     Ok(matrix.rows().into_iter().map(|row| row.sum()).collect())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'r> {
     raw: *mut sys::TRITONBACKEND_Input,
@@ -100,7 +110,7 @@ impl<'r> Tensor<'r> {
         })
     }
 
-    /// The name.
+    /// The name, as config.pbtxt declares it.
     pub fn name(&self) -> &'r str {
         self.name
     }
@@ -115,7 +125,7 @@ impl<'r> Tensor<'r> {
         self.shape
     }
 
-    /// Number of elements.
+    /// Number of elements: the product of the dimensions.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -126,6 +136,13 @@ impl<'r> Tensor<'r> {
     }
 
     /// The elements in row-major order. They are borrowed if one aligned host buffer holds them, and copied if they are BOOLs.
+    ///
+    /// ```no_run
+    /// # fn largest(tensor: &triton_backend::Tensor<'_>) -> Result<Option<i64>, triton_backend::Error> {
+    /// let ids = tensor.as_slice::<i64>()?;
+    /// Ok(ids.iter().copied().max())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error if `T` is not the tensor's type, or if a BOOL is neither 0 nor 1. It also returns an error if the client has placed
@@ -422,6 +439,16 @@ fn element_count(name: &str, shape: &[i64]) -> Result<usize, Error> {
 }
 
 /// The elements of a BYTES tensor.
+///
+/// ```no_run
+/// # fn read(tensor: &triton_backend::Tensor<'_>) -> Result<(), triton_backend::Error> {
+/// let names = tensor.strings()?;
+/// for name in names.iter() {
+///     println!("{}", String::from_utf8_lossy(name));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Strings {
     /// `len` elements, each after its length.
@@ -440,7 +467,7 @@ impl Strings {
         self.len == 0
     }
 
-    /// All elements in order.
+    /// All elements in row-major order, without their lengths. They need not be UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         Elements {
             rest: &self.data,

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use addresses::Resolver;
+pub use servers::ServerState;
 
 use crate::grpc::{Call, Client};
 use crate::{Error, Result, Tensor};
@@ -38,17 +39,29 @@ const NOT_FOUND: u16 = 5;
 const QUEUE_FULL: &str = "maximum queue size";
 
 /// How several servers are asked.
+///
+/// ```
+/// use std::time::Duration;
+/// use triton_client::balance::Settings;
+///
+/// let settings = Settings {
+///     connections: 4,
+///     resolve_every: Duration::from_secs(30),
+///     ..Settings::new("dns://triton.shop.svc:8001", "ranker")
+/// };
+/// assert_eq!(settings.model, "ranker");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `HOST:PORT` or `dns://NAME:PORT`, several of them separated by commas. All addresses of a name are used.
     pub addresses: String,
     /// The model whose readiness says that a server may be asked.
     pub model: String,
-    /// gRPC connections to each server.
+    /// Number of gRPC connections to each server, at least 1.
     pub connections: usize,
     /// The time between two resolutions of a name.
     pub resolve_every: Duration,
-    /// The resolver of names.
+    /// How names are resolved; the system's resolver by default.
     pub resolver: Resolver,
 }
 
@@ -65,22 +78,23 @@ impl Settings {
     }
 }
 
-/// How it stands with a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerState {
-    /// `HOST:PORT`
-    pub address: String,
-    /// Whether the server gets requests. Otherwise it has left, or has not answered yet.
-    pub is_ready: bool,
-    /// Requests on their way to it.
-    pub in_flight: usize,
-    /// Requests sent to it.
-    pub requests: u64,
-    /// Number of requests that the server did not answer, or answered with an error.
-    pub failures: u64,
-}
-
 /// Triton servers behind one or more addresses. Clones share everything.
+///
+/// ```no_run
+/// use triton_client::balance::{Balanced, Settings};
+/// use triton_client::grpc::Call;
+/// use triton_client::{Result, Tensor};
+///
+/// # async fn example() -> Result<()> {
+/// let servers = Balanced::open(&Settings::new("dns://triton.shop.svc:8001", "ranker"))?;
+/// let inputs = || vec![Tensor::int32("user_id", &[42])];
+/// let outputs = servers.infer("ranker", inputs, &["ids"], Call::default()).await?;
+/// for server in servers.servers() {
+///     println!("{} ready: {}, requests: {}", server.address, server.is_ready, server.requests);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Balanced {
     pool: Arc<Pool>,
@@ -144,7 +158,7 @@ impl Balanced {
         asked.map_err(|(error, _)| error)
     }
 
-    /// Every server, by address.
+    /// The state of every server, sorted by address.
     pub fn servers(&self) -> Vec<ServerState> {
         self.pool.states()
     }

@@ -1,6 +1,17 @@
 //! Errors of calls to Triton.
 
 /// Why a request has no answer that can be used.
+///
+/// ```no_run
+/// use triton_client::{Error, Tensor, Triton};
+///
+/// match Triton::new("127.0.0.1:8000").infer("ranker", &[Tensor::int32("user_id", &[42])]) {
+///     Ok(outputs) => println!("{} outputs", outputs.len()),
+///     Err(Error::Refused { code: 400, message }) => println!("the request is wrong: {message}"),
+///     Err(error @ Error::Unreachable { .. }) => println!("try again: {error}"),
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server does not answer, or the answer is incomplete.

@@ -29,14 +29,14 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// Interval and timeout of keep-alive pings, because a machine that is gone closes no connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// The messages.
+/// The messages of the protocol, under its names, with the fields that this client uses.
 pub mod messages {
     use super::{Bytes, Message};
 
-    /// `ModelInferRequest`
+    /// A request to a model: `ModelInferRequest`.
     #[derive(Clone, PartialEq, Message)]
-    pub struct InferRequest {
-        /// The model.
+    pub struct ModelInferRequest {
+        /// The model's name.
         #[prost(string, tag = "1")]
         pub model_name: String,
         /// Its version; empty means the latest.
@@ -45,66 +45,66 @@ pub mod messages {
         /// Returned in the answer, and written to Triton's log and traces.
         #[prost(string, tag = "3")]
         pub id: String,
-        /// The inputs, without their data.
+        /// Name, type and shape of each input; its data are in `raw_input_contents`.
         #[prost(message, repeated, tag = "5")]
-        pub inputs: Vec<Described>,
+        pub inputs: Vec<InferTensor>,
         /// The requested outputs; empty means all.
         #[prost(message, repeated, tag = "6")]
-        pub outputs: Vec<Wanted>,
-        /// The data of each input.
+        pub outputs: Vec<InferRequestedOutputTensor>,
+        /// The data of each input, in the order of `inputs`, little-endian.
         #[prost(bytes = "bytes", repeated, tag = "7")]
         pub raw_input_contents: Vec<Bytes>,
     }
 
-    /// `InferInputTensor` and `InferOutputTensor`
+    /// A tensor without its data: `InferInputTensor` and `InferOutputTensor`, which have the same fields.
     #[derive(Clone, PartialEq, Eq, Hash, Message)]
-    pub struct Described {
-        /// The tensor's name.
+    pub struct InferTensor {
+        /// The tensor's name in the model's configuration.
         #[prost(string, tag = "1")]
         pub name: String,
         /// `INT32` or another of Triton's names.
         #[prost(string, tag = "2")]
         pub datatype: String,
-        /// Its shape.
+        /// The length of each dimension.
         #[prost(int64, repeated, tag = "3")]
         pub shape: Vec<i64>,
     }
 
-    /// `InferRequestedOutputTensor`
+    /// An output that the client asks for: `InferRequestedOutputTensor`.
     #[derive(Clone, PartialEq, Eq, Hash, Message)]
-    pub struct Wanted {
-        /// The tensor's name.
+    pub struct InferRequestedOutputTensor {
+        /// The output's name in the model's configuration.
         #[prost(string, tag = "1")]
         pub name: String,
     }
 
-    /// `ModelInferResponse`
+    /// The answer of a model: `ModelInferResponse`.
     #[derive(Clone, PartialEq, Message)]
-    pub struct InferResponse {
-        /// The model.
+    pub struct ModelInferResponse {
+        /// The model's name.
         #[prost(string, tag = "1")]
         pub model_name: String,
         /// The version that answered.
         #[prost(string, tag = "2")]
         pub model_version: String,
-        /// The request's.
+        /// The id of the request.
         #[prost(string, tag = "3")]
         pub id: String,
-        /// The outputs, without their data.
+        /// Name, type and shape of each output; its data are in `raw_output_contents`.
         #[prost(message, repeated, tag = "5")]
-        pub outputs: Vec<Described>,
-        /// The data of each output.
+        pub outputs: Vec<InferTensor>,
+        /// The data of each output, in the order of `outputs`, little-endian.
         #[prost(bytes = "bytes", repeated, tag = "6")]
         pub raw_output_contents: Vec<Bytes>,
     }
 
-    /// `ServerReadyRequest`
+    /// The question whether the server takes requests: `ServerReadyRequest`.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
-    pub struct Empty {}
+    pub struct ServerReadyRequest {}
 
-    /// `ModelReadyRequest` and `ModelStatisticsRequest`
+    /// A question about a model: `ModelReadyRequest` and `ModelStatisticsRequest`, which have the same fields.
     #[derive(Clone, PartialEq, Eq, Hash, Message)]
-    pub struct Model {
+    pub struct ModelRequest {
         /// The model; empty: all.
         #[prost(string, tag = "1")]
         pub name: String,
@@ -113,23 +113,23 @@ pub mod messages {
         pub version: String,
     }
 
-    /// `ServerReadyResponse` and `ModelReadyResponse`
+    /// Whether a server or a model is ready: `ServerReadyResponse` and `ModelReadyResponse`.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
-    pub struct Ready {
-        /// Whether the model is ready.
+    pub struct ReadyResponse {
+        /// Whether requests are accepted.
         #[prost(bool, tag = "1")]
         pub ready: bool,
     }
 
-    /// `ModelStatisticsResponse`
+    /// Statistics of models: `ModelStatisticsResponse`.
     #[derive(Clone, PartialEq, Eq, Hash, Message)]
-    pub struct Statistics {
+    pub struct ModelStatisticsResponse {
         /// One per version of a model.
         #[prost(message, repeated, tag = "1")]
         pub model_stats: Vec<ModelStatistics>,
     }
 
-    /// `ModelStatistics`
+    /// Statistics of one version of a model since the server's start: `ModelStatistics`.
     #[derive(Clone, PartialEq, Eq, Hash, Message)]
     pub struct ModelStatistics {
         /// The model.
@@ -144,41 +144,41 @@ pub mod messages {
         /// Calls of the backend, which may take several requests at once.
         #[prost(uint64, tag = "5")]
         pub execution_count: u64,
-        /// Durations of its phases.
+        /// How often each phase of its requests occurred, and how long it took.
         #[prost(message, optional, tag = "6")]
-        pub inference_stats: Option<Durations>,
+        pub inference_stats: Option<InferStatistics>,
     }
 
-    /// `InferStatistics`
+    /// Counts and times of a model's requests: `InferStatistics`.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
-    pub struct Durations {
-        /// Requests answered.
+    pub struct InferStatistics {
+        /// Requests with an answer, from their arrival to it.
         #[prost(message, optional, tag = "1")]
-        pub success: Option<Spent>,
-        /// Requests refused.
+        pub success: Option<StatisticDuration>,
+        /// Requests with an error, from their arrival to it.
         #[prost(message, optional, tag = "2")]
-        pub fail: Option<Spent>,
-        /// Waiting.
+        pub fail: Option<StatisticDuration>,
+        /// Waiting for an instance of the model.
         #[prost(message, optional, tag = "3")]
-        pub queue: Option<Spent>,
-        /// Preparing inputs.
+        pub queue: Option<StatisticDuration>,
+        /// Preparing the inputs, as the backend reports it.
         #[prost(message, optional, tag = "4")]
-        pub compute_input: Option<Spent>,
-        /// Computing.
+        pub compute_input: Option<StatisticDuration>,
+        /// Computing, as the backend reports it.
         #[prost(message, optional, tag = "5")]
-        pub compute_infer: Option<Spent>,
-        /// Taking outputs out.
+        pub compute_infer: Option<StatisticDuration>,
+        /// Writing the outputs, as the backend reports it.
         #[prost(message, optional, tag = "6")]
-        pub compute_output: Option<Spent>,
+        pub compute_output: Option<StatisticDuration>,
     }
 
-    /// `StatisticDuration`
+    /// A count and a sum of times: `StatisticDuration`.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
-    pub struct Spent {
-        /// Number of occurrences.
+    pub struct StatisticDuration {
+        /// How often it occurred.
         #[prost(uint64, tag = "1")]
         pub count: u64,
-        /// Nanoseconds in all.
+        /// Time of all occurrences, in nanoseconds.
         #[prost(uint64, tag = "2")]
         pub ns: u64,
     }
@@ -208,18 +208,39 @@ impl messages::ModelStatistics {
     }
 }
 
-/// How one request is made.
+/// Id, trace and deadline of one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Call<'c> {
     /// The request's id, which Triton writes to its log and traces.
     pub id: &'c str,
     /// The W3C trace context, passed on as metadata; empty: none.
     pub traceparent: &'c str,
-    /// Maximum time for the answer.
+    /// Maximum time until the answer; without it, 60 s.
     pub deadline: Option<Duration>,
 }
 
 /// A Triton server. Clones share its connection.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use triton_client::grpc::{Call, Client};
+/// use triton_client::{Result, Tensor};
+///
+/// async fn ranked(client: &Client, user: i32) -> Result<Vec<Tensor>> {
+///     let call = Call {
+///         deadline: Some(Duration::from_millis(50)),
+///         ..Call::default()
+///     };
+///     client.infer("ranker", vec![Tensor::int32("user_id", &[user])], &["ids"], call).await
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<()> {
+///     let client = Client::new("127.0.0.1:8001")?;
+///     println!("{:?}", ranked(&client, 42).await?);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     address: String,
@@ -285,7 +306,7 @@ impl Client {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// `host:port`
+    /// The address that the client was opened with, `HOST:PORT`.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -301,24 +322,24 @@ impl Client {
         outputs: &[&str],
         call: Call<'_>,
     ) -> Result<Vec<Tensor>> {
-        let mut request = messages::InferRequest {
+        let mut request = messages::ModelInferRequest {
             model_name: model.to_owned(),
             id: call.id.to_owned(),
             ..Default::default()
         };
         for input in inputs {
-            request.inputs.push(messages::Described {
+            request.inputs.push(messages::InferTensor {
                 name: input.name,
                 datatype: input.data_type,
                 shape: input.shape,
             });
             request.raw_input_contents.push(input.data.into());
         }
-        let wanted = |name: &&str| messages::Wanted {
+        let wanted = |name: &&str| messages::InferRequestedOutputTensor {
             name: (*name).to_owned(),
         };
         request.outputs = outputs.iter().map(wanted).collect();
-        let response: messages::InferResponse = self.call("ModelInfer", request, call).await?;
+        let response: messages::ModelInferResponse = self.call("ModelInfer", request, call).await?;
         tensors(response)
     }
 
@@ -327,8 +348,9 @@ impl Client {
     /// # Errors
     /// Returns an error if it does not answer in time.
     pub async fn is_ready(&self, deadline: Duration) -> Result<bool> {
-        let request = messages::Empty {};
-        let ready: messages::Ready = self.call("ServerReady", request, within(deadline)).await?;
+        let request = messages::ServerReadyRequest {};
+        let ready: messages::ReadyResponse =
+            self.call("ServerReady", request, within(deadline)).await?;
         Ok(ready.ready)
     }
 
@@ -337,11 +359,12 @@ impl Client {
     /// # Errors
     /// Returns an error if the server does not answer in time.
     pub async fn is_model_ready(&self, model: &str, deadline: Duration) -> Result<bool> {
-        let request = messages::Model {
+        let request = messages::ModelRequest {
             name: model.to_owned(),
             version: String::new(),
         };
-        let ready: messages::Ready = self.call("ModelReady", request, within(deadline)).await?;
+        let ready: messages::ReadyResponse =
+            self.call("ModelReady", request, within(deadline)).await?;
         Ok(ready.ready)
     }
 
@@ -350,8 +373,8 @@ impl Client {
     /// # Errors
     /// Returns an error if the server does not answer in time.
     pub async fn statistics(&self, deadline: Duration) -> Result<Vec<messages::ModelStatistics>> {
-        let request = messages::Model::default();
-        let statistics: messages::Statistics = self
+        let request = messages::ModelRequest::default();
+        let statistics: messages::ModelStatisticsResponse = self
             .call("ModelStatistics", request, within(deadline))
             .await?;
         Ok(statistics.model_stats)
@@ -430,7 +453,7 @@ fn within(deadline: Duration) -> Call<'static> {
     }
 }
 
-fn tensors(response: messages::InferResponse) -> Result<Vec<Tensor>> {
+fn tensors(response: messages::ModelInferResponse) -> Result<Vec<Tensor>> {
     if response.outputs.len() != response.raw_output_contents.len() {
         return Err(answer(format!(
             "{} outputs with the data of {}",
@@ -456,8 +479,8 @@ mod tests {
 
     #[test]
     fn every_output_has_its_data() {
-        let mut response = messages::InferResponse {
-            outputs: vec![messages::Described {
+        let mut response = messages::ModelInferResponse {
+            outputs: vec![messages::InferTensor {
                 name: "ids".to_owned(),
                 datatype: "INT32".to_owned(),
                 shape: vec![1],
@@ -476,16 +499,16 @@ mod tests {
     /// Against bytes written down by hand from the protocol's field numbers.
     #[test]
     fn requests_have_the_protocols_field_numbers() {
-        let request = messages::InferRequest {
+        let request = messages::ModelInferRequest {
             model_name: "m".to_owned(),
             model_version: "2".to_owned(),
             id: "r".to_owned(),
-            inputs: vec![messages::Described {
+            inputs: vec![messages::InferTensor {
                 name: "u".to_owned(),
                 datatype: "INT32".to_owned(),
                 shape: vec![1],
             }],
-            outputs: vec![messages::Wanted {
+            outputs: vec![messages::InferRequestedOutputTensor {
                 name: "o".to_owned(),
             }],
             raw_input_contents: vec![Bytes::from_static(&[1, 0, 0, 0])],

@@ -1,5 +1,6 @@
 //! Asking Triton over HTTP, one request at a time: binary tensors, statistics, configurations and the repository.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,9 +11,9 @@ use crate::{Error, Result, Tensor};
 /// A version of a model, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelVersion {
-    /// The model.
+    /// The model's name.
     pub model: String,
-    /// Its version.
+    /// The number of its version folder.
     pub version: u64,
     /// Whether requests can be sent to it.
     pub ready: bool,
@@ -28,25 +29,48 @@ const LARGEST: u64 = 1 << 30;
 /// Default maximum time for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// The header with the key of a server whose control API is restricted, as `--http-restricted-api` names it.
-pub const CONTROL_HEADER: &str = "saker-control-key";
-
 /// A Triton server.
+///
+/// Each request opens a connection and blocks the thread. The module `grpc` has an asynchronous client.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use triton_client::{Tensor, Triton};
+///
+/// # fn main() -> triton_client::Result<()> {
+/// let triton = Triton::with_timeout("127.0.0.1:8000", Duration::from_secs(5));
+/// triton.load("double")?;
+/// let outputs = triton.infer("double", &[Tensor::float32("x", &[1.0, 3.0])])?;
+/// println!("{:?}", outputs[0].float32s()?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Triton {
     address: String,
     agent: ureq::Agent,
     /// Maximum time for a request to the control API.
     control_timeout: Duration,
-    control_key: Option<String>,
+    /// Name and value of the header that the control API asks for.
+    control_header: Option<(String, String)>,
+}
+
+/// Without the value of the control header, which is a secret.
+impl fmt::Debug for Triton {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Triton")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Triton {
-    /// The server at `host:port`.
+    /// A client of the server at `host:port`. An answer may take 30 s, the load of a model 10 minutes.
     pub fn new(address: &str) -> Self {
         Self::with_timeouts(address, ANSWER, LOAD)
     }
 
-    /// The server at `host:port`, each of whose answers may take so long.
+    /// A client of the server at `host:port`, each of whose answers may take so long, that to a load included.
     pub fn with_timeout(address: &str, timeout: Duration) -> Self {
         Self::with_timeouts(address, timeout, timeout)
     }
@@ -63,18 +87,20 @@ impl Triton {
             address: address.to_owned(),
             agent,
             control_timeout,
-            control_key: None,
+            control_header: None,
         }
     }
 
-    /// Sends this key with every request to the control API.
+    /// Sends this header with every request to the control API.
+    ///
+    /// A server that was started with `--http-restricted-api=model-repository:NAME=VALUE` refuses such requests without it.
     #[must_use]
-    pub fn with_control_key(mut self, key: Option<String>) -> Self {
-        self.control_key = key;
+    pub fn with_control_header(mut self, name: &str, value: &str) -> Self {
+        self.control_header = Some((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// `host:port`
+    /// The address that the client was made with, `host:port`.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -98,10 +124,20 @@ impl Triton {
 
     /// Statistics of every model since the server's start, by its name and version, such as `faiss_retrieval/1`.
     ///
+    /// ```no_run
+    /// # fn main() -> triton_client::Result<()> {
+    /// let statistics = triton_client::Triton::new("127.0.0.1:8000").statistics()?;
+    /// for (model, counted) in &statistics {
+    ///     println!("{model}: {:?} requests", counted.pointer("/inference_stats/success/count"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Returns an error if the server does not answer.
     pub fn statistics(&self) -> Result<serde_json::Map<String, Value>> {
-        let statistics = self.get("v2/models/stats")?;
+        let statistics = self.get_json("v2/models/stats")?;
         let models = statistics
             .get("model_stats")
             .and_then(Value::as_array)
@@ -115,6 +151,15 @@ impl Triton {
     }
 
     /// Every version of every model that the server knows.
+    ///
+    /// ```no_run
+    /// # fn main() -> triton_client::Result<()> {
+    /// for version in triton_client::Triton::new("127.0.0.1:8000").models()? {
+    ///     println!("{} {}: {}", version.model, version.version, version.ready);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error if the server does not answer.
@@ -143,6 +188,16 @@ impl Triton {
     }
 
     /// Loads a model by this configuration, whatever its folder says.
+    ///
+    /// ```no_run
+    /// # fn main() -> triton_client::Result<()> {
+    /// let triton = triton_client::Triton::new("127.0.0.1:8000");
+    /// let mut config = triton.config("double")?;
+    /// config["max_batch_size"] = 16.into();
+    /// triton.load_config("double", &config)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error as [`load`](Self::load) does.
@@ -180,7 +235,7 @@ impl Triton {
     /// # Errors
     /// Returns an error if the server does not answer, or has no such model.
     pub fn config(&self, model: &str) -> Result<Value> {
-        self.get(&format!("v2/models/{model}/config"))
+        self.get_json(&format!("v2/models/{model}/config"))
     }
 
     /// Asks a model, the latest version of it; all its outputs come back.
@@ -188,7 +243,30 @@ impl Triton {
     /// # Errors
     /// Returns an error if the server does not answer, or answers with an error.
     pub fn infer(&self, model: &str, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.infer_at(&format!("v2/models/{model}/infer"), inputs)
+        self.infer_outputs(model, inputs, &[])
+    }
+
+    /// Asks a model, the latest version of it, for these outputs (all, when empty).
+    ///
+    /// ```no_run
+    /// # use triton_client::{Tensor, Triton};
+    /// # fn main() -> triton_client::Result<()> {
+    /// let triton = Triton::new("127.0.0.1:8000");
+    /// let request = [Tensor::int32("user_id", &[42])];
+    /// let ids = triton.infer_outputs("ranker", &request, &["ids"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error as [`infer`](Self::infer) does, or if the model lacks an output.
+    pub fn infer_outputs(
+        &self,
+        model: &str,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>> {
+        self.infer_at(&format!("v2/models/{model}/infer"), inputs, outputs)
     }
 
     /// Asks this version of a model; otherwise as [`infer`](Self::infer).
@@ -204,10 +282,11 @@ impl Triton {
         self.infer_at(
             &format!("v2/models/{model}/versions/{version}/infer"),
             inputs,
+            &[],
         )
     }
 
-    fn infer_at(&self, path: &str, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    fn infer_at(&self, path: &str, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>> {
         let described: Vec<Value> = inputs
             .iter()
             .map(|input| {
@@ -219,7 +298,16 @@ impl Triton {
                 })
             })
             .collect();
-        let request = json!({ "inputs": described, "parameters": { "binary_data_output": true } });
+        let parameters = json!({ "binary_data_output": true });
+        let request = if outputs.is_empty() {
+            json!({ "inputs": described, "parameters": parameters })
+        } else {
+            let wanted: Vec<Value> = outputs
+                .iter()
+                .map(|name| json!({ "name": name, "parameters": { "binary_data": true } }))
+                .collect();
+            json!({ "inputs": described, "outputs": wanted, "parameters": parameters })
+        };
         let mut body = request.to_string().into_bytes();
         let header = body.len();
         inputs
@@ -235,12 +323,25 @@ impl Triton {
         decode(&body, header.unwrap_or(body.len()))
     }
 
-    fn get(&self, path: &str) -> Result<Value> {
-        let (_, body) = self.answered(self.agent.get(self.url(path)).call())?;
-        serde_json::from_slice(&body).map_err(|error| answer(format!("no JSON: {error}")))
+    fn get_json(&self, path: &str) -> Result<Value> {
+        serde_json::from_slice(&self.get(path)?)
+            .map_err(|error| answer(format!("no JSON: {error}")))
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<Vec<u8>> {
+    /// The answer to a GET request of a path for which this client has no method, such as `v2/trace/setting`.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, or answers with an error.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let (_, body) = self.answered(self.agent.get(self.url(path)).call())?;
+        Ok(body)
+    }
+
+    /// Sends JSON to a path for which this client has no method, such as `v2/logging`, and returns the answer.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, or answers with an error.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Vec<u8>> {
         let mut request = self
             .agent
             .post(self.url(path))
@@ -248,8 +349,8 @@ impl Triton {
             .timeout_global(Some(self.control_timeout))
             .build()
             .header("Content-Type", "application/json");
-        if let Some(key) = &self.control_key {
-            request = request.header(CONTROL_HEADER, key);
+        if let Some((name, value)) = &self.control_header {
+            request = request.header(name, value);
         }
         let response = request.send(body.to_string());
         self.answered(response).map(|(_, body)| body)
@@ -332,6 +433,9 @@ fn decode(body: &[u8], header: usize) -> Result<Vec<Tensor>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -350,5 +454,70 @@ mod tests {
             decode(&body[..body.len() - 1], json.len()).is_err(),
             "a cut answer is an error"
         );
+    }
+
+    /// Answers one request with this JSON, and returns what was asked: head and body.
+    fn asked(answer: &'static str, ask: impl FnOnce(&str)) -> (String, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                stream.read_line(&mut head).unwrap();
+            }
+            let head = head.to_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            stream.read_exact(&mut body).unwrap();
+            let length = answer.len();
+            write!(
+                stream.get_mut(),
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}"
+            )
+            .unwrap();
+            (head, body)
+        });
+        ask(&address);
+        server.join().unwrap()
+    }
+
+    #[test]
+    fn a_request_names_the_outputs_that_it_wants() {
+        let (head, body) = asked(r#"{"outputs":[]}"#, |address| {
+            let inputs = [Tensor::int32("id", &[7])];
+            let answer = Triton::new(address).infer_outputs("m", &inputs, &["y"]);
+            assert_eq!(answer.unwrap(), []);
+        });
+        assert!(head.starts_with("post /v2/models/m/infer "), "{head}");
+        let json = body.len() - 4;
+        assert!(
+            head.contains(&format!("inference-header-content-length: {json}\r")),
+            "{head}"
+        );
+        assert_eq!(body[json..], [7, 0, 0, 0]);
+        let request: Value = serde_json::from_slice(&body[..json]).unwrap();
+        assert_eq!(request["inputs"][0]["shape"], json!([1]));
+        assert_eq!(
+            request["outputs"],
+            json!([{ "name": "y", "parameters": { "binary_data": true } }])
+        );
+    }
+
+    #[test]
+    fn the_control_api_alone_gets_the_header() {
+        let client = |address: &str| Triton::new(address).with_control_header("the-key", "word");
+        let (head, _) = asked("", |address| client(address).load("m").unwrap());
+        assert!(
+            head.starts_with("post /v2/repository/models/m/load "),
+            "{head}"
+        );
+        assert!(head.contains("the-key: word\r"), "{head}");
+        let (head, _) = asked("", |address| assert!(client(address).is_model_ready("m")));
+        assert!(!head.contains("the-key"), "{head}");
+        let shown = format!("{:?}", client("a:1"));
+        assert!(shown.contains("a:1") && !shown.contains("word"), "{shown}");
     }
 }

@@ -10,10 +10,10 @@ use crate::{Error, Result, Tensor, Triton};
 /// The times that Triton counts for a model, in this order.
 const TIMES: [&str; 4] = ["queue", "compute_input", "compute_infer", "compute_output"];
 
-/// One step.
+/// One step of an ensemble, as it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The model.
+    /// The name of the step's model.
     pub model: String,
     /// The version of it that the ensemble is pinned to.
     pub version: u64,
@@ -38,6 +38,20 @@ pub struct Explained {
 
 /// Asks the ensemble, and then each of its steps by itself to see the tensors between them. The times are those of the first
 /// request: differences of Triton's statistics, so other clients' requests at the same moment count in.
+///
+/// ```no_run
+/// use triton_client::steps::explain;
+/// use triton_client::{Tensor, Triton};
+///
+/// # fn main() -> triton_client::Result<()> {
+/// let triton = Triton::new("127.0.0.1:8000");
+/// let explained = explain(&triton, "ensemble", &[Tensor::int32("user_id", &[42])])?;
+/// for step in &explained.steps {
+///     println!("{}: {} ns", step.model, step.nanoseconds.iter().sum::<u64>());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// Returns the errors of the requests.

@@ -3,48 +3,96 @@
 use crate::{Error, Result};
 
 /// A named tensor.
+///
+/// ```
+/// use triton_client::Tensor;
+///
+/// # fn main() -> triton_client::Result<()> {
+/// let matrix = Tensor::float32("x", &[1.0, 2.0, 3.0, 4.0]).shaped(&[2, 2]);
+/// assert_eq!(matrix.float32s()?, [1.0, 2.0, 3.0, 4.0]);
+/// assert!(matrix.int32s().is_err(), "it is FP32");
+///
+/// let titles = Tensor::from_texts("title", &["Heat", "Alien"])?;
+/// assert_eq!(titles.texts()?, ["Heat", "Alien"]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Other types, such as FP16, are made and read through the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// Its name in the model.
+    /// Its name in the model's configuration.
     pub name: String,
-    /// `INT32` or another of Triton's names.
+    /// The protocol's name of the element type, such as `INT32`, `FP32` or `BYTES`.
     pub data_type: String,
-    /// Its shape.
+    /// The length of each dimension, the batch dimension included.
     pub shape: Vec<i64>,
-    /// Its elements, little-endian. Each element of a `BYTES` tensor follows its length in four bytes.
+    /// Its elements in row order, little-endian. Each element of a `BYTES` tensor follows its length in four bytes.
     pub data: Vec<u8>,
 }
 
-impl Tensor {
-    /// A column of integers.
-    pub fn int32(name: &str, values: &[i32]) -> Self {
-        Self {
-            name: name.to_owned(),
-            data_type: "INT32".to_owned(),
-            shape: vec![values.len() as i64],
-            data: values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
+macro_rules! elements {
+    ($($make:ident, $read:ident, $element:ty, $data_type:literal;)*) => {
+        impl Tensor {
+            $(
+                #[doc = concat!("A tensor of shape `[len]` and type ", $data_type, ".")]
+                #[must_use]
+                pub fn $make(name: &str, values: &[$element]) -> Self {
+                    Self {
+                        name: name.to_owned(),
+                        data_type: $data_type.to_owned(),
+                        shape: vec![values.len() as i64],
+                        data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                    }
+                }
+
+                #[doc = concat!("The elements of a tensor of type ", $data_type, ", in row order.")]
+                ///
+                /// # Errors
+                /// Returns an error if it has another type.
+                pub fn $read(&self) -> Result<Vec<$element>> {
+                    let elements = self.elements($data_type)?;
+                    Ok(elements.map(<$element>::from_le_bytes).collect())
+                }
+            )*
         }
+    };
+}
+
+elements! {
+    int32, int32s, i32, "INT32";
+    int64, int64s, i64, "INT64";
+    float32, float32s, f32, "FP32";
+    float64, float64s, f64, "FP64";
+}
+
+impl Tensor {
+    /// The same elements in another shape.
+    #[must_use]
+    pub fn shaped(mut self, shape: &[i64]) -> Self {
+        self.shape = shape.to_vec();
+        self
     }
 
-    /// The elements of an INT32 tensor.
+    /// A tensor of shape `[len]` and type BYTES.
     ///
     /// # Errors
-    /// Returns an error if it has another type.
-    pub fn int32s(&self) -> Result<Vec<i32>> {
-        self.elements("INT32")
-            .map(|elements| elements.map(i32::from_le_bytes).collect())
-    }
-
-    /// The elements of an FP32 tensor.
-    ///
-    /// # Errors
-    /// Returns an error if it has another type.
-    pub fn float32s(&self) -> Result<Vec<f32>> {
-        self.elements("FP32")
-            .map(|elements| elements.map(f32::from_le_bytes).collect())
+    /// Returns an error if a text is longer than 4 GiB.
+    pub fn from_texts<T: AsRef<[u8]>>(name: &str, texts: &[T]) -> Result<Self> {
+        let mut data = Vec::new();
+        for text in texts {
+            let text = text.as_ref();
+            let length = u32::try_from(text.len())
+                .map_err(|_| Error::Tensor(format!("{name} has an element of more than 4 GiB")))?;
+            data.extend_from_slice(&length.to_le_bytes());
+            data.extend_from_slice(text);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            data_type: "BYTES".to_owned(),
+            shape: vec![texts.len() as i64],
+            data,
+        })
     }
 
     /// The elements of a BYTES tensor, as text.
@@ -71,7 +119,10 @@ impl Tensor {
         Ok(texts)
     }
 
-    fn elements(&self, data_type: &str) -> Result<impl Iterator<Item = [u8; 4]>> {
+    fn elements<const SIZE: usize>(
+        &self,
+        data_type: &str,
+    ) -> Result<impl Iterator<Item = [u8; SIZE]>> {
         match self.data.as_chunks() {
             (elements, []) if self.data_type == data_type => Ok(elements.iter().copied()),
             _ => Err(Error::Tensor(format!(

@@ -21,6 +21,11 @@ static NEXT: LazyLock<AtomicU16> =
 
 /// A port on which no server listens, and that this process has not received before.
 ///
+/// ```
+/// let port = triton_testing::ports::free_port().expect("a free port");
+/// assert!(port >= 10_000);
+/// ```
+///
 /// # Errors
 /// Returns an error if no port is free.
 pub fn free_port() -> Result<u16> {

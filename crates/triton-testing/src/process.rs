@@ -1,4 +1,17 @@
-//! Child processes that never outlive the test.
+//! Server programs that never outlive the test which starts them.
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//! use triton_testing::process::{ServerProcess, Signal};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let program = Path::new("/usr/bin/valkey-server");
+//! let mut server = ServerProcess::spawn(program, ["--port", "7000"], &[], Path::new("valkey.log"))?;
+//! server.signal(Signal::TERM)?;
+//! server.wait(Duration::from_secs(10))?;
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{
     fs::File,
@@ -10,7 +23,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 /// Runs a server and prints its process id to standard output; both write to standard error, the log. The server is killed when the pipe
 /// from this process closes: statics are not dropped at exit, and a killed test drops nothing.
@@ -30,17 +44,25 @@ exit "$status"
 "#;
 
 /// A running server in its own process group, with its output in a log file.
+///
+/// It is killed on drop, and when this process ends in whatever way.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct ServerProcess {
     guard: Child,
     server: Pid,
     /// Closed on drop or at this process's end, which ends the server.
     _lifeline: ChildStdin,
 }
 
-impl Server {
+impl ServerProcess {
     /// Starts `program` with `arguments`, standard output and error appended to `log`.
-    pub(crate) fn spawn<'a>(
+    ///
+    /// `environment` adds variables to those of this process. A program without a `/` in its name is searched in `PATH`; a missing one is
+    /// a line in the log and a server that has ended.
+    ///
+    /// # Errors
+    /// Returns an error if the log cannot be opened, or `/bin/sh` cannot be started.
+    pub fn spawn<'a>(
         program: &Path,
         arguments: impl IntoIterator<Item = &'a str>,
         environment: &[(String, String)],
@@ -67,7 +89,12 @@ impl Server {
             .parse()
             .ok()
             .and_then(Pid::from_raw)
-            .with_context(|| format!("the guard of '{}' told no id", program.display()))?;
+            .with_context(|| {
+                format!(
+                    "the guard of '{}' reported no process id",
+                    program.display()
+                )
+            })?;
         Ok(Self {
             guard,
             server,
@@ -75,20 +102,29 @@ impl Server {
         })
     }
 
-    pub(crate) fn is_alive(&mut self) -> bool {
+    /// Whether the server runs.
+    pub fn is_alive(&mut self) -> bool {
         matches!(self.guard.try_wait(), Ok(None))
     }
 
-    pub(crate) fn id(&self) -> i32 {
+    /// The server's process id.
+    pub fn id(&self) -> i32 {
         self.server.as_raw_pid()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends the server a signal.
+    ///
+    /// # Errors
+    /// Returns an error if the server has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(self.server, signal).context("cannot signal the server")
     }
 
     /// Waits until the server has ended by itself.
-    pub(crate) fn wait(&mut self, limit: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// Returns an error if the server still runs after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Result<()> {
         let start = Instant::now();
         while self.is_alive() {
             if start.elapsed() > limit {
@@ -100,7 +136,7 @@ impl Server {
     }
 
     /// Kills the server and the rest of its process group; the server has gone when this returns.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         // The guard ends after the server's end. If the whole group were killed, the guard could not detect it.
         if kill_process(self.server, Signal::KILL).is_ok() {
             let _ = self.wait(Duration::from_secs(5));
@@ -110,7 +146,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         if self.is_alive() {
             self.kill();

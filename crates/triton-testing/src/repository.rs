@@ -8,6 +8,17 @@ use std::{
 use anyhow::{Context, Result};
 
 /// A model repository that is removed on drop.
+///
+/// ```
+/// use triton_testing::repository::Repository;
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let repository = Repository::new()?;
+/// repository.model("double", "backend: \"scale\"")?.write("double/1/table.bin", &[1, 2, 3])?;
+/// assert!(repository.path().join("double/config.pbtxt").is_file());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Repository {
     folder: tempfile::TempDir,
@@ -20,7 +31,9 @@ impl Repository {
     /// Returns an error if the temporary folder cannot be made.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            folder: tempfile::Builder::new().prefix("saker-models-").tempdir()?,
+            folder: tempfile::Builder::new()
+                .prefix("triton-models-")
+                .tempdir()?,
         })
     }
 

@@ -20,15 +20,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use crate::{ports::free_port, process::Server, runtime, tensor::Tensor};
+use triton_client::Triton;
+
+use crate::{
+    ports::free_port,
+    process::{ServerProcess, Signal},
+    tensor::Tensor,
+};
+
+/// Maximum time for an answer, the load of a model included.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How to start a server; see [`TritonServer::builder`].
 #[derive(Debug, Default)]
 pub struct Builder {
+    program: Option<PathBuf>,
     repository: PathBuf,
     backends: Option<PathBuf>,
     models: Vec<String>,
@@ -38,6 +47,13 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// The server's program; without it, the `tritonserver` in `PATH`, as in NVIDIA's image.
+    #[must_use]
+    pub fn program(mut self, path: impl AsRef<Path>) -> Self {
+        self.program = Some(path.as_ref().to_owned());
+        self
+    }
+
     /// The model repository; it may be filled after the start.
     #[must_use]
     pub fn repository(mut self, path: impl AsRef<Path>) -> Self {
@@ -45,7 +61,7 @@ impl Builder {
         self
     }
 
-    /// The backend directory; without it, `SAKER_BACKENDS` or the workspace's `.saker/backends`.
+    /// The backend directory, with a folder for each backend; without it, the server's own.
     #[must_use]
     pub fn backends(mut self, path: impl AsRef<Path>) -> Self {
         self.backends = Some(path.as_ref().to_owned());
@@ -83,25 +99,14 @@ impl Builder {
     /// Starts the server on free ports of the loopback interface, waits until it is ready and loads the requested models.
     ///
     /// # Errors
-    /// Returns an error if Triton or the backends are not installed (the message says how to install them), if the server is not ready
-    /// within a minute, or if a model does not load.
+    /// Returns an error if the server is not ready within a minute or ends before, with its log, or if a model does not load.
     pub fn start(self) -> Result<TritonServer> {
-        let program = runtime::tritonserver()?;
-        let backends = match &self.backends {
-            Some(folder) => folder.clone(),
-            None => runtime::backends()?,
-        };
-        let mut environment = self.environment.clone();
-        if let Ok(library) = runtime::onnxruntime() {
-            let library = library.to_string_lossy().into_owned();
-            environment.insert(0, ("ORT_DYLIB_PATH".to_owned(), library));
-        }
-        let mut started = self.attempt(&program, &backends, &environment);
+        let mut started = self.attempt();
         for _ in 0..2 {
             // Another process may take a port between the question and the server's start.
             match &started {
                 Err(error) if format!("{error:#}").contains("in use") => {
-                    started = self.attempt(&program, &backends, &environment);
+                    started = self.attempt();
                 }
                 _ => break,
             }
@@ -113,23 +118,22 @@ impl Builder {
         Ok(server)
     }
 
-    fn attempt(
-        &self,
-        program: &Path,
-        backends: &Path,
-        environment: &[(String, String)],
-    ) -> Result<TritonServer> {
-        let folder = tempfile::Builder::new().prefix("saker-triton-").tempdir()?;
+    fn attempt(&self) -> Result<TritonServer> {
+        let folder = tempfile::Builder::new()
+            .prefix("triton-testing-")
+            .tempdir()?;
         let log = folder.path().join("triton.log");
         let ports = [free_port()?, free_port()?, free_port()?];
         let mut arguments = vec![
             format!("--model-repository={}", self.repository.display()),
-            format!("--backend-directory={}", backends.display()),
             "--model-control-mode=explicit".to_owned(),
             "--allow-gpu-metrics=false".to_owned(),
             "--metrics-interval-ms=100".to_owned(),
             "--exit-timeout-secs=3".to_owned(),
         ];
+        if let Some(backends) = &self.backends {
+            arguments.push(format!("--backend-directory={}", backends.display()));
+        }
         if !self.completes {
             arguments.push("--disable-auto-complete-config".to_owned());
         }
@@ -138,10 +142,11 @@ impl Builder {
             arguments.push(format!("--{service}-port={port}"));
         }
         arguments.extend(self.arguments.iter().cloned());
-        let process = Server::spawn(
+        let program = self.program.as_deref().unwrap_or(Path::new("tritonserver"));
+        let process = ServerProcess::spawn(
             program,
             arguments.iter().map(String::as_str),
-            environment,
+            &self.environment,
             &log,
         )?;
         let server = TritonServer {
@@ -149,11 +154,8 @@ impl Builder {
             http_port: ports[0],
             grpc_port: ports[1],
             metrics_port: ports[2],
-            agent: ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .timeout_global(Some(Duration::from_secs(120)))
-                .build()
-                .into(),
+            http: client(ports[0]),
+            metrics: client(ports[2]),
             log,
             _folder: folder,
         };
@@ -162,12 +164,12 @@ impl Builder {
     }
 }
 
-/// The server's error answer.
+/// An error that the server answered with, or a missing answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// The HTTP status, such as 400 for `INVALID_ARGUMENT`; 0 when no answer came at all.
     pub status: u16,
-    /// The text of the error.
+    /// The server's text; for a load it holds the backend's reason.
     pub message: String,
 }
 
@@ -179,11 +181,21 @@ impl std::fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {}
 
-impl From<ureq::Error> for ServerError {
-    fn from(error: ureq::Error) -> Self {
-        Self {
-            status: 0,
-            message: error.to_string(),
+impl From<triton_client::Error> for ServerError {
+    fn from(error: triton_client::Error) -> Self {
+        match error {
+            triton_client::Error::Refused { code, message } => Self {
+                status: code,
+                message,
+            },
+            triton_client::Error::Unreachable { reason, .. } => Self {
+                status: 0,
+                message: reason,
+            },
+            other => Self {
+                status: 200,
+                message: other.to_string(),
+            },
         }
     }
 }
@@ -245,20 +257,21 @@ impl Outputs {
 #[derive(Debug)]
 pub struct TritonServer {
     // First, so that the server ends before its folder goes.
-    process: Mutex<Server>,
+    process: Mutex<ServerProcess>,
     /// The port of the HTTP service on 127.0.0.1.
     pub http_port: u16,
     /// The port of the gRPC service on 127.0.0.1.
     pub grpc_port: u16,
     /// The port of the metrics service on 127.0.0.1.
     pub metrics_port: u16,
-    agent: ureq::Agent,
+    http: Triton,
+    metrics: Triton,
     log: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl TritonServer {
-    /// Says how to start a server.
+    /// A server to be configured and started; [`Builder::start`] starts it.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -269,8 +282,7 @@ impl TritonServer {
     /// # Errors
     /// Returns the server's error if the load fails; its message contains the backend's reason.
     pub fn load(&self, model: &str) -> Result<(), ServerError> {
-        self.post(&format!("/v2/repository/models/{model}/load"), b"{}")
-            .map(drop)
+        Ok(self.http.load(model)?)
     }
 
     /// Unloads a model and waits until it is gone.
@@ -278,10 +290,10 @@ impl TritonServer {
     /// # Errors
     /// Returns an error if the server refuses, or the model is still there after ten seconds.
     pub fn unload(&self, model: &str) -> Result<(), ServerError> {
-        self.post(&format!("/v2/repository/models/{model}/unload"), b"{}")?;
+        self.http.unload(model)?;
         let start = Instant::now();
         loop {
-            let index = self.post("/v2/repository/index", b"{}")?;
+            let index = self.http.post("v2/repository/index", &json!({}))?;
             let models: Vec<Value> = serde_json::from_slice(&index).unwrap_or_default();
             let gone = models
                 .iter()
@@ -310,51 +322,9 @@ impl TritonServer {
         inputs: &[Tensor],
         outputs: &[&str],
     ) -> Result<Outputs, ServerError> {
-        let described: Vec<Value> = inputs
-            .iter()
-            .map(|input| {
-                json!({
-                    "name": input.name,
-                    "shape": input.shape,
-                    "datatype": input.data_type,
-                    "parameters": { "binary_data_size": input.data.len() },
-                })
-            })
-            .collect();
-        let mut request = json!({
-            "inputs": described,
-            "parameters": { "binary_data_output": true },
-        });
-        if !outputs.is_empty() {
-            request["outputs"] = outputs
-                .iter()
-                .map(|name| json!({ "name": name, "parameters": { "binary_data": true } }))
-                .collect();
-        }
-        let mut body = request.to_string().into_bytes();
-        let header = body.len();
-        for input in inputs {
-            body.extend_from_slice(&input.data);
-        }
-        let mut response = self
-            .agent
-            .post(self.url(&format!("/v2/models/{model}/infer")))
-            .header("Inference-Header-Content-Length", header.to_string())
-            .header("Content-Type", "application/octet-stream")
-            .send(&body)?;
-        let split = response
-            .headers()
-            .get("Inference-Header-Content-Length")
-            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        let status = response.status().as_u16();
-        let body = read(&mut response)?;
-        if status != 200 {
-            return Err(error_of(status, &body));
-        }
-        decode(&body, split.unwrap_or(body.len())).map_err(|error| ServerError {
-            status,
-            message: format!("the answer cannot be read: {error:#}"),
-        })
+        let inputs: Vec<triton_client::Tensor> = inputs.iter().cloned().map(Into::into).collect();
+        let answer = self.http.infer_outputs(model, &inputs, outputs)?;
+        Ok(Outputs(answer.into_iter().map(Into::into).collect()))
     }
 
     /// Sends a JSON body of the KServe v2 protocol to a model, and returns the JSON answer.
@@ -362,10 +332,9 @@ impl TritonServer {
     /// # Errors
     /// Returns the server's error answer, or status 0 if there was no answer.
     pub fn infer_json(&self, model: &str, request: &Value) -> Result<Value, ServerError> {
-        let body = self.post(
-            &format!("/v2/models/{model}/infer"),
-            request.to_string().as_bytes(),
-        )?;
+        let body = self
+            .http
+            .post(&format!("v2/models/{model}/infer"), request)?;
         serde_json::from_slice(&body).map_err(|error| ServerError {
             status: 200,
             message: format!("the answer is not JSON: {error}"),
@@ -378,8 +347,8 @@ impl TritonServer {
     /// Returns an error if the server refuses, because the memory does not exist or is too small.
     pub fn share(&self, region: &str, key: &str, byte_size: usize) -> Result<(), ServerError> {
         let body = json!({ "key": key, "offset": 0, "byte_size": byte_size });
-        let path = format!("/v2/systemsharedmemory/region/{region}/register");
-        self.post(&path, body.to_string().as_bytes()).map(drop)
+        let path = format!("v2/systemsharedmemory/region/{region}/register");
+        Ok(self.http.post(&path, &body).map(drop)?)
     }
 
     /// A model's configuration as the server has it, completed where a backend did so.
@@ -387,8 +356,7 @@ impl TritonServer {
     /// # Errors
     /// Returns an error if the server does not know the model.
     pub fn config(&self, model: &str) -> Result<Value, ServerError> {
-        let body = self.get(self.http_port, &format!("/v2/models/{model}/config"))?;
-        Ok(serde_json::from_slice(&body).unwrap_or_default())
+        Ok(self.http.config(model)?)
     }
 
     /// The statistics of a model's version 1, in the protocol's form (times in nanoseconds).
@@ -396,7 +364,7 @@ impl TritonServer {
     /// # Errors
     /// Returns an error if the server does not have the model.
     pub fn statistics(&self, model: &str) -> Result<Value, ServerError> {
-        let body = self.get(self.http_port, &format!("/v2/models/{model}/stats"))?;
+        let body = self.http.get(&format!("v2/models/{model}/stats"))?;
         let mut stats: Value = serde_json::from_slice(&body).unwrap_or_default();
         Ok(stats["model_stats"][0].take())
     }
@@ -406,7 +374,7 @@ impl TritonServer {
     /// # Errors
     /// Returns an error if the metrics service does not answer.
     pub fn metrics(&self) -> Result<String, ServerError> {
-        let body = self.get(self.metrics_port, "/metrics")?;
+        let body = self.metrics.get("metrics")?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
@@ -462,7 +430,7 @@ impl TritonServer {
         self.lock().kill();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Server> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ServerProcess> {
         self.process
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -472,9 +440,7 @@ impl TritonServer {
         let start = Instant::now();
         loop {
             // The metrics' port opens last.
-            if self.get(self.http_port, "/v2/health/ready").is_ok()
-                && self.get(self.metrics_port, "/metrics").is_ok()
-            {
+            if self.http.is_ready() && self.metrics().is_ok() {
                 return Ok(());
             }
             if !self.is_alive() {
@@ -486,102 +452,9 @@ impl TritonServer {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.http_port)
-    }
-
-    fn get(&self, port: u16, path: &str) -> Result<Vec<u8>, ServerError> {
-        let url = format!("http://127.0.0.1:{port}{path}");
-        answer(&mut self.agent.get(url).call()?)
-    }
-
-    fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>, ServerError> {
-        answer(&mut self.agent.post(self.url(path)).send(body)?)
-    }
 }
 
-fn answer(response: &mut ureq::http::Response<ureq::Body>) -> Result<Vec<u8>, ServerError> {
-    let status = response.status().as_u16();
-    let body = read(response)?;
-    if status == 200 {
-        Ok(body)
-    } else {
-        Err(error_of(status, &body))
-    }
-}
-
-fn read(response: &mut ureq::http::Response<ureq::Body>) -> Result<Vec<u8>, ServerError> {
-    let body = response.body_mut().with_config().limit(1 << 30);
-    Ok(body.read_to_vec()?)
-}
-
-fn error_of(status: u16, body: &[u8]) -> ServerError {
-    let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
-    let message = parsed["error"]
-        .as_str()
-        .map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
-    ServerError { status, message }
-}
-
-fn decode(body: &[u8], split: usize) -> Result<Outputs> {
-    let (header, mut data) = body.split_at_checked(split).context("answer cut short")?;
-    let header: Value = serde_json::from_slice(header)?;
-    let mut outputs = Vec::new();
-    for output in header["outputs"].as_array().into_iter().flatten() {
-        let text = |key: &str| output[key].as_str().unwrap_or_default().to_owned();
-        let size = output["parameters"]["binary_data_size"]
-            .as_u64()
-            .with_context(|| format!("output '{}' is not in binary form", text("name")))?;
-        let (bytes, rest) = data
-            .split_at_checked(usize::try_from(size)?)
-            .with_context(|| format!("output '{}' cut short", text("name")))?;
-        data = rest;
-        let shape = output["shape"].as_array().into_iter().flatten();
-        outputs.push(Tensor {
-            name: text("name"),
-            data_type: text("datatype"),
-            shape: shape.filter_map(Value::as_i64).collect(),
-            data: bytes.to_vec(),
-        });
-    }
-    Ok(Outputs(outputs))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repository::Repository;
-
-    fn empty() -> (Repository, TritonServer) {
-        let repository = Repository::new().unwrap();
-        let server = TritonServer::builder()
-            .repository(repository.path())
-            .backends(repository.path())
-            .start()
-            .unwrap();
-        (repository, server)
-    }
-
-    #[test]
-    fn an_unknown_model_is_the_servers_error() {
-        let (_repository, server) = empty();
-        let error = server.load("absent").unwrap_err();
-        assert!(error.message.contains("absent"), "{error}");
-        let error = server.infer("absent", &[], &[]).unwrap_err();
-        assert!(error.status >= 400, "{error}");
-        assert!(server.metrics().unwrap().contains("nv_cpu_utilization"));
-        assert!(server.is_alive());
-        assert!(server.log().contains("Started HTTPService"));
-    }
-
-    #[test]
-    fn a_server_ends_when_asked_and_when_killed() {
-        let (_repository, server) = empty();
-        server.stop().unwrap();
-        assert!(!server.is_alive());
-        let (_repository, server) = empty();
-        server.kill();
-        assert!(!server.is_alive());
-    }
+/// A client of the service on this port.
+fn client(port: u16) -> Triton {
+    Triton::with_timeout(&format!("127.0.0.1:{port}"), PATIENCE)
 }

@@ -3,6 +3,14 @@
 /// A named tensor: the data in row order, little-endian, as the protocol's binary form wants it.
 ///
 /// Nothing here checks that `shape` and `data` agree: tests send what is wrong, too.
+///
+/// ```
+/// use triton_testing::tensor::Tensor;
+///
+/// let matrix = Tensor::f32("x", &[1.0, 2.0, 3.0, 4.0]).shaped(&[2, 2]);
+/// assert_eq!(matrix.to_f32(), [1.0, 2.0, 3.0, 4.0]);
+/// let cut = Tensor::raw("name", "BYTES", &[1], vec![9, 0, 0, 0, b'a']);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     /// The tensor's name in the model's configuration.
@@ -49,6 +57,28 @@ elements! {
     u8, to_u8, u8, "UINT8";
     f32, to_f32, f32, "FP32";
     f64, to_f64, f64, "FP64";
+}
+
+impl From<Tensor> for triton_client::Tensor {
+    fn from(tensor: Tensor) -> Self {
+        Self {
+            name: tensor.name,
+            data_type: tensor.data_type,
+            shape: tensor.shape,
+            data: tensor.data,
+        }
+    }
+}
+
+impl From<triton_client::Tensor> for Tensor {
+    fn from(tensor: triton_client::Tensor) -> Self {
+        Self {
+            name: tensor.name,
+            data_type: tensor.data_type,
+            shape: tensor.shape,
+            data: tensor.data,
+        }
+    }
 }
 
 impl Tensor {

@@ -6,8 +6,9 @@ use std::thread;
 
 use saker_pipeline::Group;
 use saker_store::feast::{self, EntityKeyVersion};
+use saker_testing::valkey::Valkey;
 use serde_json::Value;
-use triton_testing::{tensor::Tensor, valkey::Valkey};
+use triton_testing::tensor::Tensor;
 
 use super::{
     embedding_lookup, faiss_retrieval, feature_lookup, feature_transform, id_decode, onnxruntime,

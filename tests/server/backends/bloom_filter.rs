@@ -1,9 +1,8 @@
 //! `bloom_filter`: candidates without the items that the user has seen.
 
 use saker_store::popularity::{self, Set};
-use triton_testing::{
-    bloom_server::BloomServer, cluster::Cluster, tensor::Tensor, tls::TlsProxy, valkey::Valkey,
-};
+use saker_testing::{bloom_server::BloomServer, cluster::Cluster, tls::TlsProxy, valkey::Valkey};
+use triton_testing::tensor::Tensor;
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, is_clients_fault, wrong_tensors_are_refused},

@@ -1,7 +1,8 @@
 //! `feature_lookup`: Feast's online store, asked per request or held in memory.
 
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer};
-use triton_testing::{cluster::Cluster, tensor::Tensor, tls::TlsProxy, valkey::Valkey};
+use saker_testing::{cluster::Cluster, tls::TlsProxy, valkey::Valkey};
+use triton_testing::tensor::Tensor;
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, wrong_tensors_are_refused},

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use triton_testing::{
+use saker_testing::{
     onnx::{FLOAT, Graph, INT64},
-    repository::Repository,
-    server::TritonServer,
-    tensor::Tensor,
+    runtime,
 };
+use triton_testing::{repository::Repository, tensor::Tensor};
 
 use crate::support::{
     checks::{SIZES, bad_parameters_are_refused, is_clients_fault, wrong_tensors_are_refused},
@@ -170,7 +169,9 @@ fn a_model_without_a_config_is_completed() {
         let place = format!("{model}/1/model.onnx");
         repository.write(&place, &double(rows).model()).unwrap();
     }
-    let server = TritonServer::builder().repository(repository.path());
+    let server = runtime::triton()
+        .expect("an installed Triton and backends")
+        .repository(repository.path());
     let server = server.auto_complete().start().unwrap();
     for (model, max_batch_size) in [("open", 4), ("fixed", 0)] {
         let loaded = server.load(model);

@@ -10,12 +10,11 @@ use std::{
 use saker_assemble::{self as assemble, Artefacts, pbtxt::ModelConfig, steps};
 use saker_pipeline::{Group, Pipeline};
 use saker_serving::defaults::Defaults;
+use saker_testing::{runtime, valkey::Valkey};
 use serde::Deserialize;
 use triton_testing::{
-    runtime,
     server::{Outputs, TritonServer},
     tensor::Tensor,
-    valkey::Valkey,
 };
 
 use super::{stage::data, store::write_golden, workflow::golden_workflow};
@@ -103,7 +102,8 @@ impl Golden {
         write_golden(&valkey);
         let folder = tempfile::tempdir().expect("a folder");
         let models = assemble(&valkey, deadline_ms, &folder.path().join("repository"));
-        let server = TritonServer::builder()
+        let server = runtime::triton()
+            .expect("an installed Triton and backends")
             .repository(folder.path().join("repository"))
             .start()
             .expect("a running Triton");
@@ -119,7 +119,9 @@ impl Golden {
 
     /// Another Triton on the same repository, with some more arguments.
     pub(crate) fn another(&self, arguments: &[String]) -> TritonServer {
-        let server = TritonServer::builder().repository(self.repository());
+        let server = runtime::triton()
+            .expect("an installed Triton and backends")
+            .repository(self.repository());
         let server = arguments
             .iter()
             .fold(server, |server, argument| server.argument(argument));

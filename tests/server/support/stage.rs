@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use saker_testing::runtime;
 use triton_testing::{
     repository::Repository,
-    runtime,
     server::{Outputs, ServerError, TritonServer},
     tensor::Tensor,
 };
@@ -22,7 +22,8 @@ impl Stage {
     /// A server without models.
     pub(crate) fn new() -> Self {
         let repository = Repository::new().expect("a model repository");
-        let server = TritonServer::builder()
+        let server = runtime::triton()
+            .expect("an installed Triton and backends")
             .repository(repository.path())
             .start()
             .expect("a running Triton");

@@ -7,7 +7,7 @@ use saker_store::{
     feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer},
     seen::{Mode, Prefixes, SeenWriter, bitmap::Geometry},
 };
-use triton_testing::valkey::Valkey;
+use saker_testing::valkey::Valkey;
 
 use super::{parquet, stage::data};
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use triton_client::Tensor;
 use triton_client::balance::ServerState;
 use triton_client::grpc::Call;
-use triton_client::grpc::messages::{ModelStatistics, Spent};
+use triton_client::grpc::messages::{ModelStatistics, StatisticDuration};
 
 use crate::state::State;
 
@@ -179,7 +179,7 @@ fn server(server: &ServerState) -> Value {
 fn step(model: &ModelStatistics) -> Value {
     let spent = model.inference_stats.unwrap_or_default();
     // The mean per request.
-    let mean_us = |spent: Option<Spent>| {
+    let mean_us = |spent: Option<StatisticDuration>| {
         let spent = spent.unwrap_or_default();
         spent.ns as f64 / 1e3 / spent.count.max(1) as f64
     };
@@ -200,7 +200,7 @@ fn step(model: &ModelStatistics) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use triton_client::grpc::messages::Durations;
+    use triton_client::grpc::messages::InferStatistics;
 
     #[test]
     fn statistics_of_several_servers_are_summed() {
@@ -209,9 +209,9 @@ mod tests {
             version: version.to_owned(),
             inference_count: count,
             execution_count: count,
-            inference_stats: Some(Durations {
-                success: Some(Spent { count, ns }),
-                ..Durations::default()
+            inference_stats: Some(InferStatistics {
+                success: Some(StatisticDuration { count, ns }),
+                ..InferStatistics::default()
             }),
         };
         let none = ModelStatistics {

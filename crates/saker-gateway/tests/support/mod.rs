@@ -22,7 +22,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use triton_client::grpc::messages::{Described, InferRequest, InferResponse, Ready, Statistics};
+use triton_client::grpc::messages::{
+    InferTensor, ModelInferRequest, ModelInferResponse, ModelStatisticsResponse, ReadyResponse,
+};
 
 /// How the stub answers a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,7 +51,7 @@ pub(crate) struct Stub {
     pub(crate) delay_us: AtomicU64,
     pub(crate) asked: AtomicUsize,
     /// Headers and message of the latest request.
-    pub(crate) latest: Mutex<Option<(HeaderMap, InferRequest)>>,
+    pub(crate) latest: Mutex<Option<(HeaderMap, ModelInferRequest)>>,
 }
 
 impl Stub {
@@ -105,12 +107,12 @@ async fn call(
         "ModelReady" | "ServerReady" => {
             let mode = *stub.mode.lock().unwrap();
             let ready = !matches!(mode, Mode::Unavailable | Mode::Missing);
-            grpc(&Ready { ready }.encode_to_vec(), "0")
+            grpc(&ReadyResponse { ready }.encode_to_vec(), "0")
         }
-        "ModelStatistics" => grpc(&Statistics::default().encode_to_vec(), "0"),
+        "ModelStatistics" => grpc(&ModelStatisticsResponse::default().encode_to_vec(), "0"),
         "ModelInfer" => {
             stub.asked.fetch_add(1, Ordering::Relaxed);
-            let request = InferRequest::decode(&body[5..]).expect("a request");
+            let request = ModelInferRequest::decode(&body[5..]).expect("a request");
             let id = request.id.clone();
             *stub.latest.lock().unwrap() = Some((headers, request));
             let delay = Duration::from_micros(stub.delay_us.load(Ordering::Relaxed));
@@ -140,15 +142,15 @@ async fn call(
 }
 
 /// Ten items of the release `stub`; the last one is padding.
-fn answer(id: String) -> InferResponse {
-    let output = |name: &str, datatype: &str, rows: i64| Described {
+fn answer(id: String) -> ModelInferResponse {
+    let output = |name: &str, datatype: &str, rows: i64| InferTensor {
         name: name.to_owned(),
         datatype: datatype.to_owned(),
         shape: vec![rows],
     };
     let ids = (1..=9).chain([-1]).flat_map(i32::to_le_bytes);
     let scores = (0..10).flat_map(|place| (0.9 - 0.05 * place as f32).to_le_bytes());
-    InferResponse {
+    ModelInferResponse {
         id,
         outputs: vec![
             output("ordered_ids", "INT32", 10),
@@ -160,7 +162,7 @@ fn answer(id: String) -> InferResponse {
             scores.collect::<Vec<u8>>().into(),
             Bytes::from_static(b"\x04\0\0\0stub"),
         ],
-        ..InferResponse::default()
+        ..ModelInferResponse::default()
     }
 }
 

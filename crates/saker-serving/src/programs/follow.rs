@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let counted = Arc::new(Counted::new());
     let listening = listen(&args.listen, counted.clone())?;
-    let triton = Triton::new(&args.triton).with_control_key(control::key_from_environment());
+    let triton = control::with_key(Triton::new(&args.triton), control::key_from_environment());
     println!("following {} for {}", args.releases, args.triton);
     if let Some(address) = listening {
         println!("metrics   http://{address}/metrics");

@@ -47,7 +47,32 @@ enum Level {
     All,
 }
 
+/// One thread, which is fastest if several models share few cores. NVIDIA's backend uses all cores by default.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            intra_threads: 1,
+            inter_threads: 1,
+            parallel: false,
+            level: Level::All,
+            arena: true,
+            memory_pattern: true,
+            shrink_arena: None,
+            rows_per_run: None,
+            entries: Vec::new(),
+        }
+    }
+}
+
 impl Options {
+    /// The default settings, with this many threads for one operator; 0 means one per core.
+    pub fn with_threads(intra_threads: usize) -> Self {
+        Self {
+            intra_threads,
+            ..Self::default()
+        }
+    }
+
     /// Reads the parameters and `optimization` of config.pbtxt.
     ///
     /// # Errors
@@ -74,10 +99,6 @@ impl Options {
         level: i64,
     ) -> Result<Self, Error> {
         let mut options = Self {
-            // One thread is fastest if several models share few cores. NVIDIA's backend uses all cores by default.
-            intra_threads: 1,
-            inter_threads: 1,
-            parallel: false,
             level: match level {
                 0 => Level::All,
                 -1 => Level::Basic,
@@ -89,11 +110,7 @@ impl Options {
                     )));
                 }
             },
-            arena: true,
-            memory_pattern: true,
-            shrink_arena: None,
-            rows_per_run: None,
-            entries: Vec::new(),
+            ..Self::default()
         };
         for (key, value) in parameters {
             match key.as_str() {

@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -11,7 +10,7 @@ use saker_store::feast::FeatureView;
 use saker_store::popularity::{self, Popular};
 use saker_store::{Connection, Link, Settings, StoreError};
 use triton_backend::log::{self, EveryMinute};
-use triton_backend::{DataType, Error, ModelContext};
+use triton_backend::{DataType, Error, ModelContext, Periodic};
 
 use super::Parameters;
 
@@ -23,14 +22,7 @@ pub(super) struct Fallback {
     pub(super) most: usize,
     popular: Arc<ArcSwap<Popular>>,
     pub(super) category: Option<(Link, FeatureView)>,
-    stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Stop {
-    stopped: Mutex<bool>,
-    wake: Condvar,
+    _thread: Periodic,
 }
 
 /// Maximum number of popular items read per set, in search of those that the release knows.
@@ -75,23 +67,27 @@ impl Fallback {
             model: context.name().to_owned(),
         };
         let popular = Arc::new(ArcSwap::from_pointee(source.read().unwrap_or_default()));
-        let stop = Arc::new(Stop::default());
-        let thread = {
-            let (popular, stop) = (Arc::clone(&popular), Arc::clone(&stop));
-            std::thread::Builder::new()
-                .name("saker-popular".into())
-                .spawn(move || source.keep_fresh(&popular, every, &stop))
-                .map_err(|error| {
-                    Error::internal(format!("no thread to read popular items: {error}"))
-                })?
+        let shared = Arc::clone(&popular);
+        // Without items, retry soon: the store may be starting.
+        let wait = move |popular: &ArcSwap<Popular>| {
+            if popular.load().global.is_empty() {
+                every.min(Duration::from_secs(1))
+            } else {
+                every
+            }
         };
+        let thread = Periodic::start("saker-popular", wait(&popular), move |_| {
+            if let Some(fresh) = source.read() {
+                shared.store(Arc::new(fresh));
+            }
+            wait(&shared)
+        })?;
         Ok(Some(Self {
             wanted: parameters.ranking_topk,
             most: parameters.popularity_topk,
             popular,
             category,
-            stop,
-            thread: Some(thread),
+            _thread: thread,
         }))
     }
 
@@ -101,43 +97,7 @@ impl Fallback {
     }
 }
 
-impl Drop for Fallback {
-    fn drop(&mut self) {
-        *self
-            .stop
-            .stopped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // If the thread panicked, the last items stayed in use. No further action is needed.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Source {
-    fn keep_fresh(&self, popular: &ArcSwap<Popular>, every: Duration, stop: &Stop) {
-        loop {
-            // Without items, retry soon: the store may be starting.
-            let wait = if popular.load().global.is_empty() {
-                every.min(Duration::from_secs(1))
-            } else {
-                every
-            };
-            let stopped = stop.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-            let woken = stop
-                .wake
-                .wait_timeout_while(stopped, wait, |stopped| !*stopped);
-            if *woken.unwrap_or_else(PoisonError::into_inner).0 {
-                return;
-            }
-            if let Some(fresh) = self.read() {
-                popular.store(Arc::new(fresh));
-            }
-        }
-    }
-
     /// Reads the popular items. If the store does not answer, returns `None` and logs at most once a minute; the old items stay in use.
     fn read(&self) -> Option<Popular> {
         let read = Connection::open(&self.settings)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Value, Writer, load};
 use saker_store::{Connection, Link, Pipeline, Reply};
-use triton_testing::cluster::Cluster;
+use saker_testing::cluster::Cluster;
 
 use crate::support::{command, connect, eventually, settings};
 

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use saker_store::{Connection, Link, Pipeline, Reply, StoreError};
-use triton_testing::valkey::Valkey;
+use saker_testing::valkey::Valkey;
 
 use crate::support::{bytes, command, connect, eventually, get, settings};
 

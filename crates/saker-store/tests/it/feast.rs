@@ -7,8 +7,8 @@ use saker_store::feast::{
     timestamp_field,
 };
 use saker_store::{Pipeline, Reply};
+use saker_testing::valkey::Valkey;
 use serde_json::Value as Json;
-use triton_testing::valkey::Valkey;
 
 use crate::support::{command, connect, settings};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use saker_store::{Connection, Link, Reply, Settings, StoreError};
-use triton_testing::{tls::TlsProxy, valkey::Valkey};
+use saker_testing::{tls::TlsProxy, valkey::Valkey};
 
 use crate::support::{bytes, command, connect, get, settings};
 

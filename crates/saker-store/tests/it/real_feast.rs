@@ -9,8 +9,8 @@ use saker_store::feast::{
     entity_key, load, survey,
 };
 use saker_store::{Connection, Pipeline};
+use saker_testing::{runtime, valkey::Valkey};
 use serde_json::{Value as Json, json};
-use triton_testing::{runtime, valkey::Valkey};
 
 use crate::support::connect;
 

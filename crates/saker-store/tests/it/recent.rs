@@ -4,7 +4,7 @@ use saker_store::feast::{EntityId, EntityKeyVersion, FeatureView, Timestamp, Val
 use saker_store::popularity::{self, Set};
 use saker_store::recent::{self, Event};
 use saker_store::{Pipeline, Reply};
-use triton_testing::valkey::Valkey;
+use saker_testing::valkey::Valkey;
 
 use crate::support::{command, connect};
 

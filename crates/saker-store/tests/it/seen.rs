@@ -6,8 +6,8 @@ use std::time::Duration;
 use saker_store::seen::bitmap::{Filter, Geometry};
 use saker_store::seen::{EXPIRY, Method, Mode, Prefixes, Reader, SeenWriter};
 use saker_store::{Connection, Pipeline, Reply};
-use triton_testing::bloom_server::BloomServer;
-use triton_testing::valkey::Valkey;
+use saker_testing::bloom_server::BloomServer;
+use saker_testing::valkey::Valkey;
 
 use crate::support::{bytes, command, settings};
 

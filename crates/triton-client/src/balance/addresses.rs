@@ -14,13 +14,18 @@ use crate::{Error, Result};
 const DNS: &str = "dns://";
 /// The longest time between two resolutions while a name has no address.
 const UNRESOLVED: Duration = Duration::from_secs(1);
-/// Maximum number of servers; each has its own connections and metrics.
-pub(super) const MOST: usize = 256;
 
 /// Resolves `NAME:PORT`. It is called on a thread that may block.
 type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Resolves names.
+///
+/// ```
+/// use triton_client::balance::Resolver;
+///
+/// // For a test: any name is this machine.
+/// let local = Resolver::new(|_name| Ok(vec!["127.0.0.1:8001".parse().expect("an address")]));
+/// ```
 #[derive(Clone)]
 pub struct Resolver(Arc<Resolve>);
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::ServerState;
-use super::addresses::MOST;
 use crate::Result;
 use crate::grpc::Client;
 
+/// Maximum number of servers; each has its own connections and metrics.
+const MOST: usize = 256;
 /// So many failures in a row, the latest of them a missed deadline, make a server leave.
 const LATE: u32 = 3;
 /// First pause before a server that has left is checked, and maximum pause.
@@ -20,6 +20,21 @@ const FIRST_WAIT_MS: u64 = 200;
 const LONGEST_WAIT_MS: u64 = 5000;
 /// Maximum time for the answer to a health call.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerState {
+    /// Its address, `HOST:PORT`, after the resolution of a name.
+    pub address: String,
+    /// Whether the server gets requests. Otherwise it has left, or has not answered yet.
+    pub is_ready: bool,
+    /// Requests that it has not answered yet, those that were given up included.
+    pub in_flight: usize,
+    /// Requests sent to it since it was added.
+    pub requests: u64,
+    /// Number of requests that the server did not answer, or answered with an error.
+    pub failures: u64,
+}
 
 /// In which way a server failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::ptr;
 
 use triton_rs_sys::*;
 
+use super::failure::{Failure, Statistic};
 use super::objects::{
     BackendObject, Buffer, InputObject, InstanceObject, MessageObject, ModelObject, OutputObject,
     RequestObject, ResponseObject, c_string,
 };
 use super::process::{self, FamilyEntry, families};
-use super::server::{Failure, Statistic};
 
 type Error = *mut TRITONSERVER_Error;
 

@@ -2,7 +2,7 @@
 
 use triton_rs_sys as sys;
 
-/// An element of a test tensor.
+/// A Rust type that is an element of a test tensor. BYTES are made by [`Input::strings`](super::Input::strings).
 pub trait Element: Copy + 'static {
     /// Triton's data type.
     const DATA_TYPE: u32;

@@ -33,15 +33,19 @@
 
 mod api;
 mod element;
+mod failure;
 mod objects;
 mod parameters;
 mod process;
+mod report;
 mod request;
 mod server;
 
 pub use element::Element;
+pub use failure::{Failure, Statistic};
 pub use parameters::parameters_are_named;
 pub use process::{Line, log_lines, metric, set_api_version, set_metrics_enabled};
+pub use report::{Output, Report, Response};
 pub use request::{Config, Input, Memory, Request};
-pub use server::{Failure, LoadedModel, Output, Report, Response, Server, Statistic};
+pub use server::{LoadedModel, Server};
 pub use triton_rs_sys::EntryPoints;

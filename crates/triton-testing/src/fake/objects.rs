@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use triton_rs_sys as sys;
 
+use super::failure::{Failure, Statistic};
 use super::request::{Input, Memory, Request};
-use super::server::{self, Statistic};
 
 /// Violations of the API's contract, shared by the objects of a server.
 #[derive(Debug, Clone, Default)]
@@ -120,7 +120,7 @@ pub(super) struct ResponseObject {
     /// Shared memory: where each output begins, and how many bytes are there.
     pub(super) shared: Option<(*mut u8, usize)>,
     pub(super) sent: bool,
-    pub(super) error: Option<server::Failure>,
+    pub(super) error: Option<Failure>,
     pub(super) requested: Vec<CString>,
     pub(super) violations: Violations,
 }
@@ -274,7 +274,7 @@ impl ResponseObject {
         }
     }
 
-    pub(super) fn send(&mut self, error: Option<server::Failure>) {
+    pub(super) fn send(&mut self, error: Option<Failure>) {
         self.used("TRITONBACKEND_ResponseSend");
         self.sent = true;
         self.error = error;

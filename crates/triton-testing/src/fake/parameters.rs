@@ -1,6 +1,6 @@
 //! The content that a load's error must have if it refuses a parameter.
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Values that most parameters refuse.
 const ODD: &[&str] = &[

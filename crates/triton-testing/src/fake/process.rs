@@ -31,12 +31,12 @@ pub(super) fn metrics_enabled() -> bool {
     METRICS.get()
 }
 
-/// A line of the server's log.
+/// A line that a backend wrote to the server's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// `TRITONSERVER_LOG_*`
+    /// One of `TRITONSERVER_LOG_*`, such as `TRITONSERVER_LOG_WARN`.
     pub level: sys::TRITONSERVER_LogLevel,
-    /// Without file and line number.
+    /// The text, without file and line number.
     pub message: String,
 }
 
@@ -49,6 +49,12 @@ pub(super) fn log(level: sys::TRITONSERVER_LogLevel, message: String) {
 }
 
 /// Every line logged in this process so far that contains `text`.
+///
+/// ```no_run
+/// // After a load that had to warn:
+/// let lines = triton_testing::fake::log_lines("the store is down");
+/// assert_eq!(lines.len(), 1, "at most once a minute");
+/// ```
 pub fn log_lines(text: &str) -> Vec<Line> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     log.iter()
@@ -74,6 +80,11 @@ pub(super) fn families<T>(body: impl FnOnce(&mut BTreeMap<String, FamilyEntry>) 
 }
 
 /// The value of a metric on the metrics page; `None` when it is not there.
+///
+/// ```no_run
+/// let labels = [("model", "lookup"), ("version", "1")];
+/// assert_eq!(triton_testing::fake::metric("table_misses_total", &labels), Some(2.0));
+/// ```
 pub fn metric(name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let labels = labels
         .iter()

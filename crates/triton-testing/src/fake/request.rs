@@ -3,9 +3,20 @@
 use serde_json::{Value, json};
 use triton_rs_sys as sys;
 
-use super::Element;
+use super::element::Element;
 
 /// A model's config, in the JSON form that Triton passes to a backend.
+///
+/// ```
+/// use triton_testing::fake::Config;
+///
+/// let config = Config::new()
+///     .max_batch_size(8)
+///     .input("x", "TYPE_FP32", &[64])
+///     .optional_input("user_id", "TYPE_INT64", &[1])
+///     .output("y", "TYPE_FP32", &[64])
+///     .parameter("FACTOR", "2");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(super) json: Value,
@@ -43,7 +54,7 @@ impl Config {
         )
     }
 
-    /// Adds an output.
+    /// Adds an output; arguments as for [`input`](Self::input).
     pub fn output(self, name: &str, data_type: &str, dims: &[i64]) -> Self {
         self.tensor(
             "output",
@@ -51,7 +62,7 @@ impl Config {
         )
     }
 
-    /// Adds a parameter.
+    /// Adds a parameter, a string as in config.pbtxt.
     pub fn parameter(mut self, key: &str, value: &str) -> Self {
         self.json["parameters"][key] = json!({"string_value": value});
         self
@@ -100,6 +111,13 @@ impl Memory {
 }
 
 /// An input of a request.
+///
+/// ```
+/// use triton_testing::fake::Input;
+///
+/// let matrix = Input::new("x", &[2, 2], &[1.0f32, 2.0, 3.0, 4.0]);
+/// let names = Input::strings("name", &[2], &["a", "b"]).unaligned();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Input {
     pub(super) name: String,
@@ -160,7 +178,7 @@ impl Input {
         self
     }
 
-    /// Tags the buffers.
+    /// Sets the memory that the buffers claim to be in.
     pub fn memory(mut self, memory: Memory) -> Self {
         self.memory = memory;
         self
@@ -168,6 +186,13 @@ impl Input {
 }
 
 /// A request.
+///
+/// ```
+/// use triton_testing::fake::{Input, Request};
+///
+/// let request = Request::new().id("7").input(Input::new("x", &[1], &[1.0f32])).output("y");
+/// let given_up = request.clone().cancelled();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(super) id: String,
@@ -201,19 +226,19 @@ impl Request {
         }
     }
 
-    /// The client's id.
+    /// Sets the id that the client gave the request.
     pub fn id(mut self, id: &str) -> Self {
         self.id = id.to_owned();
         self
     }
 
-    /// Adds an input.
+    /// Adds an input. A model's config need not declare it.
     pub fn input(mut self, input: Input) -> Self {
         self.inputs.push(input);
         self
     }
 
-    /// Asks for an output.
+    /// Asks for an output. An output that no request asks for must not be written.
     pub fn output(mut self, name: &str) -> Self {
         self.outputs.push(name.to_owned());
         self

@@ -1,7 +1,7 @@
 //! Small ONNX models, written by a test.
 //!
 //! ```
-//! use triton_testing::onnx::{FLOAT, Graph, INT64};
+//! use saker_testing::onnx::{FLOAT, Graph, INT64};
 //!
 //! // The rows of a table, by number.
 //! let model = Graph::new()

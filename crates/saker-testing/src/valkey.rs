@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! let valkey = triton_testing::valkey::Valkey::start()?;
+//! let valkey = saker_testing::valkey::Valkey::start()?;
 //! let online_store = valkey.url(0);
 //! valkey.kill();      // connections break, and new ones are refused
 //! valkey.restart()?;  // same port, same data
@@ -25,7 +25,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use crate::{ports::free_port, process::Server, runtime};
+use triton_testing::{ports::free_port, process::ServerProcess};
+
+use crate::runtime;
 
 /// How to start a Valkey; see [`Valkey::builder`].
 #[derive(Debug, Default)]
@@ -113,7 +115,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct Valkey {
     // First, so that the server ends before its folder goes.
-    process: Mutex<Option<Server>>,
+    process: Mutex<Option<ServerProcess>>,
     program: PathBuf,
     arguments: Vec<String>,
     port: u16,
@@ -199,7 +201,7 @@ impl Valkey {
     /// Returns an error if it does not answer within ten seconds.
     pub fn restart(&self) -> Result<()> {
         self.kill();
-        let mut process = Server::spawn(
+        let mut process = ServerProcess::spawn(
             &self.program,
             self.arguments.iter().map(String::as_str),
             &[],
@@ -240,7 +242,7 @@ impl Valkey {
             .signal(signal)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Server>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ServerProcess>> {
         self.process
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

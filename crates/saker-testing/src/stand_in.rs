@@ -9,13 +9,13 @@ use std::{
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
-use crate::{ports::free_port, process::Server};
+use triton_testing::{ports::free_port, process::ServerProcess};
 
 /// A running program; it is killed on drop, and when this process ends in whatever way.
 #[derive(Debug)]
 pub(crate) struct StandIn {
     // First, so that the server ends before its folder goes.
-    process: Server,
+    process: ServerProcess,
     pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
@@ -27,7 +27,7 @@ impl StandIn {
         let log = folder.path().join("server.log");
         let port = free_port()?;
         let arguments = ["-c", program, &port.to_string()];
-        let mut process = Server::spawn(python, arguments, &[], &log)?;
+        let mut process = ServerProcess::spawn(python, arguments, &[], &log)?;
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if !process.is_alive() || start.elapsed() > Duration::from_secs(20) {

@@ -1,8 +1,23 @@
-//! Paths of the third-party parts that `scripts/install` provides.
+//! Paths of the third-party parts that `scripts/install` provides, and of this repository.
 
 use std::{env, path::PathBuf};
 
 use anyhow::{Result, bail};
+use triton_testing::server::{Builder, TritonServer};
+
+/// A builder of the installed Triton, with the backends of [`backends`] and ONNX Runtime in its environment.
+///
+/// # Errors
+/// Returns an error if Triton or the backends are missing; the message names the command that makes them.
+pub fn triton() -> Result<Builder> {
+    let mut builder = TritonServer::builder()
+        .program(tritonserver()?)
+        .backends(backends()?);
+    if let Ok(library) = onnxruntime() {
+        builder = builder.env("ORT_DYLIB_PATH", &library.to_string_lossy());
+    }
+    Ok(builder)
+}
 
 /// `tritonserver`: `SAKER_TRITON`, or the one that `scripts/install` unpacked.
 ///
@@ -74,7 +89,7 @@ pub fn backends() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The root of the workspace that this crate was built in.
+/// The root of this repository.
 #[must_use]
 pub fn workspace() -> PathBuf {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
