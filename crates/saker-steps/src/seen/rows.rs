@@ -8,7 +8,7 @@ use saker_store::seen::Seen;
 pub struct Row {
     pub(super) user: i64,
     pub(super) category: Option<i64>,
-    /// The candidates. After [`Worker::finish`], they lack the seen items and are topped up.
+    /// The candidates. After `finish` of the filter, they lack the seen items and are topped up.
     pub items: Vec<i64>,
     /// Number of items in the query, and the index of its reply.
     pub(super) asked: Option<(usize, usize)>,
