@@ -45,18 +45,22 @@ pub struct AddProperties {
 
 /// AddMetadata with the tags `id` and `user`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TagAsUserID {}
 
 /// AddMetadata with the tags `id` and `item`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TagAsItemID {}
 
 /// AddMetadata with the tag `user`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TagAsUserFeatures {}
 
 /// AddMetadata with the tag `item`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TagAsItemFeatures {}
 
 /// An operator that hands its columns on. NVTabular's kinds of AddMetadata are read as AddMetadata, and written so.

@@ -20,6 +20,7 @@ use crate::variable::Variable;
 
 /// Records range, mean, deviation, cardinality and share of missing values in the fitted state; the columns pass through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DataStats {}
 
 /// What DataStats is fitted to.

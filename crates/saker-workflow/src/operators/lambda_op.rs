@@ -23,7 +23,7 @@ pub struct LambdaOp {
 
 /// A named function of one number, in place of a Python lambda, which cannot be saved.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "function", rename_all = "snake_case")]
+#[serde(tag = "function", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Function {
     /// Hour of the day in UTC, 0 to 23. Integer or datetime in, int32 out.
     Hour {

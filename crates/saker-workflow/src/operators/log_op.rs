@@ -11,6 +11,7 @@ use crate::variable::{Null, Variable, by_number};
 
 /// ln(x + 1) in float32; -1 gives -inf, less gives NaN. Numeric; float32 out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogOp {}
 
 impl Transform for LogOp {

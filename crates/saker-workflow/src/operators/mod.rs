@@ -150,5 +150,10 @@ mod tests {
             error.to_string(),
             "unknown field `least`, expected `min` or `max`"
         );
+        for written in WRITTEN {
+            let more = format!("{},\"nonsense\":1}}", &written[..written.len() - 1]);
+            let error = serde_json::from_str::<Operator>(&more).expect_err(&more);
+            assert!(error.to_string().contains("nonsense"), "{error}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::variable::{Null, SmallInt, Variable};
 /// Gives numbers the smallest type that holds the fitted range, int8 to int64, and floats float32. Values beyond the range become
 /// the nearest end of the type. Served as int32, int64 or float32.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReduceDtypeSize {}
 
 /// What ReduceDtypeSize is fitted to.

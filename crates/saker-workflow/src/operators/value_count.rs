@@ -15,6 +15,7 @@ use crate::variable::Variable;
 
 /// Records the least and greatest list length in the fitted state; the column passes through. List column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ValueCount {}
 
 /// What ValueCount is fitted to.
