@@ -117,7 +117,7 @@ def test_actions_are_pinned():
 
 def test_caches_are_keyed_by_what_they_depend_on():
     caches = [step["with"] for _, step in steps() if step.get("uses", "").startswith("actions/cache@")]
-    compiled = [cache for cache in caches if "target" in cache["path"]]
+    compiled = [cache for cache in caches if "builds" in cache["path"]]
     assert len(compiled) == 1 and "'Cargo.lock'" in compiled[0]["key"] and "'rust-toolchain.toml'" in compiled[0]["key"]
     for cache in caches:
         for files in re.findall(r"hashFiles\(([^)]*)\)", cache["key"]):
