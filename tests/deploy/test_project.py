@@ -141,3 +141,11 @@ def test_no_arrow_of_the_picture_points_up():
         reachable = set().union(*below)
         for name, dependencies in crates.items():
             assert dependencies <= reachable, f"{name} of {floor} imports {dependencies - reachable}"
+
+
+def test_no_target_has_the_name_of_a_dependency():
+    """`cargo clean --workspace`, which a new checkout runs on what it links, removes by name: a test `parquet` takes the crate with it."""
+    dependencies = {package["name"].replace("-", "_") for package in tomllib.loads((chart.ROOT / "Cargo.lock").read_text())["package"] if "source" in package}
+    targets = {path for name in FOLDERS for kind in ("tests", "examples") for path in (FOLDERS[name] / kind).glob("*.rs")}
+    assert len(targets) > 20
+    assert not [str(path.relative_to(chart.ROOT)) for path in targets if path.stem in dependencies]

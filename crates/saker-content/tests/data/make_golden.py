@@ -102,7 +102,7 @@ def sentences(folder, quantised):
 
 
 def gradient(width, height):
-    """A picture that tests/image.rs draws by the same formula."""
+    """A picture that tests/pictures.rs draws by the same formula."""
     y, x = np.mgrid[0:height, 0:width]
     disc = (x - width // 3) ** 2 + (y - height // 2) ** 2 < (height // 4) ** 2
     pixels = np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x * 7 + y * 13) % 256], -1)
