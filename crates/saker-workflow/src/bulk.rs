@@ -6,7 +6,7 @@ use arrow::array::{
     Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 
 use crate::column::{Column, DType, SliceMut};
@@ -14,7 +14,7 @@ use crate::compile;
 use crate::definition::{Chain, Operator};
 use crate::error::Error;
 use crate::folds::BatchFolds;
-use crate::ingest::{Ingested, arrow_unit, convert, fold_column, ingest};
+use crate::ingest::{Ingested, arrow_unit, batch_of, convert, fold_column, ingest};
 use crate::operators::Fitted;
 use crate::program::{self, Expression, Scratch};
 use crate::variable::{SmallInt, Variable};
@@ -212,12 +212,5 @@ pub(crate) fn apply(
             arrays.push(column.array);
         }
     }
-    let options =
-        arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(
-        |error| Error::Definition {
-            column: "(all)".to_owned(),
-            message: error.to_string(),
-        },
-    )
+    batch_of(fields, arrays, batch.num_rows())
 }

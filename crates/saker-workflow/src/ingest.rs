@@ -8,7 +8,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, TimeUnit as ArrowUnit,
 };
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use crate::column::{Column, DType, Slice};
 use crate::definition::TimeUnit;
@@ -259,14 +259,7 @@ pub(crate) fn typed_nulls(
         fields.push(Field::new(field.name(), array.data_type().clone(), true));
         arrays.push(array);
     }
-    let options =
-        arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(
-        |error| Error::Definition {
-            column: "(all)".to_owned(),
-            message: error.to_string(),
-        },
-    )
+    batch_of(fields, arrays, batch.num_rows())
 }
 
 /// Refuses integers for a column that held datetimes in the fit, and datetimes for one that did not: their integers differ in unit.
@@ -288,11 +281,11 @@ pub(crate) fn check_datetimes(batch: &RecordBatch, fitted: &[InputColumn]) -> Re
     Ok(())
 }
 
-/// Finds and converts a column of a batch.
-pub(crate) fn ingest(batch: &RecordBatch, name: &str) -> Result<Ingested, Error> {
-    match batch.column_by_name(name) {
-        Some(array) => Ingested::new(name, array),
-        None => Err(Error::MissingColumn {
+/// Finds a column of a batch.
+pub(crate) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Error> {
+    batch
+        .column_by_name(name)
+        .ok_or_else(|| Error::MissingColumn {
             column: name.to_owned(),
             given: batch
                 .schema()
@@ -301,8 +294,27 @@ pub(crate) fn ingest(batch: &RecordBatch, name: &str) -> Result<Ingested, Error>
                 .map(|field| field.name().as_str())
                 .collect::<Vec<_>>()
                 .join(", "),
-        }),
-    }
+        })
+}
+
+/// Finds and converts a column of a batch.
+pub(crate) fn ingest(batch: &RecordBatch, name: &str) -> Result<Ingested, Error> {
+    Ingested::new(name, column(batch, name)?)
+}
+
+/// Columns as a batch of this many rows, which a batch without columns has, too.
+pub(crate) fn batch_of(
+    fields: Vec<Field>,
+    arrays: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch, Error> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(
+        |error| Error::Definition {
+            column: "(all)".to_owned(),
+            message: error.to_string(),
+        },
+    )
 }
 
 /// The folds of a batch's rows as a column.

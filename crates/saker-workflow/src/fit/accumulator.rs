@@ -62,47 +62,48 @@ pub(crate) fn nothing_to_fit(operator: &'static str, column: &str) -> Error {
     }
 }
 
-/// A running state for each column that an operator gets, by the column's name.
+/// How a column's values in a batch change its state.
+type Update<S> = fn(&mut S, &Ingested, Counts<'_>) -> Result<(), Error>;
+/// What the states lead to, by the names of the columns.
+type Finish<S> = fn(Vec<(String, S)>, &'static str) -> Result<Finished, Error>;
+
+/// A state for each column that an operator gets.
 #[derive(Debug)]
-pub(crate) struct PerColumn<T>(Vec<(String, T)>);
-
-impl<T> Default for PerColumn<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
+struct EachColumn<S> {
+    states: Vec<(String, S)>,
+    update: Update<S>,
+    finish: Finish<S>,
 }
 
-impl<T> From<Vec<(String, T)>> for PerColumn<T> {
-    fn from(columns: Vec<(String, T)>) -> Self {
-        Self(columns)
-    }
-}
-
-impl<T> IntoIterator for PerColumn<T> {
-    type Item = (String, T);
-    type IntoIter = std::vec::IntoIter<Self::Item>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<T: Default> PerColumn<T> {
-    /// Updates the state of each column with its values in this batch.
-    pub(crate) fn update(
-        &mut self,
-        rows: &Rows<'_>,
-        mut update: impl FnMut(&mut T, &Ingested) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let Self(all) = self;
-        if all.is_empty() {
-            all.extend(rows.columns.iter().map(|c| (c.name.clone(), T::default())));
+impl<S: Default + Debug + Send + Sync> Accumulator for EachColumn<S> {
+    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
+        if self.states.is_empty() {
+            let columns = rows.columns.iter();
+            self.states
+                .extend(columns.map(|c| (c.name.clone(), S::default())));
         }
-        for ((_, state), column) in all.iter_mut().zip(rows.columns) {
-            update(state, column)?;
+        for ((_, state), column) in self.states.iter_mut().zip(rows.columns) {
+            (self.update)(state, column, rows.counts)?;
         }
         Ok(())
     }
+
+    fn finish(self: Box<Self>, operator: &'static str) -> Result<Finished, Error> {
+        (self.finish)(self.states, operator)
+    }
+}
+
+/// Fits each column by itself. The states of an earlier pass go on; without any, each column begins with the default one.
+pub(crate) fn each_column<S: Default + Debug + Send + Sync + 'static>(
+    states: Vec<(String, S)>,
+    update: Update<S>,
+    finish: Finish<S>,
+) -> Box<dyn Accumulator> {
+    Box::new(EachColumn {
+        states,
+        update,
+        finish,
+    })
 }
 
 /// Calls `f` with every element as a number, NaN where it is missing, and for how many rows it stands.

@@ -1,5 +1,10 @@
 //! The exact median of a column, in memory that does not grow with its rows.
 
+use super::accumulator::for_each_number;
+use super::counts::Counts;
+use crate::error::Error;
+use crate::ingest::Ingested;
+
 /// Values kept as they are: 16 MiB of them. A column with fewer is done after one pass.
 const KEPT: usize = 1 << 20;
 /// Bits of a value that one pass tells apart when there are more.
@@ -56,8 +61,16 @@ impl Median {
         }
     }
 
+    /// Takes in the numbers of a column.
+    ///
+    /// # Errors
+    /// The column is not numeric.
+    pub(crate) fn update(&mut self, column: &Ingested, counts: Counts<'_>) -> Result<(), Error> {
+        for_each_number(column, counts, |x, n| self.add(x, n))
+    }
+
     /// Takes in the value of n rows; NaN is a missing one.
-    pub(crate) fn add(&mut self, x: f64, n: u64) {
+    fn add(&mut self, x: f64, n: u64) {
         if !x.is_nan() {
             let key = to_key(x);
             self.intervals.iter_mut().for_each(|i| i.add(key, n));

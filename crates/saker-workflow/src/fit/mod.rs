@@ -14,11 +14,9 @@ use std::collections::VecDeque;
 
 use arrow::record_batch::RecordBatch;
 
-pub(crate) use self::accumulator::{
-    Accumulator, Finished, PerColumn, Rows, for_each_number, nothing_to_fit,
-};
+pub(crate) use self::accumulator::{Accumulator, Finished, Rows, each_column, nothing_to_fit};
 pub(crate) use self::counter::Counter;
-use self::counts::Counts;
+pub(crate) use self::counts::Counts;
 pub(crate) use self::groups::Groups;
 pub(crate) use self::median::{Median, Search};
 pub(crate) use self::moments::Moments;

@@ -1,5 +1,10 @@
 //! Running sums of a column.
 
+use super::accumulator::for_each_number;
+use super::counts::Counts;
+use crate::error::Error;
+use crate::ingest::Ingested;
+
 /// A sum in twice the precision of f64 (Dekker 1971), so that it does not depend on how the terms were grouped, but for results within
 /// about 1e-32 of the middle between two f64.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +62,14 @@ impl Default for Moments {
 }
 
 impl Moments {
+    /// Takes in the numbers of a column.
+    ///
+    /// # Errors
+    /// The column is not numeric.
+    pub(crate) fn update(&mut self, column: &Ingested, counts: Counts<'_>) -> Result<(), Error> {
+        for_each_number(column, counts, |x, n| self.add(x, n))
+    }
+
     /// Takes in the value of n rows; NaN is a missing one.
     pub(crate) fn add(&mut self, x: f64, n: u64) {
         if x.is_nan() {

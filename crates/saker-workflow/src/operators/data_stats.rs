@@ -13,7 +13,7 @@ use super::transform::{Context, OutputKind, Transform};
 use crate::column::DType;
 use crate::error::Error;
 #[cfg(feature = "tables")]
-use crate::fit::{self, Accumulator, Finished, PerColumn, Rows};
+use crate::fit::{self, Accumulator, Finished};
 #[cfg(feature = "tables")]
 use crate::nvtabular::{Part, Read};
 use crate::variable::Variable;
@@ -93,7 +93,11 @@ impl Transform for DataStats {
 
     #[cfg(feature = "tables")]
     fn accumulator(&self) -> Option<Box<dyn Accumulator>> {
-        Some(Box::new(Running(PerColumn::default())))
+        Some(fit::each_column(
+            Vec::new(),
+            fit::Statistics::update,
+            fitted,
+        ))
     }
 
     #[cfg(feature = "tables")]
@@ -116,21 +120,9 @@ impl Transform for DataStats {
 }
 
 #[cfg(feature = "tables")]
-#[derive(Debug)]
-struct Running(PerColumn<fit::Statistics>);
-
-#[cfg(feature = "tables")]
-impl Accumulator for Running {
-    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
-        (self.0).update(rows, |statistics, column| {
-            statistics.update(column, rows.counts)
-        })
-    }
-
-    fn finish(self: Box<Self>, _: &'static str) -> Result<Finished, Error> {
-        let columns = (self.0.into_iter())
-            .map(|(name, statistics)| (name, statistics.finish()))
-            .collect();
-        Ok(Finished::fitted(Statistics { columns }))
-    }
+fn fitted(columns: Vec<(String, fit::Statistics)>, _: &'static str) -> Result<Finished, Error> {
+    let columns = (columns.into_iter())
+        .map(|(name, statistics)| (name, statistics.finish()))
+        .collect();
+    Ok(Finished::fitted(Statistics { columns }))
 }

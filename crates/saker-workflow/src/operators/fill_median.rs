@@ -11,7 +11,7 @@ use super::state::{State, saved_as_is};
 use super::transform::{Context, OutputKind, Transform};
 use crate::error::Error;
 #[cfg(feature = "tables")]
-use crate::fit::{self, Accumulator, Finished, Median, PerColumn, Rows, Search};
+use crate::fit::{self, Accumulator, Finished, Median, Search};
 #[cfg(feature = "tables")]
 use crate::nvtabular::{Export, Form, Part, Read};
 use crate::variable::Variable;
@@ -66,7 +66,7 @@ impl Transform for FillMedian {
 
     #[cfg(feature = "tables")]
     fn accumulator(&self) -> Option<Box<dyn Accumulator>> {
-        Some(Box::new(Running(PerColumn::default())))
+        Some(fit::each_column(Vec::new(), Median::update, fitted))
     }
 
     #[cfg(feature = "tables")]
@@ -95,35 +95,24 @@ impl Transform for FillMedian {
 }
 
 #[cfg(feature = "tables")]
-#[derive(Debug)]
-struct Running(PerColumn<Median>);
-
-#[cfg(feature = "tables")]
-impl Accumulator for Running {
-    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
-        (self.0).update(rows, |median, column| {
-            fit::for_each_number(column, rows.counts, |x, n| median.add(x, n))
-        })
-    }
-
-    fn finish(self: Box<Self>, operator: &'static str) -> Result<Finished, Error> {
-        let (mut medians, mut next, mut done) = (BTreeMap::new(), Vec::new(), true);
-        for (name, median) in self.0 {
-            match median.finish() {
-                Search::Found(None) => return Err(fit::nothing_to_fit(operator, &name)),
-                Search::Found(Some(median)) => {
-                    medians.insert(name.clone(), median);
-                    next.push((name, Median::known(median)));
-                }
-                Search::Again(median) => {
-                    done = false;
-                    next.push((name, median));
-                }
+fn fitted(columns: Vec<(String, Median)>, operator: &'static str) -> Result<Finished, Error> {
+    let (mut medians, mut next, mut done) = (BTreeMap::new(), Vec::new(), true);
+    for (name, median) in columns {
+        match median.finish() {
+            Search::Found(None) => return Err(fit::nothing_to_fit(operator, &name)),
+            Search::Found(Some(median)) => {
+                medians.insert(name.clone(), median);
+                next.push((name, Median::known(median)));
+            }
+            Search::Again(median) => {
+                done = false;
+                next.push((name, median));
             }
         }
-        if !done {
-            return Ok(Finished::Again(Box::new(Self(next.into()))));
-        }
-        Ok(Finished::fitted(Medians { medians }))
     }
+    if !done {
+        let again = fit::each_column(next, Median::update, fitted);
+        return Ok(Finished::Again(again));
+    }
+    Ok(Finished::fitted(Medians { medians }))
 }

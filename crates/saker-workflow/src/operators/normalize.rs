@@ -10,7 +10,7 @@ use super::state::{State, saved_as_is};
 use super::transform::{Context, OutputKind, Transform, each};
 use crate::error::Error;
 #[cfg(feature = "tables")]
-use crate::fit::{self, Accumulator, Finished, PerColumn, Rows};
+use crate::fit::{self, Accumulator, Finished};
 use crate::kernels;
 #[cfg(feature = "tables")]
 use crate::nvtabular::{Export, Form, Part, Read};
@@ -74,7 +74,7 @@ impl Transform for Normalize {
 
     #[cfg(feature = "tables")]
     fn accumulator(&self) -> Option<Box<dyn Accumulator>> {
-        Some(Box::new(Running(PerColumn::default())))
+        Some(fit::each_column(Vec::new(), fit::Moments::update, fitted))
     }
 
     #[cfg(feature = "tables")]
@@ -108,26 +108,14 @@ impl Transform for Normalize {
 }
 
 #[cfg(feature = "tables")]
-#[derive(Debug)]
-struct Running(PerColumn<fit::Moments>);
-
-#[cfg(feature = "tables")]
-impl Accumulator for Running {
-    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
-        (self.0).update(rows, |moments, column| {
-            fit::for_each_number(column, rows.counts, |x, n| moments.add(x, n))
-        })
+fn fitted(columns: Vec<(String, fit::Moments)>, operator: &'static str) -> Result<Finished, Error> {
+    let (mut means, mut stds) = (BTreeMap::new(), BTreeMap::new());
+    for (name, moments) in columns {
+        let mean = moments.mean();
+        let mean = mean.ok_or_else(|| fit::nothing_to_fit(operator, &name))?;
+        means.insert(name.clone(), mean);
+        let std = moments.variance().sqrt();
+        stds.insert(name, if std.is_finite() { std } else { 0.0 });
     }
-
-    fn finish(self: Box<Self>, operator: &'static str) -> Result<Finished, Error> {
-        let (mut means, mut stds) = (BTreeMap::new(), BTreeMap::new());
-        for (name, moments) in self.0 {
-            let mean = moments.mean();
-            let mean = mean.ok_or_else(|| fit::nothing_to_fit(operator, &name))?;
-            means.insert(name.clone(), mean);
-            let std = moments.variance().sqrt();
-            stds.insert(name, if std.is_finite() { std } else { 0.0 });
-        }
-        Ok(Finished::fitted(Moments { means, stds }))
-    }
+    Ok(Finished::fitted(Moments { means, stds }))
 }

@@ -10,7 +10,7 @@ use super::state::{State, saved_as_is};
 use super::transform::{Context, OutputKind, Transform, each};
 use crate::error::Error;
 #[cfg(feature = "tables")]
-use crate::fit::{self, Accumulator, Finished, PerColumn, Rows};
+use crate::fit::{self, Accumulator, Finished};
 use crate::kernels;
 #[cfg(feature = "tables")]
 use crate::nvtabular::{Export, Form, Part, Read};
@@ -73,7 +73,7 @@ impl Transform for NormalizeMinMax {
 
     #[cfg(feature = "tables")]
     fn accumulator(&self) -> Option<Box<dyn Accumulator>> {
-        Some(Box::new(Running(PerColumn::default())))
+        Some(fit::each_column(Vec::new(), fit::Moments::update, fitted))
     }
 
     #[cfg(feature = "tables")]
@@ -107,26 +107,14 @@ impl Transform for NormalizeMinMax {
 }
 
 #[cfg(feature = "tables")]
-#[derive(Debug)]
-struct Running(PerColumn<fit::Moments>);
-
-#[cfg(feature = "tables")]
-impl Accumulator for Running {
-    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
-        (self.0).update(rows, |moments, column| {
-            fit::for_each_number(column, rows.counts, |x, n| moments.add(x, n))
-        })
-    }
-
-    fn finish(self: Box<Self>, operator: &'static str) -> Result<Finished, Error> {
-        let (mut mins, mut maxs) = (BTreeMap::new(), BTreeMap::new());
-        for (name, moments) in self.0 {
-            if moments.count == 0 {
-                return Err(fit::nothing_to_fit(operator, &name));
-            }
-            mins.insert(name.clone(), moments.min);
-            maxs.insert(name, moments.max);
+fn fitted(columns: Vec<(String, fit::Moments)>, operator: &'static str) -> Result<Finished, Error> {
+    let (mut mins, mut maxs) = (BTreeMap::new(), BTreeMap::new());
+    for (name, moments) in columns {
+        if moments.count == 0 {
+            return Err(fit::nothing_to_fit(operator, &name));
         }
-        Ok(Finished::fitted(Extremes { mins, maxs }))
+        mins.insert(name.clone(), moments.min);
+        maxs.insert(name, moments.max);
     }
+    Ok(Finished::fitted(Extremes { mins, maxs }))
 }

@@ -9,7 +9,9 @@ use super::transform::{Context, OutputKind, Transform, each};
 use crate::column::DType;
 use crate::error::Error;
 #[cfg(feature = "tables")]
-use crate::fit::{self, Accumulator, Finished, PerColumn, Rows};
+use crate::fit::{self, Accumulator, Counts, Finished};
+#[cfg(feature = "tables")]
+use crate::ingest::Ingested;
 #[cfg(feature = "tables")]
 use crate::nvtabular::{Part, Read};
 use crate::variable::{Null, SmallInt, Variable};
@@ -60,7 +62,7 @@ impl Transform for ReduceDtypeSize {
 
     #[cfg(feature = "tables")]
     fn accumulator(&self) -> Option<Box<dyn Accumulator>> {
-        Some(Box::new(Running(PerColumn::default())))
+        Some(fit::each_column(Vec::new(), integers, fitted))
     }
 
     #[cfg(feature = "tables")]
@@ -103,25 +105,22 @@ fn reduce(column: &Variable, (min, max): (f64, f64)) -> Variable {
 }
 
 #[cfg(feature = "tables")]
-#[derive(Debug)]
-struct Running(PerColumn<fit::Moments>);
+fn integers(
+    moments: &mut fit::Moments,
+    column: &Ingested,
+    counts: Counts<'_>,
+) -> Result<(), Error> {
+    if column.dtype.is_integer() {
+        moments.update(column, counts)?;
+    }
+    Ok(())
+}
 
 #[cfg(feature = "tables")]
-impl Accumulator for Running {
-    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
-        (self.0).update(rows, |moments, column| {
-            if column.dtype.is_integer() {
-                fit::for_each_number(column, rows.counts, |x, n| moments.add(x, n))?;
-            }
-            Ok(())
-        })
-    }
-
-    fn finish(self: Box<Self>, _: &'static str) -> Result<Finished, Error> {
-        let ranges = (self.0.into_iter())
-            .filter(|(_, moments)| moments.count > 0)
-            .map(|(name, moments)| (name, (moments.min, moments.max)))
-            .collect();
-        Ok(Finished::fitted(Ranges { ranges }))
-    }
+fn fitted(columns: Vec<(String, fit::Moments)>, _: &'static str) -> Result<Finished, Error> {
+    let ranges = (columns.into_iter())
+        .filter(|(_, moments)| moments.count > 0)
+        .map(|(name, moments)| (name, (moments.min, moments.max)))
+        .collect();
+    Ok(Finished::fitted(Ranges { ranges }))
 }

@@ -377,8 +377,7 @@ impl Accumulator for Running {
     fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
         let operator = &self.operator;
         let values = [ingest(rows.batch, &operator.target)?];
-        let moments = &mut self.moments;
-        fit::for_each_number(&values[0], rows.counts, |x, n| moments.add(x, n))?;
+        self.moments.update(&values[0], rows.counts)?;
         let group = operator.group;
         fit::Groups::update_all(&mut self.groups, group, rows.columns, &values, rows.counts)?;
         let folds = operator.folds().and_then(|draw| rows.folds.of(draw));

@@ -8,7 +8,9 @@ use super::state::{State, saved_as_is};
 use super::transform::{Context, OutputKind, Transform};
 use crate::error::Error;
 #[cfg(feature = "tables")]
-use crate::fit::{Accumulator, Finished, PerColumn, Rows};
+use crate::fit::{self, Accumulator, Counts, Finished};
+#[cfg(feature = "tables")]
+use crate::ingest::Ingested;
 #[cfg(feature = "tables")]
 use crate::nvtabular::{Part, Read};
 use crate::variable::Variable;
@@ -52,7 +54,7 @@ impl Transform for ValueCount {
 
     #[cfg(feature = "tables")]
     fn accumulator(&self) -> Option<Box<dyn Accumulator>> {
-        Some(Box::new(Running(PerColumn::default())))
+        Some(fit::each_column(Vec::new(), bounds, fitted))
     }
 
     #[cfg(feature = "tables")]
@@ -69,30 +71,26 @@ impl Transform for ValueCount {
     }
 }
 
-/// Least and greatest length by column; none of no lists.
+/// Least and greatest length of a column; none of no lists.
 #[cfg(feature = "tables")]
-#[derive(Debug)]
-struct Running(PerColumn<Option<(usize, usize)>>);
+type Bounds = Option<(usize, usize)>;
 
 #[cfg(feature = "tables")]
-impl Accumulator for Running {
-    fn update(&mut self, rows: &Rows<'_>) -> Result<(), Error> {
-        (self.0).update(rows, |bounds, column| {
-            let Some((offsets, _)) = &column.lists else {
-                return Err(Error::types(&column.name, column.dtype, "lists"));
-            };
-            for length in offsets.lengths() {
-                let (least, most) = bounds.unwrap_or((length, length));
-                *bounds = Some((least.min(length), most.max(length)));
-            }
-            Ok(())
-        })
+fn bounds(bounds: &mut Bounds, column: &Ingested, _: Counts<'_>) -> Result<(), Error> {
+    let Some((offsets, _)) = &column.lists else {
+        return Err(Error::types(&column.name, column.dtype, "lists"));
+    };
+    for length in offsets.lengths() {
+        let (least, most) = bounds.unwrap_or((length, length));
+        *bounds = Some((least.min(length), most.max(length)));
     }
+    Ok(())
+}
 
-    fn finish(self: Box<Self>, _: &'static str) -> Result<Finished, Error> {
-        let lengths = (self.0.into_iter())
-            .map(|(name, bounds)| (name, bounds.unwrap_or((0, 0))))
-            .collect();
-        Ok(Finished::fitted(Lengths { lengths }))
-    }
+#[cfg(feature = "tables")]
+fn fitted(columns: Vec<(String, Bounds)>, _: &'static str) -> Result<Finished, Error> {
+    let lengths = (columns.into_iter())
+        .map(|(name, bounds)| (name, bounds.unwrap_or((0, 0))))
+        .collect();
+    Ok(Finished::fitted(Lengths { lengths }))
 }

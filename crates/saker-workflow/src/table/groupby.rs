@@ -14,9 +14,10 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use rustc_hash::FxHashMap;
 
-use super::{Failure, column, missing};
+use super::{Failure, missing};
 use crate::definition::Aggregation;
 use crate::error::Error;
+use crate::ingest::column;
 
 pub(super) fn apply(
     table: &RecordBatch,

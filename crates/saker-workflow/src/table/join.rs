@@ -10,9 +10,10 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Failure, column};
+use super::Failure;
 use crate::definition::Join;
 use crate::error::Error;
+use crate::ingest::column;
 
 /// The chosen columns of the other table, without repeated rows if asked.
 pub(super) fn choose(

@@ -17,7 +17,7 @@ use arrow::record_batch::RecordBatch;
 use crate::definition::{Definition, TableOperator};
 use crate::error::Error;
 use crate::files::read_parquet;
-use crate::ingest;
+use crate::ingest::{self, column};
 use crate::operators::Fitted;
 use crate::parts::InputColumn;
 
@@ -154,21 +154,6 @@ fn failed(operator: &TableOperator, reason: impl std::fmt::Display) -> Error {
         &operator.reads().join(", "),
         &format!("{}: {reason}", operator.name()),
     )
-}
-
-fn column<'a>(table: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Error> {
-    table
-        .column_by_name(name)
-        .ok_or_else(|| Error::MissingColumn {
-            column: name.to_owned(),
-            given: table
-                .schema()
-                .fields()
-                .iter()
-                .map(|field| field.name().as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
 }
 
 /// Which rows hold null or NaN.
