@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use chrono::Utc;
-use object_store::ObjectMeta;
+use chrono::{DateTime, Utc};
 
-use super::{Registry, reports};
+use super::{Registry, Reported};
 
 /// How long a list of the releases counts while files are removed: a release that is published meanwhile must be seen.
 const LISTED: Duration = Duration::from_secs(1);
@@ -41,31 +40,28 @@ impl Registry {
     /// Returns an error if `keep` is 0, a release is damaged (its files are unknown), or the storage does not answer.
     pub fn prune(&self, keep: usize, age: Duration, dry: bool) -> Result<Pruned> {
         ensure!(keep > 0, "at least one release must be kept");
-        let is_old = |meta: &ObjectMeta| {
-            let passed = Utc::now().signed_duration_since(meta.last_modified);
+        let is_old = |at: DateTime<Utc>| {
+            let passed = Utc::now().signed_duration_since(at);
             passed.to_std().is_ok_and(|passed| passed >= age)
         };
-        let old_reports: Vec<ObjectMeta> = self
-            .list(reports::FOLDER)?
-            .into_iter()
-            .filter(is_old)
-            .collect();
+        let (gone, reporting): (Vec<Reported>, Vec<Reported>) =
+            self.reports()?.into_iter().partition(|it| is_old(it.at));
         let mut all = self.releases()?;
-        let needed = self.needed(&old_reports)?;
+        let needed = self.needed(reporting)?;
         let newest = all.split_off(all.len().saturating_sub(keep));
         let (older, needed): (Vec<String>, Vec<String>) =
             all.into_iter().partition(|id| !needed.contains(id));
         let mut kept: Vec<String> = needed.into_iter().chain(newest).collect();
         let mut pruned = Pruned {
             kept: kept.len(),
-            reports: old_reports.len(),
+            reports: gone.len(),
             ..Pruned::default()
         };
         // Read before anything is removed: a damaged release ends this here.
         let mut used = self.files_of(&kept)?;
         if !dry {
-            for meta in &old_reports {
-                self.delete(&meta.location)?;
+            for it in &gone {
+                self.leave(&it.report.server)?;
             }
             for id in &older {
                 self.delete(&self.release_path(id))?;
@@ -74,7 +70,8 @@ impl Registry {
         pruned.releases = older;
 
         let mut listed = Instant::now();
-        for meta in self.list("files")?.iter().filter(|meta| is_old(meta)) {
+        let files = self.list("files")?;
+        for meta in files.iter().filter(|meta| is_old(meta.last_modified)) {
             if !dry && listed.elapsed() > LISTED {
                 let now = self.releases()?;
                 if now != kept {
@@ -96,20 +93,15 @@ impl Registry {
         Ok(pruned)
     }
 
-    /// Ids of the releases that servers serve or may be told to serve, apart from what `old` reports say.
-    fn needed(&self, old: &[ObjectMeta]) -> Result<BTreeSet<String>> {
-        let mut needed = BTreeSet::new();
+    /// Ids of the releases that these servers serve, and of those that servers may be told to serve.
+    fn needed(&self, reporting: Vec<Reported>) -> Result<BTreeSet<String>> {
+        let serving = reporting.into_iter().filter_map(|it| it.report.serving);
+        let mut needed: BTreeSet<String> = serving.collect();
         if let Some(wanted) = self.wanted()? {
             let back = self.served_before(&wanted)?;
             needed.extend(back.map(|named| named.release));
             needed.extend(wanted.before.map(|named| named.release));
             needed.insert(wanted.to.release);
-        }
-        for reported in self.reports()? {
-            let path = self.report_path(&reported.report.server);
-            if !old.iter().any(|meta| meta.location == path) {
-                needed.extend(reported.report.serving);
-            }
         }
         Ok(needed)
     }
@@ -129,7 +121,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::thread::sleep;
 
-    use object_store::PutMode;
+    use object_store::{ObjectMeta, PutMode};
     use serde_json::json;
 
     use super::super::{Named, Published, Report, Stage, State, json as text};

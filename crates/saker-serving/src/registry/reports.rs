@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Registry, check_name, json};
 
-pub(super) const FOLDER: &str = "servers";
+const FOLDER: &str = "servers";
 
 /// State of the wanted release on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Reported {
 }
 
 impl Registry {
-    pub(super) fn report_path(&self, server: &str) -> Path {
+    fn report_path(&self, server: &str) -> Path {
         self.path(&[FOLDER, &format!("{server}.json")])
     }
 
