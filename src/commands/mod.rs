@@ -1,4 +1,4 @@
-//! The commands. Each file has the arguments of one command and its control flow; the work is in the modules of the library.
+//! The commands. Each file has the arguments of one command and its control flow; the work is in the crates below `crates/`.
 
 // Help texts: clap prints them unchanged.
 #![allow(rustdoc::invalid_html_tags)]

@@ -146,6 +146,9 @@ def test_no_arrow_of_the_picture_points_up():
 def test_no_target_has_the_name_of_a_dependency():
     """`cargo clean --workspace`, which a new checkout runs on what it links, removes by name: a test `parquet` takes the crate with it."""
     dependencies = {package["name"].replace("-", "_") for package in tomllib.loads((chart.ROOT / "Cargo.lock").read_text())["package"] if "source" in package}
-    targets = {path for name in FOLDERS for kind in ("tests", "examples") for path in (FOLDERS[name] / kind).glob("*.rs")}
-    assert len(targets) > 20
-    assert not [str(path.relative_to(chart.ROOT)) for path in targets if path.stem in dependencies]
+    files = {path for name in FOLDERS for kind in ("tests", "examples") for path in (FOLDERS[name] / kind).glob("*.rs")}
+    assert len(files) > 20
+    assert not [str(path.relative_to(chart.ROOT)) for path in files if path.stem in dependencies]
+    named = {(name, target["name"]) for name in FOLDERS for kind in ("bin", "bench", "test", "example") for target in manifest(name).get(kind, [])}
+    assert ("saker-benches", "kernel_times") in named
+    assert not [target for target in named if target[1] in dependencies]
